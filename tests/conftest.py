@@ -1,0 +1,50 @@
+"""Test configuration: strict jax settings, eight virtual CPU devices, shared fixtures."""
+
+import os
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+
+# Inherited by the subprocesses that tests start; it has to stand before jax looks for devices.
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+# A float32 that silently meets a float64, or a vector that silently becomes a matrix, is how
+# wrong numbers get through: both are errors in every test.
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def getkey() -> Callable[[], jax.Array]:
+    """A function that gives a new random key at each call, the same ones in every run."""
+    key = jax.random.key(0)
+    count = 0
+
+    def next_key() -> jax.Array:
+        nonlocal count
+        count += 1
+        return jax.random.fold_in(key, count)
+
+    return next_key
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """64-bit floats for this one test."""
+    with jax.enable_x64(True):
+        yield
+
+
+def pytest_configure() -> None:
+    """With GRU_JAX_REQUIRE_ORACLES=1 a missing torch or Keras is an error instead of a skip."""
+    if os.environ.get("GRU_JAX_REQUIRE_ORACLES") != "1":
+        return
+    missing = [name for name in ("torch", "keras") if find_spec(name) is None]
+    if missing:
+        raise pytest.UsageError(
+            f"GRU_JAX_REQUIRE_ORACLES=1, but {' and '.join(missing)} cannot be imported. "
+            "Fix: pip install -e '.[test,interop]', or unset the variable."
+        )
