@@ -1,0 +1,77 @@
+# Every target makes .venv when it is missing and installs only what it needs into it.
+# Another interpreter: make test PYTHON=python3.12. It counts when .venv is made.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test test-slow lint types doctest docs bench clean
+
+PYTHON ?=
+BIN := .venv/bin
+
+# torch on Linux brings several GB of CUDA packages unless a CPU build is chosen, so that only the
+# tests ask for it. `make test ORACLES=no` does without; the comparisons are then skipped.
+ORACLES ?= yes
+
+EXTRAS_experiments := experiments
+EXTRAS_test := test
+EXTRAS_oracles := test,interop
+EXTRAS_dev := dev
+TEST_DEPS := $(if $(filter yes,$(ORACLES)),.venv/has-oracles,.venv/has-test)
+PYTEST := $(if $(filter yes,$(ORACLES)),GRU_JAX_REQUIRE_ORACLES=1 )$(BIN)/python -m pytest
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: .venv/has-experiments  ## train a GRU on handwritten digits
+	$(BIN)/gru-jax run configs/digits/gru.yaml
+
+test: $(TEST_DEPS)  ## all tests but the slow ones
+	$(PYTEST)
+
+test-slow: $(TEST_DEPS)  ## the slow tests alone
+	$(PYTEST) -m slow
+
+lint: .venv/has-dev  ## ruff: rules and import order
+	$(BIN)/ruff check .
+
+types: .venv/has-dev  ## mypy on gru_jax/
+	$(BIN)/mypy
+
+doctest: .venv/has-test  ## the examples in the docstrings
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest --doctest-modules gru_jax
+
+docs: .venv/has-dev  ## the site, into site/
+	$(BIN)/mkdocs build --strict --quiet
+
+bench: .venv/has-experiments  ## time of `import gru_jax` against jax and flax alone
+	$(BIN)/python -m benchmarks.import_time
+
+clean:  ## remove .venv, the site and the caches; runs/ stays
+	rm -rf .venv site .pytest_cache .hypothesis .mypy_cache .ruff_cache
+
+# One stamp per set of extras: a changed dependency list installs again, an unchanged one does not.
+.venv/has-%: pyproject.toml constraints.txt | .venv/bin/pip
+	@echo "installing gru-jax[$(EXTRAS_$*)] into .venv ..."
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[$(EXTRAS_$*)]'
+	@touch $@
+
+.venv/bin/pip:
+	@python=""; \
+	for candidate in $(if $(PYTHON),'$(PYTHON)',python3.11 python3.12 python3.13 python3.14 python3); do \
+	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	    python="$$candidate"; break; \
+	  fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "error: no Python 3.11 or newer found" \
+	    "($(if $(PYTHON),$(PYTHON),python3) is $$($(if $(PYTHON),$(PYTHON),python3) --version 2>&1 || true))." \
+	    "Fix: install one, or name it: make $(or $(MAKECMDGOALS),test) PYTHON=/path/to/python" >&2; \
+	  exit 1; \
+	fi; \
+	echo "making .venv with $$("$$python" --version)"; \
+	"$$python" -m venv .venv || { rm -rf .venv; \
+	  echo "error: $$python cannot make a virtual environment." \
+	    "Fix: install its venv module (Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
