@@ -1,0 +1,1 @@
+"""Measurements to run by hand, one module each: `python -m benchmarks.NAME`."""

@@ -1,0 +1,95 @@
+"""README and docs: the code on the pages runs, the commands, files and links on them exist."""
+
+import re
+import subprocess
+import sys
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path, languages: set[str]) -> list[tuple[int, str]]:
+    """The first line's number and the text of every block of code in one of `languages`."""
+    text = page.read_text()
+    return [
+        (text.count("\n", 0, match.start(2)) + 1, match[2])
+        for match in FENCE.finditer(text)
+        if match[1] in languages
+    ]
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The words of every shell command on the page, without its comment."""
+    lines = [line for _, block in blocks(page, {"bash", "sh"}) for line in block.splitlines()]
+    words = [line.split(" #")[0].split() for line in lines]
+    return [line for line in words if line and not line[0].startswith("#")]
+
+
+WITH_PYTHON = [page for page in PAGES if blocks(page, {"python"})]
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page is read from top to bottom, so its blocks share one namespace."""
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": page.stem}
+    for line, code in blocks(page, {"python"}):
+        # The empty lines make a failure point at its line on the page.
+        exec(compile("\n" * (line - 1) + code, str(page), "exec"), namespace)
+
+
+def test_the_readme_has_an_example() -> None:
+    """Without one, the test above would pass on an empty page."""
+    assert ROOT / "README.md" in WITH_PYTHON
+    assert commands(ROOT / "README.md")
+
+
+@cache
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+
+
+@cache
+def verbs() -> set[str]:
+    """The verbs of the command `gru-jax`, read from its own help."""
+    process = subprocess.run(
+        [sys.executable, "-m", "gru_jax", "--help"], capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0, process.stderr
+    choices = re.search(r"\{([a-z,]+)\}", process.stdout)
+    assert choices, f"no list of verbs in:\n{process.stdout}"
+    return set(choices[1].split(","))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_commands_exist(page: Path) -> None:
+    for words in commands(page):
+        line = " ".join(words)
+        match words[0]:
+            case "make":
+                targets = {word for word in words[1:] if "=" not in word}
+                assert targets <= make_targets(), line
+            case "gru-jax":
+                assert words[1] in verbs(), line
+            case "python":
+                assert words[1] != "-m" or find_spec(words[2]), line
+            case first:
+                assert first in {"bash", "cd", "git", "pip", "rm"}, f"{line}: who checks this?"
+        for word in words:
+            if word.endswith(".yaml") or word.startswith(".ci/"):
+                assert (ROOT / word).is_file(), f"{line}: there is no {word}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not re.match(r"https?://|#", target):
+            file = target.partition("#")[0]
+            assert (page.parent / file).exists(), f"no {file} beside {page.name}"
