@@ -1,0 +1,53 @@
+"""What every cell is: the protocol that the scans, the combinators and the layers rely on, and nothing more."""
+
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax.numpy as jnp
+
+from gru_jax.types import Array, DType, Key, Params, State
+
+
+class Gates(NamedTuple):
+    """What a GRU decided at each step, for looking at.
+
+    Attributes:
+      r: reset gate, `[*batch, T, H]` (`[*batch, H]` for one step).
+      z: update gate, of the same shape; 1 keeps the old state, 0 takes the candidate.
+      n: candidate state, of the same shape.
+    """
+
+    r: Array
+    z: Array
+    n: Array
+
+
+@runtime_checkable
+class Cell(Protocol):
+    """One step of a recurrence: static options, pure methods, no time and no batching of its own.
+
+    A class with these members runs under every method of `scan`; it must be hashable, which a frozen dataclass is,
+    because it is a static argument under `jit`. Leading batch dimensions are arbitrary.
+
+    A cell may offer more, each found by its name: `step(params, u, h, drop)` for recurrent dropout,
+    `gates(params, u, h)` for looking inside, `linearize(params, u, h)` with a closed-form derivative of the step.
+    """
+
+    def init(self, key: Key, input_size: int) -> Params:
+        """Fresh parameters."""
+
+    def project(self, params: Params, x: Array) -> Any:
+        """Everything that needs no state: `[*batch, I]` to whatever `step` takes."""
+
+    def step(self, params: Params, u: Any, h: State) -> State:
+        """The state after one step, of the same shapes and dtypes as `h`."""
+
+    def initial_state(self, batch: tuple[int, ...], dtype: DType) -> State:
+        """The state before the first step when the caller gives none."""
+
+    def output(self, h: State) -> Array:
+        """What a layer puts out at a step, `[*batch, H]`, read from the state."""
+
+
+def accumulator(dtype: DType) -> DType:
+    """The dtype that sums and gates are computed in: float32 for half precision, `dtype` itself otherwise."""
+    return jnp.float32 if jnp.dtype(dtype).itemsize < 4 else dtype

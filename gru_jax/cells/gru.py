@@ -1,0 +1,334 @@
+"""The gated recurrent unit, one step of it.
+
+Neutral layout: gates in the order r, z, n on the last axis; z keeps the old state.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gru_jax import checks
+from gru_jax.cells import activations, initializers
+from gru_jax.cells.base import Gates, accumulator
+from gru_jax.types import Activation, Array, DType, Key
+
+
+class GRUParams(NamedTuple):
+    """The parameters of a `GRU`, in the neutral layout.
+
+    Attributes:
+      w_x: input matrix `[I, 3H]`, gates r, z, n side by side.
+      w_h: recurrent matrix `[H, 3H]`; with k > 1 heads, k blocks `[k, H/k, 3H/k]`.
+      b_x: bias of the projected input, `[3H]`; None with `bias="none"`.
+      b_h: bias inside the recurrent product: `[3H]` with `bias="full"`, the candidate's `[H]` with
+        `bias="minimal"`, None with `bias="none"`.
+    """
+
+    w_x: Array
+    w_h: Array
+    b_x: Array | None
+    b_h: Array | None
+
+
+class Linearization(NamedTuple):
+    """The elementwise part of a GRU step's derivative at one point, each `[*batch, H]` (see `GRU.linearize`)."""
+
+    z: Array
+    k_r: Array
+    k_z: Array
+    k_n: Array
+    r: Array | None
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class GRU:
+    """Gated recurrent unit.
+
+    With `u = x w_x + b_x` and f, g the gate and the candidate activation,
+
+        r  = f(u_r + h w_hr + b_hr)
+        z  = f(u_z + h w_hz + b_hz)
+        n  = g(u_n + r * (h w_hn + b_hn))        reset="after": torch, cuDNN, Keras' default, flax
+        n  = g(u_n + (r * h) w_hn + b_hn)        reset="before": the paper, Keras' reset_after=False
+        h' = (1 - z) * n + z * h
+
+    Args:
+      hidden_size: H, the number of units.
+      reset: "after" or "before" the recurrent product; the two compute different functions and cannot be converted
+        into each other.
+      activation: g, a name (see `gru_jax.cells.activations.ACTIVATIONS`) or an elementwise function.
+      gate_activation: f, likewise.
+      bias: "full" (6 vectors, as torch and Keras), "minimal" (4 vectors: those that are not redundant when the reset
+        comes after the product) or "none".
+      heads: k blocks on the diagonal of the recurrent matrix: 1 is dense, k > 1 is block-diagonal (each head of
+        H/k units sees only itself), H is diagonal.
+      init: "flax", "keras" or "torch" for that framework's default initialisation, or `Initializers`.
+
+    Raises:
+      TypeError, ValueError: for an option of the wrong type or value; the message names the choices.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> cell = GRU(hidden_size=4)
+      >>> params = cell.init(jax.random.key(0), input_size=3)
+      >>> h = cell.step(params, cell.project(params, jnp.ones((2, 3))), jnp.zeros((2, 4)))
+      >>> h.shape
+      (2, 4)
+
+    Source: Cho et al. 2014, arXiv:1406.1078; "after" as in torch.nn.GRU and keras.layers.GRU(reset_after=True).
+    """
+
+    hidden_size: int
+    reset: str
+    activation: Activation
+    gate_activation: Activation
+    bias: str
+    heads: int
+    initializers: str | initializers.Initializers
+
+    # Written out because the option `init` and the method `init` share a name, which a generated one cannot do.
+    def __init__(
+        self,
+        hidden_size: int,
+        *,
+        reset: str = "after",
+        activation: Activation = "tanh",
+        gate_activation: Activation = "sigmoid",
+        bias: str = "full",
+        heads: int = 1,
+        init: str | initializers.Initializers = "flax",
+    ) -> None:
+        checks.positive("GRU", "hidden_size", hidden_size)
+        checks.choice("GRU", "reset", reset, ("after", "before"))
+        activations.check("GRU", "activation", activation)
+        activations.check("GRU", "gate_activation", gate_activation)
+        checks.choice("GRU", "bias", bias, ("full", "minimal", "none"))
+        checks.positive("GRU", "heads", heads)
+        if hidden_size % heads:
+            raise ValueError(
+                f"GRU: hidden_size must be divisible by heads; got hidden_size={hidden_size} and heads={heads};"
+                f" pass heads=1 for a dense recurrent matrix or heads={hidden_size} for a diagonal one"
+            )
+        initializers.check("GRU", init)
+        options = (hidden_size, reset, activation, gate_activation, bias, heads, init)
+        for field, value in zip(dataclasses.fields(self), options, strict=True):
+            object.__setattr__(self, field.name, value)
+
+    def init(self, key: Key, input_size: int, dtype: DType = jnp.float32) -> GRUParams:
+        """Fresh parameters.
+
+        Args:
+          key: random key.
+          input_size: I, the number of input features.
+          dtype: of every parameter.
+
+        Returns:
+          `GRUParams`.
+
+        Raises:
+          TypeError, ValueError: when `input_size` is no whole number of at least 1.
+
+        Example:
+          >>> import jax
+          >>> GRU(4, bias="none").init(jax.random.key(0), input_size=3).w_x.shape
+          (3, 12)
+        """
+        checks.positive("GRU", "input_size", input_size)
+        draw = initializers.get(self.initializers, self.hidden_size)
+        key_w_x, key_w_h, key_b_x, key_b_h = jax.random.split(key, 4)
+        width = 3 * self.hidden_size
+        block = (self.hidden_size // self.heads, width // self.heads)
+        if self.heads == 1:
+            w_h = draw.w_h(key_w_h, block, dtype)
+        else:
+            w_h = jax.vmap(lambda k: draw.w_h(k, block, dtype))(jax.random.split(key_w_h, self.heads))
+        b_x = None if self.bias == "none" else draw.b_x(key_b_x, (width,), dtype)
+        b_h = None if self.bias == "none" else draw.b_h(key_b_h, self._shape_of_b_h(), dtype)
+        return GRUParams(draw.w_x(key_w_x, (input_size, width), dtype), w_h, b_x, b_h)
+
+    def check_params(self, params: GRUParams, features: int) -> None:
+        """Raises unless every parameter has the shape that these options and `features` of the input ask for."""
+        who = f"GRU(hidden_size={self.hidden_size}, bias={self.bias!r}, heads={self.heads})"
+        if not isinstance(params, GRUParams):
+            raise TypeError(f"{who}: params must be GRUParams, from cell.init; got {type(params).__name__}")
+        self._check_features(params, features)
+        H, k = self.hidden_size, self.heads
+        b_x = () if self.bias == "none" else (3 * H,)
+        expected = {
+            "w_x": (*params.w_x.shape[:1], 3 * H),
+            "w_h": (H, 3 * H) if k == 1 else (k, H // k, 3 * H // k),
+            "b_x": b_x,
+            "b_h": self._shape_of_b_h(),
+        }
+        for name, want in expected.items():
+            got = getattr(params, name)
+            if (got is None) != (want == ()) or (got is not None and got.shape != want):
+                shown = "None" if got is None else f"shape {list(got.shape)}"
+                wanted = f"have shape {list(want)}" if want else "be None"
+                raise ValueError(f"{who}: params.{name} must {wanted}; got {shown}; make params with this cell's init")
+
+    def project(self, params: GRUParams, x: Array) -> Array:
+        """`u = x w_x + b_x`: everything that needs no state.
+
+        Args:
+          params: from `init`.
+          x: input, `[*batch, I]`; a time axis may be among the leading ones.
+
+        Returns:
+          u, `[*batch, 3H]`, gates r, z, n side by side; float32 for half-precision `x`.
+
+        Raises:
+          ValueError: when x has another number of features than `params` were made for.
+        """
+        self._check_features(params, x.shape[-1])
+        u = jnp.matmul(x, params.w_x, preferred_element_type=accumulator(x.dtype))
+        return _add(u, params.b_x)
+
+    def step(self, params: GRUParams, u: Array, h: Array, drop: Array | None = None) -> Array:
+        """One step, `h' = (1 - z) * n + z * h`.
+
+        Args:
+          params: from `init`.
+          u: projected input, `[*batch, 3H]`.
+          h: state, `[*batch, H]`.
+          drop: recurrent dropout mask, `[*batch, H]`, already scaled; it multiplies h inside the products only.
+
+        Returns:
+          The next state, `[*batch, H]`, in the dtype of h.
+        """
+        _, a_z, a_n, _, _ = self._preactivations(params, u, h, drop)
+        z, n = self._gate(a_z), self._candidate(a_n)
+        return (n + z * (h.astype(n.dtype) - n)).astype(h.dtype)
+
+    def gates(self, params: GRUParams, u: Array, h: Array, drop: Array | None = None) -> Gates:
+        """What the step from h decides: `Gates(r, z, n)`, each `[*batch, H]`. Arguments as for `step`."""
+        _, a_z, a_n, _, r = self._preactivations(params, u, h, drop)
+        return Gates(*(a.astype(h.dtype) for a in (r, self._gate(a_z), self._candidate(a_n))))
+
+    def initial_state(self, batch: tuple[int, ...], dtype: DType = jnp.float32) -> Array:
+        """Zeros, `[*batch, H]`."""
+        return jnp.zeros((*batch, self.hidden_size), dtype)
+
+    def output(self, h: Array) -> Array:
+        """The state itself, `[*batch, H]`."""
+        return h
+
+    # The derivative of the step with respect to h, in closed form. Everything elementwise in it is known once u and h
+    # are, for all steps at once; what is left for the loop over time is one product with w_h (or its transpose).
+    #
+    #   dh' = z dh + k_z dg_z + k_n dg_n + k_r dg_r,  g = the recurrent products,  with, writing ' for the slopes,
+    #   k_z = (h - n) f',   and for reset="after":   k_r = (1 - z) g' q f',    k_n = (1 - z) g' r    (q = h w_hn + b_hn)
+    #                       and for reset="before":  k_r = h f' (inside dp),   k_n = (1 - z) g',     dp = k_r dg_r + r dh
+
+    def linearize(self, params: GRUParams, u: Array, h: Array, drop: Array | None = None) -> Linearization:
+        """The elementwise coefficients of the step's derivative at (u, h), for `tangent` and `cotangent`."""
+        a_r, a_z, a_n, q, r = self._preactivations(params, u, h, drop)
+        z, n = self._gate(a_z), self._candidate(a_n)
+        old = h.astype(z.dtype)
+        k_z = (old - n) * activations.slope(self._gate, a_z)
+        k_n = (1 - z) * activations.slope(self._candidate, a_n)
+        slope_r = activations.slope(self._gate, a_r)
+        if self.reset == "after":
+            return Linearization(z, k_n * q * slope_r, k_z, k_n * r, None)
+        return Linearization(z, _scale(old, drop) * slope_r, k_z, k_n, r)
+
+    def tangent(self, params: GRUParams, at: Linearization, v: Array, drop: Array | None = None) -> Array:
+        """`J v`, J the step's Jacobian at the linearized point; v and the result `[*batch, H]`."""
+        v, dtype = v.astype(at.z.dtype), v.dtype
+        inside = _scale(v, drop)
+        if self.reset == "after":
+            g_r, g_z, g_n = jnp.split(self._product(params.w_h, inside), 3, -1)
+            return (at.z * v + at.k_r * g_r + at.k_z * g_z + at.k_n * g_n).astype(dtype)
+        w_rz, w_n = self._split_recurrent(params)
+        g_r, g_z = jnp.split(self._product(w_rz, inside), 2, -1)
+        g_n = self._product(w_n, at.k_r * g_r + at.r * inside)
+        return (at.z * v + at.k_z * g_z + at.k_n * g_n).astype(dtype)
+
+    def cotangent(self, params: GRUParams, at: Linearization, c: Array, drop: Array | None = None) -> Array:
+        """`J^T c`, J the step's Jacobian at the linearized point; c and the result `[*batch, H]`."""
+        c, dtype = c.astype(at.z.dtype), c.dtype
+        if self.reset == "after":
+            through = self._product_transpose(
+                params.w_h, jnp.concatenate([at.k_r * c, at.k_z * c, at.k_n * c], -1)
+            )
+            return (at.z * c + _scale(through, drop)).astype(dtype)
+        w_rz, w_n = self._split_recurrent(params)
+        p = self._product_transpose(w_n, at.k_n * c)
+        through = at.r * p + self._product_transpose(w_rz, jnp.concatenate([at.k_r * p, at.k_z * c], -1))
+        return (at.z * c + _scale(through, drop)).astype(dtype)
+
+    def _check_features(self, params: GRUParams, features: int) -> None:
+        if features != params.w_x.shape[0]:
+            raise ValueError(
+                f"GRU: x has {features} features but params were made for {params.w_x.shape[0]};"
+                f" pass input_size={features} to init"
+            )
+
+    def _preactivations(
+        self, params: GRUParams, u: Array, h: Array, drop: Array | None
+    ) -> tuple[Array, Array, Array, Array, Array]:
+        """Pre-activations of r, z, n, the recurrent part q of the candidate's, and r."""
+        inside = _scale(h, drop)
+        u_r, u_z, u_n = jnp.split(u, 3, -1)
+        b_rz, b_n = self._split_bias(params)
+        if self.reset == "after":
+            g_r, g_z, g_n = jnp.split(self._product(params.w_h, inside), 3, -1)
+        else:
+            w_rz, w_n = self._split_recurrent(params)
+            g_r, g_z = jnp.split(self._product(w_rz, inside), 2, -1)
+        if b_rz is not None:
+            b_r, b_z = jnp.split(b_rz, 2, -1)
+            g_r, g_z = _add(g_r, b_r), _add(g_z, b_z)
+        a_r, a_z = u_r + g_r, u_z + g_z
+        r = self._gate(a_r)
+        if self.reset == "after":
+            q = _add(g_n, b_n)
+            return a_r, a_z, u_n + r * q, q, r
+        q = _add(self._product(w_n, r * inside.astype(r.dtype)), b_n)
+        return a_r, a_z, u_n + q, q, r
+
+    def _product(self, w: Array, h: Array) -> Array:
+        """The recurrent product, `[*batch, H]` to `[*batch, G H]`, for G gates side by side on w's last axis."""
+        out = accumulator(w.dtype)
+        h = h.astype(w.dtype)
+        if self.heads == 1:
+            return jnp.matmul(h, w, preferred_element_type=out)
+        per_head = h.reshape(*h.shape[:-1], self.heads, -1)
+        g = jnp.einsum("...ki,kij->...kj", per_head, w, preferred_element_type=out)
+        gates = w.shape[0] * w.shape[-1] // self.hidden_size
+        g = g.reshape(*h.shape[:-1], self.heads, gates, -1)
+        return jnp.moveaxis(g, -2, -3).reshape(*h.shape[:-1], gates * self.hidden_size)
+
+    def _product_transpose(self, w: Array, c: Array) -> Array:
+        """The transpose of `_product`: `[*batch, G H]` to `[*batch, H]`."""
+        like = jax.ShapeDtypeStruct((*c.shape[:-1], self.hidden_size), c.dtype)
+        return jax.linear_transpose(lambda v: self._product(w.astype(c.dtype), v), like)(c)[0]
+
+    def _split_recurrent(self, params: GRUParams) -> tuple[Array, Array]:
+        width = 2 * self.hidden_size // self.heads
+        return params.w_h[..., :width], params.w_h[..., width:]
+
+    def _split_bias(self, params: GRUParams) -> tuple[Array | None, Array | None]:
+        if params.b_h is None or self.bias == "minimal":
+            return None, params.b_h
+        return params.b_h[: 2 * self.hidden_size], params.b_h[2 * self.hidden_size :]
+
+    def _shape_of_b_h(self) -> tuple[int, ...]:
+        return {"full": (3 * self.hidden_size,), "minimal": (self.hidden_size,), "none": ()}[self.bias]
+
+    def _gate(self, a: Array) -> Array:
+        return activations.get(self.gate_activation)(a)
+
+    def _candidate(self, a: Array) -> Array:
+        return activations.get(self.activation)(a)
+
+
+def _add(a: Array, bias: Array | None) -> Array:
+    """`a + bias`, the bias spelled out to a's shape: users may run with rank promotion forbidden."""
+    return a if bias is None else a + jnp.broadcast_to(bias.astype(a.dtype), a.shape)
+
+
+def _scale(a: Array, mask: Array | None) -> Array:
+    return a if mask is None else a * mask.astype(a.dtype)

@@ -1,0 +1,130 @@
+"""Trace-time checks; every error message of the library speaks in the voice set here.
+
+A message is one line: who speaks, the fact, what was got, the fix. Shapes, dtypes and choices are known while
+JAX traces and are always checked; values (a length, a mask) only when they are concrete.
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gru_jax.types import Array
+
+
+def choice(who: str, name: str, got: object, options: Iterable[object]) -> None:
+    """Raises ValueError unless `got` is one of `options`, with the nearest option as a suggestion."""
+    options = list(options)
+    if any(type(got) is type(option) and got == option for option in options):
+        return
+    near = difflib.get_close_matches(str(got), [str(option) for option in options], n=1)
+    listed = ", ".join(repr(option) for option in options)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{who}: {name} must be one of {listed}; got {got!r}{hint}")
+
+
+def positive(who: str, name: str, got: object) -> None:
+    """Raises unless `got` is a whole number of at least 1."""
+    if isinstance(got, bool) or not isinstance(got, int | np.integer):
+        raise TypeError(f"{who}: {name} must be a whole number; got {got!r} of type {type(got).__name__}")
+    if got < 1:
+        raise ValueError(f"{who}: {name} must be at least 1; got {got}")
+
+
+def flag(who: str, name: str, got: object) -> None:
+    """Raises TypeError unless `got` is True or False."""
+    if not isinstance(got, bool):
+        raise TypeError(f"{who}: {name} must be True or False; got {got!r} of type {type(got).__name__}")
+
+
+def rate(who: str, name: str, got: object) -> None:
+    """Raises unless `got` is a dropout rate, a plain number in [0, 1)."""
+    if isinstance(got, bool) or not isinstance(got, int | float | np.integer | np.floating):
+        raise TypeError(
+            f"{who}: {name} is a dropout rate and must be a plain number; got {got!r} of type {type(got).__name__}"
+        )
+    if not 0 <= got < 1:
+        raise ValueError(
+            f"{who}: {name} is the share that dropout sets to zero and must lie in [0, 1); got {got}"
+        )
+
+
+def key_for_dropout(who: str, names: Sequence[str], key: object, *, off: str) -> None:
+    """Raises ValueError when dropout is on (`names` are the rates above 0) and there is no random key."""
+    if names and key is None:
+        rates = " and ".join(names)
+        raise ValueError(f"{who}: {rates} above 0 needs a random key; got key=None; pass key=jax.random.key(0), or {off}")
+
+
+def as_array(who: str, name: str, got: object) -> Array:
+    """`got` as a JAX array; raises TypeError when it is none and cannot become one."""
+    try:
+        return jnp.asarray(got)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{who}: {name} must be an array of numbers; got {type(got).__name__} ({error})"
+        ) from error
+
+
+def floating(who: str, name: str, got: object) -> Array:
+    """`got` as a JAX array of floating-point numbers; raises TypeError for other dtypes."""
+    array = as_array(who, name, got)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(
+            f"{who}: {name} must be floating point; got {array.dtype}; convert it with {name}.astype(jnp.float32)"
+        )
+    return array
+
+
+def boolean(who: str, name: str, got: object) -> Array:
+    """`got` as a JAX array of booleans; raises TypeError for other dtypes."""
+    array = as_array(who, name, got)
+    if array.dtype != jnp.bool_:
+        raise TypeError(
+            f"{who}: {name} must be boolean (True = yes); got {array.dtype}; pass {name}.astype(bool) if 1 means yes"
+        )
+    return array
+
+
+def same_dtype(who: str, name: str, got: Array, dtype: Any, owner: str) -> None:
+    """Raises TypeError when `got` has another dtype than `owner`; nothing is converted silently."""
+    if got.dtype != dtype:
+        raise TypeError(
+            f"{who}: {owner} is {jnp.dtype(dtype).name} but {name} is {got.dtype.name}; convert one of them,"
+            f" for example {name}.astype({owner}.dtype)"
+            if name != "params"
+            else f"{who}: {owner} is {jnp.dtype(dtype).name} but params are {got.dtype.name}; convert one of them:"
+            f" {owner}.astype(jnp.{got.dtype.name}), or jax.tree.map(lambda p: p.astype({owner}.dtype), params)"
+        )
+
+
+def shape(who: str, name: str, got: Sequence[int], expected: Sequence[int], fix: str) -> None:
+    """Raises ValueError unless the two shapes are equal."""
+    if tuple(got) != tuple(expected):
+        raise ValueError(f"{who}: {name} must have shape {list(expected)}; got {list(got)}; {fix}")
+
+
+def lengths(who: str, got: object, batch: Sequence[int], steps: int) -> Array:
+    """`got` as whole numbers `[*batch]` in [0, steps].
+
+    Values are checked when they are concrete. Under `jit`, where they are not, a length below 0 acts as 0 and
+    one above `steps` as `steps`.
+    """
+    array = as_array(who, "lengths", got)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(
+            f"{who}: lengths must be whole numbers; got {array.dtype}; convert with lengths.astype(jnp.int32)"
+        )
+    shape(who, "lengths", array.shape, batch, "one length for each sequence of x")
+    if not isinstance(array, jax.core.Tracer) and array.size:
+        values = np.asarray(array)
+        if values.min() < 0 or values.max() > steps:
+            worst = values.min() if values.min() < 0 else values.max()
+            raise ValueError(
+                f"{who}: lengths must lie in [0, {steps}], x having {steps} time steps; got {worst};"
+                f" clip them, or pad x along time"
+            )
+    return array

@@ -1,0 +1,7 @@
+"""Scans: how the steps of a cell run over time. A method finds the trajectory; one derivative serves them all."""
+
+from gru_jax.scans.over_time import scan as scan
+from gru_jax.scans.select import Method as Method
+from gru_jax.scans.sequential import Sequential as Sequential
+
+__all__ = ["Method", "Sequential", "scan"]

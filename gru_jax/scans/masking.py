@@ -1,0 +1,150 @@
+"""Everything that happens around a cell's step, folded into one step function F, so that no method knows of it.
+
+    F_t(h) = h                                            where the step is masked
+           = step(params, project(x_t * drop_x), h0)      where the state is reset before the step
+           = step(params, project(x_t * drop_x), h)       elsewhere
+
+Inside the scans time is the leading axis of every per-step array.
+"""
+
+import inspect
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gru_jax.cells.base import Cell, Gates
+from gru_jax.types import Array, BoolArray, IntArray, Key, Params, State
+
+
+class Context(NamedTuple):
+    """What is the same at every step.
+
+    Attributes:
+      params: the cell's parameters.
+      h0: the state before the first step and after a reset, `[*batch, H]`.
+      drop_x: scaled input dropout mask, `[*batch, I]`, or None.
+      drop_h: scaled recurrent dropout mask, `[*batch, H]`, or None.
+    """
+
+    params: Params
+    h0: State
+    drop_x: Array | None
+    drop_h: Array | None
+
+
+class Steps(NamedTuple):
+    """What differs from step to step, time leading.
+
+    Attributes:
+      x: input, `[T, *batch, I]`.
+      use: True where the step counts, `[T, *batch]`, or None when all do.
+      reset: True where the state becomes h0 before the step, `[T, *batch]`, or None.
+    """
+
+    x: Array
+    use: BoolArray | None
+    reset: BoolArray | None
+
+
+def project(cell: Cell, context: Context, x: Array) -> Any:
+    """The projected input of one step, dropout included: `[*batch, I]` to what the cell's step takes."""
+    return cell.project(context.params, x if context.drop_x is None else x * context.drop_x)
+
+
+def advance(cell: Any, context: Context, u: Any, step: Steps, h: State) -> State:
+    """F for an already projected input u; `step` holds the flags of this step."""
+    after = cell.step(context.params, u, _start(step, context.h0, h), *_drop(context))
+    return _end(step, after, h)
+
+
+def F(cell: Any, context: Context, step: Steps, h: State) -> State:
+    """The whole step function of one time step: state before to state after, `[*batch, H]`."""
+    return advance(cell, context, project(cell, context, step.x), step, h)
+
+
+def gates(cell: Any, context: Context, step: Steps, h: State) -> Gates:
+    """What the cell decides in the step from h."""
+    u = project(cell, context, step.x)
+    return cell.gates(context.params, u, _start(step, context.h0, h), *_drop(context))
+
+
+def linearize(cell: Any, context: Context, step: Steps, h: State) -> Any:
+    """The coefficients of dF/dh at (step, h), for `tangent` and `cotangent`; the cell has a closed form."""
+    u = project(cell, context, step.x)
+    return cell.linearize(context.params, u, _start(step, context.h0, h), *_drop(context))
+
+
+def tangent(cell: Any, context: Context, at: Any, step: Steps, v: State) -> State:
+    """`(dF/dh) v` with the coefficients of `linearize`."""
+    moved = cell.tangent(context.params, at, _start(step, _zeros(v), v), *_drop(context))
+    return _end(step, moved, v)
+
+
+def cotangent(cell: Any, context: Context, at: Any, step: Steps, c: State) -> State:
+    """`(dF/dh)^T c` with the coefficients of `linearize`."""
+    moved = cell.cotangent(context.params, at, c, *_drop(context))
+    return _end(step, _start(step, _zeros(c), moved), c)
+
+
+def from_lengths(lengths: IntArray, steps: int) -> BoolArray:
+    """`[*batch]` lengths to a mask `[T, *batch]`, True before each sequence's end."""
+    time = jnp.arange(steps, dtype=lengths.dtype).reshape(-1, *(1,) * lengths.ndim)
+    return jnp.broadcast_to(time, (steps, *lengths.shape)) < lengths[None]
+
+
+def dropout_masks(
+    key: Key | None, batch: tuple[int, ...], sizes: tuple[int, int], rates: tuple[float, float], dtype: Any
+) -> tuple[Array | None, Array | None]:
+    """The scaled masks for input and recurrent dropout: one a sequence, the same at every step (Gal, Keras).
+
+    Args:
+      key: random key; not looked at when both rates are 0.
+      batch: shape of the leading batch dimensions.
+      sizes: (I, H).
+      rates: (input, recurrent) dropout rates.
+      dtype: of the masks.
+
+    Returns:
+      `[*batch, I]` and `[*batch, H]`, holding 0 or 1 / (1 - rate); None for a rate of 0.
+    """
+    if key is None or not any(rates):
+        return None, None
+    drawn = []
+    for part, size, rate in zip(jax.random.split(key), sizes, rates, strict=True):
+        keep = jax.random.bernoulli(part, 1 - rate, (*batch, size)) if rate else None
+        drawn.append(None if keep is None else keep.astype(dtype) / jnp.asarray(1 - rate, dtype))
+    return drawn[0], drawn[1]
+
+
+def zero_where_masked(use: BoolArray | None, a: Array) -> Array:
+    """a with 0 at masked steps: nothing at a masked step is seen, not even a NaN."""
+    return a if use is None else _choose(use, a, jnp.zeros_like(a))
+
+
+def takes_dropout(cell: Any) -> bool:
+    """Whether the cell's step accepts a recurrent dropout mask."""
+    return "drop" in inspect.signature(cell.step).parameters
+
+
+def _drop(context: Context) -> tuple[Array, ...]:
+    return () if context.drop_h is None else (context.drop_h,)
+
+
+def _start(step: Steps, h0: State, h: State) -> State:
+    """Where the step sets out from: h0 where it is reset, h elsewhere."""
+    return h if step.reset is None else _choose(step.reset, h0, h)
+
+
+def _end(step: Steps, after: State, h: State) -> State:
+    """Where the step ends: h itself where it is masked."""
+    return after if step.use is None else _choose(step.use, after, h)
+
+
+def _choose(flag: BoolArray, yes: State, no: State) -> State:
+    """`flag` chooses for whole rows: `[*batch]` against leaves `[*batch, H]`."""
+    return jax.tree.map(lambda a, b: jnp.where(jnp.broadcast_to(flag[..., None], a.shape), a, b), yes, no)
+
+
+def _zeros(state: State) -> State:
+    return jax.tree.map(jnp.zeros_like, state)

@@ -1,0 +1,223 @@
+"""`gru_jax.scan`: any cell over time, by any method, with one set of semantics."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gru_jax import checks
+from gru_jax.cells.base import Cell, Gates
+from gru_jax.scans import derivative, masking, naive, select
+from gru_jax.scans.select import Method
+from gru_jax.types import Array, BoolArray, IntArray, Key, Params, State
+
+
+class Options(NamedTuple):
+    """The static options of one call of `scan`."""
+
+    reverse: bool
+    time_major: bool
+    padding: str
+    input_dropout: float
+    recurrent_dropout: float
+    return_gates: bool
+
+
+def scan(
+    cell: Cell,
+    params: Params,
+    x: Array,
+    h0: State = None,
+    *,
+    lengths: IntArray | None = None,
+    mask: BoolArray | None = None,
+    resets: BoolArray | None = None,
+    reverse: bool = False,
+    time_major: bool = False,
+    padding: str = "zero",
+    method: str | Method = "auto",
+    input_dropout: float = 0.0,
+    recurrent_dropout: float = 0.0,
+    key: Key | None = None,
+    return_gates: bool = False,
+) -> Any:
+    """Runs a cell over time.
+
+        h_t = h_{t-1} where step t is masked, else step(params, project(x_t), h0 if resets_t else h_{t-1})
+
+    Args:
+      cell: what one step computes, such as `GRU(hidden_size=64)`.
+      params: its parameters, of x's dtype.
+      x: input, `[*batch, T, I]`, floating point; any number of batch dimensions, none included.
+      h0: state before the first step, `[*batch, H]`; zeros when None.
+      lengths: `[*batch]` whole numbers in [0, T]: steps from there on are masked. Under `jit`, where values cannot be
+        checked, a length below 0 acts as 0 and one above T as T.
+      mask: `[*batch, T]` booleans, True = use the step; holes and padding on the left are fine. Not with `lengths`.
+      resets: `[*batch, T]` booleans; the state becomes h0 before such a step, unless the step is masked.
+      reverse: run from each sequence's last step to its first; outputs stay in original time order.
+      time_major: the time axis leads in x, mask, resets and y: `[T, *batch, ...]`.
+      padding: what y holds at masked steps: "zero", or "hold" for the state that is held there (as Keras).
+      method: "auto", "sequential", "naive" (a Python loop, the reference) or a method such as `Sequential(unroll=4)`.
+      input_dropout: rate in [0, 1) at which input features are dropped, one mask for a sequence's every step.
+      recurrent_dropout: the same for the state inside the recurrent products.
+      key: random key, needed when a rate is above 0.
+      return_gates: also return what the cell decided at each step.
+
+    Returns:
+      y: outputs, `[*batch, T, H]`.
+      h_T: the state after the last step that was not masked, `[*batch, H]`; h0 where there was none.
+      gates: with `return_gates` only: `Gates(r, z, n)`, each `[*batch, T, H]`, 0 at masked steps.
+
+    Raises:
+      TypeError, ValueError: for a wrong rank, shape, dtype, value or choice, before anything is computed.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import gru_jax as gj
+      >>> cell = gj.GRU(hidden_size=4)
+      >>> params = cell.init(jax.random.key(0), input_size=3)
+      >>> y, h = gj.scan(cell, params, jnp.ones((2, 7, 3)), lengths=jnp.array([7, 5]))
+      >>> y.shape, bool((y[1, 4] == h[1]).all()), float(abs(y[1, 5:]).max())
+      ((2, 7, 4), True, 0.0)
+    """
+    options = Options(reverse, time_major, padding, input_dropout, recurrent_dropout, return_gates)
+    _check_options(cell, options, key)
+    resolved = select.resolve(method)
+    x, h0, lengths, mask, resets = _check_arrays(cell, params, x, h0, lengths, mask, resets, time_major)
+    arrays = (params, x, h0, lengths, mask, resets, key if input_dropout or recurrent_dropout else None)
+    if method == "naive":
+        params, x, h0, lengths, mask, resets, key = arrays
+        return naive.scan(
+            cell, params, x, h0, lengths=lengths, mask=mask, resets=resets, key=key, **options._asdict()
+        )
+    return _run(cell, resolved, options, *arrays)
+
+
+# Compiled as a whole and cached by (cell, method, options, shapes), so that a call outside of jit costs no tracing.
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _run(cell: Any, method: Method, options: Options, *arrays: Any) -> Any:
+    whole = functools.partial(_scan, cell, method, options)
+    return derivative.saving_states(whole)(*arrays) if method.keeps_states() else whole(*arrays)
+
+
+def _scan(
+    cell: Any,
+    method: Method,
+    options: Options,
+    params: Params,
+    x: Array,
+    h0: State,
+    lengths: IntArray | None,
+    mask: BoolArray | None,
+    resets: BoolArray | None,
+    key: Key | None,
+) -> Any:
+    # Everything from the caller's arrays on happens in here, the transposition to leading time included: what is saved
+    # for the backward pass are then the caller's arrays themselves, not copies of them.
+    def to_time_major(a: Array | None, axis: int) -> Array | None:
+        return a if a is None or options.time_major else jnp.moveaxis(a, axis, 0)
+
+    def from_time_major(a: Array) -> Array:
+        return a if options.time_major else jnp.moveaxis(a, 0, -2)
+
+    x = jnp.asarray(to_time_major(x, -2))
+    T, batch = x.shape[0], x.shape[1:-1]
+    if h0 is None:
+        h0 = cell.initial_state(batch, x.dtype)
+    use = to_time_major(mask, -1) if lengths is None else masking.from_lengths(lengths, T)
+    hidden = cell.output(h0).shape[-1]
+    rates = (options.input_dropout, options.recurrent_dropout)
+    drop_x, drop_h = masking.dropout_masks(key, batch, (x.shape[-1], hidden), rates, x.dtype)
+    context = masking.Context(params, h0, drop_x, drop_h)
+    steps = masking.Steps(masking.zero_where_masked(use, x), use, to_time_major(resets, -1))
+
+    if T == 0:
+        empty = from_time_major(jnp.zeros((0, *batch, hidden), x.dtype))
+        return (empty, h0, Gates(empty, empty, empty)) if options.return_gates else (empty, h0)
+    states = method.trajectory(cell, context, steps, options.reverse)
+    final = jax.tree.map(lambda h: h[0] if options.reverse else h[-1], states)
+    y = cell.output(states)
+    y = from_time_major(masking.zero_where_masked(use, y) if options.padding == "zero" else y)
+    if not options.return_gates:
+        return y, final
+    starts = derivative.before(states, h0, options.reverse)
+    seen = jax.vmap(functools.partial(masking.gates, cell, context))(steps, starts)
+    return y, final, jax.tree.map(lambda g: from_time_major(masking.zero_where_masked(use, g)), seen)
+
+
+def _check_options(cell: Any, options: Options, key: Key | None) -> None:
+    if not isinstance(cell, Cell) or isinstance(cell, type):
+        raise TypeError(
+            f"scan: cell must be a cell such as gj.GRU(hidden_size=64), with init, project, step, initial_state and"
+            f" output; got {cell!r}"
+        )
+    try:
+        hash(cell)
+    except TypeError as error:
+        raise TypeError(
+            f"scan: a cell must be hashable, being a static argument under jit; got {type(cell).__name__} ({error});"
+            f" make it a frozen dataclass of hashable options"
+        ) from error
+    for name in ("reverse", "time_major", "return_gates"):
+        checks.flag("scan", name, getattr(options, name))
+    checks.choice("scan", "padding", options.padding, ("zero", "hold"))
+    rates = {name: getattr(options, name) for name in ("input_dropout", "recurrent_dropout")}
+    for name, rate in rates.items():
+        checks.rate("scan", name, rate)
+    checks.key_for_dropout("scan", [name for name, rate in rates.items() if rate], key, off="set the rate to 0")
+    if options.recurrent_dropout and not masking.takes_dropout(cell):
+        raise ValueError(
+            f"scan: recurrent_dropout needs a cell whose step takes a dropout mask, step(params, u, h, drop);"
+            f" {type(cell).__name__}.step does not; set recurrent_dropout=0"
+        )
+    if options.return_gates and not hasattr(cell, "gates"):
+        raise ValueError(f"scan: return_gates needs a cell with a method gates; {type(cell).__name__} has none")
+
+
+def _check_arrays(
+    cell: Any, params: Params, x: Any, h0: Any, lengths: Any, mask: Any, resets: Any, time_major: bool
+) -> tuple[Array, State, Array | None, Array | None, Array | None]:
+    x = checks.floating("scan", "x", x)
+    layout = "[T, *batch, I]" if time_major else "[*batch, T, I]"
+    if x.ndim < 2:
+        raise ValueError(
+            f"scan: x must have at least 2 dimensions, {layout}; got shape {list(x.shape)};"
+            f" for a single step use cell.step"
+        )
+    T, batch = (x.shape[0], x.shape[1:-1]) if time_major else (x.shape[-2], x.shape[:-2])
+    if hasattr(cell, "check_params"):
+        cell.check_params(params, x.shape[-1])
+    for leaf in jax.tree.leaves(params):
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            checks.same_dtype("scan", "params", jnp.asarray(leaf), x.dtype, "x")
+    if h0 is not None:
+        h0 = _check_state(cell, h0, batch, x.dtype)
+    if lengths is not None and mask is not None:
+        raise ValueError("scan: got both lengths and mask; pass one: mask & (arange(T) < lengths[:, None]) is both")
+    per_step = (T, *batch) if time_major else (*batch, T)
+    flags = []
+    for name, flag in (("mask", mask), ("resets", resets)):
+        if flag is not None:
+            flag = checks.boolean("scan", name, flag)
+            where = "[T, *batch]" if time_major else "[*batch, T]"
+            checks.shape("scan", name, flag.shape, per_step, f"one flag for each step of x, {where}")
+        flags.append(flag)
+    if lengths is not None:
+        lengths = checks.lengths("scan", lengths, batch, T)
+    return x, h0, lengths, flags[0], flags[1]
+
+
+def _check_state(cell: Any, h0: Any, batch: tuple[int, ...], dtype: Any) -> State:
+    expected = jax.eval_shape(lambda: cell.initial_state(batch, dtype))
+    if jax.tree.structure(h0) != jax.tree.structure(expected):
+        raise TypeError(
+            f"scan: h0 must be {jax.tree.structure(expected)}, as cell.initial_state makes it;"
+            f" got {jax.tree.structure(h0)}"
+        )
+    h0 = jax.tree.map(lambda h: checks.floating("scan", "h0", h), h0)
+    for got, want in zip(jax.tree.leaves(h0), jax.tree.leaves(expected), strict=True):
+        fix = f"[*batch, H]; jnp.broadcast_to(h0, {want.shape}) gives every sequence the same"
+        checks.shape("scan", "h0", got.shape, want.shape, fix)
+        checks.same_dtype("scan", "h0", got, dtype, "x")
+    return h0

@@ -1,0 +1,42 @@
+"""Shape letters and array aliases, said once.
+
+| letter | meaning |
+|---|---|
+| B | batch; `*batch` is any number of leading batch dimensions, none included |
+| T | time steps |
+| I | input features |
+| H | hidden features |
+| L | layers |
+| D | directions, 1 or 2 |
+
+An annotation names the kind of array; its shape stands in the docstring in backticks, `[*batch, T, I]`.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+
+Array: TypeAlias = jax.Array
+"""An array of floating-point numbers."""
+
+BoolArray: TypeAlias = jax.Array
+"""An array of True (use this step, reset at this step) and False."""
+
+IntArray: TypeAlias = jax.Array
+"""An array of whole numbers, such as lengths."""
+
+Key: TypeAlias = jax.Array
+"""A random key, from `jax.random.key(0)`."""
+
+Params: TypeAlias = Any
+"""A pytree of arrays, such as `GRUParams`."""
+
+State: TypeAlias = Any
+"""What a cell carries from step to step: an array `[*batch, H]`, or a pytree of such arrays."""
+
+DType: TypeAlias = Any
+"""A floating-point dtype, such as `jnp.float32`."""
+
+Activation: TypeAlias = str | Callable[[jax.Array], jax.Array]
+"""A name from `gru_jax.cells.activations`, or an elementwise function."""
