@@ -14,9 +14,18 @@ from gru_jax.cells import Gates as Gates
 from gru_jax.cells import GRUParams as GRUParams
 from gru_jax.cells import Initializers as Initializers
 from gru_jax.cells import per_gate as per_gate
+from gru_jax.combinators import Layer as Layer
+from gru_jax.combinators import StackParams as StackParams
+from gru_jax.combinators import bidirectional as bidirectional
+from gru_jax.combinators import recurrent as recurrent
+from gru_jax.combinators import stack as stack
 from gru_jax.scans import Method as Method
 from gru_jax.scans import Sequential as Sequential
 from gru_jax.scans import scan as scan
+
+if TYPE_CHECKING:
+    from gru_jax.layers import linen as linen
+    from gru_jax.layers import nnx as nnx
 
 __all__ = [
     "GRU",
@@ -24,8 +33,30 @@ __all__ = [
     "GRUParams",
     "Gates",
     "Initializers",
+    "Layer",
     "Method",
     "Sequential",
+    "StackParams",
+    "bidirectional",
+    "linen",
+    "nnx",
     "per_gate",
+    "recurrent",
     "scan",
+    "stack",
 ]
+
+__version__ = importlib.metadata.version("gru-jax")
+
+# Imported at first use: flax.nnx takes longer to import than all of the rest, and functional code does without it.
+_LAZY = {"linen": "gru_jax.layers.linen", "nnx": "gru_jax.layers.nnx"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return importlib.import_module(_LAZY[name])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

@@ -1,0 +1,281 @@
+"""Layers as (init, apply) pairs, closed under composition: what takes a layer gives a layer.
+
+    rnn = recurrent(cell)                                   one direction
+    bi  = bidirectional(rnn, merge="concat")                both
+    net = stack(bi, bi, dropout=0.1, residual=True)         several on top of each other
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gru_jax import checks
+from gru_jax.cells.base import Cell
+from gru_jax.scans import Method, scan
+from gru_jax.types import Array, Key, Params, State
+
+MERGES: dict[str | None, Callable[[Array, Array], Any]] = {
+    "concat": lambda forward, backward: jnp.concatenate([forward, backward], -1),
+    "sum": jnp.add,
+    "mul": jnp.multiply,
+    "mean": lambda forward, backward: (forward + backward) / 2,
+    None: lambda forward, backward: (forward, backward),
+}
+"""How `bidirectional` joins the outputs of its two directions."""
+
+NORMS = ("layer", "rms", None)
+
+
+class Layer(NamedTuple):
+    """A recurrent layer as two functions.
+
+    Attributes:
+      init: `(key, input_size, dtype=float32) -> params`.
+      apply: `(params, x, h0=None, *, lengths=None, mask=None, resets=None, reverse=False, time_major=False,
+        padding="zero", key=None, deterministic=False, return_gates=False) -> (y, h)`, with the meanings that
+        `gru_jax.scan` gives them; `deterministic=True` turns all dropout off, and `return_gates=True` adds a third
+        value. The states h have the structure of h0: an array `[*batch, H]` for one layer and direction, a pair
+        (forward, backward) for two directions, a tuple with one entry a layer for a stack.
+    """
+
+    init: Callable[..., Params]
+    apply: Callable[..., Any]
+
+
+class Norm(NamedTuple):
+    """Parameters of a normalisation: `scale` `[H]`, and `bias` `[H]` (None for "rms")."""
+
+    scale: Array
+    bias: Array | None
+
+
+class StackParams(NamedTuple):
+    """Parameters of a `stack`: one entry a layer, and one normalisation a layer (none without `norm`)."""
+
+    layers: tuple[Params, ...]
+    norms: tuple[Norm, ...]
+
+
+def recurrent(
+    cell: Cell, *, method: str | Method = "auto", input_dropout: float = 0.0, recurrent_dropout: float = 0.0
+) -> Layer:
+    """A cell run over time, as a layer.
+
+    Args:
+      cell: what one step computes, such as `GRU(hidden_size=64)`.
+      method: how the steps run over time, see `gru_jax.scan`.
+      input_dropout: rate in [0, 1), one mask for a sequence's every step.
+      recurrent_dropout: the same for the state inside the recurrent products.
+
+    Returns:
+      A `Layer`.
+
+    Raises:
+      TypeError, ValueError: for a rate outside [0, 1).
+
+    Example:
+      >>> import jax, jax.numpy as jnp, gru_jax as gj
+      >>> rnn = gj.recurrent(gj.GRU(4))
+      >>> params = rnn.init(jax.random.key(0), 3)
+      >>> y, h = rnn.apply(params, jnp.ones((2, 7, 3)))
+      >>> y.shape, h.shape
+      ((2, 7, 4), (2, 4))
+    """
+    rates = {"input_dropout": input_dropout, "recurrent_dropout": recurrent_dropout}
+    for name, rate in rates.items():
+        checks.rate("recurrent", name, rate)
+
+    def apply(
+        params: Params, x: Array, h0: State = None, *, key: Key | None = None, deterministic: bool = False, **options: Any
+    ) -> Any:
+        checks.flag("recurrent", "deterministic", deterministic)
+        drop = {} if deterministic else {"key": key, **rates}
+        _need_key("recurrent", drop, key)
+        return scan(cell, params, x, h0, method=method, **drop, **options)
+
+    return Layer(cell.init, apply)
+
+
+def bidirectional(forward: Layer, backward: Layer | None = None, *, merge: str | None = "concat") -> Layer:
+    """Two layers over the same input, one from each end, outputs joined step by step.
+
+    Both see the same lengths, mask and resets; the backward one starts at each sequence's own last step.
+
+    Args:
+      forward: a layer.
+      backward: the layer for the other direction; another one like `forward`, with parameters of its own, when None.
+      merge: "concat", "sum", "mul", "mean", or None for the pair of outputs.
+
+    Returns:
+      A `Layer` whose params, states and gates are (forward, backward) pairs.
+
+    Raises:
+      ValueError: for an unknown merge.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, gru_jax as gj
+      >>> bi = gj.bidirectional(gj.recurrent(gj.GRU(4)), merge="sum")
+      >>> y, (h_forward, h_backward) = bi.apply(bi.init(jax.random.key(0), 3), jnp.ones((2, 7, 3)))
+      >>> y.shape, h_backward.shape
+      ((2, 7, 4), (2, 4))
+    """
+    checks.choice("bidirectional", "merge", merge, MERGES)
+    pair = (_layer("bidirectional", forward), _layer("bidirectional", backward if backward is not None else forward))
+
+    def init(key: Key, input_size: int, dtype: Any = jnp.float32) -> Params:
+        return tuple(one.init(k, input_size, dtype) for one, k in zip(pair, jax.random.split(key), strict=True))
+
+    def apply(
+        params: Params, x: Array, h0: State = None, *, key: Key | None = None, reverse: bool = False, **options: Any
+    ) -> Any:
+        starts = _parts("bidirectional", "h0", h0, 2, "a pair (forward, backward)")
+        keys = (None, None) if key is None else jax.random.split(key)
+        runs = [
+            one.apply(p, x, h, key=k, reverse=reverse != (direction == 1), **options)
+            for direction, (one, p, h, k) in enumerate(
+                zip(pair, _parts("bidirectional", "params", params, 2, "a pair (forward, backward)"), starts, keys,
+                    strict=True)
+            )
+        ]
+        outputs, *others = zip(*runs, strict=True)
+        if merge in ("sum", "mul", "mean") and outputs[0].shape != outputs[1].shape:
+            raise ValueError(
+                f"bidirectional: merge={merge!r} needs outputs of one shape; got {list(outputs[0].shape)} forward and"
+                f" {list(outputs[1].shape)} backward; use merge='concat', or equal hidden sizes"
+            )
+        return MERGES[merge](*outputs), *others
+
+    return Layer(init, apply)
+
+
+def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: str | None = None) -> Layer:
+    """Layers on top of each other.
+
+        x_{k+1} = dropout(norm(layer_k(x_k))) + x_k        the parts that are switched on
+
+    Args:
+      *layers: one layer at least, the first sees the input.
+      dropout: rate in [0, 1) on the outputs of all layers but the last, drawn anew at every step (as torch).
+      residual: add a layer's input to its output; the first layer may change the number of features and then goes
+        without, the others may not.
+      norm: "layer" or "rms" normalises every layer's output over its features, None does not.
+
+    Returns:
+      A `Layer` whose params are `StackParams` and whose states and gates are tuples, one entry a layer.
+
+    Raises:
+      TypeError, ValueError: without layers, for a rate outside [0, 1), an unknown norm, or a residual sum of
+        different sizes.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, gru_jax as gj
+      >>> bi = gj.bidirectional(gj.recurrent(gj.GRU(4)))
+      >>> net = gj.stack(bi, bi, dropout=0.1, residual=True, norm="layer")
+      >>> params = net.init(jax.random.key(0), 3)
+      >>> y, h = net.apply(params, jnp.ones((2, 7, 3)), key=jax.random.key(1))
+      >>> y.shape, len(h)
+      ((2, 7, 8), 2)
+    """
+    if not layers:
+        raise ValueError("stack: needs at least one layer; got none; pass gj.recurrent(gj.GRU(hidden_size))")
+    for layer in layers:
+        _layer("stack", layer)
+    checks.rate("stack", "dropout", dropout)
+    checks.flag("stack", "residual", residual)
+    checks.choice("stack", "norm", norm, NORMS)
+
+    def init(key: Key, input_size: int, dtype: Any = jnp.float32) -> StackParams:
+        made, norms, size = [], [], input_size
+        for layer, k in zip(layers, jax.random.split(key, len(layers)), strict=True):
+            made.append(layer.init(k, size, dtype))
+            size = _output_size(layer, made[-1], size, dtype)
+            if norm is not None:
+                norms.append(Norm(jnp.ones(size, dtype), jnp.zeros(size, dtype) if norm == "layer" else None))
+        return StackParams(tuple(made), tuple(norms))
+
+    def apply(
+        params: StackParams,
+        x: Array,
+        h0: State = None,
+        *,
+        key: Key | None = None,
+        deterministic: bool = False,
+        **options: Any,
+    ) -> Any:
+        checks.flag("stack", "deterministic", deterministic)
+        drops = dropout if len(layers) > 1 and not deterministic else 0.0
+        _need_key("stack", {"dropout": drops}, key)
+        each = f"a tuple of {len(layers)}, one entry a layer"
+        starts = _parts("stack", "h0", h0, len(layers), each)
+        weights = _parts("stack", "params.layers", getattr(params, "layers", params), len(layers), each)
+        results = []
+        for index, (layer, p, h) in enumerate(zip(layers, weights, starts, strict=True)):
+            # One key for the layer and one for what follows it, a pair for each layer.
+            k, k_drop = (None, None) if key is None else jax.random.split(jax.random.fold_in(key, index))
+            y, *others = layer.apply(p, x, h, key=k, deterministic=deterministic, **options)
+            results.append(others)
+            if not isinstance(y, jax.Array):
+                raise ValueError("stack: a layer with merge=None gives a pair of outputs; merge them to stack on it")
+            if norm is not None:
+                y = _normalize(norm, params.norms[index], y)
+            if drops and index < len(layers) - 1:
+                keep = jax.random.bernoulli(k_drop, 1 - drops, y.shape)
+                y = jnp.where(keep, y / jnp.asarray(1 - drops, y.dtype), jnp.zeros_like(y))
+            x = y + x if residual and _adds(index, x, y) else y
+        return x, *(tuple(part) for part in zip(*results, strict=True))
+
+    return Layer(init, apply)
+
+
+def _adds(index: int, x: Array, y: Array) -> bool:
+    if x.shape == y.shape:
+        return True
+    if index:
+        raise ValueError(
+            f"stack: residual=True needs layers that keep the number of features; layer {index} maps"
+            f" {x.shape[-1]} features to {y.shape[-1]}; give all layers the same output size"
+        )
+    return False
+
+
+def _normalize(norm: str, params: Norm, y: Array) -> Array:
+    """Layer or RMS normalisation over features, in float32 at least."""
+    wide = y.astype(jnp.promote_types(y.dtype, jnp.float32))
+    if norm == "layer":
+        wide = wide - wide.mean(-1, keepdims=True)
+    wide = wide * jax.lax.rsqrt((wide * wide).mean(-1, keepdims=True) + 1e-6)
+    y = wide.astype(y.dtype) * jnp.broadcast_to(params.scale, y.shape)
+    return y if params.bias is None else y + jnp.broadcast_to(params.bias, y.shape)
+
+
+def _output_size(layer: Layer, params: Params, input_size: int, dtype: Any) -> int:
+    """How many features a layer puts out, asked of the layer itself without computing anything."""
+    x = jax.ShapeDtypeStruct((1, 1, input_size), dtype)
+    y = jax.eval_shape(functools.partial(layer.apply, deterministic=True), params, x)[0]
+    if isinstance(y, tuple):
+        raise ValueError("stack: a layer with merge=None gives a pair of outputs; merge them to stack on it")
+    return int(y.shape[-1])
+
+
+def _layer(who: str, layer: Any) -> Layer:
+    if not (callable(getattr(layer, "init", None)) and callable(getattr(layer, "apply", None))):
+        fix = "; wrap the cell: gj.recurrent(cell)" if isinstance(layer, Cell) else ""
+        raise TypeError(f"{who}: needs layers with init and apply, as gj.recurrent makes; got {layer!r}{fix}")
+    return layer
+
+
+def _parts(who: str, name: str, value: Any, count: int, what: str) -> tuple[Any, ...]:
+    if value is None:
+        return (None,) * count
+    if not isinstance(value, tuple | list) or len(value) != count:
+        got = f"{type(value).__name__} of {len(value)}" if isinstance(value, tuple | list) else type(value).__name__
+        raise ValueError(f"{who}: {name} must be {what}; got {got}")
+    return tuple(value)
+
+
+def _need_key(who: str, rates: dict[str, Any], key: Key | None) -> None:
+    names = [name for name, rate in rates.items() if name != "key" and rate]
+    checks.key_for_dropout(who, names, key, off="deterministic=True to turn dropout off")

@@ -1,0 +1,225 @@
+"""The options of a GRU layer, validated once, and what the Flax holders share: names of parameters, dtypes, the call."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gru_jax import checks
+from gru_jax.cells import GRU, GRUParams, Initializers
+from gru_jax.combinators import MERGES, NORMS, Layer, Norm, StackParams, bidirectional, recurrent, stack
+from gru_jax.scans import Method
+from gru_jax.types import Activation, Array, DType, Key, Params, State
+
+
+@dataclasses.dataclass(frozen=True)
+class GRUSpec:
+    """Every option of `gru_jax.nnx.GRU` and `gru_jax.linen.GRU`.
+
+    Args:
+      hidden_features: H, the number of units of each layer and direction.
+      num_layers: layers on top of each other.
+      bidirectional: a second GRU in each layer, run from the sequence's end.
+      merge: how the two directions' outputs are joined: "concat", "sum", "mul", "mean", or, for the pair, None.
+      dropout: rate on the outputs of all layers but the last, drawn anew at every step (as torch).
+      input_dropout: rate on each layer's input, one mask for a sequence's every step (as Keras).
+      recurrent_dropout: the same for the state inside the recurrent products.
+      residual: add each layer's input to its output where the sizes agree (see `gru_jax.stack`).
+      norm: "layer" or "rms" normalises each layer's output.
+      reset: "after" or "before", see `gru_jax.GRU`.
+      activation: of the candidate state.
+      gate_activation: of the gates.
+      bias: "full", "minimal" or "none".
+      heads: blocks of the recurrent matrix; 1 is dense, H is diagonal.
+      init: "flax", "keras", "torch" or `Initializers`.
+      method: how the steps run over time, see `gru_jax.scan`.
+      reverse: run from each sequence's end to its start.
+      time_major: arrays are `[T, *batch, ...]`.
+      padding: what y holds at masked steps, "zero" or "hold".
+      stateful: the state after a call is where the next one starts, until `reset_state`.
+      dtype: of the computation; when None, that which x and the parameters promote to.
+      param_dtype: of the parameters.
+
+    Raises:
+      TypeError, ValueError: for an option of the wrong type or value.
+    """
+
+    hidden_features: int
+    num_layers: int = 1
+    bidirectional: bool = False
+    merge: str | None = "concat"
+    dropout: float = 0.0
+    input_dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    residual: bool = False
+    norm: str | None = None
+    reset: str = "after"
+    activation: Activation = "tanh"
+    gate_activation: Activation = "sigmoid"
+    bias: str = "full"
+    heads: int = 1
+    init: str | Initializers = "flax"
+    method: str | Method = "auto"
+    reverse: bool = False
+    time_major: bool = False
+    padding: str = "zero"
+    stateful: bool = False
+    dtype: DType = None
+    param_dtype: DType = jnp.float32
+
+    def __post_init__(self) -> None:
+        checks.positive("GRU", "hidden_features", self.hidden_features)
+        checks.positive("GRU", "num_layers", self.num_layers)
+        for name in ("bidirectional", "residual", "reverse", "time_major", "stateful"):
+            checks.flag("GRU", name, getattr(self, name))
+        for name in ("dropout", "input_dropout", "recurrent_dropout"):
+            checks.rate("GRU", name, getattr(self, name))
+        checks.choice("GRU", "merge", self.merge, MERGES)
+        checks.choice("GRU", "norm", self.norm, NORMS)
+        checks.choice("GRU", "padding", self.padding, ("zero", "hold"))
+        if self.bidirectional and self.merge is None and (self.num_layers > 1 or self.norm or self.residual):
+            raise ValueError(
+                "GRU: merge=None gives a pair of outputs, which neither another layer, a norm nor a residual sum takes;"
+                " use merge='concat', or one plain layer"
+            )
+        self.cell  # noqa: B018  the cell checks its own options
+
+    @functools.cached_property
+    def cell(self) -> GRU:
+        """The cell that every layer runs."""
+        return GRU(
+            self.hidden_features,
+            reset=self.reset,
+            activation=self.activation,
+            gate_activation=self.gate_activation,
+            bias=self.bias,
+            heads=self.heads,
+            init=self.init,
+        )
+
+    @functools.cached_property
+    def layer(self) -> Layer:
+        """The same layer as functions; its params are what `from_names` gives."""
+        rnn = recurrent(
+            self.cell,
+            method=self.method,
+            input_dropout=self.input_dropout,
+            recurrent_dropout=self.recurrent_dropout,
+        )
+        one = bidirectional(rnn, merge=self.merge) if self.bidirectional else rnn
+        if self._alone:
+            return one
+        return stack(*[one] * self.num_layers, dropout=self.dropout, residual=self.residual, norm=self.norm)
+
+    @property
+    def random(self) -> bool:
+        """Whether a call that is not deterministic draws random numbers."""
+        return bool((self.dropout and self.num_layers > 1) or self.input_dropout or self.recurrent_dropout)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The top-level names of the parameters."""
+        kinds = ("layer",) if self.norm is None else ("layer", "norm")
+        return tuple(f"{kind}_{index}" for kind in kinds for index in range(self.num_layers))
+
+    def init_names(self, key: Key, input_size: int) -> dict[str, Any]:
+        """Fresh parameters under their names, see `to_names`."""
+        return self.to_names(self.layer.init(key, input_size, self.param_dtype))
+
+    def to_names(self, params: Params) -> dict[str, Any]:
+        """Parameters as nested dicts: `layer_0/w_x`, or `layer_0/forward/w_x`, and `norm_0/scale`."""
+        layers, norms = ((params,), ()) if self._alone else params
+        named = {}
+        for index, layer in enumerate(layers):
+            named[f"layer_{index}"] = (
+                {"forward": _present(layer[0]), "backward": _present(layer[1])}
+                if self.bidirectional
+                else _present(layer)
+            )
+        return named | {f"norm_{index}": _present(norm) for index, norm in enumerate(norms)}
+
+    def from_names(self, named: Mapping[str, Any]) -> Params:
+        """The inverse of `to_names`: what `layer.apply` takes."""
+
+        def gru(leaves: Mapping[str, Array]) -> GRUParams:
+            return GRUParams(*(leaves.get(name) for name in GRUParams._fields))
+
+        each = [named[f"layer_{index}"] for index in range(self.num_layers)]
+        layers = tuple((gru(p["forward"]), gru(p["backward"])) if self.bidirectional else gru(p) for p in each)
+        if self._alone:
+            return layers[0]
+        count = self.num_layers if self.norm is not None else 0
+        norms = (named[f"norm_{index}"] for index in range(count))
+        return StackParams(layers, tuple(Norm(norm["scale"], norm.get("bias")) for norm in norms))
+
+    def run(
+        self,
+        named: Mapping[str, Any],
+        x: Array,
+        h0: State,
+        *,
+        key: Key | None,
+        deterministic: bool,
+        **options: Any,
+    ) -> Any:
+        """The call of both holders: the layer's `apply` on named parameters, all in one dtype."""
+        x = checks.floating("GRU", "x", x)
+        params = self.from_names(named)
+        dtype = self.dtype if self.dtype is not None else _promoted(x, params)
+        cast = functools.partial(jax.tree.map, lambda a: jnp.asarray(a).astype(dtype))
+        return self.layer.apply(
+            cast(params),
+            cast(x),
+            cast(h0),
+            key=key,
+            deterministic=deterministic or not self.random,
+            reverse=self.reverse,
+            time_major=self.time_major,
+            padding=self.padding,
+            **options,
+        )
+
+    def run_step(self, named: Mapping[str, Any], x: Array, h: State, **options: Any) -> Any:
+        """One step, `[*batch, I]`, for decoding: the call on a sequence of length 1."""
+        if self.bidirectional or self.reverse:
+            raise ValueError("GRU: a layer that reads from the sequence's end cannot be stepped; call it on the whole x")
+        axis = 0 if self.time_major else -2
+        y, *rest = self.run(named, jnp.expand_dims(checks.floating("GRU", "x", x), axis), h, **options)
+        return y.squeeze(axis), *rest
+
+    def input_size(self, x: Any) -> int:
+        """I, read from an input that may still be wrong."""
+        x = checks.floating("GRU", "x", x)
+        if x.ndim < 2:
+            layout = "[T, *batch, I]" if self.time_major else "[*batch, T, I]"
+            raise ValueError(f"GRU: x must have at least 2 dimensions, {layout}; got shape {list(x.shape)}")
+        return x.shape[-1]
+
+    def kept(self, state: State, x: Any, fix: str) -> State:
+        """The state that a stateful layer kept, or None; raises ValueError when it is for another batch."""
+        if state is None:
+            return None
+        batch = jnp.shape(x)[1:-1] if self.time_major else jnp.shape(x)[:-2]
+        had = jax.tree.leaves(state)[0].shape[:-1]
+        if had != batch:
+            raise ValueError(
+                f"GRU: the kept state is for batch {list(had)} but x has batch {list(batch)}; {fix}, or pass h0"
+            )
+        return state
+
+    @property
+    def _alone(self) -> bool:
+        """One layer and nothing around it: states and gates then come without the stack's tuple."""
+        return self.num_layers == 1 and not self.residual and self.norm is None
+
+
+def _present(leaves: Any) -> dict[str, Array]:
+    return {name: leaf for name, leaf in leaves._asdict().items() if leaf is not None}
+
+
+def _promoted(x: Array, params: Params) -> Any:
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(x, *jax.tree.leaves(params))
