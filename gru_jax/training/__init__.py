@@ -1,0 +1,1 @@
+"""Experiments: configs, optimizers, the training step and loop, checkpoints, records and pictures."""

@@ -1,0 +1,153 @@
+"""The whole config of a run, what of it may change when the run is continued, and its hash."""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from gru_jax.data.dataset import TaskShape
+from gru_jax.training.architectures import AnyModel
+from gru_jax.training.optim import Adam, AnyOptimizer
+from gru_jax.training.sections import Count, Expected, Interval, Section
+from gru_jax.training.tasks import AnyTask
+
+
+class EarlyStopConfig(Section):
+    """Stop when `metric` has not improved for `patience` evaluations; `metric` also picks the best parameters."""
+
+    metric: Literal["valid/loss", "valid/accuracy"] = "valid/loss"
+    patience: Count = 10
+
+
+class TrainConfig(Section):
+    """How long to train and how often to look at the validation split."""
+
+    epochs: Count = 10
+    eval_every: Interval = "1 epoch"
+    early_stop: EarlyStopConfig | None = None
+
+    @property
+    def best_by(self) -> str:
+        """The validation metric that picks the best parameters."""
+        return (self.early_stop or EarlyStopConfig()).metric
+
+
+class CheckpointConfig(Section):
+    """How often to save, and how many checkpoints to keep."""
+
+    every: Interval = "1 epoch"
+    keep: Count = 2
+
+
+class LogConfig(Section):
+    """Every how many steps a line of training metrics is written."""
+
+    every: Count = 50
+
+
+class ParallelConfig(Section):
+    """`single` device; `data`: the batch split over a mesh under jit; `pmap`: split with jax.pmap.
+
+    `devices`: how many to use; null is all there are.
+    """
+
+    strategy: Literal["single", "data", "pmap"] = "single"
+    devices: Count | None = None
+
+
+class Config(Section):
+    """One run."""
+
+    schema_version: Annotated[int, Field(ge=1, le=1)] = Field(alias="schema")
+    name: Annotated[
+        str,
+        Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$", max_length=128),
+        Expected("a name such as 'digits/gru' (letters, digits, '_', '-', '.', '/')"),
+    ]
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    data_root: str | None = None
+    task: AnyTask
+    model: AnyModel
+    optim: AnyOptimizer = Adam(kind="adam")
+    train: TrainConfig = TrainConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()
+    parallel: ParallelConfig = ParallelConfig()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in one pass over the training set; what does not fill a batch is left out."""
+        return self.shape.train // self.task.batch
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.train.epochs * self.steps_per_epoch
+
+    @property
+    def shape(self) -> TaskShape:
+        """The sizes of the task."""
+        return self.task.shape()
+
+    def resolved(self) -> dict[str, Any]:
+        """Every key with its value, defaults included, as plain nested mappings."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def broken_rules(config: Config) -> list[tuple[tuple[str, ...], str]]:
+    """(path, fact) for every rule that several sections break together; needs no device and no data."""
+    found: list[tuple[tuple[str, ...], str]] = []
+    batch, train = config.task.batch, config.shape.train
+    if batch > train:
+        found.append((("task", "batch"), f"{batch} is more than the {train} training examples"))
+    elif config.total_steps >= 2**31:
+        found.append((("train", "epochs"), f"{config.total_steps} steps are more than can be counted"))
+    if config.parallel.strategy == "single" and (config.parallel.devices or 1) > 1:
+        fact = "strategy 'single' uses one device; choose 'data' or 'pmap'"
+        found.append((("parallel", "devices"), fact))
+    return found
+
+
+def broken_device_rules(config: Config, available: int) -> list[tuple[tuple[str, ...], str]]:
+    """(path, fact) for every rule that the number of devices breaks."""
+    if config.parallel.strategy == "single":
+        return []
+    devices = config.parallel.devices or available
+    if devices > available:
+        return [(("parallel", "devices"), f"{devices} devices are asked for, {available} are here")]
+    if config.task.batch % devices:
+        fact = f"{config.task.batch} does not split evenly over {devices} devices"
+        return [(("task", "batch"), fact)]
+    return []
+
+
+def config_hash(config: Config) -> str:
+    """8 hex digits of everything that decides the numbers of a run, the seed aside."""
+    outside = {"name", "seed", "data_root", "checkpoint", "log", "parallel"}
+    deciding = {key: value for key, value in config.resolved().items() if key not in outside}
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """Keys that differ, with the old and the new value (None where a key is absent)."""
+    before, after = _flat(old.resolved()), _flat(new.resolved())
+    return {
+        key: (before.get(key), after.get(key))
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    }
+
+
+def is_free(key: str, old: object, new: object) -> bool:
+    """Whether a run may be continued with the new value: it changes what is watched or where, not the numbers."""
+    if key == "train.epochs":
+        return isinstance(old, int) and isinstance(new, int) and new > old
+    return key.partition(".")[0] in ("log", "checkpoint", "parallel", "data_root", "name")

@@ -1,0 +1,100 @@
+"""One signature for three ways to use the devices: one of them, a mesh under jit, or `jax.pmap`.
+
+All three compute the same numbers up to the order of summation.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from gru_jax.training.losses import Sums
+from gru_jax.training.step import Batch, TrainState
+from gru_jax.types import Params
+
+
+class Placement(NamedTuple):
+    """Compiled steps and the way in and out of the devices.
+
+    Attributes:
+        train_step: `(state, batch) -> state`; the old state's buffers are reused and must not be read again.
+        eval_step: `(params, batch, weight) -> Sums`.
+        put_state: host or device pytree -> state on the devices.
+        put_batch: pytree of `[B, ...]` -> split over the devices.
+        get: pytree on the devices -> the same as numpy arrays.
+        devices: how many are used.
+    """
+
+    train_step: Callable[[TrainState, Batch], TrainState]
+    eval_step: Callable[[Params, Batch, Any], Sums]
+    put_state: Callable[[Any], Any]
+    put_batch: Callable[[Any], Any]
+    get: Callable[[Any], Any]
+    devices: int
+
+
+def place(
+    strategy: str,
+    train_step: Callable[..., TrainState],
+    eval_step: Callable[..., Sums],
+    devices: Sequence[jax.Device],
+) -> Placement:
+    """Prepares the pure steps for the devices.
+
+    Args:
+        strategy: `"single"`, `"data"` (jit over a mesh, the batch split by NamedSharding) or `"pmap"`.
+        train_step, eval_step: as in `gru_jax.training.step`, with `axis` still open.
+        devices: which to use; `"single"` takes the first.
+
+    Raises:
+        ValueError: unknown strategy.
+    """
+    if strategy == "single":
+        mesh = Mesh(np.array(devices[:1]), ("data",))
+        return _on_mesh(train_step, eval_step, mesh)
+    if strategy == "data":
+        return _on_mesh(train_step, eval_step, Mesh(np.array(devices), ("data",)))
+    if strategy == "pmap":
+        return _pmap(train_step, eval_step, devices)
+    raise ValueError(f"place: strategy must be 'single', 'data' or 'pmap', got {strategy!r}")
+
+
+def _on_mesh(train_step: Any, eval_step: Any, mesh: Mesh) -> Placement:
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    split = NamedSharding(mesh, PartitionSpec("data"))
+    return Placement(
+        # Shardings are stated, not inferred, so that the first and the thousandth call are one program.
+        jax.jit(train_step, in_shardings=(everywhere, split), out_shardings=everywhere, donate_argnums=0),
+        jax.jit(eval_step, in_shardings=(everywhere, split, split), out_shardings=everywhere),
+        lambda tree: jax.device_put(tree, everywhere),
+        lambda tree: jax.device_put(tree, split),
+        jax.device_get,
+        mesh.size,
+    )
+
+
+def _pmap(train_step: Any, eval_step: Any, devices: Sequence[jax.Device]) -> Placement:
+    count = len(devices)
+    mesh = Mesh(np.array(devices), ("data",))
+    by_device = NamedSharding(mesh, PartitionSpec("data"))
+    over = functools.partial(jax.pmap, axis_name="data", devices=devices)
+
+    def put_state(tree: Any) -> Any:
+        copies = jax.tree.map(lambda a: np.broadcast_to(a, (count, *np.shape(a))), jax.device_get(tree))
+        return jax.device_put(copies, by_device)
+
+    def put_batch(tree: Any) -> Any:
+        parts = jax.tree.map(lambda a: a.reshape(count, a.shape[0] // count, *a.shape[1:]), tree)
+        return jax.device_put(parts, by_device)
+
+    return Placement(
+        over(functools.partial(train_step, axis="data"), donate_argnums=0),
+        over(functools.partial(eval_step, axis="data")),
+        put_state,
+        put_batch,
+        lambda tree: jax.tree.map(lambda a: np.asarray(a[0]), tree),
+        count,
+    )

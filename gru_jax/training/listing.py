@@ -1,0 +1,54 @@
+"""What a config can say: the configs in a folder, and every kind of task, model, optimizer and schedule."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from gru_jax.training.architectures import MODELS
+from gru_jax.training.optim import OPTIMIZERS, SCHEDULES
+from gru_jax.training.sections import Section
+from gru_jax.training.tasks import TASKS
+
+
+def listing(configs: Path) -> str:
+    """The list as text.
+
+    Args:
+        configs: folder to look for YAML files in.
+    """
+    files = sorted(configs.rglob("*.yaml"))
+    lines = ["configs:" if files else f"configs: none under {configs}/ here"]
+    lines += [f"  {file}  {_first_comment(file)}".rstrip() for file in files]
+    for title, sections in (
+        ("tasks", TASKS),
+        ("models", MODELS),
+        ("optimizers", OPTIMIZERS),
+        ("schedules", SCHEDULES),
+    ):
+        lines += [f"{title}:", *_kinds(sections)]
+    return "\n".join(lines)
+
+
+def _kinds(sections: Sequence[type[Section]]) -> list[str]:
+    lines = []
+    for section in sections:
+        summary = (section.__doc__ or "").strip().splitlines()[0]
+        fields = {name: field for name, field in section.model_fields.items() if name != "kind"}
+        kind = section.model_fields["kind"].annotation.__args__[0]
+        keys = ", ".join(f"{name}={_show(field.default)}" for name, field in fields.items())
+        lines += [f"  {kind}: {summary}"] + ([f"      {keys}"] if keys else [])
+    return lines
+
+
+def _show(default: object) -> str:
+    if isinstance(default, Section):
+        return str(default.model_dump().get("kind"))
+    return default if isinstance(default, str) else json.dumps(default)
+
+
+def _first_comment(file: Path) -> str:
+    try:
+        first = file.read_text(encoding="utf-8").split("\n", 1)[0]
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return first if first.startswith("#") else ""

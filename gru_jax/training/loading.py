@@ -1,0 +1,124 @@
+"""From a YAML file and overrides to a `Config`, or to the list of everything that is wrong with them."""
+
+import functools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from gru_jax.training import messages, overrides, yaml12
+from gru_jax.training.config import Config, broken_rules
+from gru_jax.training.messages import Problem
+from gru_jax.training.overrides import Overrides
+from gru_jax.training.yaml12 import Document, KeyPath
+
+
+class ConfigError(Exception):
+    """A config that cannot be run; `lines` are for people, one for each thing that is wrong."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = list(lines)
+
+
+class LoadedConfig(NamedTuple):
+    """A valid config and where its values came from."""
+
+    config: Config
+    file: str
+    text: str
+    arguments: tuple[str, ...]
+    document: Document
+    overrides: Overrides
+
+    def error(self, found: Iterable[tuple[KeyPath, str]]) -> ConfigError:
+        """The error for problems found after validation, such as too few devices."""
+        problems = [Problem(path, fact) for path, fact in found]
+        return ConfigError(_lines(self.file, self.document, self.overrides, problems))
+
+
+def load_config(file: str | Path, arguments: Sequence[str] = ()) -> LoadedConfig:
+    """Reads a config file and lays `key.sub=value` arguments over it.
+
+    Raises:
+        ConfigError: with one line `file:line:column: path: fact` for each thing that is wrong.
+    """
+    path = Path(file)
+    document = yaml12.read_file(path)
+    fatal = document.value is None
+    if fatal and not document.complaints:
+        fact = "is empty; a config needs at least the keys schema, name, task and model"
+        document.complaints.append(yaml12.Complaint(fact))
+    elif not fatal and not isinstance(document.value, dict):
+        fact = f"expected keys with values, got {messages.show(document.value)}"
+        document.complaints.append(yaml12.Complaint(fact, (), *document.marks[()]))
+        fatal = True
+    values: dict[str, Any] = {} if fatal else document.value
+    keys_of_kind = functools.partial(messages.keys_of_kind, Config)
+    laid = overrides.apply(values, arguments, keys_of_kind)
+    # Without a file, every key would be reported missing: the file is what is wrong.
+    config, problems = (None, []) if fatal else _validate(values)
+    said = {complaint.path for complaint in document.complaints}
+    problems = [problem for problem in problems if problem.path not in said]
+    if problems or document.complaints or laid.complaints:
+        raise ConfigError(_lines(str(file), document, laid, problems))
+    assert config is not None
+    text = path.read_text(encoding="utf-8-sig")
+    return LoadedConfig(config, str(file), text, tuple(arguments), document, laid)
+
+
+def _validate(values: dict[str, Any]) -> tuple[Config | None, list[Problem]]:
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        return None, messages.problems(error, Config)
+    return config, [Problem(path, fact) for path, fact in broken_rules(config)]
+
+
+def _lines(
+    file: str, document: Document, laid: Overrides, problems: Iterable[Problem]
+) -> list[str]:
+    """All complaints and problems as lines: those of the file from its top to its end, then the overrides'."""
+    of_file: list[tuple[int, int, str]] = []
+    of_overrides: list[str] = []
+    for complaint in document.complaints:
+        said = ": ".join(part for part in (_dotted(complaint.path), complaint.fact) if part)
+        of_file.append((complaint.line, complaint.column, said))
+    for argument, complaint in laid.complaints:
+        of_overrides.append(f"override {argument!r}: {complaint.fact}")
+    for problem in problems:
+        said = f"{_dotted(problem.path)}: {problem.fact}"
+        argument = _origin(problem.path, laid)
+        if argument is not None:
+            of_overrides.append(f"override {argument!r}: {said}")
+        else:
+            of_file.append((*_mark(problem, document), said))
+    return [
+        ":".join([file, *(str(n) for n in (line, column) if n)]) + f": {said}"
+        for line, column, said in sorted(of_file)
+    ] + of_overrides
+
+
+def _dotted(path: KeyPath) -> str:
+    return ".".join(map(str, path))
+
+
+def _origin(path: KeyPath, laid: Overrides) -> str | None:
+    """The override that set the value at a path, or the section around it."""
+    for length in range(len(path), 0, -1):
+        if path[:length] in laid.origin:
+            return laid.origin[path[:length]]
+    return None
+
+
+def _mark(problem: Problem, document: Document) -> tuple[int, int]:
+    """Where the value stands; for an absent one, where the section around it stands."""
+    if problem.at_key and problem.path in document.key_marks:
+        return document.key_marks[problem.path]
+    if problem.path in document.marks:
+        return document.marks[problem.path]
+    for length in range(len(problem.path) - 1, 0, -1):
+        if problem.path[:length] in document.key_marks:
+            return document.key_marks[problem.path[:length]]
+    return 1, 1

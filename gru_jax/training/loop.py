@@ -1,0 +1,206 @@
+"""The training loop: steps, metrics, evaluations, checkpoints, and the ways it can end."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gru_jax.data.dataset import Dataset
+from gru_jax.training import checkpoint
+from gru_jax.training.checkpoint import Checkpoint
+from gru_jax.training.devices import Placement
+from gru_jax.training.experiment import Experiment, eval_batches
+from gru_jax.training.history import History
+from gru_jax.training.losses import Sums, no_sums
+from gru_jax.training.metrics_log import MetricsLog
+from gru_jax.training.progress import Reporter
+from gru_jax.training.run_directory import RunDirectory
+from gru_jax.training.sections import interval_steps
+from gru_jax.training.signals import StopRequest
+from gru_jax.training.step import TrainState
+from gru_jax.types import Params
+
+
+class Outcome(NamedTuple):
+    """How the loop ended.
+
+    Attributes:
+        status: "done", "preempted" or "diverged".
+        step: steps done.
+        best_params: parameters of the best evaluation, on the host; None when there was none.
+        history: what the run remembers.
+    """
+
+    status: str
+    step: int
+    best_params: Params | None
+    history: History
+
+
+class _Stopwatch:
+    """Sorts the seconds of a run into training and compiling."""
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        self._called: set[str] = set()
+        self._since = time.perf_counter()
+
+    def mark(self, compiling: bool = False) -> None:
+        """Books the time since the last mark."""
+        now = time.perf_counter()
+        if compiling:
+            self.history.compile_s += now - self._since
+        else:
+            self.history.train_s += now - self._since
+        self._since = now
+
+    def call(self, name: str, function: Callable[..., Any], *args: Any) -> Any:
+        """Calls a compiled function; its first call is waited for and booked as compilation."""
+        if name in self._called:
+            return function(*args)
+        self._called.add(name)
+        self.mark()
+        result = jax.block_until_ready(function(*args))
+        self.mark(compiling=True)
+        return result
+
+
+class Loop:
+    """One run of training, from a state (fresh or restored) to an outcome."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        dataset: Dataset,
+        placement: Placement,
+        run: RunDirectory,
+        reporter: Reporter,
+        stop: StopRequest,
+        meta: dict[str, Any],
+    ) -> None:
+        config = experiment.config
+        self.experiment, self.dataset, self.placement = experiment, dataset, placement
+        self.run, self.reporter, self.stop, self.meta = run, reporter, stop, meta
+        self.config, self.total = config, config.total_steps
+        self.eval_every = interval_steps(config.train.eval_every, config.steps_per_epoch)
+        self.save_every = interval_steps(config.checkpoint.every, config.steps_per_epoch)
+        self.train_split = jax.device_put(dataset.train)
+        self.train_batch = jax.jit(experiment.train_batch)
+
+    def train(self, state: TrainState, best_params: Params | None, history: History, saved_at: int) -> Outcome:
+        """Trains to the end, to a request to stop or to the first loss that is not finite.
+
+        Args:
+            state: where to start, on the host.
+            best_params: parameters of the best evaluation so far, on the host.
+            history: what the run remembers; changed in place.
+            saved_at: the step of the newest checkpoint, or -1.
+        """
+        self.history, self.watch = history, _Stopwatch(history)
+        self.best_params, self.saved_at = best_params, saved_at
+        step = int(state.step)
+        seed = jnp.asarray(state.seed)
+        state = self.placement.put_state(state)
+        log = MetricsLog(self.run.metrics, resume_step=step)
+        self.reporter.start(step, self.total)
+        try:
+            while step < self.total and not history.stopped_early:
+                if self.stop.requested:
+                    return self._end("preempted", step, state, log)
+                batch = self.watch.call(
+                    "batch", self.train_batch, self.train_split, seed, jnp.asarray(step, jnp.int32)
+                )
+                batch = self.placement.put_batch(batch)
+                state = self.watch.call("train", self.placement.train_step, state, batch)
+                step += 1
+                self.reporter.step(step)
+                state, finite = self._at_boundary(step, state, log)
+                if not finite:
+                    return self._end("diverged", step, None, log)
+            return self._end("done", step, state, log)
+        finally:
+            self.reporter.stop()
+            log.close()
+
+    def _at_boundary(self, step: int, state: TrainState, log: MetricsLog) -> tuple[TrainState, bool]:
+        """Writes, evaluates and saves what is due at a step, in this order; False when a loss was not finite."""
+        last = step == self.total
+        finite = True
+        if step % self.config.log.every == 0 or last:
+            state, finite = self._log_train(step, state, log)
+        if finite and (step % self.eval_every == 0 or last):
+            finite = self._evaluate(step, state, log)
+        if finite and (step % self.save_every == 0 or last or self.history.stopped_early):
+            finite = self._save(step, state, log)
+        return state, finite
+
+    def _log_train(self, step: int, state: TrainState, log: MetricsLog) -> tuple[TrainState, bool]:
+        sums = Sums(*(float(value) for value in self.placement.get(state.sums)))
+        if sums.bad_steps or not np.isfinite(sums.loss):
+            return state, False
+        factor = float(self.experiment.schedule(jnp.asarray(step - 1, jnp.int32)))
+        metrics = {
+            "train/loss": sums.loss / sums.examples,
+            "train/accuracy": sums.correct / sums.examples,
+            "grad_norm": sums.grad_norm / sums.steps,
+            "lr": self.config.optim.lr * factor,
+        }
+        self.history.last_train = metrics
+        self._write(step, metrics, log)
+        return state._replace(sums=self.placement.put_state(no_sums())), True
+
+    def _evaluate(self, step: int, state: TrainState, log: MetricsLog) -> bool:
+        metrics = self.evaluate(state.params, "valid")
+        if not np.isfinite(metrics["valid/loss"]):
+            return False
+        early_stop = self.config.train.early_stop
+        patience = early_stop.patience if early_stop else None
+        if self.history.evaluated(step, metrics, self.config.train.best_by, patience):
+            self.best_params = self.placement.get(state.params)
+        self._write(step, metrics, log)
+        return True
+
+    def evaluate(self, params: Params, split: str) -> dict[str, float]:
+        """Mean loss and accuracy of parameters, on the devices, over a whole split."""
+        parts = []
+        for batch, weight in eval_batches(self.dataset, split, self.config.task.batch):
+            batch, weight = self.placement.put_batch((batch, weight))
+            parts.append(self.watch.call("eval", self.placement.eval_step, params, batch, weight))
+        sums = Sums(*(sum(float(v) for v in values) for values in zip(*map(self.placement.get, parts))))
+        return {f"{split}/loss": sums.loss / sums.examples, f"{split}/accuracy": sums.correct / sums.examples}
+
+    def _save(self, step: int, state: TrainState, log: MetricsLog) -> bool:
+        host = self.placement.get(state)
+        # The loss of the steps since the last line has not been looked at yet.
+        if host.sums.bad_steps:
+            return False
+        log.sync()
+        self.watch.mark()
+        best = host.params if self.best_params is None else self.best_params
+        meta = self.meta | {"history": self.history.to_meta()}
+        try:
+            checkpoint.save(
+                self.run.checkpoints, Checkpoint(step, host, best, meta), self.config.checkpoint.keep
+            )
+        except checkpoint.NotFinite:
+            return False
+        self.saved_at = step
+        return True
+
+    def _write(self, step: int, metrics: dict[str, float], log: MetricsLog) -> None:
+        self.watch.mark()
+        self.reporter.metrics(metrics)
+        epoch = step / self.config.steps_per_epoch
+        examples = step * self.config.task.batch
+        seconds = round(self.history.train_s, 3)
+        log.write({"step": step, "epoch": round(epoch, 4), "time_s": seconds, "examples": examples} | metrics)
+
+    def _end(self, status: str, step: int, state: TrainState | None, log: MetricsLog) -> Outcome:
+        self.watch.mark()
+        if status == "preempted" and self.saved_at != step and state is not None:
+            if not self._save(step, state, log):
+                status = "diverged"
+        return Outcome(status, step, self.best_params, self.history)

@@ -1,0 +1,55 @@
+"""`metrics.jsonl`: one JSON object a line, appended and flushed as training goes."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from gru_jax.training.files import write_text
+
+
+class MetricsLog:
+    """Appends lines; on resume first drops those that the checkpoint has not seen."""
+
+    def __init__(self, path: Path, resume_step: int) -> None:
+        """Opens the file.
+
+        Args:
+            path: of the file; created when absent.
+            resume_step: lines of later steps, and a last line cut short by a kill, are dropped.
+        """
+        if path.exists():
+            kept = [line for line in path.read_text().splitlines(keepends=True) if _until(line, resume_step)]
+            write_text(path, "".join(kept))
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - lives as long as the run
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Appends one line and hands it to the operating system."""
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Waits until every line is on the disk, as must be before a checkpoint that counts on them."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def _until(line: str, step: int) -> bool:
+    try:
+        return line.endswith("\n") and json.loads(line)["step"] <= step
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file; a last line cut short is left out."""
+    lines = []
+    for line in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
+    return lines

@@ -1,0 +1,87 @@
+"""`key.sub=value` arguments laid over the values of a config file."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gru_jax.training import yaml12
+from gru_jax.training.yaml12 import Complaint, KeyPath
+
+KeysOfKind = Callable[[KeyPath, object], frozenset[str] | None]
+"""(path of a section, its `kind`) -> the keys that a section of that kind has, or None if there is no such kind."""
+
+
+@dataclasses.dataclass
+class Overrides:
+    """What came of the arguments: where each one landed, and what was wrong (argument, complaint)."""
+
+    origin: dict[KeyPath, str] = dataclasses.field(default_factory=dict)
+    complaints: list[tuple[str, Complaint]] = dataclasses.field(default_factory=list)
+
+
+def apply(
+    values: dict[str, Any], arguments: Sequence[str], keys_of_kind: KeysOfKind
+) -> Overrides:
+    """Lays the arguments over `values`, in place, from left to right.
+
+    Values are read as in the file: a YAML scalar or a flow value such as `{kind: cosine}`. A new `kind` drops those
+    values of the file that the kind does not have, as they spoke of another one.
+    """
+    result = Overrides()
+    for argument in arguments:
+        path, value, fact = _read(argument)
+        if not fact:
+            fact = _put(values, path, value, argument, result.origin, keys_of_kind)
+        if fact:
+            result.complaints.append((argument, Complaint(fact)))
+    return result
+
+
+def _read(argument: str) -> tuple[KeyPath, Any, str]:
+    """(path, value, what is wrong with the argument or "")."""
+    key, equals, text = argument.partition("=")
+    if not equals:
+        return (), None, "expected key.sub=value"
+    if key.endswith("+"):
+        return (), None, f"'+=' is not supported; write the whole value: {key[:-1]}=..."
+    path = tuple(key.split("."))
+    if not all(path):
+        return (), None, f"expected keys joined by single dots before '=', got {key!r}"
+    document = yaml12.parse(text)
+    if document.complaints:
+        return path, None, f"{key}: {document.complaints[0].fact}"
+    if not document.flow:
+        hint = "write lists as [a, b] and mappings as {a: b}, and quote text that holds ': '"
+        return path, None, f"{key}: expected one value on one line; {hint}"
+    return path, document.value, ""
+
+
+def _put(
+    values: dict[str, Any],
+    path: KeyPath,
+    value: Any,
+    argument: str,
+    origin: dict[KeyPath, str],
+    keys_of_kind: KeysOfKind,
+) -> str:
+    section = values
+    for depth, key in enumerate(path[:-1], start=1):
+        # An empty section in the file (`log:`) reads as null and is as good as an absent one.
+        if section.get(str(key)) is None:
+            section[str(key)] = {}
+            origin[path[:depth]] = argument
+        section = section[str(key)]
+        if not isinstance(section, dict):
+            name = ".".join(map(str, path[:depth]))
+            return f"{name} is one value, not a section with keys"
+    if path[-1] == "kind" and section.get("kind") != value:
+        known = keys_of_kind(path[:-1], value)
+        for key in list(section):
+            from_file = not any(at[: len(path)] == (*path[:-1], key) for at in origin)
+            if known is not None and key not in known and from_file:
+                del section[key]
+    for at in [at for at in origin if at[: len(path)] == path]:
+        del origin[at]
+    origin[path] = argument
+    section[str(path[-1])] = value
+    return ""

@@ -1,0 +1,67 @@
+"""Which pictures a run gets, drawn from its metrics, its best parameters and one test sequence."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gru_jax.data.dataset import Dataset
+from gru_jax.training import checkpoint, plots
+from gru_jax.training.experiment import Experiment, abstract_state, build
+from gru_jax.training.metrics_log import read_metrics
+from gru_jax.training.run_directory import RunDirectory, RunError
+from gru_jax.types import Params
+
+
+def draw(directory: RunDirectory, experiment: Experiment, dataset: Dataset, params: Params) -> list[Path]:
+    """Writes `plots/curves.png` and `plots/gates.png`; returns their paths."""
+    curves, gates = directory.plots / "curves.png", directory.plots / "gates.png"
+    plots.curves({experiment.config.name: read_metrics(directory.metrics)}, curves)
+    x = jnp.asarray(dataset.test.x[0])
+    logits, layers = experiment.model.apply(params, x, deterministic=True, return_gates=True)
+    title = f"{experiment.config.name}: first test sequence, label {dataset.test.y[0]}, predicted {logits.argmax()}"
+    plots.gates(_named(layers), gates, title)
+    return [curves, gates]
+
+
+def _named(layers: Any) -> list[tuple[str, Any]]:
+    """(name, gates) of every layer and direction; directions come as pairs."""
+    named = []
+    for number, layer in enumerate(jax.device_get(layers), start=1):
+        if hasattr(layer, "r"):
+            named.append((f"layer {number}", layer))
+        else:
+            named += [(f"layer {number} {way}", part) for way, part in zip(("forward", "backward"), layer)]
+    return named
+
+
+def redraw(runs: Sequence[Path], together: Path | None) -> list[Path]:
+    """Draws the pictures of runs from what their directories hold.
+
+    Args:
+        runs: directories.
+        together: also the curves of all runs in one picture, here.
+
+    Raises:
+        RunError, CheckpointError, DataMissing: a directory holds no run, or none that can be drawn.
+    """
+    paths, lines = [], {}
+    for path in runs:
+        directory = RunDirectory(path)
+        if not directory.is_run() or not directory.metrics.exists():
+            raise RunError(f"{path} holds no run; the pictures are drawn from its metrics.jsonl")
+        config = directory.config()
+        lines[str(path)] = read_metrics(directory.metrics)
+        experiment = build(config)
+        like = abstract_state(experiment)
+        found, _ = checkpoint.restore(directory.checkpoints, like, like.params)
+        if found is None:
+            raise RunError(f"{path} holds no checkpoint yet; the gates are drawn from its parameters")
+        dataset = config.task.load(config.data_root)
+        paths += draw(directory, experiment, dataset, found.best_params)
+    if together is not None:
+        plots.curves(lines, together)
+        paths.append(together)
+    return paths

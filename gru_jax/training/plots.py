@@ -1,0 +1,86 @@
+"""Pictures of a run as PNG: training curves, and the gates over one sequence."""
+
+import io
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gru_jax.training.files import write_bytes
+
+# The first import ever on a machine announces that it builds a font cache.
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
+
+_PANELS = (("loss", "cross-entropy (nats)"), ("accuracy", "accuracy"))
+_TRAIN, _VALID = ":", "-"
+
+
+def _figure(width: float, height: float) -> Any:
+    # Not pyplot: no global state, no display, nothing to close.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Any, path: Path) -> None:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, buffer.getvalue())
+
+
+def curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """Loss and accuracy against the step, training dotted and validation solid, one colour a run.
+
+    Args:
+        runs: label -> lines of its `metrics.jsonl`.
+        path: PNG to write.
+    """
+    figure = _figure(10, 4)
+    axes = figure.subplots(1, len(_PANELS))
+    for axis, (metric, label) in zip(axes, _PANELS, strict=True):
+        for number, (name, lines) in enumerate(runs.items()):
+            for split, style in (("train", _TRAIN), ("valid", _VALID)):
+                points = [(line["step"], line[key]) for line in lines if (key := f"{split}/{metric}") in line]
+                if points:
+                    said = f"{name} {split}" if len(runs) > 1 else split
+                    axis.plot(*zip(*points, strict=True), style, color=f"C{number}", label=said)
+        axis.set(xlabel="step", ylabel=label)
+        axis.grid(alpha=0.3)
+        if axis.lines:
+            axis.legend(fontsize="small")
+    if len(runs) == 1:
+        figure.suptitle(next(iter(runs)))
+    _save(figure, path)
+
+
+def gates(layers: Sequence[Any], path: Path, title: str) -> None:
+    """Reset and update gates over one sequence as heat maps, and the time constants they amount to.
+
+    Args:
+        layers: (name, gates) of each layer and direction; `gates.r` and `gates.z` are `[T, H]`.
+        path: PNG to write.
+        title: over the picture.
+    """
+    figure = _figure(12, 2.8 * len(layers))
+    axes = figure.subplots(len(layers), 3, squeeze=False)
+    for row, (name, layer) in zip(axes, layers, strict=True):
+        for axis, gate, said in ((row[0], layer.r, "reset r"), (row[1], layer.z, "update z (1 keeps)")):
+            values = np.asarray(gate).T
+            # Units sorted by their mean, so that slow and fast ones stand apart.
+            image = axis.imshow(
+                values[np.argsort(values.mean(axis=1))], aspect="auto", vmin=0, vmax=1, cmap="viridis",
+                interpolation="nearest",
+            )  # fmt: skip
+            axis.set(title=f"{name}: {said}", xlabel="time step", ylabel="unit, by its mean")
+            figure.colorbar(image, ax=axis)
+        mean_z = np.asarray(layer.z).mean(axis=0).clip(1e-6, 1 - 1e-6)
+        row[2].hist(-1 / np.log(mean_z), bins=20)
+        row[2].set(title=f"{name}: time constants", xlabel="-1 / log(mean z), steps", ylabel="units")
+    figure.suptitle(title)
+    _save(figure, path)

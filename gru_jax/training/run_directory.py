@@ -1,0 +1,168 @@
+"""The directory of a run: where it is, what lies in it, and who may write to it.
+
+    config.yaml    the resolved config, re-runnable as it is
+    source.yaml    the file as given, and the overrides
+    env.json       versions, devices, git commit, command line of the latest start
+    metrics.jsonl  one line of metrics per log or evaluation step
+    result.json    written once, at the end
+    STATUS         running | done | preempted | diverged
+    ckpt/<step>/   checkpoints
+    plots/*.png    pictures
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from gru_jax.training import loading, yaml12
+from gru_jax.training.config import Config, changes, config_hash, is_free
+from gru_jax.training.files import write_json, write_text
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock; runs work there, unguarded against a second one
+    fcntl = None  # type: ignore[assignment]
+
+
+class RunError(Exception):
+    """Something about the run directory keeps the run from going on; nothing was changed.
+
+    Attributes:
+        exit_code: 2 when the command asks for what cannot be, 1 when the directory is at fault.
+    """
+
+    def __init__(self, message: str, exit_code: int = 2) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class RunDirectory:
+    """Paths and small files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoints = path / "ckpt"
+        self.plots = path / "plots"
+        self._lock: Any = None
+
+    def is_run(self) -> bool:
+        """Whether a run was started here."""
+        return (self.path / "config.yaml").is_file()
+
+    def check_usable(self) -> None:
+        """Raises RunError when the path is no directory, or one with files of somebody else."""
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise RunError(f"{self.path} is a file; --out names the directory of the run")
+        # A kill between creating the directory and writing config.yaml leaves hidden files only.
+        foreign = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
+        if foreign and not self.is_run():
+            raise RunError(
+                f"{self.path} holds files but no run (first: {foreign[0]}); name a new or empty directory"
+            )
+
+    def config(self) -> Config:
+        """The config of the run that was started here."""
+        try:
+            return loading.load_config(self.path / "config.yaml").config
+        except loading.ConfigError as error:
+            raise RunError(f"the existing run's config cannot be read: {error}", exit_code=1) from error
+
+    def status(self) -> str:
+        """The word in STATUS, or "" when there is none."""
+        try:
+            return (self.path / "STATUS").read_text().strip()
+        except OSError:
+            return ""
+
+    def set_status(self, status: str) -> None:
+        """Replaces STATUS."""
+        write_text(self.path / "STATUS", status + "\n")
+
+    def result(self) -> dict[str, Any] | None:
+        """The content of result.json, or None."""
+        try:
+            return json.loads((self.path / "result.json").read_text())
+        except (OSError, ValueError):
+            return None
+
+    def set_result(self, result: dict[str, Any]) -> None:
+        """Writes result.json."""
+        write_json(self.path / "result.json", result)
+
+    def lock(self) -> None:
+        """Creates the directory and keeps every other live run out of it.
+
+        The lock belongs to the open file, so the system drops it when the process ends, however it ends.
+
+        Raises:
+            RunError: another live run holds it.
+            OSError: the directory cannot be created or written.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.path / ".lock", "a+")  # noqa: SIM115 - held until the process ends
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.seek(0)
+            holder = self._lock.read().strip() or "unknown"
+            raise RunError(
+                f"{self.path} is in use by another live run (process {holder});"
+                " wait for it, or choose another --out",
+                exit_code=1,
+            ) from error
+
+    def unlock(self) -> None:
+        """Lets others in."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def write_inputs(self, loaded: loading.LoadedConfig, environment: dict[str, Any]) -> None:
+        """Writes config.yaml, source.yaml and env.json, and who holds the lock."""
+        if self._lock is not None:
+            self._lock.truncate(0)
+            self._lock.write(f"{os.getpid()}\n")
+            self._lock.flush()
+        source = loaded.text if loaded.text.endswith("\n") else loaded.text + "\n"
+        notes = "".join(f"# override: {argument!r}\n" for argument in loaded.arguments)
+        write_text(self.path / "source.yaml", source + notes)
+        write_json(self.path / "env.json", environment)
+        write_text(self.path / "config.yaml", yaml12.dump(loaded.config.resolved()))
+
+
+def default_path(config: Config, root: Path = Path("runs")) -> Path:
+    """`runs/<name>/<hash>-s<seed>`."""
+    return root / config.name / f"{config_hash(config)}-s{config.seed}"
+
+
+def numbered(path: Path) -> Path:
+    """The path itself if nothing is there, else the first free of path-2, path-3, ..."""
+    candidate, number = path, 1
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.name}-{number}")
+    return candidate
+
+
+def compare(run: RunDirectory, new: Config) -> list[str]:
+    """Notes on what changes when the run is continued with a new config.
+
+    Raises:
+        RunError: a key that decides the numbers has changed; the message lists old and new values.
+    """
+    changed = changes(run.config(), new)
+    frozen = {key: pair for key, pair in changed.items() if not is_free(key, *pair)}
+    if frozen:
+        lines = [f"  {key}: was {old!r}, now {value!r}" for key, (old, value) in frozen.items()]
+        raise RunError(
+            f"{run.path} holds a run with another config:\n" + "\n".join(lines) + "\n"
+            "A run is continued with the values it was started with. --fresh starts a new directory,"
+            " --fork starts one from this run's parameters."
+        )
+    return [f"{key}: {old!r} -> {value!r}" for key, (old, value) in changed.items()]
