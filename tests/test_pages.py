@@ -3,9 +3,11 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, get_args
 
 import jax
 import pytest
@@ -91,3 +93,30 @@ def test_links_lead_somewhere(page: Path) -> None:
         if not re.match(r"https?://|#", target):
             file = target.partition("#")[0]
             assert (page.parent / file).exists(), f"no {file} beside {page.name}"
+
+
+def test_the_training_page_names_every_config_key() -> None:
+    config = pytest.importorskip("gru_jax.training.config")
+    page = (ROOT / "docs" / "guide" / "training.md").read_text()
+    named = set(re.findall(r"`([a-z_.0-9]+)`", page))
+    keys = set(keys_of(config.Config))
+    assert "optim.schedule.warmup" in keys
+    assert not keys - named, f"not on the page: {sorted(keys - named)}"
+
+
+def keys_of(section: Any, prefix: str = "") -> Iterator[str]:
+    """`task.batch`, ...: every key with a value, of whatever kind the sections are."""
+    for name, field in section.model_fields.items():
+        key = prefix + (field.alias or name)
+        inside = sections_in(field.annotation)
+        if name != "kind" and not inside:
+            yield key
+        for inner in inside:
+            yield from keys_of(inner, f"{key}.")
+
+
+def sections_in(annotation: Any) -> list[Any]:
+    """The section classes that an annotation admits."""
+    if hasattr(annotation, "model_fields"):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in sections_in(part)]
