@@ -54,8 +54,9 @@ clean:  ## remove .venv, the site and the caches; runs/ stays
 # One stamp per set of extras: a changed dependency list installs again, an unchanged one does not.
 .venv/has-%: pyproject.toml constraints.txt | .venv/bin/pip
 	@echo "installing gru-jax[$(EXTRAS_$*)] into .venv ..."
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
-	  --constraint constraints.txt --editable '.[$(EXTRAS_$*)]'
+	@$(BIN)/python -m pip install --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[$(EXTRAS_$*)]' >.venv/install.log 2>&1 \
+	  || { tail -n 25 .venv/install.log >&2; exit 1; }
 	@touch $@
 
 .venv/bin/pip:
