@@ -56,7 +56,9 @@ def key_for_dropout(who: str, names: Sequence[str], key: object, *, off: str) ->
     """Raises ValueError when dropout is on (`names` are the rates above 0) and there is no random key."""
     if names and key is None:
         rates = " and ".join(names)
-        raise ValueError(f"{who}: {rates} above 0 needs a random key; got key=None; pass key=jax.random.key(0), or {off}")
+        raise ValueError(
+            f"{who}: {rates} above 0 needs a random key; got key=None; pass key=jax.random.key(0), or {off}"
+        )
 
 
 def as_array(who: str, name: str, got: object) -> Array:

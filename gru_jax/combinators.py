@@ -89,12 +89,18 @@ def recurrent(
         checks.rate("recurrent", name, rate)
 
     def apply(
-        params: Params, x: Array, h0: State = None, *, key: Key | None = None, deterministic: bool = False, **options: Any
+        params: Params,
+        x: Array,
+        h0: State = None,
+        *,
+        key: Key | None = None,
+        deterministic: bool = False,
+        **options: Any,
     ) -> Any:
         checks.flag("recurrent", "deterministic", deterministic)
-        drop = {} if deterministic else {"key": key, **rates}
+        drop: dict[str, Any] = {} if deterministic else rates
         _need_key("recurrent", drop, key)
-        return scan(cell, params, x, h0, method=method, **drop, **options)
+        return scan(cell, params, x, h0, method=method, key=key, **drop, **options)
 
     return Layer(cell.init, apply)
 
@@ -214,14 +220,14 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
         results = []
         for index, (layer, p, h) in enumerate(zip(layers, weights, starts, strict=True)):
             # One key for the layer and one for what follows it, a pair for each layer.
-            k, k_drop = (None, None) if key is None else jax.random.split(jax.random.fold_in(key, index))
+            k, k_drop = (None, key) if key is None else jax.random.split(jax.random.fold_in(key, index))
             y, *others = layer.apply(p, x, h, key=k, deterministic=deterministic, **options)
             results.append(others)
             if not isinstance(y, jax.Array):
                 raise ValueError("stack: a layer with merge=None gives a pair of outputs; merge them to stack on it")
             if norm is not None:
                 y = _normalize(norm, params.norms[index], y)
-            if drops and index < len(layers) - 1:
+            if k_drop is not None and drops and index < len(layers) - 1:
                 keep = jax.random.bernoulli(k_drop, 1 - drops, y.shape)
                 y = jnp.where(keep, y / jnp.asarray(1 - drops, y.dtype), jnp.zeros_like(y))
             x = y + x if residual and _adds(index, x, y) else y
@@ -277,5 +283,5 @@ def _parts(who: str, name: str, value: Any, count: int, what: str) -> tuple[Any,
 
 
 def _need_key(who: str, rates: dict[str, Any], key: Key | None) -> None:
-    names = [name for name, rate in rates.items() if name != "key" and rate]
+    names = [name for name, rate in rates.items() if rate]
     checks.key_for_dropout(who, names, key, off="deterministic=True to turn dropout off")

@@ -4,7 +4,7 @@ Neutral layout: gates in the order r, z, n on the last axis; z keeps the old sta
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from gru_jax import checks
 from gru_jax.cells import activations, initializers
 from gru_jax.cells.base import Gates, accumulator
+from gru_jax.cells.initializers import Initializers
 from gru_jax.types import Activation, Array, DType, Key
 
 
@@ -33,13 +34,13 @@ class GRUParams(NamedTuple):
 
 
 class Linearization(NamedTuple):
-    """The elementwise part of a GRU step's derivative at one point, each `[*batch, H]` (see `GRU.linearize`)."""
+    """The elementwise part of a GRU step's derivative at one point, each `[*batch, H]`; r with reset="before" only."""
 
     z: Array
     k_r: Array
     k_z: Array
     k_n: Array
-    r: Array | None
+    r: Any
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -86,7 +87,7 @@ class GRU:
     gate_activation: Activation
     bias: str
     heads: int
-    initializers: str | initializers.Initializers
+    initializers: str | Initializers
 
     # Written out because the option `init` and the method `init` share a name, which a generated one cannot do.
     def __init__(
@@ -98,7 +99,7 @@ class GRU:
         gate_activation: Activation = "sigmoid",
         bias: str = "full",
         heads: int = 1,
-        init: str | initializers.Initializers = "flax",
+        init: str | Initializers = "flax",
     ) -> None:
         checks.positive("GRU", "hidden_size", hidden_size)
         checks.choice("GRU", "reset", reset, ("after", "before"))
@@ -219,8 +220,10 @@ class GRU:
     # are, for all steps at once; what is left for the loop over time is one product with w_h (or its transpose).
     #
     #   dh' = z dh + k_z dg_z + k_n dg_n + k_r dg_r,  g = the recurrent products,  with, writing ' for the slopes,
-    #   k_z = (h - n) f',   and for reset="after":   k_r = (1 - z) g' q f',    k_n = (1 - z) g' r    (q = h w_hn + b_hn)
-    #                       and for reset="before":  k_r = h f' (inside dp),   k_n = (1 - z) g',     dp = k_r dg_r + r dh
+    #   k_z = (h - n) f'
+    #   k_r = (1 - z) g' q f',  k_n = (1 - z) g' r     for reset="after", q = h w_hn + b_hn
+    #   k_r = h f',             k_n = (1 - z) g'       for reset="before", where dg_n = (k_r dg_r + r dh) w_hn
+    #                                                  and the k_r dg_r above is this one
 
     def linearize(self, params: GRUParams, u: Array, h: Array, drop: Array | None = None) -> Linearization:
         """The elementwise coefficients of the step's derivative at (u, h), for `tangent` and `cotangent`."""

@@ -1,7 +1,8 @@
 """How parameters start: one initializer per tensor, and presets named after the framework whose defaults they are."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from jax.nn.initializers import glorot_uniform, lecun_normal, orthogonal, zeros
 from gru_jax import checks
 from gru_jax.types import Array, DType, Key
 
-Initializer = Callable[..., Array]
+Initializer: TypeAlias = Callable[..., Array]
 """`(key, shape, dtype) -> array`, as in `jax.nn.initializers`."""
 
 
@@ -38,12 +39,13 @@ class Initializers(NamedTuple):
     b_h: Initializer
 
 
-class PerGate(NamedTuple):
-    """What `per_gate` returns; a tuple, so that equal ones are equal and a cell that holds one is hashable."""
+@dataclasses.dataclass(frozen=True)
+class PerGate:
+    """What `per_gate` returns: a value rather than a closure, so that a cell that holds one can be compared."""
 
     base: Initializer
 
-    def __call__(self, key: Key, shape: tuple[int, ...], dtype: DType = jnp.float32) -> Array:
+    def __call__(self, key: Key, shape: Any, dtype: DType = jnp.float32) -> Array:
         keys = jax.random.split(key, 3)
         gate = (*shape[:-1], shape[-1] // 3)
         return jnp.concatenate([self.base(k, gate, dtype) for k in keys], axis=-1)
@@ -70,7 +72,8 @@ def per_gate(base: Initializer) -> PerGate:
     return PerGate(base)
 
 
-class UniformByHidden(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class UniformByHidden:
     """torch's rule: every tensor is drawn from U(-1/sqrt(H), 1/sqrt(H)), biases included."""
 
     hidden_size: int
@@ -111,5 +114,6 @@ def get(init: str | Initializers, hidden_size: int) -> Initializers:
     if isinstance(init, Initializers):
         return init
     if init == "torch":
-        return Initializers(*[UniformByHidden(hidden_size)] * 4)
+        uniform = UniformByHidden(hidden_size)
+        return Initializers(uniform, uniform, uniform, uniform)
     return _FLAX if init == "flax" else _KERAS

@@ -24,8 +24,8 @@ class GRU(linen.Module):
 
     The options are those of `gru_jax.layers.spec.GRUSpec`, `hidden_features` first, but for `param_init`, which is
     its `init` (a Linen module has a method of that name); `deterministic` turns all dropout off. The number of input
-    features is read from x when the parameters are made. Parameters stand under `params/layer_0/w_x`, with two directions under
-    `params/layer_0/forward/w_x`. A stateful layer keeps its state in the collection "carry": pass
+    features is read from x when the parameters are made. Parameters stand under `params/layer_0/w_x`, with two
+    directions under `params/layer_0/forward/w_x`. A stateful layer keeps its state in the collection "carry": pass
     `mutable=["carry"]`. Dropout draws from the stream "dropout".
 
     Example:
@@ -65,8 +65,9 @@ class GRU(linen.Module):
     @property
     def spec(self) -> GRUSpec:
         """The options, validated."""
-        options = {field.name: getattr(self, field.name, None) for field in dataclasses.fields(GRUSpec)}
-        return GRUSpec(**options | {"init": self.param_init})
+        names = [field.name for field in dataclasses.fields(GRUSpec) if field.name != "init"]
+        options: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return GRUSpec(init=self.param_init, **options)
 
     @linen.compact
     def __call__(
@@ -118,7 +119,9 @@ class GRU(linen.Module):
         # The state after `init` would be that of whatever x the parameters were made with.
         if spec.stateful and not self.is_initializing():
             if not self.is_mutable_collection("carry"):
-                raise ValueError('GRU: a stateful layer changes its collection "carry"; call apply(..., mutable=["carry"])')
+                raise ValueError(
+                    'GRU: a stateful layer changes its collection "carry"; call apply(..., mutable=["carry"])'
+                )
             self.put_variable("carry", "state", outputs[1])
         return outputs
 
@@ -165,7 +168,7 @@ class GRU(linen.Module):
 class GRUCell(linen.RNNCellBase):
     """One GRU step, for flax's own `linen.RNN` and `linen.Bidirectional`.
 
-    The options are those of the cell in `gru_jax.layers.spec.GRUSpec`, but for `param_init`, which is its `init`.
+    The options are those of the cell in `gru_jax.layers.spec.GRUSpec`, with `param_init` for its `init`.
 
     Example:
       >>> import jax, jax.numpy as jnp, gru_jax as gj
@@ -205,13 +208,13 @@ class GRUCell(linen.RNNCellBase):
         """
         spec = self.spec
         if self.has_variable("params", "w_x"):
-            named = {name: self.get_variable("params", name) for name in GRUParams._fields}
+            named: dict[str, Any] = {name: self.get_variable("params", name) for name in GRUParams._fields}
         else:
             drawn = spec.init_names(self.make_rng("params"), inputs.shape[-1])["layer_0"]
             named = {name: self.param(name, lambda _, leaf=leaf: leaf) for name, leaf in drawn.items()}
         named = {name: leaf for name, leaf in named.items() if leaf is not None}
-        y, h = spec.run_step({"layer_0": named}, inputs, carry, key=None, deterministic=True)
-        return h, y
+        h = spec.run_cell(named, inputs, carry)
+        return h, h
 
     @linen.nowrap
     def initialize_carry(self, rng: Any, input_shape: tuple[int, ...]) -> Array:

@@ -63,7 +63,7 @@ class GRU(nnx.Module):
         self.rngs = nnx.data(rngs.dropout.fork() if self.spec.random else None)
         for name, leaves in self.spec.init_names(rngs.params(), in_features).items():
             setattr(self, name, nnx.data(jax.tree.map(nnx.Param, leaves)))
-        self.carry = nnx.data(Carry(None) if self.spec.stateful else None)
+        self.carry: Any = nnx.data(Carry(None) if self.spec.stateful else None)
 
     def __call__(
         self,
@@ -112,7 +112,7 @@ class GRU(nnx.Module):
             **self._randomness(deterministic, rngs),
         )
         if self.spec.stateful:
-            self.carry[...] = outputs[1]
+            self.carry.set_value(outputs[1])
         return outputs
 
     def step(self, x: Array, h: State = None, *, rngs: nnx.Rngs | nnx.RngStream | Key | None = None) -> Any:
@@ -184,7 +184,7 @@ class GRUCell(nnx.RNNCellBase):
         for name, leaf in self.spec.init_names(rngs.params(), in_features)["layer_0"].items():
             setattr(self, name, nnx.Param(leaf))
 
-    def __call__(self, carry: Array, inputs: Array) -> tuple[Array, Array]:  # type: ignore[override]
+    def __call__(self, carry: Array, inputs: Array) -> tuple[Array, Array]:
         """One step.
 
         Args:
@@ -195,10 +195,10 @@ class GRUCell(nnx.RNNCellBase):
           The new state twice: as carry and as output.
         """
         named = {name: _values(getattr(self, name)) for name in ("w_x", "w_h", "b_x", "b_h") if hasattr(self, name)}
-        y, h = self.spec.run_step({"layer_0": named}, inputs, carry, key=None, deterministic=True)
-        return h, y
+        h = self.spec.run_cell(named, inputs, carry)
+        return h, h
 
-    def initialize_carry(  # type: ignore[override]
+    def initialize_carry(
         self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = None
     ) -> Array:
         """Zeros, `[*batch, H]`, for inputs of shape `[*batch, I]`; `carry_init(key, shape, dtype)` when given."""

@@ -1,4 +1,4 @@
-"""The options of a GRU layer, validated once, and what the Flax holders share: names of parameters, dtypes, the call."""
+"""The options of a GRU layer, validated once, and what its Flax holders share: parameter names, dtypes, the call."""
 
 import dataclasses
 import functools
@@ -145,7 +145,7 @@ class GRUSpec:
         """The inverse of `to_names`: what `layer.apply` takes."""
 
         def gru(leaves: Mapping[str, Array]) -> GRUParams:
-            return GRUParams(*(leaves.get(name) for name in GRUParams._fields))
+            return GRUParams(leaves["w_x"], leaves["w_h"], leaves.get("b_x"), leaves.get("b_h"))
 
         each = [named[f"layer_{index}"] for index in range(self.num_layers)]
         layers = tuple((gru(p["forward"]), gru(p["backward"])) if self.bidirectional else gru(p) for p in each)
@@ -185,10 +185,23 @@ class GRUSpec:
     def run_step(self, named: Mapping[str, Any], x: Array, h: State, **options: Any) -> Any:
         """One step, `[*batch, I]`, for decoding: the call on a sequence of length 1."""
         if self.bidirectional or self.reverse:
-            raise ValueError("GRU: a layer that reads from the sequence's end cannot be stepped; call it on the whole x")
+            raise ValueError(
+                "GRU: a layer that reads from the sequence's end cannot be stepped; call it on the whole x"
+            )
         axis = 0 if self.time_major else -2
         y, *rest = self.run(named, jnp.expand_dims(checks.floating("GRU", "x", x), axis), h, **options)
         return y.squeeze(axis), *rest
+
+    def run_cell(self, named: Mapping[str, Any], x: Array, h: State) -> Array:
+        """The state after one step of the cell alone, all in one dtype."""
+        x, h = checks.floating("GRUCell", "inputs", x), checks.floating("GRUCell", "carry", h)
+        params = self.from_names({"layer_0": named})
+        self.cell.check_params(params, x.shape[-1])
+        fix = "make it with initialize_carry(rng, inputs.shape)"
+        checks.shape("GRUCell", "carry", h.shape, (*x.shape[:-1], self.hidden_features), fix)
+        dtype = self.dtype if self.dtype is not None else _promoted(x, params)
+        params, x, h = jax.tree.map(lambda a: a.astype(dtype), (params, x, h))
+        return self.cell.step(params, self.cell.project(params, x), h)
 
     def input_size(self, x: Any) -> int:
         """I, read from an input that may still be wrong."""

@@ -42,7 +42,7 @@ class Steps(NamedTuple):
       reset: True where the state becomes h0 before the step, `[T, *batch]`, or None.
     """
 
-    x: Array
+    x: Any
     use: BoolArray | None
     reset: BoolArray | None
 

@@ -3,16 +3,18 @@
 Nothing here is fast, nothing is shared with the code it judges but the cell itself and the draw of dropout masks.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-from gru_jax.cells.base import Cell, Gates
+from gru_jax.cells.base import Gates
 from gru_jax.scans.masking import dropout_masks
 from gru_jax.types import Array, BoolArray, IntArray, Key, Params, State
 
 
 def scan(
-    cell: Cell,
+    cell: Any,
     params: Params,
     x: Array,
     h0: State = None,

@@ -210,11 +210,9 @@ def _check_arrays(
 
 def _check_state(cell: Any, h0: Any, batch: tuple[int, ...], dtype: Any) -> State:
     expected = jax.eval_shape(lambda: cell.initial_state(batch, dtype))
-    if jax.tree.structure(h0) != jax.tree.structure(expected):
-        raise TypeError(
-            f"scan: h0 must be {jax.tree.structure(expected)}, as cell.initial_state makes it;"
-            f" got {jax.tree.structure(h0)}"
-        )
+    got_tree, want_tree = str(jax.tree.structure(h0)), str(jax.tree.structure(expected))
+    if got_tree != want_tree:
+        raise TypeError(f"scan: h0 must be {want_tree}, as cell.initial_state makes it; got {got_tree}")
     h0 = jax.tree.map(lambda h: checks.floating("scan", "h0", h), h0)
     for got, want in zip(jax.tree.leaves(h0), jax.tree.leaves(expected), strict=True):
         fix = f"[*batch, H]; jnp.broadcast_to(h0, {want.shape}) gives every sequence the same"

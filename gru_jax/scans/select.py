@@ -38,7 +38,8 @@ def resolve(method: str | Method) -> Method:
         method = Sequential()
     if not hasattr(method, "trajectory") or isinstance(method, type):
         got = f"the class {method.__name__}; call it" if isinstance(method, type) else repr(method)
-        raise TypeError(f"scan: method must be one of {', '.join(METHODS)} or a method such as gj.Sequential(); got {got}")
+        names = ", ".join(map(repr, METHODS))
+        raise TypeError(f"scan: method must be one of {names} or a method such as gj.Sequential(); got {got}")
     if isinstance(method, Sequential):
         hoist = jax.default_backend() != "cpu" if method.hoist == "auto" else method.hoist
         keep = "states" if method.keep == "auto" else method.keep
