@@ -66,8 +66,9 @@ def as_array(who: str, name: str, got: object) -> Array:
     try:
         return jnp.asarray(got)
     except (TypeError, ValueError) as error:
+        dtype = f" of {got.dtype}" if isinstance(got, np.ndarray) else ""
         raise TypeError(
-            f"{who}: {name} must be an array of numbers; got {type(got).__name__} ({error})"
+            f"{who}: {name} must be an array of numbers; got {type(got).__name__}{dtype}; pass a JAX or NumPy array"
         ) from error
 
 
