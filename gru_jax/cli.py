@@ -1,6 +1,7 @@
 """The command `gru-jax`: run, check, plot, list.
 
-Heavy imports stand inside the functions that need them, so that help and config errors come at once.
+Heavy imports stand inside the functions that need them, so that help and config errors come at
+once.
 """
 
 import argparse
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
 
 OK, FAILED, BAD_CONFIG, MISSING = 0, 1, 2, 3
 
-_EXIT_CODES = """exit codes: 0 done, 1 failed, 2 config error (nothing started), 3 data or package missing,
-4 diverged (the last good checkpoint is kept), 75 stopped by a signal after saving (run the same command again)"""
+_EXIT_CODES = (
+    "exit codes: 0 done, 1 failed, 2 config error (nothing started), 3 data or package missing,"
+    " 4 diverged (the last good checkpoint is kept),"
+    " 75 stopped by a signal after saving (run the same command again)"
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -29,25 +33,52 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="gru-jax", description="Train gated recurrent networks from config files.",
-                     epilog=_EXIT_CODES, allow_abbrev=False)  # fmt: skip
+    parser = _Parser(
+        prog="gru-jax",
+        description="Train gated recurrent networks from config files.",
+        epilog=_EXIT_CODES,
+        allow_abbrev=False,
+    )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    run = verbs.add_parser("run", help="start a run, or continue it", allow_abbrev=False, epilog=_EXIT_CODES)
+    run = verbs.add_parser(
+        "run", help="start a run, or continue it", allow_abbrev=False, epilog=_EXIT_CODES
+    )
     run.add_argument("config", metavar="CONFIG", help="YAML file")
-    run.add_argument("overrides", metavar="key.sub=value", nargs="*", help="values laid over the file's")
-    run.add_argument("--out", metavar="DIR", type=Path, help="the run's directory (default: runs/<name>/<hash>-s<seed>)")
+    run.add_argument(
+        "overrides", metavar="key.sub=value", nargs="*", help="values laid over the file's"
+    )
+    run.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        help="the run's directory (default: runs/<name>/<hash>-s<seed>)",
+    )
     again = run.add_mutually_exclusive_group()
-    again.add_argument("--fresh", action="store_true", help="start anew in a numbered directory beside an existing run")
-    again.add_argument("--fork", action="store_true", help="as --fresh, but from the existing run's best parameters")
+    again.add_argument(
+        "--fresh",
+        action="store_true",
+        help="start anew in a numbered directory beside an existing run",
+    )
+    again.add_argument(
+        "--fork",
+        action="store_true",
+        help="as --fresh, but from the existing run's best parameters",
+    )
 
-    check = verbs.add_parser("check", help="validate a config and print what it amounts to", allow_abbrev=False)
+    check = verbs.add_parser(
+        "check", help="validate a config and print what it amounts to", allow_abbrev=False
+    )
     check.add_argument("config", metavar="CONFIG", help="YAML file")
-    check.add_argument("overrides", metavar="key.sub=value", nargs="*", help="values laid over the file's")
+    check.add_argument(
+        "overrides", metavar="key.sub=value", nargs="*", help="values laid over the file's"
+    )
 
     plot = verbs.add_parser("plot", help="draw the pictures of runs again", allow_abbrev=False)
     plot.add_argument("runs", metavar="RUN_DIR", nargs="+", type=Path, help="directory of a run")
-    plot.add_argument("--out", metavar="PNG", type=Path, help="also draw the curves of all runs into one picture")
+    plot.add_argument(
+        "--out", metavar="PNG", type=Path, help="also draw the curves of all runs into one picture"
+    )
 
     verbs.add_parser("list", help="list configs, tasks, models and optimizers", allow_abbrev=False)
     return parser
@@ -61,7 +92,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         word = (options or rest)[0]
         known = ["--out", "--fresh", "--fork", "--help"]
         near = difflib.get_close_matches(word.partition("=")[0], known, n=1)
-        parser.error(f"unknown argument {word!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+        parser.error(
+            f"unknown argument {word!r}" + (f", did you mean {near[0]!r}?" if near else "")
+        )
     # argparse takes positionals in one block only; overrides may also come after --out DIR.
     if rest:
         arguments.overrides += rest
@@ -88,7 +121,9 @@ def _fail(message: str, code: int) -> int:
 
 
 def _needs_extra(error: ImportError) -> int:
-    return _fail(f"{error.name} is not installed; pip install 'gru-jax[experiments]' brings it", MISSING)
+    return _fail(
+        f"{error.name} is not installed; pip install 'gru-jax[experiments]' brings it", MISSING
+    )
 
 
 def _load(arguments: argparse.Namespace) -> "LoadedConfig | int":
@@ -121,7 +156,13 @@ def _run(arguments: argparse.Namespace) -> int:
         from gru_jax.training.runner import run
 
         with Reporter() as reporter:
-            return run(loaded, out=arguments.out, fresh=arguments.fresh, fork=arguments.fork, reporter=reporter)
+            return run(
+                loaded,
+                out=arguments.out,
+                fresh=arguments.fresh,
+                fork=arguments.fork,
+                reporter=reporter,
+            )
 
     return _guarded(verb)
 
@@ -172,7 +213,7 @@ def _check(arguments: argparse.Namespace) -> int:
         params = abstract_state(prepare(loaded)).params
         print(yaml12.dump(config.resolved()), end="")
         print(f"# parameters: {parameter_count(params)}")
-        print(f"# steps: {config.total_steps} ({config.train.epochs} epochs of {config.steps_per_epoch})")
+        print(f"# steps: {config.total_steps}, {config.steps_per_epoch} an epoch")
         print(f"# examples: {shape.train} train, {shape.valid} validation, {shape.test} test")
         print(f"# run directory: {default_path(config)}")
         return OK

@@ -1,1 +1,1 @@
-"""Data sets as arrays, their fixed splits, and batches that depend on the seed and the step alone."""
+"""Data sets as arrays, their fixed splits, and batches that depend on seed and step alone."""

@@ -15,7 +15,8 @@ from gru_jax.types import IntArray, Key
 def batch_indices(key: Key, step: IntArray, examples: int, size: int) -> IntArray:
     """The examples of one training step.
 
-    Every epoch is a new permutation, drawn from `fold_in(key, epoch)`; the last `examples % size` of it are left out.
+    Every epoch is a new permutation, drawn from `fold_in(key, epoch)`; the last `examples % size`
+    of it are left out.
 
     Args:
         key: the key of the data stream.

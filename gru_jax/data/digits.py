@@ -22,8 +22,9 @@ def shape(view: str) -> TaskShape:
 def load(view: str) -> Dataset:
     """The digits, pixels scaled to [0, 1], in a fixed split.
 
-    Within each class, of every ten images in the order of the file seven go to training, one to validation and two to
-    test. No random numbers are involved, so the split is the same everywhere, for ever.
+    Within each class, of every ten images in the order of the file seven go to training, one to
+    validation and two to test. No random numbers are involved, so the split is the same everywhere,
+    for ever.
 
     Args:
         view: `"pixels"`, x is `[N, 64, 1]`, or `"rows"`, x is `[N, 8, 8]`.
@@ -45,9 +46,7 @@ def load(view: str) -> Dataset:
     x = (pixels / 16).astype(np.float32).reshape(-1, sizes.time, sizes.features)
     y = labels.astype(np.int32)
     turn = _rank_within_class(y) % 10
-    train, valid, test = (
-        Split(x[chosen], y[chosen]) for chosen in (turn < 7, turn == 7, turn > 7)
-    )
+    train, valid, test = (Split(x[chosen], y[chosen]) for chosen in (turn < 7, turn == 7, turn > 7))
     digest = hashlib.sha256()
     for split in (train, valid, test):
         digest.update(split.x.tobytes() + split.y.tobytes())

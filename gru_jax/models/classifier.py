@@ -28,9 +28,10 @@ class Classifier(NamedTuple):
 
     Attributes:
         init: `(key) -> ClassifierParams`.
-        apply: `(params, x, *, lengths=None, mask=None, key=None, deterministic=False, return_gates=False)`; `x` is
-            `[*batch, T, I]`, the result the logits `[*batch, classes]`, with `return_gates=True` a pair (logits, gates
-            of the network). Masked steps never count. `key` is needed when the network draws dropout masks.
+        apply: `(params, x, *, lengths=None, mask=None, key=None, deterministic=False,
+            return_gates=False)`; `x` is `[*batch, T, I]`, the result the logits `[*batch,
+            classes]`, with `return_gates=True` a pair (logits, gates of the network). Masked steps
+            never count. `key` is needed when the network draws dropout masks.
     """
 
     init: Callable[[Key], ClassifierParams]
@@ -44,8 +45,9 @@ def classifier(net: Any, input_size: int, classes: int, *, pool: str = "last") -
         net: a network with `init` and `apply`, such as `gj.stack(...)`.
         input_size: I, features per time step.
         classes: number of labels.
-        pool: `"last"`, the output at the last valid step (of a network whose last layer is bidirectional: the final
-            states of both directions, side by side), or `"mean"`, the mean of the outputs over the valid steps.
+        pool: `"last"`, the output at the last valid step (of a network whose last layer is
+            bidirectional: the final states of both directions, side by side), or `"mean"`, the mean
+            of the outputs over the valid steps.
 
     Raises:
         ValueError: unknown `pool`.
@@ -81,7 +83,8 @@ def classifier(net: Any, input_size: int, classes: int, *, pool: str = "last") -
     def init(key: Key) -> ClassifierParams:
         net_key, head_key = jax.random.split(key)
         net_params = net.init(net_key, input_size)
-        # The pooled width depends on layers, directions and merging, which the network knows and we need not.
+        # The pooled width depends on layers, directions and merging, which the network knows and we
+        # need not.
         x = jax.ShapeDtypeStruct((1, input_size), jnp.float32)
         pooled, _ = jax.eval_shape(lambda p, x: features(p, x, deterministic=True), net_params, x)
         w = jax.nn.initializers.lecun_normal()(head_key, (pooled.shape[-1], classes), jnp.float32)
@@ -121,7 +124,7 @@ def _mean(y: Array, valid: BoolArray | None) -> Array:
 
 
 def _last(y: Array, valid: BoolArray | None) -> Array:
-    """The output at the last valid step, `[*batch, T, H]` -> `[*batch, H]`; 0 where there is none."""
+    """Output of the last valid step, `[*batch, T, H]` -> `[*batch, H]`; 0 where there is none."""
     if valid is None:
         return y[..., -1, :]
     after = jnp.flip(jnp.cumsum(jnp.flip(valid, -1), axis=-1), -1)

@@ -1,1 +1,1 @@
-"""Experiments: configs, optimizers, the training step and loop, checkpoints, records and pictures."""
+"""Experiments: configs, optimizers, the training step and loop, checkpoints, records, pictures."""

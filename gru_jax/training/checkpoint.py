@@ -5,8 +5,8 @@ The only module that knows orbax.
 
 import contextlib
 import hashlib
+import json
 import logging
-import math
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,9 +15,13 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from gru_jax.training.files import write_json
 from gru_jax.types import Params
 
 logging.getLogger("absl").setLevel(logging.ERROR)
+
+_WRITING, _REMOVED = ".writing", ".removed"
+_MANIFEST = "sha256.json"
 
 
 class CheckpointError(Exception):
@@ -64,20 +68,20 @@ def save(directory: Path, checkpoint: Checkpoint, keep: int) -> None:
         if not np.all(np.isfinite(leaf)):
             raise NotFinite(f"step {checkpoint.step}: the state is not finite")
     target = directory / str(checkpoint.step)
-    if target.exists():
-        # Only a torn one can be here: the run went on from an older step and has come back to this one.
-        _remove(target)
-    meta = checkpoint.meta | {"step": checkpoint.step, "digest": _digest(tree)}
-    directory.mkdir(parents=True, exist_ok=True)
+    writing = directory / f"{checkpoint.step}{_WRITING}"
+    shutil.rmtree(writing, ignore_errors=True)
     args = ocp.args.Composite(
-        tree=ocp.args.StandardSave(_as_dict(tree)), meta=ocp.args.JsonSave(meta)
+        tree=ocp.args.StandardSave(_as_dict(tree)),
+        meta=ocp.args.JsonSave(checkpoint.meta | {"step": checkpoint.step}),
     )
     try:
+        directory.mkdir(parents=True, exist_ok=True)
         with contextlib.closing(_checkpointer()) as checkpointer:
-            checkpointer.save(target.absolute(), args=args)
-    except OSError:
-        raise
+            checkpointer.save(writing.absolute(), args=args)
+        write_json(writing / _MANIFEST, _hashes(writing))
+        writing.rename(target)
     except Exception as error:
+        shutil.rmtree(writing, ignore_errors=True)
         # orbax and tensorstore report a full disk with errors of their own, of several types.
         raise OSError(f"checkpoint {target} could not be written: {_first_line(error)}") from error
     for step in steps(directory)[keep:]:
@@ -97,41 +101,57 @@ def restore(directory: Path, like: Any, best_like: Params) -> tuple[Checkpoint |
     Raises:
         CheckpointError: there are candidates and none can be read.
     """
-    warnings = []
-    template = _as_dict({"state": like, "best_params": best_like})
+    warnings: list[str] = []
     for step in steps(directory):
         try:
-            return _load(directory / str(step), template, like, best_like), warnings
+            return _load(directory / str(step), like, best_like), warnings
         except Exception as error:
             # Whatever a torn file makes orbax raise, the answer is the same: the next older one.
-            warnings.append(f"checkpoint {directory / str(step)} is torn, skipped ({_first_line(error)})")
+            warnings.append(
+                f"checkpoint {directory / str(step)} is torn, skipped ({_first_line(error)})"
+            )
     if warnings:
         raise CheckpointError(
-            "\n".join(warnings) + f"\nno checkpoint in {directory} can be read, and a run with checkpoints is"
+            "\n".join(warnings)
+            + f"\nno checkpoint in {directory} can be read, and a run with checkpoints is"
             " never restarted from step 0 by itself; --fresh starts a new directory"
         )
     return None, []
 
 
-def clean(directory: Path) -> None:
-    """Removes what a kill in the middle of a save or a removal has left."""
+def clean(directory: Path, continued_from: int) -> None:
+    """Removes what a kill has left half written or half removed, and torn checkpoints.
+
+    Args:
+        directory: where the checkpoints are.
+        continued_from: the step of the checkpoint that `restore` gave, -1 for none; those of later
+            steps are torn.
+    """
     if directory.is_dir():
         for path in directory.iterdir():
-            if "orbax-checkpoint-tmp" in path.name or path.name.endswith(".removed"):
+            if path.name.endswith((_WRITING, _REMOVED)) or _WRITING + "." in path.name:
                 shutil.rmtree(path, ignore_errors=True)
+    for step in steps(directory):
+        if step > continued_from:
+            _remove(directory / str(step))
 
 
-def _load(path: Path, template: Any, like: Any, best_like: Params) -> Checkpoint:
+def _load(path: Path, like: Any, best_like: Params) -> Checkpoint:
+    # Looked at before orbax does: its parallel reads of a torn checkpoint fail noisily, not at once.
+    if json.loads((path / _MANIFEST).read_text()) != _hashes(path):
+        raise ValueError("its files are not those that were written")
+    wanted = {"state": like, "best_params": best_like}
     args = ocp.args.Composite(
-        tree=ocp.args.StandardRestore(template), meta=ocp.args.JsonRestore()
+        tree=ocp.args.StandardRestore(_as_dict(wanted)), meta=ocp.args.JsonRestore()
     )
     with contextlib.closing(_checkpointer()) as checkpointer:
         restored = checkpointer.restore(path.absolute(), args=args)
     meta = dict(restored.meta)
-    leaves = iter(restored.tree.values())
-    tree = jax.tree.map(lambda _: next(leaves), {"state": like, "best_params": best_like})
-    if meta.pop("digest") != _digest(tree):
-        raise ValueError("its arrays differ from those that were saved")
+    leaves = [restored.tree[name] for name in sorted(restored.tree)]
+    for leaf, want in zip(leaves, jax.tree.leaves(wanted), strict=True):
+        if leaf.shape != want.shape or leaf.dtype != want.dtype:
+            raise ValueError(f"it holds {leaf.dtype}{leaf.shape} for {want.dtype}{want.shape}")
+    tree = jax.tree.unflatten(jax.tree.structure(wanted), leaves)
     return Checkpoint(meta.pop("step"), tree["state"], tree["best_params"], meta)
 
 
@@ -139,25 +159,28 @@ def _checkpointer() -> Any:
     return ocp.Checkpointer(ocp.CompositeCheckpointHandler("tree", "meta"))
 
 
-def _as_dict(tree: Any) -> dict[str, Any]:
-    """The leaves under numbered keys: orbax then need not know our tuples, nor that some are empty."""
-    leaves = jax.tree.leaves(tree)
-    digits = int(math.log10(max(len(leaves), 1))) + 1
-    return {f"{i:0{digits}d}": np.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct)
-            else np.asarray(leaf) for i, leaf in enumerate(leaves)}
+def _as_dict(tree: Any) -> dict[str, np.ndarray]:
+    """The leaves under numbered keys: orbax need not know our tuples, nor that some are empty."""
+    return {
+        f"{number:06d}": np.zeros(leaf.shape, leaf.dtype)
+        if isinstance(leaf, jax.ShapeDtypeStruct)
+        else np.asarray(leaf)
+        for number, leaf in enumerate(jax.tree.leaves(tree))
+    }
 
 
-def _digest(tree: Any) -> str:
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(tree):
-        array = np.ascontiguousarray(leaf)
-        digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
-    return digest.hexdigest()
+def _hashes(path: Path) -> dict[str, str]:
+    """SHA-256 of every file of a checkpoint, by its path below it."""
+    return {
+        file.relative_to(path).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and file.name != _MANIFEST
+    }
 
 
 def _remove(path: Path) -> None:
     # Renamed first: a kill in the middle of a removal must not leave a torn candidate behind.
-    doomed = path.with_name(f"{path.name}.removed")
+    doomed = path.with_name(path.name + _REMOVED)
     shutil.rmtree(doomed, ignore_errors=True)
     path.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)

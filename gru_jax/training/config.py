@@ -14,7 +14,10 @@ from gru_jax.training.tasks import AnyTask
 
 
 class EarlyStopConfig(Section):
-    """Stop when `metric` has not improved for `patience` evaluations; `metric` also picks the best parameters."""
+    """Stop when `metric` has not improved for `patience` evaluations.
+
+    `metric` also picks the best parameters, those that are tested.
+    """
 
     metric: Literal["valid/loss", "valid/accuracy"] = "valid/loss"
     patience: Count = 10
@@ -59,10 +62,14 @@ class ParallelConfig(Section):
 class Config(Section):
     """One run."""
 
-    schema_version: Annotated[int, Field(ge=1, le=1)] = Field(alias="schema")
+    schema_version: Annotated[int, Field(ge=1, le=1), Expected("1, the only version")] = Field(
+        alias="schema"
+    )
     name: Annotated[
         str,
-        Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$", max_length=128),
+        Field(
+            pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$", max_length=128
+        ),
         Expected("a name such as 'digits/gru' (letters, digits, '_', '-', '.', '/')"),
     ]
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
@@ -96,13 +103,15 @@ class Config(Section):
 
 
 def broken_rules(config: Config) -> list[tuple[tuple[str, ...], str]]:
-    """(path, fact) for every rule that several sections break together; needs no device and no data."""
+    """(path, fact) for every rule that sections break together; needs no device, no data."""
     found: list[tuple[tuple[str, ...], str]] = []
     batch, train = config.task.batch, config.shape.train
     if batch > train:
         found.append((("task", "batch"), f"{batch} is more than the {train} training examples"))
     elif config.total_steps >= 2**31:
-        found.append((("train", "epochs"), f"{config.total_steps} steps are more than can be counted"))
+        found.append(
+            (("train", "epochs"), f"{config.total_steps} steps are more than can be counted")
+        )
     if config.parallel.strategy == "single" and (config.parallel.devices or 1) > 1:
         fact = "strategy 'single' uses one device; choose 'data' or 'pmap'"
         found.append((("parallel", "devices"), fact))
@@ -132,7 +141,9 @@ def config_hash(config: Config) -> str:
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
     return flat
 
 
@@ -147,7 +158,10 @@ def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
 
 
 def is_free(key: str, old: object, new: object) -> bool:
-    """Whether a run may be continued with the new value: it changes what is watched or where, not the numbers."""
+    """Whether a run may be continued with the new value.
+
+    It may when the value changes what is watched, or where it is computed, but not the numbers.
+    """
     if key == "train.epochs":
         return isinstance(old, int) and isinstance(new, int) and new > old
     return key.partition(".")[0] in ("log", "checkpoint", "parallel", "data_root", "name")

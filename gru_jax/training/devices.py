@@ -20,7 +20,8 @@ class Placement(NamedTuple):
     """Compiled steps and the way in and out of the devices.
 
     Attributes:
-        train_step: `(state, batch) -> state`; the old state's buffers are reused and must not be read again.
+        train_step: `(state, batch) -> state`; the old state's buffers are reused and must not be
+            read again.
         eval_step: `(params, batch, weight) -> Sums`.
         put_state: host or device pytree -> state on the devices.
         put_batch: pytree of `[B, ...]` -> split over the devices.
@@ -45,7 +46,8 @@ def place(
     """Prepares the pure steps for the devices.
 
     Args:
-        strategy: `"single"`, `"data"` (jit over a mesh, the batch split by NamedSharding) or `"pmap"`.
+        strategy: `"single"`, `"data"` (jit over a mesh, the batch split by NamedSharding) or
+            `"pmap"`.
         train_step, eval_step: as in `gru_jax.training.step`, with `axis` still open.
         devices: which to use; `"single"` takes the first.
 
@@ -66,8 +68,11 @@ def _on_mesh(train_step: Any, eval_step: Any, mesh: Mesh) -> Placement:
     everywhere = NamedSharding(mesh, PartitionSpec())
     split = NamedSharding(mesh, PartitionSpec("data"))
     return Placement(
-        # Shardings are stated, not inferred, so that the first and the thousandth call are one program.
-        jax.jit(train_step, in_shardings=(everywhere, split), out_shardings=everywhere, donate_argnums=0),
+        # Shardings are stated, not inferred, so that the first and the thousandth call are one
+        # program.
+        jax.jit(
+            train_step, in_shardings=(everywhere, split), out_shardings=everywhere, donate_argnums=0
+        ),
         jax.jit(eval_step, in_shardings=(everywhere, split, split), out_shardings=everywhere),
         lambda tree: jax.device_put(tree, everywhere),
         lambda tree: jax.device_put(tree, split),
@@ -83,7 +88,9 @@ def _pmap(train_step: Any, eval_step: Any, devices: Sequence[jax.Device]) -> Pla
     over = functools.partial(jax.pmap, axis_name="data", devices=devices)
 
     def put_state(tree: Any) -> Any:
-        copies = jax.tree.map(lambda a: np.broadcast_to(a, (count, *np.shape(a))), jax.device_get(tree))
+        copies = jax.tree.map(
+            lambda a: np.broadcast_to(a, (count, *np.shape(a))), jax.device_get(tree)
+        )
         return jax.device_put(copies, by_device)
 
     def put_batch(tree: Any) -> Any:

@@ -9,7 +9,16 @@ from typing import Any
 
 import jax
 
-_PACKAGES = ("gru-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
+_PACKAGES = (
+    "gru-jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "scikit-learn",
+)
 
 
 def environment(devices: Sequence[jax.Device]) -> dict[str, Any]:
@@ -42,7 +51,9 @@ def _version(package: str) -> str | None:
 def _git(*arguments: str) -> str | None:
     """What git says about the current directory; None without git or a repository."""
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

@@ -1,4 +1,4 @@
-"""A config made real: the data, the model, the optimizer and the pure functions that the loop runs."""
+"""A config made real: the model, the optimizer and the pure functions that the loop runs."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -81,9 +81,10 @@ def parameter_count(params: Params) -> int:
 
 
 def eval_batches(dataset: Dataset, split: str, size: int) -> Iterator[tuple[Batch, np.ndarray]]:
-    """The batches of an evaluation with their weights, as numpy arrays."""
+    """The batches of an evaluation, each with its weights `[size]`."""
     for part, weight in evaluation_batches(getattr(dataset, split), size):
-        yield Batch(part.x, part.y, np.arange(size, dtype=np.int32)), weight
+        position = jnp.arange(size, dtype=jnp.int32)
+        yield Batch(jnp.asarray(part.x), jnp.asarray(part.y), position), weight
 
 
 def _train_batch(train: Split, seed: Any, step: Any, *, size: int) -> Batch:

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a whole file under another name and renames it: it is the old one or the new one, never half."""
+    """Writes a file under another name and renames it: it is the old one or the new one."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:

@@ -1,4 +1,4 @@
-"""What a run remembers besides its arrays; saved with every checkpoint, so that a resumed run forgets nothing."""
+"""What a run remembers besides its arrays; a part of every checkpoint."""
 
 import dataclasses
 from typing import Any
@@ -35,7 +35,9 @@ class History:
         """The inverse of `to_meta`."""
         return cls(**meta)
 
-    def evaluated(self, step: int, metrics: dict[str, float], best_by: str, patience: int | None) -> bool:
+    def evaluated(
+        self, step: int, metrics: dict[str, float], best_by: str, patience: int | None
+    ) -> bool:
         """Takes note of an evaluation.
 
         Args:

@@ -1,6 +1,7 @@
-"""What a config can say: the configs in a folder, and every kind of task, model, optimizer and schedule."""
+"""What a config can say: every kind of task, model, optimizer, schedule; and the configs here."""
 
 import json
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def _kinds(sections: Sequence[type[Section]]) -> list[str]:
     for section in sections:
         summary = (section.__doc__ or "").strip().splitlines()[0]
         fields = {name: field for name, field in section.model_fields.items() if name != "kind"}
-        kind = section.model_fields["kind"].annotation.__args__[0]
+        kind = typing.get_args(section.model_fields["kind"].annotation)[0]
         keys = ", ".join(f"{name}={_show(field.default)}" for name, field in fields.items())
         lines += [f"  {kind}: {summary}"] + ([f"      {keys}"] if keys else [])
     return lines

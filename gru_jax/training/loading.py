@@ -1,4 +1,4 @@
-"""From a YAML file and overrides to a `Config`, or to the list of everything that is wrong with them."""
+"""From a YAML file and overrides to a `Config`, or to the list of all that is wrong with them."""
 
 import functools
 from collections.abc import Iterable, Sequence
@@ -79,7 +79,7 @@ def _validate(values: dict[str, Any]) -> tuple[Config | None, list[Problem]]:
 def _lines(
     file: str, document: Document, laid: Overrides, problems: Iterable[Problem]
 ) -> list[str]:
-    """All complaints and problems as lines: those of the file from its top to its end, then the overrides'."""
+    """Everything wrong as lines: the file's from its top to its end, then the overrides'."""
     of_file: list[tuple[int, int, str]] = []
     of_overrides: list[str] = []
     for complaint in document.complaints:
@@ -89,9 +89,9 @@ def _lines(
         of_overrides.append(f"override {argument!r}: {complaint.fact}")
     for problem in problems:
         said = f"{_dotted(problem.path)}: {problem.fact}"
-        argument = _origin(problem.path, laid)
-        if argument is not None:
-            of_overrides.append(f"override {argument!r}: {said}")
+        origin = _origin(problem.path, laid)
+        if origin is not None:
+            of_overrides.append(f"override {origin!r}: {said}")
         else:
             of_file.append((*_mark(problem, document), said))
     return [

@@ -14,7 +14,7 @@ from gru_jax.training.checkpoint import Checkpoint
 from gru_jax.training.devices import Placement
 from gru_jax.training.experiment import Experiment, eval_batches
 from gru_jax.training.history import History
-from gru_jax.training.losses import Sums, no_sums
+from gru_jax.training.losses import add_up, no_sums
 from gru_jax.training.metrics_log import MetricsLog
 from gru_jax.training.progress import Reporter
 from gru_jax.training.run_directory import RunDirectory
@@ -90,7 +90,9 @@ class Loop:
         self.train_split = jax.device_put(dataset.train)
         self.train_batch = jax.jit(experiment.train_batch)
 
-    def train(self, state: TrainState, best_params: Params | None, history: History, saved_at: int) -> Outcome:
+    def train(
+        self, state: TrainState, best_params: Params | None, history: History, saved_at: int
+    ) -> Outcome:
         """Trains to the end, to a request to stop or to the first loss that is not finite.
 
         Args:
@@ -125,8 +127,14 @@ class Loop:
             self.reporter.stop()
             log.close()
 
-    def _at_boundary(self, step: int, state: TrainState, log: MetricsLog) -> tuple[TrainState, bool]:
-        """Writes, evaluates and saves what is due at a step, in this order; False when a loss was not finite."""
+    def _at_boundary(
+        self, step: int, state: TrainState, log: MetricsLog
+    ) -> tuple[TrainState, bool]:
+        """Writes, evaluates and saves what is due at a step, in this order.
+
+        Returns:
+            (state, False when a loss or the state was not finite).
+        """
         last = step == self.total
         finite = True
         if step % self.config.log.every == 0 or last:
@@ -138,14 +146,14 @@ class Loop:
         return state, finite
 
     def _log_train(self, step: int, state: TrainState, log: MetricsLog) -> tuple[TrainState, bool]:
-        sums = Sums(*(float(value) for value in self.placement.get(state.sums)))
-        if sums.bad_steps or not np.isfinite(sums.loss):
+        sums = add_up([self.placement.get(state.sums)])
+        if sums["bad_steps"]:
             return state, False
         factor = float(self.experiment.schedule(jnp.asarray(step - 1, jnp.int32)))
         metrics = {
-            "train/loss": sums.loss / sums.examples,
-            "train/accuracy": sums.correct / sums.examples,
-            "grad_norm": sums.grad_norm / sums.steps,
+            "train/loss": sums["loss"] / sums["examples"],
+            "train/accuracy": sums["correct"] / sums["examples"],
+            "grad_norm": sums["grad_norm"] / sums["steps"],
             "lr": self.config.optim.lr * factor,
         }
         self.history.last_train = metrics
@@ -169,8 +177,11 @@ class Loop:
         for batch, weight in eval_batches(self.dataset, split, self.config.task.batch):
             batch, weight = self.placement.put_batch((batch, weight))
             parts.append(self.watch.call("eval", self.placement.eval_step, params, batch, weight))
-        sums = Sums(*(sum(float(v) for v in values) for values in zip(*map(self.placement.get, parts))))
-        return {f"{split}/loss": sums.loss / sums.examples, f"{split}/accuracy": sums.correct / sums.examples}
+        sums = add_up(map(self.placement.get, parts))
+        return {
+            f"{split}/loss": sums["loss"] / sums["examples"],
+            f"{split}/accuracy": sums["correct"] / sums["examples"],
+        }
 
     def _save(self, step: int, state: TrainState, log: MetricsLog) -> bool:
         host = self.placement.get(state)
@@ -183,7 +194,9 @@ class Loop:
         meta = self.meta | {"history": self.history.to_meta()}
         try:
             checkpoint.save(
-                self.run.checkpoints, Checkpoint(step, host, best, meta), self.config.checkpoint.keep
+                self.run.checkpoints,
+                Checkpoint(step, host, best, meta),
+                self.config.checkpoint.keep,
             )
         except checkpoint.NotFinite:
             return False
@@ -196,11 +209,14 @@ class Loop:
         epoch = step / self.config.steps_per_epoch
         examples = step * self.config.task.batch
         seconds = round(self.history.train_s, 3)
-        log.write({"step": step, "epoch": round(epoch, 4), "time_s": seconds, "examples": examples} | metrics)
+        log.write(
+            {"step": step, "epoch": round(epoch, 4), "time_s": seconds, "examples": examples}
+            | metrics
+        )
 
     def _end(self, status: str, step: int, state: TrainState | None, log: MetricsLog) -> Outcome:
         self.watch.mark()
-        if status == "preempted" and self.saved_at != step and state is not None:
-            if not self._save(step, state, log):
-                status = "diverged"
+        unsaved = status == "preempted" and self.saved_at != step
+        if unsaved and state is not None and not self._save(step, state, log):
+            status = "diverged"
         return Outcome(status, step, self.best_params, self.history)

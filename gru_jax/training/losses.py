@@ -1,5 +1,6 @@
-"""Loss and accuracy as sums over examples, so that batches, devices and log windows add up exactly."""
+"""Loss and accuracy as sums over examples, so that batches, devices and log windows add up."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ from gru_jax.types import Array, IntArray
 
 
 class Sums(NamedTuple):
-    """Totals over examples and steps, all float32 scalars.
+    """Totals over examples and steps, float32 scalars.
 
     Attributes:
         loss: sum over examples of the cross-entropy, nats.
@@ -26,6 +27,15 @@ class Sums(NamedTuple):
     grad_norm: Array
     steps: Array
     bad_steps: Array
+
+
+def add_up(parts: Iterable[Sums]) -> dict[str, float]:
+    """Totals that were fetched from the devices, added up by name."""
+    total = dict.fromkeys(Sums._fields, 0.0)
+    for part in parts:
+        for name, value in part._asdict().items():
+            total[name] += float(value)
+    return total
 
 
 def no_sums() -> Sums:

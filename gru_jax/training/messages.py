@@ -1,4 +1,4 @@
-"""What pydantic found wrong, said in one voice: the path, the fact, what was got, the nearest key."""
+"""What pydantic found wrong, said in one voice: path, fact, what was got, the nearest key."""
 
 import difflib
 import types
@@ -35,7 +35,7 @@ def _under(path: KeyPath, sections: set[KeyPath]) -> bool:
 
 
 def suggestion(got: object, options: Iterable[str]) -> str:
-    """"; did you mean 'x'?" for the nearest option, or the choices when none is near."""
+    """ "; did you mean 'x'?" for the nearest option, or the choices when none is near."""
     options = list(options)
     near = difflib.get_close_matches(str(got), options, n=1)
     if near:
@@ -121,7 +121,7 @@ def _field(section: type[Section], key: object) -> FieldInfo | None:
 
 
 def _sections(annotation: Any) -> list[type[Section]]:
-    """The section classes that an annotation admits: none for a plain value, several for a union."""
+    """The section classes an annotation admits: none for a plain value, several for a union."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
     return [found for part in typing.get_args(annotation) for found in _sections(part)]
@@ -150,7 +150,7 @@ def keys_of_kind(root: type[Section], path: KeyPath, kind: object) -> frozenset[
 
 
 def _locate(loc: tuple[str | int, ...], root: type[Section]) -> tuple[KeyPath, type[Section]]:
-    """(the path without pydantic's union tags, the class of the section that holds its last key)."""
+    """(the path without pydantic's union tags, the section class that holds its last key)."""
     path: list[str | int] = []
     section, members = root, [root]
     for part in loc:
@@ -204,7 +204,11 @@ def _expected(annotation: Any, metadata: Iterable[Any]) -> str:
 
 
 def _flat_metadata(items: Iterable[Any]) -> list[Any]:
-    return [part for item in items for part in (item.metadata if isinstance(item, FieldInfo) else [item])]
+    return [
+        part
+        for item in items
+        for part in (item.metadata if isinstance(item, FieldInfo) else [item])
+    ]
 
 
 def _bounds(metadata: Iterable[Any]) -> str:

@@ -19,7 +19,8 @@ class MetricsLog:
             resume_step: lines of later steps, and a last line cut short by a kill, are dropped.
         """
         if path.exists():
-            kept = [line for line in path.read_text().splitlines(keepends=True) if _until(line, resume_step)]
+            lines = path.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if _until(line, resume_step)]
             write_text(path, "".join(kept))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - lives as long as the run
 
@@ -29,7 +30,7 @@ class MetricsLog:
         self._file.flush()
 
     def sync(self) -> None:
-        """Waits until every line is on the disk, as must be before a checkpoint that counts on them."""
+        """Waits until every line is on the disk; a checkpoint counts on the lines before it."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:

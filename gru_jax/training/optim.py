@@ -1,10 +1,12 @@
 """The section `optim`: optax optimizers, learning-rate schedules and clipping, by `kind`.
 
-The peak learning rate is no part of the built optimizer: the training step multiplies by it, so that runs with
-different rates are one `jax.vmap`.
+The peak learning rate is no part of the built optimizer: the training step multiplies by it, so
+that runs with different rates are one `jax.vmap`.
 """
 
-from typing import TYPE_CHECKING, Annotated, Literal
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -15,11 +17,25 @@ from gru_jax.training.sections import (
     Positive,
     Section,
     interval_steps,
-    one_of,
 )
 
 if TYPE_CHECKING:
     import optax
+
+
+def _mixed_dtypes_allowed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, where optax may multiply a float32 by its int32 counter.
+
+    It does; without this, training would fail for whoever sets jax to strict promotion.
+    """
+    import jax
+
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        with jax.numpy_dtype_promotion("standard"):
+            return function(*args, **options)
+
+    return call
 
 
 class ConstantSchedule(Section):
@@ -42,7 +58,7 @@ class CosineSchedule(Section):
     def build(self, total: int, per_epoch: int) -> "optax.Schedule":
         import optax
 
-        return optax.cosine_decay_schedule(1.0, total, self.final)
+        return _mixed_dtypes_allowed(optax.cosine_decay_schedule(1.0, total, self.final))
 
 
 class WarmupCosineSchedule(Section):
@@ -56,18 +72,22 @@ class WarmupCosineSchedule(Section):
         import optax
 
         warmup = interval_steps(self.warmup, per_epoch)
-        return optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, max(total, warmup + 1), self.final)
+        total = max(total, warmup + 1)
+        schedule = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, total, self.final)
+        return _mixed_dtypes_allowed(schedule)
 
 
 SCHEDULES: tuple[type[Section], ...] = (ConstantSchedule, CosineSchedule, WarmupCosineSchedule)
-AnySchedule = one_of(*SCHEDULES)
+AnySchedule = Annotated[
+    ConstantSchedule | CosineSchedule | WarmupCosineSchedule, Field(discriminator="kind")
+]
 
 
 class Optimizer(Section):
     """What all optimizers share.
 
-    The gradient is clipped first. `weight_decay` is then added to the gradient, times the parameters (as in torch);
-    only `adamw` keeps it apart from the moments.
+    The gradient is clipped first. `weight_decay` is then added to the gradient, times the
+    parameters (as in torch); only `adamw` keeps it apart from the moments.
     """
 
     lr: Positive = 1e-3
@@ -80,14 +100,15 @@ class Optimizer(Section):
         raise NotImplementedError
 
     def build(self) -> "optax.GradientTransformation":
-        """Clipping, weight decay and direction; the learning rate is applied by the training step."""
+        """Clipping, weight decay and direction; the training step applies the learning rate."""
         import optax
 
         parts = [] if self.clip_norm is None else [optax.clip_by_global_norm(self.clip_norm)]
         decay = [optax.add_decayed_weights(self.weight_decay)] if self.weight_decay else []
         decoupled = isinstance(self, AdamW)
         parts += [self.direction(), *decay] if decoupled else [*decay, self.direction()]
-        return optax.chain(*parts)
+        chain = optax.chain(*parts)
+        return chain._replace(update=_mixed_dtypes_allowed(chain.update))
 
 
 class Adam(Optimizer):
@@ -149,4 +170,4 @@ class RMSProp(Optimizer):
 
 
 OPTIMIZERS: tuple[type[Section], ...] = (Adam, AdamW, SGD, RMSProp)
-AnyOptimizer = one_of(*OPTIMIZERS)
+AnyOptimizer = Annotated[Adam | AdamW | SGD | RMSProp, Field(discriminator="kind")]

@@ -8,23 +8,22 @@ from gru_jax.training import yaml12
 from gru_jax.training.yaml12 import Complaint, KeyPath
 
 KeysOfKind = Callable[[KeyPath, object], frozenset[str] | None]
-"""(path of a section, its `kind`) -> the keys that a section of that kind has, or None if there is no such kind."""
+"""(path of a section, its `kind`) -> the keys of that kind, or None if there is no such kind."""
 
 
 @dataclasses.dataclass
 class Overrides:
-    """What came of the arguments: where each one landed, and what was wrong (argument, complaint)."""
+    """What came of the arguments: where each landed, and what was wrong (argument, complaint)."""
 
     origin: dict[KeyPath, str] = dataclasses.field(default_factory=dict)
     complaints: list[tuple[str, Complaint]] = dataclasses.field(default_factory=list)
 
 
-def apply(
-    values: dict[str, Any], arguments: Sequence[str], keys_of_kind: KeysOfKind
-) -> Overrides:
+def apply(values: dict[str, Any], arguments: Sequence[str], keys_of_kind: KeysOfKind) -> Overrides:
     """Lays the arguments over `values`, in place, from left to right.
 
-    Values are read as in the file: a YAML scalar or a flow value such as `{kind: cosine}`. A new `kind` drops those
+    Values are read as in the file: a YAML scalar or a flow value such as `{kind: cosine}`. A new
+        `kind` drops those
     values of the file that the kind does not have, as they spoke of another one.
     """
     result = Overrides()

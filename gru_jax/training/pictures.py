@@ -15,13 +15,16 @@ from gru_jax.training.run_directory import RunDirectory, RunError
 from gru_jax.types import Params
 
 
-def draw(directory: RunDirectory, experiment: Experiment, dataset: Dataset, params: Params) -> list[Path]:
+def draw(
+    directory: RunDirectory, experiment: Experiment, dataset: Dataset, params: Params
+) -> list[Path]:
     """Writes `plots/curves.png` and `plots/gates.png`; returns their paths."""
     curves, gates = directory.plots / "curves.png", directory.plots / "gates.png"
     plots.curves({experiment.config.name: read_metrics(directory.metrics)}, curves)
     x = jnp.asarray(dataset.test.x[0])
     logits, layers = experiment.model.apply(params, x, deterministic=True, return_gates=True)
-    title = f"{experiment.config.name}: first test sequence, label {dataset.test.y[0]}, predicted {logits.argmax()}"
+    name, label, predicted = experiment.config.name, dataset.test.y[0], logits.argmax()
+    title = f"{name}: first test sequence, label {label}, predicted {predicted}"
     plots.gates(_named(layers), gates, title)
     return [curves, gates]
 
@@ -33,7 +36,10 @@ def _named(layers: Any) -> list[tuple[str, Any]]:
         if hasattr(layer, "r"):
             named.append((f"layer {number}", layer))
         else:
-            named += [(f"layer {number} {way}", part) for way, part in zip(("forward", "backward"), layer)]
+            named += [
+                (f"layer {number} {way}", part)
+                for way, part in zip(("forward", "backward"), layer, strict=True)
+            ]
     return named
 
 
@@ -58,7 +64,9 @@ def redraw(runs: Sequence[Path], together: Path | None) -> list[Path]:
         like = abstract_state(experiment)
         found, _ = checkpoint.restore(directory.checkpoints, like, like.params)
         if found is None:
-            raise RunError(f"{path} holds no checkpoint yet; the gates are drawn from its parameters")
+            raise RunError(
+                f"{path} holds no checkpoint yet; the gates are drawn from its parameters"
+            )
         dataset = config.task.load(config.data_root)
         paths += draw(directory, experiment, dataset, found.best_params)
     if together is not None:

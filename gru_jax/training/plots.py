@@ -46,7 +46,11 @@ def curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
     for axis, (metric, label) in zip(axes, _PANELS, strict=True):
         for number, (name, lines) in enumerate(runs.items()):
             for split, style in (("train", _TRAIN), ("valid", _VALID)):
-                points = [(line["step"], line[key]) for line in lines if (key := f"{split}/{metric}") in line]
+                points = [
+                    (line["step"], line[key])
+                    for line in lines
+                    if (key := f"{split}/{metric}") in line
+                ]
                 if points:
                     said = f"{name} {split}" if len(runs) > 1 else split
                     axis.plot(*zip(*points, strict=True), style, color=f"C{number}", label=said)
@@ -70,17 +74,26 @@ def gates(layers: Sequence[Any], path: Path, title: str) -> None:
     figure = _figure(12, 2.8 * len(layers))
     axes = figure.subplots(len(layers), 3, squeeze=False)
     for row, (name, layer) in zip(axes, layers, strict=True):
-        for axis, gate, said in ((row[0], layer.r, "reset r"), (row[1], layer.z, "update z (1 keeps)")):
+        for axis, gate, said in (
+            (row[0], layer.r, "reset r"),
+            (row[1], layer.z, "update z (1 keeps)"),
+        ):
             values = np.asarray(gate).T
             # Units sorted by their mean, so that slow and fast ones stand apart.
             image = axis.imshow(
-                values[np.argsort(values.mean(axis=1))], aspect="auto", vmin=0, vmax=1, cmap="viridis",
+                values[np.argsort(values.mean(axis=1))],
+                aspect="auto",
+                vmin=0,
+                vmax=1,
+                cmap="viridis",
                 interpolation="nearest",
-            )  # fmt: skip
+            )
             axis.set(title=f"{name}: {said}", xlabel="time step", ylabel="unit, by its mean")
             figure.colorbar(image, ax=axis)
         mean_z = np.asarray(layer.z).mean(axis=0).clip(1e-6, 1 - 1e-6)
         row[2].hist(-1 / np.log(mean_z), bins=20)
-        row[2].set(title=f"{name}: time constants", xlabel="-1 / log(mean z), steps", ylabel="units")
+        row[2].set(
+            title=f"{name}: time constants", xlabel="-1 / log(mean z), steps", ylabel="units"
+        )
     figure.suptitle(title)
     _save(figure, path)

@@ -1,4 +1,4 @@
-"""What a run says while it runs: a live bar on a terminal, a plain line every few seconds elsewhere."""
+"""What a run says: a live bar on a terminal, a plain line every few seconds elsewhere."""
 
 import sys
 import time
@@ -61,7 +61,12 @@ class Reporter:
         rate = (step - first) / max(now - began, 1e-9)
         if self._bar is not None:
             said = " ".join(f"{key} {value:.4g}" for key, value in self._metrics.items())
-            self._bar.update(self._task, completed=step, rate=f"{rate:.1f} steps/s", description=said or "training")
+            self._bar.update(
+                self._task,
+                completed=step,
+                rate=f"{rate:.1f} steps/s",
+                description=said or "training",
+            )
         elif now - self._said_at >= SECONDS_BETWEEN_LINES:
             self._said_at = now
             left = (self._total - step) / rate if rate else float("inf")

@@ -1,13 +1,13 @@
 """The directory of a run: where it is, what lies in it, and who may write to it.
 
-    config.yaml    the resolved config, re-runnable as it is
-    source.yaml    the file as given, and the overrides
-    env.json       versions, devices, git commit, command line of the latest start
-    metrics.jsonl  one line of metrics per log or evaluation step
-    result.json    written once, at the end
-    STATUS         running | done | preempted | diverged
-    ckpt/<step>/   checkpoints
-    plots/*.png    pictures
+config.yaml    the resolved config, re-runnable as it is
+source.yaml    the file as given, and the overrides
+env.json       versions, devices, git commit, command line of the latest start
+metrics.jsonl  one line of metrics per log or evaluation step
+result.json    written once, at the end
+STATUS         running | done | preempted | diverged
+ckpt/<step>/   checkpoints
+plots/*.png    pictures
 """
 
 import json
@@ -61,7 +61,8 @@ class RunDirectory:
         foreign = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
         if foreign and not self.is_run():
             raise RunError(
-                f"{self.path} holds files but no run (first: {foreign[0]}); name a new or empty directory"
+                f"{self.path} holds files but no run (first: {foreign[0]});"
+                " name a new or empty directory"
             )
 
     def config(self) -> Config:
@@ -69,7 +70,9 @@ class RunDirectory:
         try:
             return loading.load_config(self.path / "config.yaml").config
         except loading.ConfigError as error:
-            raise RunError(f"the existing run's config cannot be read: {error}", exit_code=1) from error
+            raise RunError(
+                f"the existing run's config cannot be read: {error}", exit_code=1
+            ) from error
 
     def status(self) -> str:
         """The word in STATUS, or "" when there is none."""
@@ -96,7 +99,8 @@ class RunDirectory:
     def lock(self) -> None:
         """Creates the directory and keeps every other live run out of it.
 
-        The lock belongs to the open file, so the system drops it when the process ends, however it ends.
+        The lock belongs to the open file, so the system drops it when the process ends, however it
+        ends.
 
         Raises:
             RunError: another live run holds it.
@@ -162,7 +166,7 @@ def compare(run: RunDirectory, new: Config) -> list[str]:
         lines = [f"  {key}: was {old!r}, now {value!r}" for key, (old, value) in frozen.items()]
         raise RunError(
             f"{run.path} holds a run with another config:\n" + "\n".join(lines) + "\n"
-            "A run is continued with the values it was started with. --fresh starts a new directory,"
-            " --fork starts one from this run's parameters."
+            "A run goes on with the values it was started with. --fresh starts a new directory,"
+            " --fork starts one from this run's best parameters."
         )
     return [f"{key}: {old!r} -> {value!r}" for key, (old, value) in changed.items()]

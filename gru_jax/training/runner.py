@@ -30,7 +30,7 @@ DONE, DIVERGED, PREEMPTED = 0, 4, 75
 
 
 class Start(NamedTuple):
-    """What a run begins with: arrays on the host, memory, and the step of the newest checkpoint (-1: none)."""
+    """What a run begins with, on the host; `saved_at` is the newest checkpoint's step, or -1."""
 
     state: Any
     best_params: Params | None
@@ -58,7 +58,9 @@ def prepare(loaded: LoadedConfig) -> Experiment:
     return experiment
 
 
-def run(loaded: LoadedConfig, *, out: Path | None, fresh: bool, fork: bool, reporter: Reporter) -> int:
+def run(
+    loaded: LoadedConfig, *, out: Path | None, fresh: bool, fork: bool, reporter: Reporter
+) -> int:
     """Starts a run, or continues the one that its directory holds.
 
     Args:
@@ -97,8 +99,13 @@ def run(loaded: LoadedConfig, *, out: Path | None, fresh: bool, fork: bool, repo
         reporter.note(f"task: {dataset.description}")
         for note in notes:
             reporter.note(f"continuing with {note}")
-        if any(note.startswith("train.epochs") for note in notes) and config.optim.schedule.kind != "constant":
-            reporter.note(f"the {config.optim.schedule.kind} schedule now ends at step {config.total_steps}")
+        if (
+            any(note.startswith("train.epochs") for note in notes)
+            and config.optim.schedule.kind != "constant"
+        ):
+            reporter.note(
+                f"the {config.optim.schedule.kind} schedule now ends at step {config.total_steps}"
+            )
         if int(start.state.step) > 0:
             reporter.note(f"resuming at step {int(start.state.step)} of {config.total_steps}")
         return _train(loaded, experiment, dataset, directory, start, reporter)
@@ -119,7 +126,9 @@ def _show_finished(directory: RunDirectory, reporter: Reporter) -> int:
     assert result is not None
     reporter.note(f"run directory: {directory.path}")
     if result["status"] == "diverged":
-        reporter.note(f"this run diverged at step {result['steps']}; --fresh starts a new directory")
+        reporter.note(
+            f"this run diverged at step {result['steps']}; --fresh starts a new directory"
+        )
     else:
         reporter.note("this run is finished; --fresh starts a new directory")
     reporter.result(result["name"], result)
@@ -140,8 +149,8 @@ def _start(
     if found is None:
         if directory.status() in ("preempted", "done"):
             raise RunError(
-                f"{directory.path} is {directory.status()} but {directory.checkpoints} holds no checkpoint;"
-                " --fresh starts a new directory",
+                f"{directory.path} is {directory.status()} but {directory.checkpoints} holds no"
+                " checkpoint; --fresh starts a new directory",
                 exit_code=1,
             )
         state = jax.device_get(first_state(experiment))
@@ -151,7 +160,8 @@ def _start(
     if found.meta["fingerprint"] != dataset.fingerprint:
         raise RunError(
             f"the data have changed since {directory.path} was started (fingerprint"
-            f" {found.meta['fingerprint']}, now {dataset.fingerprint}); --fresh starts a new directory",
+            f" {found.meta['fingerprint']}, now {dataset.fingerprint});"
+            " --fresh starts a new directory",
             exit_code=1,
         )
     history = History.from_meta(found.meta["history"])
@@ -168,7 +178,9 @@ def _fork_params(source: RunDirectory, experiment: Experiment) -> Params:
     if [leaf.shape for leaf in jax.tree.leaves(like.params)] != [
         leaf.shape for leaf in jax.tree.leaves(wanted)
     ]:
-        raise RunError(f"--fork: the parameters of {source.path} do not fit the model of this config")
+        raise RunError(
+            f"--fork: the parameters of {source.path} do not fit the model of this config"
+        )
     found, _ = checkpoint.restore(source.checkpoints, like, like.params)
     if found is None:
         raise RunError(f"--fork: {source.path} holds no checkpoint to start from")
@@ -186,17 +198,21 @@ def _train(
 ) -> int:
     config = loaded.config
     devices = jax.devices()[: config.parallel.devices]
-    placement = place(config.parallel.strategy, experiment.train_step, experiment.eval_step, devices)
+    placement = place(
+        config.parallel.strategy, experiment.train_step, experiment.eval_step, devices
+    )
     with StopRequest() as stop:
         directory.write_inputs(loaded, environment(devices[: placement.devices]))
         directory.set_status("running")
-        checkpoint.clean(directory.checkpoints)
+        checkpoint.clean(directory.checkpoints, start.saved_at)
         meta = {"fingerprint": dataset.fingerprint, "config_hash": config_hash(config)}
         loop = Loop(experiment, dataset, placement, directory, reporter, stop, meta)
         outcome = loop.train(*start)
         if outcome.status == "preempted":
             directory.set_status("preempted")
-            reporter.note(f"stopped by a signal and saved at step {outcome.step}; the same command goes on")
+            reporter.note(
+                f"stopped by a signal and saved at step {outcome.step}; the same command goes on"
+            )
             return PREEMPTED
         result = _result(config, experiment, dataset, placement, outcome)
         if outcome.status == "done":
@@ -210,7 +226,11 @@ def _train(
         kept = checkpoint.steps(directory.checkpoints)
         reporter.warn(
             f"the loss or the state was not finite at step {outcome.step}; "
-            + (f"the last good checkpoint, step {kept[0]}, is kept" if kept else "no checkpoint was due before")
+            + (
+                f"the last good checkpoint, step {kept[0]}, is kept"
+                if kept
+                else "no checkpoint was due before"
+            )
         )
         return DIVERGED
     return DONE
@@ -245,9 +265,13 @@ def _result(
 
 
 def _draw(
-    directory: RunDirectory, experiment: Experiment, dataset: Dataset, params: Params, reporter: Reporter
+    directory: RunDirectory,
+    experiment: Experiment,
+    dataset: Dataset,
+    params: Params,
+    reporter: Reporter,
 ) -> None:
-    """Pictures are a by-product: what keeps them from being drawn is said and does not fail the run."""
+    """Pictures are a by-product: what keeps them from being drawn does not fail the run."""
     try:
         paths = draw(directory, experiment, dataset, params)
     except (ImportError, OSError) as error:

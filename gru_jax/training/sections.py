@@ -1,9 +1,9 @@
-"""What every part of a config is made of: the base class, number types, unions by `kind`, intervals."""
+"""What the parts of a config are made of: the base class, number types, rules, intervals."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Union
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -21,18 +21,13 @@ class Expected(str):
     """How an error message names the values that a field takes, where its type does not say it."""
 
 
-# The upper bounds only catch slips of the finger: beyond them nothing could be allocated or counted.
+# The upper bounds only catch slips of the finger: beyond them nothing could be allocated or
+# counted.
 Count = Annotated[int, Field(ge=1, le=10**7)]
 Width = Annotated[int, Field(ge=1, le=2**16)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-
-
-def one_of(*members: type[Section]) -> Any:
-    """A type that is any of the sections, told apart by their `kind`."""
-    # pydantic has no discriminated union of one member.
-    return Annotated[Union[members], Field(discriminator="kind")] if len(members) > 1 else members[0]
 
 
 def broken_rule(key: str, fact: str) -> PydanticCustomError:

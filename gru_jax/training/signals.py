@@ -27,6 +27,7 @@ class StopRequest:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
-        # The default action needs no turn of the interpreter, so it works even inside a long compilation.
+        # The default action needs no turn of the interpreter, so it works even inside a long
+        # compilation.
         for each in self._before:
             signal.signal(each, signal.SIG_DFL)

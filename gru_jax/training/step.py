@@ -1,7 +1,8 @@
 """One training step and one evaluation batch, as pure functions.
 
-Everything random comes from `state.seed` and `state.step`, and the learning rate is part of the state: a run continues
-from its state alone, and runs that differ in seed and rate are one `jax.vmap`.
+Everything random comes from `state.seed` and `state.step`, and the learning rate is part of the
+state: a run continues from its state alone, and runs that differ in seed and rate are one
+`jax.vmap`.
 """
 
 from collections.abc import Callable
@@ -44,19 +45,19 @@ class Batch(NamedTuple):
     Attributes:
         x: `[B, T, I]`.
         y: `[B]`, class numbers.
-        index: `[B]`, the position of each example in the batch; it picks the example's dropout masks, which are
-            therefore the same however the batch is split over devices.
+        position: `[B]`, the position of each example in the batch; it picks the example's dropout
+            masks, which are therefore the same however the batch is split over devices.
     """
 
     x: Array
     y: IntArray
-    index: IntArray
+    position: IntArray
 
 
 def init_state(
     seed: IntArray, rate: Array, model: Classifier, optimizer: optax.GradientTransformation
 ) -> TrainState:
-    """The state before the first step; `seed` uint32 and `rate` float32 are scalars, or traced by vmap."""
+    """The state before the first step, from scalars: `seed` uint32, `rate` float32."""
     params = model.init(jax.random.fold_in(jax.random.key(seed), _INIT))
     zero = jnp.zeros((), jnp.int32)
     return TrainState(zero, seed, rate, params, optimizer.init(params), no_sums())
@@ -97,7 +98,7 @@ def train_step(
     def logits_of(params: Params) -> Array:
         if not stochastic:
             return model.apply(params, batch.x, deterministic=True)
-        keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(batch.index)
+        keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(batch.position)
         return jax.vmap(lambda x, key: model.apply(params, x, key=key))(batch.x, keys)
 
     def mean_loss(params: Params) -> tuple[Array, tuple[Array, Array]]:
@@ -113,7 +114,7 @@ def train_step(
     direction, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     rate = state.rate * jnp.asarray(schedule(state.step), jnp.float32)
     params = jax.tree.map(lambda p, d: p - rate.astype(p.dtype) * d, state.params, direction)
-    norm = optax.global_norm(gradient)
+    norm = optax.tree.norm(gradient)
     one = jnp.ones((), jnp.float32)
     bad = 1 - (jnp.isfinite(loss) & jnp.isfinite(norm)).astype(jnp.float32)
     sums = jax.tree.map(jnp.add, state.sums, Sums(loss, hits, examples, norm, one, bad))

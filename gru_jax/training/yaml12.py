@@ -1,7 +1,8 @@
 """YAML text to plain Python values, remembering on which line each value stood, and back.
 
-PyYAML reads YAML 1.1, where `1e-3` is text, `no` is false and a repeated key silently wins. This loader reads the
-scalars of YAML 1.2, refuses repeated keys and every tag, and collects its complaints rather than stopping at the first.
+PyYAML reads YAML 1.1, where `1e-3` is text, `no` is false and a repeated key silently wins. This
+loader reads the scalars of YAML 1.2, refuses repeated keys and every tag, and collects its
+complaints rather than stopping at the first.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Complaint:
 
 @dataclasses.dataclass
 class Document:
-    """The values of a YAML text, the marks (line, column) of values and keys, and what was wrong."""
+    """The values of a YAML text, the (line, column) of values and keys, and what was wrong."""
 
     value: Any = None
     marks: dict[KeyPath, tuple[int, int]] = dataclasses.field(default_factory=dict)
@@ -83,7 +84,9 @@ def read_file(path: Path) -> Document:
             kind = "a directory" if path.is_dir() else "not a regular file"
             return Document(complaints=[Complaint(f"expected a YAML file, got {kind}")])
         if path.stat().st_size > MAX_BYTES:
-            return Document(complaints=[Complaint(f"is larger than {MAX_BYTES} bytes: not a config")])
+            return Document(
+                complaints=[Complaint(f"is larger than {MAX_BYTES} bytes: not a config")]
+            )
         data = path.read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -141,7 +144,7 @@ class _Builder:
             self.document.value = self._value(node, ())
         except _TooMuch as error:
             self._complain(str(error), (), node)
-        self.document.flow = isinstance(node, yaml.ScalarNode) or bool(node.flow_style)
+        self.document.flow = bool(getattr(node, "flow_style", True))
 
     def _complain(self, fact: str, path: KeyPath, node: yaml.Node) -> None:
         self.document.complaints.append(Complaint(fact, path, *_position(node)))

@@ -10,8 +10,8 @@ from gru_jax.training.sections import Fraction, Section, Width, broken_rule
 
 # The names of gru_jax.cells.activations, which a test compares; written out so that they are types.
 Activation = Literal[
-    "tanh", "sigmoid", "hard_sigmoid", "hard_tanh", "linear", "relu", "relu6", "elu", "selu", "gelu",
-    "silu", "softplus", "softsign", "exponential",
+    "tanh", "sigmoid", "hard_sigmoid", "hard_tanh", "linear", "relu", "relu6", "elu", "selu",
+    "gelu", "silu", "softplus", "softsign", "exponential",
 ]  # fmt: skip
 
 

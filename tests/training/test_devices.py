@@ -1,0 +1,91 @@
+"""One device, a mesh and pmap: the same numbers, one program each."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gru_jax.training.devices import place
+from gru_jax.training.step import Batch, TrainState
+
+from .experiments import BATCH, experiment, some_data, state_of
+
+PLAIN: dict[str, object] = {}
+DROPOUT: dict[str, object] = {"layers": 2, "dropout": 0.3, "recurrent_dropout": 0.2}
+WAYS = [
+    ("data", 8, PLAIN),
+    ("data", 8, DROPOUT),
+    ("pmap", 8, PLAIN),
+    ("pmap", 8, DROPOUT),
+    ("pmap", 1, PLAIN),
+]
+STEPS = 4
+
+
+def trained(strategy: str, devices: int, model: dict[str, object]) -> tuple[Any, Any]:
+    """(state after STEPS steps, totals of an evaluation); asserts one compilation on the way."""
+    exp, data = experiment(model=model), jax.device_put(some_data())
+    traces = 0
+
+    def train_step(*args: Any, **options: Any) -> TrainState:
+        nonlocal traces
+        traces += 1
+        return exp.train_step(*args, **options)
+
+    placement = place(strategy, train_step, exp.eval_step, jax.devices()[:devices])
+    assert placement.devices == devices
+    state = placement.put_state(state_of(exp))
+    traced_by_step = []
+    for step in range(STEPS):
+        batch = exp.train_batch(data, jnp.asarray(0, jnp.uint32), jnp.asarray(step, jnp.int32))
+        state = placement.train_step(state, placement.put_batch(batch))
+        traced_by_step.append(traces)
+    assert traced_by_step == [traced_by_step[0]] * STEPS, "a later step was compiled again"
+    x, y = some_data()
+    batch = Batch(x[:BATCH], y[:BATCH], np.arange(BATCH, dtype=np.int32))
+    weight = np.arange(BATCH) < 11
+    sums = placement.eval_step(
+        state.params, *placement.put_batch((batch, weight.astype(np.float32)))
+    )
+    return placement.get(state), placement.get(sums)
+
+
+_on_one = functools.cache(lambda dropout: trained("single", 1, DROPOUT if dropout else PLAIN))
+
+
+@pytest.mark.parametrize(("strategy", "devices", "model"), WAYS)
+def test_numbers_do_not_depend_on_devices(
+    strategy: str, devices: int, model: dict[str, object]
+) -> None:
+    expected, expected_sums = _on_one(model is DROPOUT)
+    state, sums = trained(strategy, devices, model)
+    # Adam divides by the root of the second moment: early on, a rounding error of a tiny gradient
+    # becomes one of the update, so parameters agree less closely than the totals do.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), state.params, expected.params)
+    for got, want in ((state.sums, expected.sums), (sums, expected_sums)):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), got, want)
+
+
+def test_single_takes_the_first_device() -> None:
+    exp = experiment()
+    placement = place("single", exp.train_step, exp.eval_step, jax.devices())
+    state = placement.put_state(state_of(exp))
+    assert placement.devices == 1
+    assert jax.tree.leaves(state)[0].devices() == {jax.devices()[0]}
+
+
+@pytest.mark.parametrize(("strategy", "devices"), [("single", 1), ("data", 8), ("pmap", 8)])
+def test_state_goes_in_and_out_unchanged(strategy: str, devices: int) -> None:
+    exp = experiment()
+    placement = place(strategy, exp.train_step, exp.eval_step, jax.devices()[:devices])
+    state = jax.device_get(state_of(exp))
+    jax.tree.map(np.testing.assert_array_equal, placement.get(placement.put_state(state)), state)
+
+
+def test_unknown_strategy_is_refused() -> None:
+    exp = experiment()
+    with pytest.raises(ValueError, match="'single', 'data' or 'pmap', got 'both'"):
+        place("both", exp.train_step, exp.eval_step, jax.devices())

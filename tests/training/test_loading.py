@@ -1,0 +1,203 @@
+"""Config errors: all at once, each with its place, its fact and the nearest right thing."""
+
+from pathlib import Path
+
+import pytest
+
+from gru_jax.training.loading import load_config
+
+from .config_files import GOOD, errors, write
+
+# (line of GOOD, what stands there instead, the error)
+BROKEN = [
+    ("  hidden: 16", "  hiden: 16", "7:3: model.hiden: unknown key for kind 'gru'; did you mean 'hidden'?"),
+    ("  lr: 1e-3", "  lr: fast", "11:7: optim.lr: expected a number > 0, got 'fast'"),
+    ("  lr: 1e-3", "  lr: '1e-3'", "11:7: optim.lr: expected a number > 0, got '1e-3'; write it without quotes"),
+    ("  lr: 1e-3", "  lr: .nan", "11:7: optim.lr: expected a number > 0, got .nan"),
+    ("  lr: 1e-3", "  lr: .inf", "11:7: optim.lr: expected a number > 0, got .inf"),
+    ("  lr: 1e-3", "  lr: 0", "11:7: optim.lr: expected a number > 0, got 0"),
+    ("  lr: 1e-3", "  lr: true", "11:7: optim.lr: expected a number > 0, got true"),
+    ("  lr: 1e-3", "  lr:", "11:6: optim.lr: expected a number > 0, got nothing"),
+    ("  lr: 1e-3", "  lr: [1]", "11:7: optim.lr: expected a number > 0, got a list"),
+    (
+        "  lr: 1e-3",
+        "  lr: " + "9" * 400,
+        "11:7: optim.lr: expected a number > 0, got an integer of more than 38 digits",
+    ),
+    ("  momentum: 0.9", "  momentum: 1.0", "12:13: optim.momentum: expected a number >= 0 and < 1, got 1.0"),
+    ("  layers: 1", "  layers: 1.0", "8:11: model.layers: expected a whole number >= 1 and <= 65536, got 1.0"),
+    ("  layers: 1", "  layers: yes", "8:11: model.layers: expected a whole number >= 1 and <= 65536, got 'yes'"),
+    ("  layers: 1", "  layers: true", "8:11: model.layers: expected a whole number >= 1 and <= 65536, got true"),
+    ("  layers: 1", "  bidirectional: yes", "8:18: model.bidirectional: expected true or false, got 'yes'"),
+    ("  layers: 1", "  bidirectional: 1", "8:18: model.bidirectional: expected true or false, got 1"),
+    ("  layers: 1", "  pool: lst", "8:9: model.pool: expected one of 'last', 'mean', got 'lst'; did you mean 'last'?"),
+    ("  layers: 1", "  heads: 3", "8:10: model.heads: 3 heads do not divide hidden, 16, evenly"),
+    ("  layers: 1", "  norm: batch", "8:9: model.norm: expected one of 'layer', 'rms' or null, got 'batch'"),
+    ("  kind: sgd", "  kind: sdg", "10:9: optim.kind: unknown kind 'sdg'; did you mean 'sgd'?"),
+    (
+        "  kind: sgd",
+        "  kind: 3",
+        "10:9: optim.kind: unknown kind 3; choose one of 'adam', 'adamw', 'sgd', 'rmsprop'",
+    ),
+    ("  kind: gru", "  kind: gruu", "6:9: model.kind: unknown kind 'gruu'; did you mean 'gru'?"),
+    (
+        "  schedule: {kind: cosine, final: 0.1}",
+        "  schedule: cosine",
+        "13:13: optim.schedule: expected a section (a mapping of keys to values), got 'cosine'",
+    ),
+    (
+        "  schedule: {kind: cosine, final: 0.1}",
+        "  schedule: {final: 0.1}",
+        "13:3: optim.schedule.kind: is missing; choose one of 'constant', 'cosine', 'warmup_cosine'",
+    ),
+    (
+        "checkpoint: {every: 20 steps, keep: 2}",
+        "checkpoint: {every: 20}",
+        "15:21: checkpoint.every: expected an interval such as '20 steps' or '1 epoch', got 20",
+    ),
+    (
+        "checkpoint: {every: 20 steps, keep: 2}",
+        "checkpoint: {every: 0 steps}",
+        "15:21: checkpoint.every: expected an interval such as '20 steps' or '1 epoch', got '0 steps'",
+    ),
+    ("log: {every: 5}", "log:", "16:5: log: expected a section (a mapping of keys to values), got nothing"),
+    ("log: {every: 5}", "logs: {every: 5}", "16:1: logs: unknown key; did you mean 'log'?"),
+    ("schema: 1", "schema: 2", "1:9: schema: expected 1, the only version, got 2"),
+    ("schema: 1", "schema: true", "1:9: schema: expected 1, the only version, got true"),
+    ("schema: 1", "# none", "1:1: schema: is missing; expected 1, the only version"),
+    (
+        "name: digits/test",
+        "name: ../escape",
+        "2:7: name: expected a name such as 'digits/gru' (letters, digits, '_', '-', '.', '/'), got '../escape'",
+    ),
+    ("seed: 0", "seed: -1", "3:7: seed: expected a whole number >= 0 and <= 4294967295, got -1"),
+    ("seed: 0", "seed: 0\nseed: 1", "4:1: seed: key is repeated (first on line 3); keep one of the two"),
+    (
+        "task: {kind: digits, view: rows, batch: 32}",
+        "task: {kind: digits, batch: 5000}",
+        "4:29: task.batch: 5000 is more than the 1266 training examples",
+    ),
+    (
+        "log: {every: 5}",
+        "parallel: {devices: 2}",
+        "16:21: parallel.devices: strategy 'single' uses one device; choose 'data' or 'pmap'",
+    ),
+]  # fmt: skip
+
+
+def test_good_config_is_good(tmp_path: Path) -> None:
+    assert errors(tmp_path) == []
+    config = load_config(write(tmp_path)).config
+    assert config.optim.lr == 1e-3 and config.total_steps == 2 * (1266 // 32)
+
+
+@pytest.mark.parametrize(("line", "broken", "error"), BROKEN)
+def test_one_broken_line_is_one_error(line: str, broken: str, error: str, tmp_path: Path) -> None:
+    assert line in GOOD
+    assert errors(tmp_path, GOOD.replace(line, broken)) == [f"config.yaml:{error}"]
+
+
+OVERRIDES = [
+    ("optim.lrr=1", "optim.lrr: unknown key for kind 'sgd'; did you mean 'lr'?"),
+    ("optim.lr=fast", "optim.lr: expected a number > 0, got 'fast'"),
+    ("optim.lr=", "optim.lr: expected a number > 0, got nothing"),
+    ("optim.kind=adm", "optim.kind: unknown kind 'adm'; did you mean 'adam'?"),
+    ("optim={kind: adam, lr: x}", "optim.lr: expected a number > 0, got 'x'"),
+    ("optim.lr.x=1", "optim.lr is one value, not a section with keys"),
+    ("optim.lr+=1", "'+=' is not supported; write the whole value: optim.lr=..."),
+    ("optim.lr", "expected key.sub=value"),
+    ("optim..lr=1", "expected keys joined by single dots before '=', got 'optim..lr'"),
+    ("=1", "expected keys joined by single dots before '=', got ''"),
+    ("task.batch=[1", "task.batch: not valid YAML: "),
+    ("task.batch={a: 1, a: 2}", "task.batch: key is repeated (first on line 1)"),
+    ("name=a: b", "name: expected one value on one line"),
+    ("name=!!python/name:os", "name: tag '!!python/name:os' is not allowed"),
+    ("model.heads=5", "model.heads: 5 heads do not divide hidden, 16, evenly"),
+    ("train.early_stop.patience=0", "train.early_stop.patience: expected a whole number >= 1"),
+    ("parallel.strategy=dat", "parallel.strategy: expected one of 'single', 'data', 'pmap', got 'dat'"),
+    ("task.batch=5000", "task.batch: 5000 is more than the 1266 training examples"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("override", "error"), OVERRIDES)
+def test_bad_override_is_named(override: str, error: str, tmp_path: Path) -> None:
+    (line,) = errors(tmp_path, GOOD, override)
+    assert line.startswith(f"override {override!r}: {error}")
+
+
+def test_all_errors_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+    text = GOOD
+    for line, broken, _ in (BROKEN[0], BROKEN[1], BROKEN[-3]):
+        text = text.replace(line, broken)
+    found = errors(tmp_path, text, "log.every=0", "nonsense")
+    assert [line.partition(": ")[0] for line in found] == [
+        "config.yaml:4:1",
+        "config.yaml:8:3",
+        "config.yaml:12:7",
+        "override 'nonsense'",
+        "override 'log.every=0'",
+    ]
+
+
+GOOD_OVERRIDES = {
+    "optim.lr=1e-2": ("optim.lr", 1e-2),
+    "model.bidirectional=true": ("model.bidirectional", True),
+    "checkpoint.every=1 epoch": ("checkpoint.every", "1 epoch"),
+    "model.norm=null": ("model.norm", None),
+    "optim.schedule={kind: constant}": ("optim.schedule.kind", "constant"),
+    "train.early_stop.patience=3": ("train.early_stop.patience", 3),
+    "data_root=~/data": ("data_root", "~/data"),
+    "train.early_stop={patience: 7}": ("train.early_stop.patience", 7),
+}
+
+
+@pytest.mark.parametrize(("override", "expected"), GOOD_OVERRIDES.items())
+def test_override_reaches_the_config(override: str, expected: tuple[str, object], tmp_path: Path) -> None:
+    value: object = load_config(write(tmp_path), [override]).config
+    for key in expected[0].split("."):
+        value = getattr(value, key)
+    assert value == expected[1]
+
+
+def test_new_kind_drops_what_it_does_not_have(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path), ["optim.kind=adam"]).config
+    assert config.optim.kind == "adam" and config.optim.lr == 1e-3
+    config = load_config(write(tmp_path), ["optim.schedule.kind=constant"]).config
+    assert config.optim.schedule.kind == "constant"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_new_kind_keeps_what_was_asked_for(order: int, tmp_path: Path) -> None:
+    overrides = ["optim.kind=adam", "optim.momentum=0.5"][::order]
+    (line,) = errors(tmp_path, GOOD, *overrides)
+    assert line.startswith("override 'optim.momentum=0.5': optim.momentum: unknown key for kind 'adam'")
+
+
+def test_later_override_wins(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path), ["seed=1", "seed=2"]).config.seed == 2
+    config = load_config(write(tmp_path), ["optim.lr=5", "optim={kind: adam}"]).config
+    assert config.optim.lr == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("text", "fact"),
+    [
+        ("", "is empty; a config needs at least the keys schema, name, task and model"),
+        ("# only a comment\n", "is empty"),
+        ("- a\n- b\n", "1:1: expected keys with values, got a list"),
+        ("just text", "1:1: expected keys with values, got 'just text'"),
+        ("3", "1:1: expected keys with values, got 3"),
+        ("a: [1,\nb: 2", "not valid YAML"),
+    ],
+)
+def test_file_that_is_no_config(text: str, fact: str, tmp_path: Path) -> None:
+    (line,) = errors(tmp_path, text)
+    assert line.startswith("config.yaml:") and fact in line
+
+
+def test_resolved_config_reads_back(tmp_path: Path) -> None:
+    from gru_jax.training import yaml12
+
+    config = load_config(write(tmp_path)).config
+    again = load_config(write(tmp_path, yaml12.dump(config.resolved()))).config
+    assert again == config
