@@ -133,11 +133,12 @@ class RunDirectory:
             self._lock.truncate(0)
             self._lock.write(f"{os.getpid()}\n")
             self._lock.flush()
+        # First: it marks the directory as a run's, whatever a kill leaves unwritten.
+        write_text(self.path / "config.yaml", yaml12.dump(loaded.config.resolved()))
         source = loaded.text if loaded.text.endswith("\n") else loaded.text + "\n"
         notes = "".join(f"# override: {argument!r}\n" for argument in loaded.arguments)
         write_text(self.path / "source.yaml", source + notes)
         write_json(self.path / "env.json", environment)
-        write_text(self.path / "config.yaml", yaml12.dump(loaded.config.resolved()))
 
 
 def default_path(config: Config, root: Path = Path("runs")) -> Path:

@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 PACKAGE_ROOT = Path(__file__).parents[2]
+# Most runs of these tests compile the same small programs; only the first of them has to.
+COMPILED = tempfile.TemporaryDirectory(prefix="gru-jax-compiled-")
 
 TINY = """\
 schema: 1
@@ -30,6 +33,9 @@ def environment(devices: int = 1, **extra: str) -> dict[str, str]:
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "PYTHONPATH": str(PACKAGE_ROOT),
         "COLUMNS": "120",
+        "JAX_COMPILATION_CACHE_DIR": COMPILED.name,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
     return {**os.environ, **own, **extra}
 

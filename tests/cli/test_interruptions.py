@@ -1,0 +1,215 @@
+"""Killed, stopped, torn: the same command again ends with the metrics of a run that was left alone."""
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .command import STEPS, TINY, command, environment, gru_jax, metrics, result, snapshot
+
+RUN = ("run", "config.yaml", "--out", "out")
+KILLED = Path(__file__).with_name("killed.py")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run that was left alone."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    (folder / "config.yaml").write_text(TINY)
+    done = gru_jax(*RUN, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "out"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with config.yaml."""
+    (tmp_path / "config.yaml").write_text(TINY)
+    return tmp_path
+
+
+def finish(folder: Path, uninterrupted: Path) -> subprocess.CompletedProcess[str]:
+    """Runs to the end and compares with the run that was left alone."""
+    done = gru_jax(*RUN, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert metrics(folder / "out") == metrics(uninterrupted)
+    timed = {"wall_s", "compile_s"}
+    ours, theirs = result(folder / "out"), result(uninterrupted)
+    assert {k: v for k, v in ours.items() if k not in timed} == {
+        k: v for k, v in theirs.items() if k not in timed
+    }
+    leftovers = {p.name for p in (folder / "out").rglob("*") if ".tmp" in p.name or ".writing" in p.name}
+    assert not leftovers
+    return done
+
+
+# One chain of starts: each is killed at this many file operations of its own. Small numbers fall on
+# the first files of a start, larger ones into and between its checkpoints.
+KILLS = (2, 7, 13, 40, 61, 90, 33, 120, 150)
+
+
+def test_killed_at_file_operations(folder: Path, uninterrupted: Path) -> None:
+    for operation in KILLS:
+        died = subprocess.run(
+            [sys.executable, KILLED, str(operation), *RUN],
+            cwd=folder,
+            env=environment(),
+            capture_output=True,
+            timeout=240,
+        )
+        assert died.returncode == -signal.SIGKILL, died.stderr
+    assert "resuming at step" in finish(folder, uninterrupted).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operation", range(1, 400, 7))
+def test_killed_at_every_seventh_file_operation(
+    operation: int, folder: Path, uninterrupted: Path
+) -> None:
+    died = subprocess.run(
+        [sys.executable, KILLED, str(operation), *RUN],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        timeout=240,
+    )
+    assert died.returncode in (0, -signal.SIGKILL), died.stderr
+    finish(folder, uninterrupted)
+
+
+def start_and_wait(folder: Path, ready: Callable[[Path], bool]) -> subprocess.Popen[str]:
+    """Starts a long run and waits until its directory is as asked for."""
+    process = subprocess.Popen(
+        command(*RUN, "train.epochs=100000"),
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not ready(folder / "out"):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return process
+
+
+def has_checkpoints(out: Path) -> bool:
+    return (out / "ckpt").is_dir() and sum(p.name.isdigit() for p in (out / "ckpt").iterdir()) > 1
+
+
+def test_sigterm_saves_and_exits_75(folder: Path) -> None:
+    process = start_and_wait(folder, has_checkpoints)
+    process.terminate()
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 75, err
+    assert err == ""
+    assert (folder / "out" / "STATUS").read_text() == "preempted\n"
+    newest = max(int(p.name) for p in (folder / "out" / "ckpt").iterdir())
+    assert f"saved at step {newest}" in out
+    assert max(line["step"] for line in metrics(folder / "out")) <= newest
+    again = start_and_wait(folder, lambda out: (out / "STATUS").read_text() == "running\n")
+    again.send_signal(signal.SIGINT)
+    out, err = again.communicate(timeout=120)
+    assert again.returncode == 75, err
+    assert f"resuming at step {newest}" in out
+
+
+def test_preempted_at_any_step_changes_no_number(folder: Path, uninterrupted: Path) -> None:
+    # A signal that arrives before the first step: it is saved at a step that is on no boundary.
+    script = (
+        "import os, signal, sys\n"
+        "from gru_jax.training import loop\n"
+        "from gru_jax.cli import main\n"
+        "at_boundary = loop.Loop._at_boundary\n"
+        "def stop_at(self, step, state, log):\n"
+        "    if step == 17: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return at_boundary(self, step, state, log)\n"
+        "loop.Loop._at_boundary = stop_at\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    stopped = subprocess.run(
+        [sys.executable, "-c", script, *RUN],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert stopped.returncode == 75, stopped.stderr
+    assert (folder / "out" / "ckpt" / "17").is_dir()
+    assert "resuming at step 17" in finish(folder, uninterrupted).stdout
+
+
+def test_second_live_run_is_kept_out(folder: Path) -> None:
+    process = start_and_wait(folder, has_checkpoints)
+    try:
+        second = gru_jax(*RUN, "train.epochs=100000", cwd=folder)
+        assert second.returncode == 1
+        assert f"in use by another live run (process {process.pid})" in second.stderr
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.communicate()
+    assert (folder / "out" / "STATUS").read_text() == "running\n"
+    # The lock died with its holder.
+    with open(folder / "out" / ".lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.fixture
+def halfway(folder: Path, uninterrupted: Path) -> Path:
+    """A folder whose run was killed after its last checkpoint but one, as far as files can tell."""
+    shutil.copytree(uninterrupted, folder / "out")
+    for name in ("result.json", f"ckpt/{STEPS}"):
+        path = folder / "out" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (folder / "out" / "STATUS").write_text("running\n")
+    return folder
+
+
+def test_torn_newest_checkpoint_is_skipped(halfway: Path, uninterrupted: Path) -> None:
+    checkpoints = halfway / "out" / "ckpt"
+    newest, older = sorted((int(p.name) for p in checkpoints.iterdir()), reverse=True)
+    largest = max(
+        (p for p in (checkpoints / str(newest)).rglob("*") if p.is_file()),
+        key=lambda p: p.stat().st_size,
+    )
+    os.truncate(largest, largest.stat().st_size // 2)
+    done = finish(halfway, uninterrupted)
+    assert f"warning: checkpoint out/ckpt/{newest} is torn, skipped" in done.stderr
+    assert f"resuming at step {older} " in done.stdout
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_when_all_are_torn_nothing_is_touched(halfway: Path) -> None:
+    for step in (halfway / "out" / "ckpt").iterdir():
+        for path in step.rglob("*"):
+            if path.is_file():
+                path.write_bytes(b"")
+    before = snapshot(halfway)
+    refused = gru_jax(*RUN, cwd=halfway)
+    assert refused.returncode == 1
+    assert "never restarted from step 0" in refused.stderr and "Traceback" not in refused.stderr
+    assert snapshot(halfway) == before
+
+
+def test_vanished_checkpoints_are_no_fresh_start(halfway: Path) -> None:
+    shutil.rmtree(halfway / "out" / "ckpt")
+    (halfway / "out" / "STATUS").write_text("preempted\n")
+    refused = gru_jax(*RUN, cwd=halfway)
+    assert refused.returncode == 1 and "holds no checkpoint" in refused.stderr
+
+
+def test_half_a_line_of_metrics_is_dropped(halfway: Path, uninterrupted: Path) -> None:
+    with open(halfway / "out" / "metrics.jsonl", "a") as file:
+        file.write('{"step": 36, "epo')
+    finish(halfway, uninterrupted)
