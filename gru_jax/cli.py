@@ -41,13 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    run = verbs.add_parser(
-        "run", help="start a run, or continue it", allow_abbrev=False, epilog=_EXIT_CODES
-    )
+    run = verbs.add_parser("run", help="start a run, or continue it", allow_abbrev=False, epilog=_EXIT_CODES)
     run.add_argument("config", metavar="CONFIG", help="YAML file")
-    run.add_argument(
-        "overrides", metavar="key.sub=value", nargs="*", help="values laid over the file's"
-    )
+    run.add_argument("overrides", metavar="key.sub=value", nargs="*", help="values laid over the file's")
     run.add_argument(
         "--out",
         metavar="DIR",
@@ -66,19 +62,13 @@ def _parser() -> argparse.ArgumentParser:
         help="as --fresh, but from the existing run's best parameters",
     )
 
-    check = verbs.add_parser(
-        "check", help="validate a config and print what it amounts to", allow_abbrev=False
-    )
+    check = verbs.add_parser("check", help="validate a config and print what it amounts to", allow_abbrev=False)
     check.add_argument("config", metavar="CONFIG", help="YAML file")
-    check.add_argument(
-        "overrides", metavar="key.sub=value", nargs="*", help="values laid over the file's"
-    )
+    check.add_argument("overrides", metavar="key.sub=value", nargs="*", help="values laid over the file's")
 
     plot = verbs.add_parser("plot", help="draw the pictures of runs again", allow_abbrev=False)
     plot.add_argument("runs", metavar="RUN_DIR", nargs="+", type=Path, help="directory of a run")
-    plot.add_argument(
-        "--out", metavar="PNG", type=Path, help="also draw the curves of all runs into one picture"
-    )
+    plot.add_argument("--out", metavar="PNG", type=Path, help="also draw the curves of all runs into one picture")
 
     verbs.add_parser("list", help="list configs, tasks, models and optimizers", allow_abbrev=False)
     return parser
@@ -92,9 +82,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         word = (options or rest)[0]
         known = ["--out", "--fresh", "--fork", "--help"]
         near = difflib.get_close_matches(word.partition("=")[0], known, n=1)
-        parser.error(
-            f"unknown argument {word!r}" + (f", did you mean {near[0]!r}?" if near else "")
-        )
+        parser.error(f"unknown argument {word!r}" + (f", did you mean {near[0]!r}?" if near else ""))
     # argparse takes positionals in one block only; overrides may also come after --out DIR.
     if rest:
         arguments.overrides += rest
@@ -121,9 +109,7 @@ def _fail(message: str, code: int) -> int:
 
 
 def _needs_extra(error: ImportError) -> int:
-    return _fail(
-        f"{error.name} is not installed; pip install 'gru-jax[experiments]' brings it", MISSING
-    )
+    return _fail(f"{error.name} is not installed; pip install 'gru-jax[experiments]' brings it", MISSING)
 
 
 def _load(arguments: argparse.Namespace) -> "LoadedConfig | int":
@@ -173,11 +159,12 @@ def _guarded(verb: Callable[[], int]) -> int:
         import jax
 
         from gru_jax.data.dataset import DataMissing
-        from gru_jax.training.checkpoint import CheckpointError
+        from gru_jax.training.checkpoint import CheckpointError, silence_orphans
         from gru_jax.training.loading import ConfigError
         from gru_jax.training.run_directory import RunError
     except ImportError as error:
         return _needs_extra(error)
+    silence_orphans()
     try:
         return verb()
     except ImportError as error:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import shutil
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,8 @@ import orbax.checkpoint as ocp
 from gru_jax.training.files import write_json
 from gru_jax.types import Params
 
-logging.getLogger("absl").setLevel(logging.ERROR)
+for _chatty in ("absl", "asyncio"):
+    logging.getLogger(_chatty).setLevel(logging.CRITICAL)
 
 _WRITING, _REMOVED = ".writing", ".removed"
 _MANIFEST = "sha256.json"
@@ -69,7 +71,6 @@ def save(directory: Path, checkpoint: Checkpoint, keep: int) -> None:
             raise NotFinite(f"step {checkpoint.step}: the state is not finite")
     target = directory / str(checkpoint.step)
     writing = directory / f"{checkpoint.step}{_WRITING}"
-    shutil.rmtree(writing, ignore_errors=True)
     args = ocp.args.Composite(
         tree=ocp.args.StandardSave(_as_dict(tree)),
         meta=ocp.args.JsonSave(checkpoint.meta | {"step": checkpoint.step}),
@@ -81,7 +82,7 @@ def save(directory: Path, checkpoint: Checkpoint, keep: int) -> None:
         write_json(writing / _MANIFEST, _hashes(writing))
         writing.rename(target)
     except Exception as error:
-        shutil.rmtree(writing, ignore_errors=True)
+        _remove_leftovers(directory)
         # orbax and tensorstore report a full disk with errors of their own, of several types.
         raise OSError(f"checkpoint {target} could not be written: {_first_line(error)}") from error
     for step in steps(directory)[keep:]:
@@ -107,13 +108,10 @@ def restore(directory: Path, like: Any, best_like: Params) -> tuple[Checkpoint |
             return _load(directory / str(step), like, best_like), warnings
         except Exception as error:
             # Whatever a torn file makes orbax raise, the answer is the same: the next older one.
-            warnings.append(
-                f"checkpoint {directory / str(step)} is torn, skipped ({_first_line(error)})"
-            )
+            warnings.append(f"checkpoint {directory / str(step)} is torn, skipped ({_first_line(error)})")
     if warnings:
         raise CheckpointError(
-            "\n".join(warnings)
-            + f"\nno checkpoint in {directory} can be read, and a run with checkpoints is"
+            "\n".join(warnings) + f"\nno checkpoint in {directory} can be read, and a run with checkpoints is"
             " never restarted from step 0 by itself; --fresh starts a new directory"
         )
     return None, []
@@ -127,13 +125,25 @@ def clean(directory: Path, continued_from: int) -> None:
         continued_from: the step of the checkpoint that `restore` gave, -1 for none; those of later
             steps are torn.
     """
-    if directory.is_dir():
-        for path in directory.iterdir():
-            if path.name.endswith((_WRITING, _REMOVED)) or _WRITING + "." in path.name:
-                shutil.rmtree(path, ignore_errors=True)
+    _remove_leftovers(directory)
     for step in steps(directory):
         if step > continued_from:
             _remove(directory / str(step))
+
+
+def silence_orphans() -> None:
+    """For a command: drops what abandoned reads and writes of orbax print when one has failed.
+
+    orbax starts them all at once; when one fails, the others find their event loop closed, and each
+    would add a traceback to the one line that we print.
+    """
+    hook = sys.unraisablehook
+
+    def filtered(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    sys.unraisablehook = filtered
 
 
 def _load(path: Path, like: Any, best_like: Params) -> Checkpoint:
@@ -141,13 +151,12 @@ def _load(path: Path, like: Any, best_like: Params) -> Checkpoint:
     if json.loads((path / _MANIFEST).read_text()) != _hashes(path):
         raise ValueError("its files are not those that were written")
     wanted = {"state": like, "best_params": best_like}
-    args = ocp.args.Composite(
-        tree=ocp.args.StandardRestore(_as_dict(wanted)), meta=ocp.args.JsonRestore()
-    )
+    names = _as_dict(wanted)
+    args = ocp.args.Composite(tree=ocp.args.StandardRestore(names), meta=ocp.args.JsonRestore())
     with contextlib.closing(_checkpointer()) as checkpointer:
         restored = checkpointer.restore(path.absolute(), args=args)
     meta = dict(restored.meta)
-    leaves = [restored.tree[name] for name in sorted(restored.tree)]
+    leaves = [restored.tree[name] for name in names]
     for leaf, want in zip(leaves, jax.tree.leaves(wanted), strict=True):
         if leaf.shape != want.shape or leaf.dtype != want.dtype:
             raise ValueError(f"it holds {leaf.dtype}{leaf.shape} for {want.dtype}{want.shape}")
@@ -155,18 +164,24 @@ def _load(path: Path, like: Any, best_like: Params) -> Checkpoint:
     return Checkpoint(meta.pop("step"), tree["state"], tree["best_params"], meta)
 
 
+def _remove_leftovers(directory: Path) -> None:
+    for mark in (_WRITING, _REMOVED):
+        for path in directory.glob(f"*{mark}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def _checkpointer() -> Any:
     return ocp.Checkpointer(ocp.CompositeCheckpointHandler("tree", "meta"))
 
 
 def _as_dict(tree: Any) -> dict[str, np.ndarray]:
-    """The leaves under numbered keys: orbax need not know our tuples, nor that some are empty."""
-    return {
-        f"{number:06d}": np.zeros(leaf.shape, leaf.dtype)
-        if isinstance(leaf, jax.ShapeDtypeStruct)
-        else np.asarray(leaf)
-        for number, leaf in enumerate(jax.tree.leaves(tree))
-    }
+    """The leaves by name: orbax need not know our tuples, nor that some of them are empty."""
+    named = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            leaf = np.zeros(leaf.shape, leaf.dtype)
+        named[jax.tree_util.keystr(path, simple=True, separator=".")] = np.asarray(leaf)
+    return named
 
 
 def _hashes(path: Path) -> dict[str, str]:

@@ -62,14 +62,10 @@ class ParallelConfig(Section):
 class Config(Section):
     """One run."""
 
-    schema_version: Annotated[int, Field(ge=1, le=1), Expected("1, the only version")] = Field(
-        alias="schema"
-    )
+    schema_version: Annotated[int, Field(ge=1, le=1), Expected("1, the only version")] = Field(alias="schema")
     name: Annotated[
         str,
-        Field(
-            pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$", max_length=128
-        ),
+        Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$", max_length=128),
         Expected("a name such as 'digits/gru' (letters, digits, '_', '-', '.', '/')"),
     ]
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
@@ -109,9 +105,7 @@ def broken_rules(config: Config) -> list[tuple[tuple[str, ...], str]]:
     if batch > train:
         found.append((("task", "batch"), f"{batch} is more than the {train} training examples"))
     elif config.total_steps >= 2**31:
-        found.append(
-            (("train", "epochs"), f"{config.total_steps} steps are more than can be counted")
-        )
+        found.append((("train", "epochs"), f"{config.total_steps} steps are more than can be counted"))
     if config.parallel.strategy == "single" and (config.parallel.devices or 1) > 1:
         fact = "strategy 'single' uses one device; choose 'data' or 'pmap'"
         found.append((("parallel", "devices"), fact))
@@ -141,9 +135,7 @@ def config_hash(config: Config) -> str:
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
 
 

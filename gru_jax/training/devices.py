@@ -70,9 +70,7 @@ def _on_mesh(train_step: Any, eval_step: Any, mesh: Mesh) -> Placement:
     return Placement(
         # Shardings are stated, not inferred, so that the first and the thousandth call are one
         # program.
-        jax.jit(
-            train_step, in_shardings=(everywhere, split), out_shardings=everywhere, donate_argnums=0
-        ),
+        jax.jit(train_step, in_shardings=(everywhere, split), out_shardings=everywhere, donate_argnums=0),
         jax.jit(eval_step, in_shardings=(everywhere, split, split), out_shardings=everywhere),
         lambda tree: jax.device_put(tree, everywhere),
         lambda tree: jax.device_put(tree, split),
@@ -88,9 +86,7 @@ def _pmap(train_step: Any, eval_step: Any, devices: Sequence[jax.Device]) -> Pla
     over = functools.partial(jax.pmap, axis_name="data", devices=devices)
 
     def put_state(tree: Any) -> Any:
-        copies = jax.tree.map(
-            lambda a: np.broadcast_to(a, (count, *np.shape(a))), jax.device_get(tree)
-        )
+        copies = jax.tree.map(lambda a: np.broadcast_to(a, (count, *np.shape(a))), jax.device_get(tree))
         return jax.device_put(copies, by_device)
 
     def put_batch(tree: Any) -> Any:

@@ -51,9 +51,7 @@ def _version(package: str) -> str | None:
 def _git(*arguments: str) -> str | None:
     """What git says about the current directory; None without git or a repository."""
     try:
-        done = subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, timeout=10, check=True
-        )
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

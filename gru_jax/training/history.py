@@ -35,9 +35,7 @@ class History:
         """The inverse of `to_meta`."""
         return cls(**meta)
 
-    def evaluated(
-        self, step: int, metrics: dict[str, float], best_by: str, patience: int | None
-    ) -> bool:
+    def evaluated(self, step: int, metrics: dict[str, float], best_by: str, patience: int | None) -> bool:
         """Takes note of an evaluation.
 
         Args:

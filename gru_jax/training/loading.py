@@ -76,9 +76,7 @@ def _validate(values: dict[str, Any]) -> tuple[Config | None, list[Problem]]:
     return config, [Problem(path, fact) for path, fact in broken_rules(config)]
 
 
-def _lines(
-    file: str, document: Document, laid: Overrides, problems: Iterable[Problem]
-) -> list[str]:
+def _lines(file: str, document: Document, laid: Overrides, problems: Iterable[Problem]) -> list[str]:
     """Everything wrong as lines: the file's from its top to its end, then the overrides'."""
     of_file: list[tuple[int, int, str]] = []
     of_overrides: list[str] = []
@@ -95,8 +93,7 @@ def _lines(
         else:
             of_file.append((*_mark(problem, document), said))
     return [
-        ":".join([file, *(str(n) for n in (line, column) if n)]) + f": {said}"
-        for line, column, said in sorted(of_file)
+        ":".join([file, *(str(n) for n in (line, column) if n)]) + f": {said}" for line, column, said in sorted(of_file)
     ] + of_overrides
 
 

@@ -90,9 +90,7 @@ class Loop:
         self.train_split = jax.device_put(dataset.train)
         self.train_batch = jax.jit(experiment.train_batch)
 
-    def train(
-        self, state: TrainState, best_params: Params | None, history: History, saved_at: int
-    ) -> Outcome:
+    def train(self, state: TrainState, best_params: Params | None, history: History, saved_at: int) -> Outcome:
         """Trains to the end, to a request to stop or to the first loss that is not finite.
 
         Args:
@@ -112,9 +110,7 @@ class Loop:
             while step < self.total and not history.stopped_early:
                 if self.stop.requested:
                     return self._end("preempted", step, state, log)
-                batch = self.watch.call(
-                    "batch", self.train_batch, self.train_split, seed, jnp.asarray(step, jnp.int32)
-                )
+                batch = self.watch.call("batch", self.train_batch, self.train_split, seed, jnp.asarray(step, jnp.int32))
                 batch = self.placement.put_batch(batch)
                 state = self.watch.call("train", self.placement.train_step, state, batch)
                 step += 1
@@ -127,9 +123,7 @@ class Loop:
             self.reporter.stop()
             log.close()
 
-    def _at_boundary(
-        self, step: int, state: TrainState, log: MetricsLog
-    ) -> tuple[TrainState, bool]:
+    def _at_boundary(self, step: int, state: TrainState, log: MetricsLog) -> tuple[TrainState, bool]:
         """Writes, evaluates and saves what is due at a step, in this order.
 
         Returns:
@@ -209,10 +203,7 @@ class Loop:
         epoch = step / self.config.steps_per_epoch
         examples = step * self.config.task.batch
         seconds = round(self.history.train_s, 3)
-        log.write(
-            {"step": step, "epoch": round(epoch, 4), "time_s": seconds, "examples": examples}
-            | metrics
-        )
+        log.write({"step": step, "epoch": round(epoch, 4), "time_s": seconds, "examples": examples} | metrics)
 
     def _end(self, status: str, step: int, state: TrainState | None, log: MetricsLog) -> Outcome:
         self.watch.mark()

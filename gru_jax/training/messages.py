@@ -204,11 +204,7 @@ def _expected(annotation: Any, metadata: Iterable[Any]) -> str:
 
 
 def _flat_metadata(items: Iterable[Any]) -> list[Any]:
-    return [
-        part
-        for item in items
-        for part in (item.metadata if isinstance(item, FieldInfo) else [item])
-    ]
+    return [part for item in items for part in (item.metadata if isinstance(item, FieldInfo) else [item])]
 
 
 def _bounds(metadata: Iterable[Any]) -> str:

@@ -78,9 +78,7 @@ class WarmupCosineSchedule(Section):
 
 
 SCHEDULES: tuple[type[Section], ...] = (ConstantSchedule, CosineSchedule, WarmupCosineSchedule)
-AnySchedule = Annotated[
-    ConstantSchedule | CosineSchedule | WarmupCosineSchedule, Field(discriminator="kind")
-]
+AnySchedule = Annotated[ConstantSchedule | CosineSchedule | WarmupCosineSchedule, Field(discriminator="kind")]
 
 
 class Optimizer(Section):

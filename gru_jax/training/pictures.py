@@ -15,9 +15,7 @@ from gru_jax.training.run_directory import RunDirectory, RunError
 from gru_jax.types import Params
 
 
-def draw(
-    directory: RunDirectory, experiment: Experiment, dataset: Dataset, params: Params
-) -> list[Path]:
+def draw(directory: RunDirectory, experiment: Experiment, dataset: Dataset, params: Params) -> list[Path]:
     """Writes `plots/curves.png` and `plots/gates.png`; returns their paths."""
     curves, gates = directory.plots / "curves.png", directory.plots / "gates.png"
     plots.curves({experiment.config.name: read_metrics(directory.metrics)}, curves)
@@ -36,10 +34,7 @@ def _named(layers: Any) -> list[tuple[str, Any]]:
         if hasattr(layer, "r"):
             named.append((f"layer {number}", layer))
         else:
-            named += [
-                (f"layer {number} {way}", part)
-                for way, part in zip(("forward", "backward"), layer, strict=True)
-            ]
+            named += [(f"layer {number} {way}", part) for way, part in zip(("forward", "backward"), layer, strict=True)]
     return named
 
 
@@ -64,9 +59,7 @@ def redraw(runs: Sequence[Path], together: Path | None) -> list[Path]:
         like = abstract_state(experiment)
         found, _ = checkpoint.restore(directory.checkpoints, like, like.params)
         if found is None:
-            raise RunError(
-                f"{path} holds no checkpoint yet; the gates are drawn from its parameters"
-            )
+            raise RunError(f"{path} holds no checkpoint yet; the gates are drawn from its parameters")
         dataset = config.task.load(config.data_root)
         paths += draw(directory, experiment, dataset, found.best_params)
     if together is not None:

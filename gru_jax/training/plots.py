@@ -46,11 +46,7 @@ def curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
     for axis, (metric, label) in zip(axes, _PANELS, strict=True):
         for number, (name, lines) in enumerate(runs.items()):
             for split, style in (("train", _TRAIN), ("valid", _VALID)):
-                points = [
-                    (line["step"], line[key])
-                    for line in lines
-                    if (key := f"{split}/{metric}") in line
-                ]
+                points = [(line["step"], line[key]) for line in lines if (key := f"{split}/{metric}") in line]
                 if points:
                     said = f"{name} {split}" if len(runs) > 1 else split
                     axis.plot(*zip(*points, strict=True), style, color=f"C{number}", label=said)
@@ -92,8 +88,6 @@ def gates(layers: Sequence[Any], path: Path, title: str) -> None:
             figure.colorbar(image, ax=axis)
         mean_z = np.asarray(layer.z).mean(axis=0).clip(1e-6, 1 - 1e-6)
         row[2].hist(-1 / np.log(mean_z), bins=20)
-        row[2].set(
-            title=f"{name}: time constants", xlabel="-1 / log(mean z), steps", ylabel="units"
-        )
+        row[2].set(title=f"{name}: time constants", xlabel="-1 / log(mean z), steps", ylabel="units")
     figure.suptitle(title)
     _save(figure, path)

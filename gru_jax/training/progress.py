@@ -1,5 +1,6 @@
 """What a run says: a live bar on a terminal, a plain line every few seconds elsewhere."""
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -13,11 +14,19 @@ from rich.table import Table
 SECONDS_BETWEEN_LINES = 5.0
 
 
+class _Console(Console):
+    """A console whose reader may leave (`| head`): the run goes on without it."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class Reporter:
     """Prints notes, progress and the final table to standard output."""
 
     def __init__(self) -> None:
-        self.console = Console(soft_wrap=True, highlight=False)
+        self.console = _Console(soft_wrap=True, highlight=False)
         self._bar: Progress | None = None
         self._task: Any = None
         self._start = (0, 0.0)

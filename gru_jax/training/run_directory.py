@@ -60,19 +60,14 @@ class RunDirectory:
         # A kill between creating the directory and writing config.yaml leaves hidden files only.
         foreign = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
         if foreign and not self.is_run():
-            raise RunError(
-                f"{self.path} holds files but no run (first: {foreign[0]});"
-                " name a new or empty directory"
-            )
+            raise RunError(f"{self.path} holds files but no run (first: {foreign[0]}); name a new or empty directory")
 
     def config(self) -> Config:
         """The config of the run that was started here."""
         try:
             return loading.load_config(self.path / "config.yaml").config
         except loading.ConfigError as error:
-            raise RunError(
-                f"the existing run's config cannot be read: {error}", exit_code=1
-            ) from error
+            raise RunError(f"the existing run's config cannot be read: {error}", exit_code=1) from error
 
     def status(self) -> str:
         """The word in STATUS, or "" when there is none."""
@@ -116,8 +111,7 @@ class RunDirectory:
             self._lock.seek(0)
             holder = self._lock.read().strip() or "unknown"
             raise RunError(
-                f"{self.path} is in use by another live run (process {holder});"
-                " wait for it, or choose another --out",
+                f"{self.path} is in use by another live run (process {holder}); wait for it, or choose another --out",
                 exit_code=1,
             ) from error
 

@@ -58,9 +58,7 @@ def prepare(loaded: LoadedConfig) -> Experiment:
     return experiment
 
 
-def run(
-    loaded: LoadedConfig, *, out: Path | None, fresh: bool, fork: bool, reporter: Reporter
-) -> int:
+def run(loaded: LoadedConfig, *, out: Path | None, fresh: bool, fork: bool, reporter: Reporter) -> int:
     """Starts a run, or continues the one that its directory holds.
 
     Args:
@@ -99,13 +97,8 @@ def run(
         reporter.note(f"task: {dataset.description}")
         for note in notes:
             reporter.note(f"continuing with {note}")
-        if (
-            any(note.startswith("train.epochs") for note in notes)
-            and config.optim.schedule.kind != "constant"
-        ):
-            reporter.note(
-                f"the {config.optim.schedule.kind} schedule now ends at step {config.total_steps}"
-            )
+        if any(note.startswith("train.epochs") for note in notes) and config.optim.schedule.kind != "constant":
+            reporter.note(f"the {config.optim.schedule.kind} schedule now ends at step {config.total_steps}")
         if int(start.state.step) > 0:
             reporter.note(f"resuming at step {int(start.state.step)} of {config.total_steps}")
         return _train(loaded, experiment, dataset, directory, start, reporter)
@@ -126,9 +119,7 @@ def _show_finished(directory: RunDirectory, reporter: Reporter) -> int:
     assert result is not None
     reporter.note(f"run directory: {directory.path}")
     if result["status"] == "diverged":
-        reporter.note(
-            f"this run diverged at step {result['steps']}; --fresh starts a new directory"
-        )
+        reporter.note(f"this run diverged at step {result['steps']}; --fresh starts a new directory")
     else:
         reporter.note("this run is finished; --fresh starts a new directory")
     reporter.result(result["name"], result)
@@ -175,12 +166,8 @@ def _fork_params(source: RunDirectory, experiment: Experiment) -> Params:
         raise RunError(f"--fork: {source.path} holds no run to start from")
     like = abstract_state(build(source.config()))
     wanted = abstract_state(experiment).params
-    if [leaf.shape for leaf in jax.tree.leaves(like.params)] != [
-        leaf.shape for leaf in jax.tree.leaves(wanted)
-    ]:
-        raise RunError(
-            f"--fork: the parameters of {source.path} do not fit the model of this config"
-        )
+    if [leaf.shape for leaf in jax.tree.leaves(like.params)] != [leaf.shape for leaf in jax.tree.leaves(wanted)]:
+        raise RunError(f"--fork: the parameters of {source.path} do not fit the model of this config")
     found, _ = checkpoint.restore(source.checkpoints, like, like.params)
     if found is None:
         raise RunError(f"--fork: {source.path} holds no checkpoint to start from")
@@ -198,9 +185,7 @@ def _train(
 ) -> int:
     config = loaded.config
     devices = jax.devices()[: config.parallel.devices]
-    placement = place(
-        config.parallel.strategy, experiment.train_step, experiment.eval_step, devices
-    )
+    placement = place(config.parallel.strategy, experiment.train_step, experiment.eval_step, devices)
     with StopRequest() as stop:
         directory.write_inputs(loaded, environment(devices[: placement.devices]))
         directory.set_status("running")
@@ -210,9 +195,7 @@ def _train(
         outcome = loop.train(*start)
         if outcome.status == "preempted":
             directory.set_status("preempted")
-            reporter.note(
-                f"stopped by a signal and saved at step {outcome.step}; the same command goes on"
-            )
+            reporter.note(f"stopped by a signal and saved at step {outcome.step}; the same command goes on")
             return PREEMPTED
         result = _result(config, experiment, dataset, placement, outcome)
         if outcome.status == "done":
@@ -226,11 +209,7 @@ def _train(
         kept = checkpoint.steps(directory.checkpoints)
         reporter.warn(
             f"the loss or the state was not finite at step {outcome.step}; "
-            + (
-                f"the last good checkpoint, step {kept[0]}, is kept"
-                if kept
-                else "no checkpoint was due before"
-            )
+            + (f"the last good checkpoint, step {kept[0]}, is kept" if kept else "no checkpoint was due before")
         )
         return DIVERGED
     return DONE

@@ -12,9 +12,7 @@ from pydantic_core import PydanticCustomError
 class Section(BaseModel):
     """One mapping of a config: frozen, no unknown keys, no conversion of one type into another."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class Expected(str):
@@ -45,9 +43,7 @@ def _check_interval(text: str) -> str:
     return text
 
 
-Interval = Annotated[
-    str, AfterValidator(_check_interval), Expected("an interval such as '20 steps' or '1 epoch'")
-]
+Interval = Annotated[str, AfterValidator(_check_interval), Expected("an interval such as '20 steps' or '1 epoch'")]
 """A stretch of training: '20 steps', '1 epoch'."""
 
 

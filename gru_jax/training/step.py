@@ -54,9 +54,7 @@ class Batch(NamedTuple):
     position: IntArray
 
 
-def init_state(
-    seed: IntArray, rate: Array, model: Classifier, optimizer: optax.GradientTransformation
-) -> TrainState:
+def init_state(seed: IntArray, rate: Array, model: Classifier, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step, from scalars: `seed` uint32, `rate` float32."""
     params = model.init(jax.random.fold_in(jax.random.key(seed), _INIT))
     zero = jnp.zeros((), jnp.int32)
@@ -121,9 +119,7 @@ def train_step(
     return TrainState(state.step + 1, state.seed, state.rate, params, opt_state, sums)
 
 
-def eval_step(
-    params: Params, batch: Batch, weight: Array, *, model: Classifier, axis: str | None = None
-) -> Sums:
+def eval_step(params: Params, batch: Batch, weight: Array, *, model: Classifier, axis: str | None = None) -> Sums:
     """The totals of one evaluation batch; examples of weight 0 are padding."""
     logits = model.apply(params, batch.x, deterministic=True)
     loss = (cross_entropy(logits, batch.y) * weight).sum()

@@ -84,9 +84,7 @@ def read_file(path: Path) -> Document:
             kind = "a directory" if path.is_dir() else "not a regular file"
             return Document(complaints=[Complaint(f"expected a YAML file, got {kind}")])
         if path.stat().st_size > MAX_BYTES:
-            return Document(
-                complaints=[Complaint(f"is larger than {MAX_BYTES} bytes: not a config")]
-            )
+            return Document(complaints=[Complaint(f"is larger than {MAX_BYTES} bytes: not a config")])
         data = path.read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

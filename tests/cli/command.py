@@ -45,9 +45,7 @@ def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "gru_jax", *map(str, arguments)]
 
 
-def gru_jax(
-    *arguments: str | Path, cwd: Path, devices: int = 1, **options: Any
-) -> subprocess.CompletedProcess[str]:
+def gru_jax(*arguments: str | Path, cwd: Path, devices: int = 1, **options: Any) -> subprocess.CompletedProcess[str]:
     """Runs `gru-jax ARGUMENTS` to its end."""
     return subprocess.run(
         command(*arguments),
@@ -73,8 +71,4 @@ def result(run: Path) -> dict[str, Any]:
 
 def snapshot(folder: Path) -> dict[str, bytes]:
     """Every file below a folder with its content."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -42,9 +42,7 @@ def finish(folder: Path, uninterrupted: Path) -> subprocess.CompletedProcess[str
     assert metrics(folder / "out") == metrics(uninterrupted)
     timed = {"wall_s", "compile_s"}
     ours, theirs = result(folder / "out"), result(uninterrupted)
-    assert {k: v for k, v in ours.items() if k not in timed} == {
-        k: v for k, v in theirs.items() if k not in timed
-    }
+    assert {k: v for k, v in ours.items() if k not in timed} == {k: v for k, v in theirs.items() if k not in timed}
     leftovers = {p.name for p in (folder / "out").rglob("*") if ".tmp" in p.name or ".writing" in p.name}
     assert not leftovers
     return done
@@ -70,9 +68,7 @@ def test_killed_at_file_operations(folder: Path, uninterrupted: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("operation", range(1, 400, 7))
-def test_killed_at_every_seventh_file_operation(
-    operation: int, folder: Path, uninterrupted: Path
-) -> None:
+def test_killed_at_every_seventh_file_operation(operation: int, folder: Path, uninterrupted: Path) -> None:
     died = subprocess.run(
         [sys.executable, KILLED, str(operation), *RUN],
         cwd=folder,

@@ -39,9 +39,7 @@ class GRUModel(Section):
     @model_validator(mode="after")
     def _heads_divide_hidden(self) -> "GRUModel":
         if self.hidden % self.heads:
-            raise broken_rule(
-                "heads", f"{self.heads} heads do not divide hidden, {self.hidden}, evenly"
-            )
+            raise broken_rule("heads", f"{self.heads} heads do not divide hidden, {self.hidden}, evenly")
         return self
 
     @property
@@ -62,12 +60,8 @@ class GRUModel(Section):
             heads=self.heads,
             init=self.init,
         )
-        layer = gj.recurrent(
-            cell, input_dropout=self.input_dropout, recurrent_dropout=self.recurrent_dropout
-        )
+        layer = gj.recurrent(cell, input_dropout=self.input_dropout, recurrent_dropout=self.recurrent_dropout)
         if self.bidirectional:
             layer = gj.bidirectional(layer, merge=self.merge)
-        net = gj.stack(
-            *[layer] * self.layers, dropout=self.dropout, residual=self.residual, norm=self.norm
-        )
+        net = gj.stack(*[layer] * self.layers, dropout=self.dropout, residual=self.residual, norm=self.norm)
         return classifier(net, task.features, task.classes, pool=self.pool)

@@ -1,0 +1,203 @@
+"""What goes wrong outside: bad configs, missing packages, full disks, losses that explode."""
+
+import math
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .command import TINY, command, environment, gru_jax, metrics, result, snapshot
+
+RUN = ("run", "config.yaml", "--out", "out")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with config.yaml."""
+    (tmp_path / "config.yaml").write_text(TINY)
+    return tmp_path
+
+
+BAD_CONFIGS = [
+    (TINY.replace("hidden", "hiden"), ["config.yaml:5:20: model.hiden: unknown key for kind 'gru'; did you mean"]),
+    (TINY.replace("1e-2", "fast").replace("every: 3", "every: 0"), ["optim.lr", "log.every", "2 errors"]),
+    (b"\x80\x81\x82", ["expected UTF-8 text"]),
+    ("", ["is empty"]),
+    ("a: [1", ["not valid YAML"]),
+    (TINY + "seed: 4\n", ["config.yaml:10:1: seed: key is repeated (first on line 3)"]),
+    (TINY.replace("seed: 3", "seed: !!python/object/apply:os.getpid []"), ["is not allowed"]),
+    (None, ["config.yaml: no such file"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("verb", "content", "said"),
+    [("run", *case) for case in BAD_CONFIGS] + [("check", *case) for case in BAD_CONFIGS[:2]],
+)
+def test_bad_config(verb: str, content: str | bytes | None, said: list[str], tmp_path: Path) -> None:
+    if content is not None:
+        data = content if isinstance(content, bytes) else content.encode()
+        (tmp_path / "config.yaml").write_bytes(data)
+    before = snapshot(tmp_path)
+    refused = gru_jax(verb, "config.yaml", cwd=tmp_path)
+    assert refused.returncode == 2 and refused.stdout == ""
+    for part in said:
+        assert part in refused.stderr
+    assert refused.stderr.endswith("; nothing was started.\n")
+    assert "Traceback" not in refused.stderr
+    assert snapshot(tmp_path) == before and not (tmp_path / "runs").exists()
+
+
+DEVICES = [
+    (("parallel.strategy=data", "task.batch=33"), "task.batch: 33 does not split evenly over 8 devices"),
+    (("parallel.strategy=pmap", "parallel.devices=9"), "parallel.devices: 9 devices are asked for, 8 are here"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "said"), DEVICES)
+def test_devices_that_do_not_fit(overrides: tuple[str, ...], said: str, folder: Path) -> None:
+    refused = gru_jax(*RUN, *overrides, cwd=folder, devices=8)
+    assert refused.returncode == 2
+    assert said in refused.stderr and "1 error; nothing was started." in refused.stderr
+    assert not (folder / "out").exists()
+
+
+OUTS = [
+    ("config.yaml", "is a file"),
+    ("config.yaml/below", "cannot be written"),
+    ("taken", "holds files but no run"),
+    ("/proc/gru-jax", "cannot be written"),
+]
+
+
+@pytest.mark.parametrize(("out", "said"), OUTS)
+def test_directory_that_cannot_be_used(out: str, said: str, folder: Path) -> None:
+    (folder / "taken").mkdir()
+    (folder / "taken" / "thesis.tex").write_text("mine")
+    before = snapshot(folder)
+    refused = gru_jax("run", "config.yaml", "--out", out, cwd=folder)
+    assert refused.returncode == 2
+    assert said in refused.stderr and "nothing was changed" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert snapshot(folder) == before
+
+
+def run_with(script: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python code that prepares a fault, then gru-jax."""
+    code = f"import sys\n{script}\nfrom gru_jax.cli import main\nsys.exit(main(sys.argv[1:]))"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+@pytest.mark.parametrize("package", ["pydantic", "yaml", "orbax.checkpoint", "sklearn.datasets"])
+def test_missing_package_names_the_extra(package: str, folder: Path) -> None:
+    missing = run_with(f"sys.modules[{package!r}] = None", folder, *RUN)
+    assert missing.returncode == 3
+    assert "gru-jax[experiments]" in missing.stderr and "Traceback" not in missing.stderr
+    assert not (folder / "out").exists()
+
+
+def test_missing_matplotlib_costs_the_pictures_only(folder: Path) -> None:
+    done = run_with("sys.modules['matplotlib'] = None", folder, *RUN, "train.epochs=1")
+    assert done.returncode == 0
+    assert "pictures were not drawn" in done.stderr
+    assert result(folder / "out")["status"] == "done"
+
+
+# The parameters are poisoned before step 20: after the checkpoints of steps 5, 10 and 15.
+POISON = """
+from gru_jax.training import loop
+import jax, jax.numpy as jnp
+at_boundary = loop.Loop._at_boundary
+def poison(self, step, state, log):
+    state, finite = at_boundary(self, step, state, log)
+    if step == 19:
+        state = state._replace(params=jax.tree.map(lambda p: p * jnp.float32("nan"), state.params))
+    return state, finite
+loop.Loop._at_boundary = poison
+"""
+
+
+def test_nan_stops_with_4_and_keeps_the_last_good_checkpoint(folder: Path) -> None:
+    diverged = run_with(POISON, folder, *RUN)
+    out = folder / "out"
+    assert diverged.returncode == 4
+    assert "the last good checkpoint, step 15, is kept" in diverged.stderr
+    assert (out / "STATUS").read_text() == "diverged\n"
+    assert sorted(int(path.name) for path in (out / "ckpt").iterdir()) == [5, 10, 15]
+    assert result(out)["status"] == "diverged" and "test/loss" not in result(out)
+    for line in metrics(out):
+        assert all(math.isfinite(v) for v in line.values()) and line["step"] < 20
+    again = gru_jax(*RUN, cwd=folder)
+    assert again.returncode == 4 and "diverged" in again.stdout
+    forked = gru_jax(*RUN, "--fork", cwd=folder)
+    assert forked.returncode == 0, "the checkpoint that was kept can be started from"
+
+
+def test_a_huge_learning_rate_diverges(folder: Path) -> None:
+    arguments = (*RUN, "optim.kind=sgd", "optim.lr=1e38", "optim.clip_norm=null")
+    diverged = gru_jax(*arguments, "checkpoint.every=1 steps", cwd=folder)
+    assert diverged.returncode == 4, diverged.stdout
+    assert "not finite" in diverged.stderr and "Traceback" not in diverged.stderr
+
+
+# Files may grow to so many bytes and no further, as on a disk that is full.
+@pytest.mark.parametrize("limit", [500, 3000, 6000])
+def test_full_disk_loses_nothing(limit: int, folder: Path) -> None:
+    environ = {k: v for k, v in environment().items() if not k.startswith("JAX_COMP")}
+    failed = subprocess.run(
+        command(*RUN),
+        cwd=folder,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert failed.returncode == 1, failed.stdout + failed.stderr
+    assert "error: " in failed.stderr and "Traceback" not in failed.stderr, failed.stderr
+    out = folder / "out"
+    assert not [path for path in out.rglob("*") if ".tmp" in path.name or ".writing" in path.name]
+    done = gru_jax(*RUN, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert [line["step"] for line in metrics(out)] == sorted(line["step"] for line in metrics(out))
+
+
+def test_closed_output_ends_quietly(folder: Path) -> None:
+    process = subprocess.Popen(
+        command(*RUN, "train.epochs=1"),
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    stderr = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=120) == 0, stderr
+    assert stderr == ""
+    assert result(folder / "out")["status"] == "done"
+
+
+def test_read_only_home_and_no_git(folder: Path) -> None:
+    lean = environment(HOME="/nonexistent", PATH=os.path.dirname(sys.executable))
+    done = subprocess.run(
+        command(*RUN, "train.epochs=1"),
+        cwd=folder,
+        env=lean,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""

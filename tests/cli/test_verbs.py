@@ -1,0 +1,132 @@
+"""Help, list, check and plot."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .command import PACKAGE_ROOT, TINY, command, environment, gru_jax, snapshot
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with config.yaml."""
+    (tmp_path / "config.yaml").write_text(TINY)
+    return tmp_path
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("run", "--help")])
+def test_help(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    done = gru_jax(*arguments, cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    assert "exit codes: 0 done" in " ".join(done.stdout.split())
+
+
+BAD_USAGE = [
+    ((), "the following arguments are required: VERB"),
+    (("rnu", "config.yaml"), "rnu"),
+    (("run",), "CONFIG"),
+    (("run", "config.yaml", "--fres"), "did you mean '--fresh'?"),
+    (("run", "config.yaml", "--fresh", "--fork"), "not allowed with"),
+    (("check", "config.yaml", "--out", "x"), "unknown argument '--out'"),
+    (("list", "extra"), "unknown argument 'extra'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), BAD_USAGE)
+def test_bad_usage(arguments: tuple[str, ...], said: str, folder: Path) -> None:
+    refused = gru_jax(*arguments, cwd=folder)
+    assert refused.returncode == 2 and refused.stdout == ""
+    assert said in refused.stderr and "Traceback" not in refused.stderr
+    assert [path.name for path in folder.iterdir()] == ["config.yaml"]
+
+
+def test_check_prints_what_a_run_would_be(folder: Path) -> None:
+    done = gru_jax("check", "config.yaml", "model.hidden=16", cwd=folder)
+    assert done.returncode == 0 and done.stderr == ""
+    assert "  hidden: 16\n" in done.stdout and "lr: 0.01\n" in done.stdout
+    assert f"# parameters: {3 * (8 * 16 + 16 * 16 + 2 * 16) + 16 * 10 + 10}\n" in done.stdout
+    assert "# steps: 36, 9 an epoch\n" in done.stdout
+    assert re.search(r"# run directory: runs/tiny/[0-9a-f]{8}-s3\n", done.stdout)
+    assert [path.name for path in folder.iterdir()] == ["config.yaml"]
+    (folder / "resolved.yaml").write_text(done.stdout)
+    again = gru_jax("check", "resolved.yaml", cwd=folder)
+    assert again.stdout == done.stdout
+
+
+def test_list_names_configs_and_kinds(tmp_path: Path) -> None:
+    done = gru_jax("list", cwd=PACKAGE_ROOT)
+    assert done.returncode == 0 and done.stderr == ""
+    for name in ("configs/digits/gru.yaml", "digits:", "gru:", "adam:", "adamw:", "warmup_cosine:"):
+        assert name in done.stdout
+    elsewhere = gru_jax("list", cwd=tmp_path)
+    assert elsewhere.returncode == 0 and "configs: none" in elsewhere.stdout
+
+
+def test_plot_draws_again_and_together(folder: Path) -> None:
+    for seed in (1, 2):
+        arguments = ("run", "config.yaml", "train.epochs=1", f"seed={seed}", "--out", f"s{seed}")
+        assert gru_jax(*arguments, cwd=folder).returncode == 0
+    first = snapshot(folder / "s1" / "plots")
+    shutil.rmtree(folder / "s1" / "plots")
+    done = gru_jax("plot", "s1", "s2", "--out", "both.png", cwd=folder)
+    assert done.returncode == 0 and done.stderr == ""
+    assert done.stdout.split() == [
+        *("s1/plots/curves.png", "s1/plots/gates.png", "s2/plots/curves.png", "s2/plots/gates.png"),
+        "both.png",
+    ]
+    assert snapshot(folder / "s1" / "plots").keys() == first.keys()
+    assert (folder / "both.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("path", ["nowhere", "config.yaml", "."])
+def test_plot_of_no_run(path: str, folder: Path) -> None:
+    refused = gru_jax("plot", path, cwd=folder)
+    assert refused.returncode == 2 and "holds no run" in refused.stderr
+
+
+def test_overrides_may_follow_options(folder: Path) -> None:
+    done = gru_jax(*("run", "config.yaml", "train.epochs=1", "--out", "out", "seed=9"), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "seed: 9\n" in (folder / "out" / "config.yaml").read_text()
+
+
+def test_config_errors_come_without_the_heavy_imports(folder: Path) -> None:
+    heavy = ("optax", "orbax", "matplotlib", "sklearn", "rich.progress")
+    code = (
+        "import sys; from gru_jax.cli import main\n"
+        "code = main(['check', 'config.yaml', 'optim.lr=x'])\n"
+        f"print([name for name in {heavy!r} if name in sys.modules]); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stdout == "[]\n"
+
+
+def test_live_bar_on_a_terminal(folder: Path) -> None:
+    pty = pytest.importorskip("pty", reason="needs a pseudo-terminal")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command("run", "config.yaml", "--out", "out"),
+        cwd=folder,
+        env=environment(TERM="xterm-256color"),
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(ours, 65536)
+        except OSError:  # the other end is closed
+            break
+    os.close(ours)
+    stderr = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=120) == 0 and stderr == b"", stderr
+    text = shown.decode()
+    assert "36/36" in text and "steps/s" in text and "test/accuracy" in text
