@@ -47,9 +47,7 @@ def trained(strategy: str, devices: int, model: dict[str, object]) -> tuple[Any,
     x, y = some_data()
     batch = Batch(x[:BATCH], y[:BATCH], np.arange(BATCH, dtype=np.int32))
     weight = np.arange(BATCH) < 11
-    sums = placement.eval_step(
-        state.params, *placement.put_batch((batch, weight.astype(np.float32)))
-    )
+    sums = placement.eval_step(state.params, *placement.put_batch((batch, weight.astype(np.float32))))
     return placement.get(state), placement.get(sums)
 
 
@@ -57,9 +55,7 @@ _on_one = functools.cache(lambda dropout: trained("single", 1, DROPOUT if dropou
 
 
 @pytest.mark.parametrize(("strategy", "devices", "model"), WAYS)
-def test_numbers_do_not_depend_on_devices(
-    strategy: str, devices: int, model: dict[str, object]
-) -> None:
+def test_numbers_do_not_depend_on_devices(strategy: str, devices: int, model: dict[str, object]) -> None:
     expected, expected_sums = _on_one(model is DROPOUT)
     state, sums = trained(strategy, devices, model)
     # Adam divides by the root of the second moment: early on, a rounding error of a tiny gradient

@@ -32,9 +32,7 @@ PAIRS: list[tuple[Optimizer, optax.GradientTransformation]] = [
     (SGD(kind="sgd", clip_norm=0.5), optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(RATE))),
     (
         Adam(kind="adam", weight_decay=0.3, clip_norm=0.5),
-        optax.chain(
-            optax.clip_by_global_norm(0.5), optax.add_decayed_weights(0.3), optax.adam(RATE)
-        ),
+        optax.chain(optax.clip_by_global_norm(0.5), optax.add_decayed_weights(0.3), optax.adam(RATE)),
     ),
 ]
 

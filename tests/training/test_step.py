@@ -66,10 +66,7 @@ def test_state_alone_continues_bit_for_bit(model: dict[str, object]) -> None:
 def test_rate_scales_the_update() -> None:
     exp = experiment(optim={"kind": "sgd", "clip_norm": None, "schedule": {"kind": "constant"}})
     start = state_of(exp).params
-    moved = [
-        jax.tree.map(jnp.subtract, train(exp, state_of(exp, rate=rate), 1).params, start)
-        for rate in (0.5, 1.0)
-    ]
+    moved = [jax.tree.map(jnp.subtract, train(exp, state_of(exp, rate=rate), 1).params, start) for rate in (0.5, 1.0)]
     close(jax.tree.map(lambda d: 2 * d, moved[0]), moved[1], rtol=1e-3, atol=1e-6)
 
 
@@ -79,10 +76,7 @@ def test_dropout_masks_change_with_the_step_only() -> None:
     data = some_data()
     batch = Batch(data.x[:BATCH], data.y[:BATCH], jnp.arange(BATCH, dtype=jnp.int32))
     _, step_once = compiled(exp)
-    losses = [
-        float(step_once(state._replace(step=jnp.asarray(step)), batch).sums.loss)
-        for step in (0, 0, 1)
-    ]
+    losses = [float(step_once(state._replace(step=jnp.asarray(step)), batch).sums.loss) for step in (0, 0, 1)]
     assert losses[0] == losses[1] != losses[2]
 
 
