@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from gru_jax import checks
-from gru_jax.cells.base import Cell
+from gru_jax.cells.base import Cell, accumulator
 from gru_jax.scans import Method, scan
 from gru_jax.types import Array, Key, Params, State
 
@@ -249,7 +249,7 @@ def _adds(index: int, x: Array, y: Array) -> bool:
 
 def _normalize(norm: str, params: Norm, y: Array) -> Array:
     """Layer or RMS normalisation over features, in float32 at least."""
-    wide = y.astype(jnp.promote_types(y.dtype, jnp.float32))
+    wide = y.astype(accumulator(y.dtype))
     if norm == "layer":
         wide = wide - wide.mean(-1, keepdims=True)
     wide = wide * jax.lax.rsqrt((wide * wide).mean(-1, keepdims=True) + 1e-6)

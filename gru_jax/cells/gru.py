@@ -137,17 +137,20 @@ class GRU:
           (3, 12)
         """
         checks.positive("GRU", "input_size", input_size)
-        draw = initializers.get(self.initializers, self.hidden_size)
+        start = initializers.get(self.initializers, self.hidden_size)
+        # Drawn in full precision: an orthogonal matrix cannot be computed in half.
+        full = accumulator(dtype)
         key_w_x, key_w_h, key_b_x, key_b_h = jax.random.split(key, 4)
         width = 3 * self.hidden_size
         block = (self.hidden_size // self.heads, width // self.heads)
+        w_x = start.w_x(key_w_x, (input_size, width), full)
         if self.heads == 1:
-            w_h = draw.w_h(key_w_h, block, dtype)
+            w_h = start.w_h(key_w_h, block, full)
         else:
-            w_h = jax.vmap(lambda k: draw.w_h(k, block, dtype))(jax.random.split(key_w_h, self.heads))
-        b_x = None if self.bias == "none" else draw.b_x(key_b_x, (width,), dtype)
-        b_h = None if self.bias == "none" else draw.b_h(key_b_h, self._shape_of_b_h(), dtype)
-        return GRUParams(draw.w_x(key_w_x, (input_size, width), dtype), w_h, b_x, b_h)
+            w_h = jax.vmap(lambda k: start.w_h(k, block, full))(jax.random.split(key_w_h, self.heads))
+        b_x = None if self.bias == "none" else start.b_x(key_b_x, (width,), full)
+        b_h = None if self.bias == "none" else start.b_h(key_b_h, self._shape_of_b_h(), full)
+        return jax.tree.map(lambda p: p.astype(dtype), GRUParams(w_x, w_h, b_x, b_h))
 
     def check_params(self, params: GRUParams, features: int) -> None:
         """Raises unless every parameter has the shape that these options and `features` of the input ask for."""

@@ -1,12 +1,14 @@
 """The one derivative of every method.
 
 A method only finds the trajectory h_1 .. h_T of `h_t = F_t(h_{t-1})`. Its derivative does not depend on how it was
-found: with J_t = dF_t/dh at the trajectory, tangents solve
+found: with J_t = dF_t/dh at the trajectory and B_t the derivative with respect to everything else (params, x, h0 at
+resets, dropout masks), tangents solve
 
-    v_t = J_t v_{t-1} + b_t,        b_t = the tangent of F_t with respect to params, x and h0, all t at once,
+    v_t = J_t v_{t-1} + B_t d,        v_0 = dh0
 
-and gradients solve the transposed recurrence, backwards in time. Both are stated to JAX as one linear solve, so
-forward mode, reverse mode and any mix of them follow, and the method's own loop is never differentiated.
+and gradients solve the transposed recurrence, backwards in time. The whole map from d to v is stated to JAX as one
+linear solve, so forward mode, reverse mode and any mix of them follow, and the method's own loop is never
+differentiated. Nothing is computed for it before a tangent or a cotangent is there to be mapped.
 """
 
 from collections.abc import Callable
@@ -30,13 +32,24 @@ class Recurrence(NamedTuple):
     Attributes:
       step: `F(context, step, h)`, one step for the whole batch.
       reverse: True when time runs from the last index to the first.
-      solver: `(recurrence, context, steps, before) -> (solve, transpose_solve)`, each `(matvec, b) -> v`
-        as `jax.lax.custom_linear_solve` takes them; `before` are the states before each step.
+      solver: makes a `Solver` from `(context, steps, starts)`, `starts` being the states before each step.
     """
 
     step: Callable[[Context, Steps, State], State]
     reverse: bool
-    solver: Callable[..., tuple[Callable[..., State], Callable[..., State]]]
+    solver: Callable[[Context, Steps, State], "Solver"]
+
+
+class Solver(NamedTuple):
+    """The linearized recurrence, solved in both directions of time.
+
+    Attributes:
+      solve: `(b, v_0) -> v` with `v_t = J_t v_{t-1} + b_t`.
+      transpose: `c -> (l, l_0)` with `l_t = c_t + J_{t+1}^T l_{t+1}` and `l_0 = J_1^T l_1`.
+    """
+
+    solve: Callable[[State, State], State]
+    transpose: Callable[[State], tuple[State, State]]
 
 
 def before(states: State, h0: State, reverse: bool) -> State:
@@ -67,24 +80,78 @@ def differentiable(find: Callable[[Context, Steps], State], recurrence: Recurren
     @trajectory.defjvp
     def rule(primals: tuple[Context, Steps], tangents: tuple[Context, Steps]) -> tuple[State, State]:
         context, steps = primals
-        d_context, d_steps = tangents
         states = checkpoint_name(trajectory(context, steps), STATES)
+        moving, rejoin = _floating(primals)
+        d, _ = _floating(tangents)
+        h0_of = lambda moving: rejoin(moving)[0].h0  # noqa: E731
         starts = before(states, context.h0, recurrence.reverse)
-        all_steps = jax.vmap(recurrence.step, in_axes=(None, 0, 0))
-        zeros = jax.tree.map(jnp.zeros_like, states)
-        d_starts = before(zeros, d_context.h0, recurrence.reverse)
-        b = jax.jvp(all_steps, (context, steps, starts), (d_context, d_steps, d_starts))[1]
 
-        def residual(v: State) -> State:
-            """v_t - J_t v_{t-1} for all t: the linear system whose right side is b."""
-            earlier = before(v, jax.tree.map(jnp.zeros_like, context.h0), recurrence.reverse)
-            moved = jax.jvp(lambda h: all_steps(context, steps, h), (starts,), (earlier,))[1]
-            return jax.tree.map(jnp.subtract, v, moved)
+        def all_steps(moving: list[Any], starts: State) -> State:
+            return jax.vmap(recurrence.step, in_axes=(None, 0, 0))(*rejoin(moving), starts)
 
-        solve, transpose_solve = recurrence.solver(recurrence, context, steps, starts)
-        return states, lax.custom_linear_solve(residual, b, solve, transpose_solve)
+        def system(unknown: tuple[State, list[Any]]) -> tuple[State, list[Any]]:
+            """(v, d) to (v - J v_before - B d, d): with (0, d) on the right, v is the tangent that belongs to d."""
+            v, d = unknown
+            moved = jax.jvp(all_steps, (moving, starts), (d, before(v, h0_of(d), recurrence.reverse)))[1]
+            return jax.tree.map(jnp.subtract, v, moved), d
+
+        def solve(_: Any, right: tuple[State, list[Any]]) -> tuple[State, list[Any]]:
+            b, d = right
+            pushed = jax.jvp(lambda m: all_steps(m, starts), (moving,), (d,))[1]
+            b = jax.tree.map(jnp.add, b, pushed)
+            return recurrence.solver(context, steps, starts).solve(b, h0_of(d)), d
+
+        def transpose_solve(_: Any, right: tuple[State, list[Any]]) -> tuple[State, list[Any]]:
+            c, d = right
+            flat, structure = jax.tree.flatten(starts)
+            now = _not_before(c, moving + flat)
+            moving_now, starts_now = now[: len(moving)], structure.unflatten(now[len(moving) :])
+            adjoint, first = recurrence.solver(*rejoin(moving_now), starts_now).transpose(c)
+            pulled = jax.vjp(lambda m: all_steps(m, starts_now), moving_now)[1](adjoint)[0]
+            (at_start,) = jax.linear_transpose(h0_of, moving)(first)
+            return adjoint, [x + y + z for x, y, z in zip(d, pulled, at_start, strict=True)]
+
+        v, _ = lax.custom_linear_solve(system, _all_linear(states, d), solve, transpose_solve)
+        return states, v
 
     return trajectory
+
+
+def _floating(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+    """The leaves of a tree that can move, and a function that puts such leaves back in their places."""
+    leaves, structure = jax.tree.flatten(tree)
+    moves = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
+
+    def rejoin(moving: list[Any]) -> Any:
+        rest = iter(moving)
+        return structure.unflatten([next(rest) if m else leaf for m, leaf in zip(moves, leaves, strict=True)])
+
+    return [leaf for m, leaf in zip(moves, leaves, strict=True) if m], rejoin
+
+
+def _all_linear(states: State, d: list[Any]) -> tuple[State, list[Any]]:
+    """`(0, d)`, every leaf of it a linear function of what is being differentiated.
+
+    JAX can transpose a linear solve only with respect to its whole right side, but zeros are constants, and so are
+    the tangents of arguments that nobody differentiates. A sum over nothing of every tangent is zero and linear;
+    added, it costs nothing, for XLA sees that it is zero.
+    """
+    nothing = sum(jnp.sum(leaf.reshape(-1)[:0]).astype(jnp.float32) for leaf in d)
+    zero_like = lambda a: jnp.broadcast_to(nothing.astype(a.dtype), a.shape)  # noqa: E731
+    return jax.tree.map(zero_like, states), [leaf + zero_like(leaf) for leaf in d]
+
+
+def _not_before(cotangent: State, moving: list[Any]) -> list[Any]:
+    """`moving`, to be used no earlier than the cotangent is there.
+
+    What the backward pass computes again depends on nothing but saved values, so that a scheduler may compute it for
+    all layers of a network at once, and XLA's CPU scheduler does, taking ten times the memory that was to be saved
+    (its optimization barriers are gone by then). Adding a zero that is read off the cotangent makes it wait.
+    """
+    first = jnp.ravel(jax.tree.leaves(cotangent)[0])[0]
+    # 0 for every number, NaN and infinity included, but not to an optimizer, who knows no ranges of floats.
+    zero = jnp.minimum(jnp.abs(jnp.where(jnp.isnan(first), jnp.zeros_like(first), first)), jnp.zeros_like(first))
+    return [leaf + jnp.broadcast_to(zero.astype(leaf.dtype), leaf.shape) for leaf in moving]
 
 
 def saving_states(function: Callable[..., Any]) -> Callable[..., Any]:

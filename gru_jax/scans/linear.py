@@ -9,13 +9,12 @@ from jax import lax
 
 from gru_jax.cells.base import Cell, accumulator
 from gru_jax.scans import masking
+from gru_jax.scans.derivative import Solver
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.types import State
 
-Solver = Callable[..., tuple[Callable[..., State], Callable[..., State]]]
 
-
-def by_scan(cell: Cell, unroll: int = 1) -> Solver:
+def by_scan(cell: Cell, reverse: bool, unroll: int = 1) -> Callable[[Context, Steps, State], Solver]:
     """The recurrence step by step: one `lax.scan` forwards for tangents, one backwards for gradients.
 
     A cell with a closed-form `linearize` has its coefficients computed for all steps in one product beforehand;
@@ -23,55 +22,55 @@ def by_scan(cell: Cell, unroll: int = 1) -> Solver:
 
     Args:
       cell: whose step function is being differentiated.
+      reverse: True when time runs from the last index to the first.
       unroll: steps per iteration of the loops.
 
     Returns:
-      A solver for `gru_jax.scans.derivative.Recurrence`.
+      What makes the solver of `gru_jax.scans.derivative.Recurrence`.
     """
     closed_form = hasattr(cell, "linearize")
 
-    def solver(recurrence: Any, context: Context, steps: Steps, starts: State) -> Any:
-        def coefficients() -> Any:
-            if not closed_form:
-                return starts
-            at = jax.vmap(lambda s, h: masking.linearize(cell, context, s, h))
-            return at(steps, starts)
+    def solver(context: Context, steps: Steps, starts: State) -> Solver:
+        at = starts
+        if closed_form:
+            at = jax.vmap(lambda step, h: masking.linearize(cell, context, step, h))(steps, starts)
 
         def forward(at: Any, step: Steps, v: State) -> State:
             if closed_form:
                 return masking.tangent(cell, context, at, step, v)
-            return jax.jvp(lambda h: recurrence.step(context, step, h), (at,), (_cast(v, at),))[1]
+            return jax.jvp(lambda h: masking.F(cell, context, step, h), (at,), (_cast(v, at),))[1]
 
         def backward(at: Any, step: Steps, c: State) -> State:
             if closed_form:
                 return masking.cotangent(cell, context, at, step, c)
-            return jax.vjp(lambda h: recurrence.step(context, step, h), at)[1](_cast(c, at))[0]
+            return jax.vjp(lambda h: masking.F(cell, context, step, h), at)[1](_cast(c, at))[0]
 
-        def solve(_: Any, b: State) -> State:
+        def solve(b: State, v_0: State) -> State:
             def body(v: State, inputs: Any) -> tuple[State, State]:
                 at, step, b_t = inputs
                 v = _add(_cast(forward(at, step, v), v), b_t)
                 return v, _cast(v, b_t)
 
-            return _scan(body, b, (coefficients(), steps, b), recurrence.reverse, unroll)
+            return lax.scan(body, _widen(v_0), (at, steps, b), reverse=reverse, unroll=unroll)[1]
 
-        def transpose_solve(_: Any, c: State) -> State:
+        def transpose(c: State) -> tuple[State, State]:
             def body(carry: State, inputs: Any) -> tuple[State, State]:
                 at, step, c_t = inputs
                 adjoint = _add(carry, c_t)
                 return _cast(backward(at, step, adjoint), carry), _cast(adjoint, c_t)
 
-            return _scan(body, c, (coefficients(), steps, c), not recurrence.reverse, unroll)
+            end = jax.tree.map(jnp.zeros_like, context.h0)
+            first, adjoints = lax.scan(body, _widen(end), (at, steps, c), reverse=not reverse, unroll=unroll)
+            return adjoints, _cast(first, end)
 
-        return solve, transpose_solve
+        return Solver(solve, transpose)
 
     return solver
 
 
-def _scan(body: Callable[..., Any], like: State, inputs: Any, reverse: bool, unroll: int) -> State:
-    # The carry sums over all of time, so it is kept in full precision whatever the states are.
-    start = jax.tree.map(lambda a: jnp.zeros(a.shape[1:], accumulator(a.dtype)), like)
-    return lax.scan(body, start, inputs, reverse=reverse, unroll=unroll)[1]
+def _widen(state: State) -> State:
+    """What the loops carry sums over all of time, so it is kept in full precision whatever the states are."""
+    return jax.tree.map(lambda a: a.astype(accumulator(a.dtype)), state)
 
 
 def _add(a: State, b: State) -> State:

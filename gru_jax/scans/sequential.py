@@ -62,7 +62,7 @@ class Sequential:
         if not self.keeps_states():
             return find(context, steps)
         recurrence = derivative.Recurrence(
-            functools.partial(masking.F, cell), reverse, linear.by_scan(cell, self.unroll)
+            functools.partial(masking.F, cell), reverse, linear.by_scan(cell, reverse, self.unroll)
         )
         return derivative.differentiable(find, recurrence)(context, steps)
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax.ad_checkpoint import print_saved_residuals
+from jax.test_util import check_grads
 
 import gru_jax as gj
 
@@ -44,7 +45,7 @@ def test_every_mode_agrees_with_plain_differentiation(x64, mode, cell, situation
 def test_gradients_against_finite_differences(x64, cell, method):
     cell = CELLS[cell]
     params, x, h0 = arrays(cell, jnp.float64)
-    jax.test_util.check_grads(
+    check_grads(
         lambda *given: weigh(gj.scan(cell, *given, method=method)), (params, x, h0), order=2, atol=1e-5, rtol=1e-5
     )
 
@@ -53,7 +54,7 @@ def saved(function, *given, capsys):
     """(shape, where from) of every residual that the backward pass of `function` is given."""
     print_saved_residuals(function, *given)
     lines = capsys.readouterr().out.strip().splitlines()
-    return [(re.match(r"\w+\[([\d,]*)\]", line).group(1), line) for line in lines]
+    return [(re.match(r"[\w<>]+\[([\d,]*)\]", line).group(1), line) for line in lines]
 
 
 @pytest.mark.parametrize("situation", ["plain", "lengths", "everything"])
@@ -97,8 +98,8 @@ def test_memory_of_a_deep_stack_grows_by_the_states():
         return jax.jit(jax.grad(loss)).lower(params, x).compile().memory_analysis().temp_size_in_bytes
 
     growth = {keep: (temporaries(10, keep) - temporaries(2, keep)) / 8 / states for keep in ("states", "gates")}
-    assert growth["states"] <= 2.5, growth
-    assert growth["gates"] >= 2 * growth["states"], growth
+    assert growth["states"] <= 3, growth
+    assert growth["gates"] >= 3 * growth["states"], growth
 
 
 @pytest.mark.parametrize("situation", ["plain", "holes", "resets"])

@@ -74,7 +74,7 @@ def test_natively_batched_equals_vmapped():
 
 
 def test_batch_split_over_a_mesh():
-    mesh = jax.make_mesh((4,), ("data",))
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     x = jnp.concatenate([X, X[:1]])
     split = jax.device_put(x, sharding)
