@@ -12,6 +12,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 SECONDS_BETWEEN_LINES = 5.0
+IN_TABLE = (
+    "status", "test/accuracy", "test/loss", "valid/accuracy", "valid/loss", "best_step", "steps",
+    "epochs", "params", "wall_s", "compile_s", "device_kind", "devices",
+)  # fmt: skip
 
 
 class _Console(Console):
@@ -99,11 +103,13 @@ class Reporter:
     ) -> None:
         self.stop()
 
-    def result(self, title: str, values: Mapping[str, Any]) -> None:
-        """The final table."""
-        table = Table(title=title, title_justify="left")
+    def result(self, values: Mapping[str, Any]) -> None:
+        """The final table: those values of `result.json` that people look for first."""
+        table = Table(title=f"{values['name']}, seed {values['seed']}", title_justify="left")
         table.add_column("result")
-        table.add_column("value")
-        for key, value in values.items():
-            table.add_row(key, f"{value:.4f}" if isinstance(value, float) else str(value))
+        table.add_column("value", justify="right")
+        for key in IN_TABLE:
+            if key in values:
+                value = values[key]
+                table.add_row(key, f"{value:.4f}" if isinstance(value, float) else str(value))
         self.console.print(table)

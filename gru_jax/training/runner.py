@@ -122,7 +122,7 @@ def _show_finished(directory: RunDirectory, reporter: Reporter) -> int:
         reporter.note(f"this run diverged at step {result['steps']}; --fresh starts a new directory")
     else:
         reporter.note("this run is finished; --fresh starts a new directory")
-    reporter.result(result["name"], result)
+    reporter.result(result)
     return DIVERGED if result["status"] == "diverged" else DONE
 
 
@@ -204,7 +204,7 @@ def _train(
         if outcome.status == "done":
             _draw(directory, experiment, dataset, outcome.best_params, reporter)
         directory.set_status(outcome.status)
-    reporter.result(config.name, result)
+    reporter.result(result)
     if outcome.status == "diverged":
         kept = checkpoint.steps(directory.checkpoints)
         reporter.warn(

@@ -13,7 +13,7 @@ from gru_jax.models.classifier import classifier
 T, I, H, CLASSES = 6, 3, 4, 5
 
 
-def make(directions: int = 1, pool: str = "last", layers: int = 2, **options: object):
+def make(directions: int = 1, pool: str = "last", layers: int = 1, **options: object):
     layer = gj.recurrent(gj.GRU(H))
     if directions == 2:
         layer = gj.bidirectional(layer)
@@ -70,7 +70,7 @@ def test_leading_batch_dimensions_are_arbitrary(directions: int, pool: str) -> N
 
 
 def test_last_of_one_direction_is_the_last_output() -> None:
-    model, params = make(1, "last")
+    model, params = make(1, "last", layers=2)
     x = jax.random.normal(jax.random.key(1), (2, T, I))
     layer = gj.recurrent(gj.GRU(H))
     y, _ = gj.stack(layer, layer).apply(params.net, x)
@@ -78,7 +78,7 @@ def test_last_of_one_direction_is_the_last_output() -> None:
 
 
 def test_last_of_two_directions_is_both_final_states() -> None:
-    model, params = make(2, "last")
+    model, params = make(2, "last", layers=2)
     x = jax.random.normal(jax.random.key(1), (2, T, I))
     layer = gj.bidirectional(gj.recurrent(gj.GRU(H)))
     y, _ = gj.stack(layer, layer).apply(params.net, x)
@@ -88,14 +88,14 @@ def test_last_of_two_directions_is_both_final_states() -> None:
 
 @pytest.mark.parametrize("norm", [None, "layer", "rms"])
 def test_residual_and_norm_reach_the_head(norm: str | None) -> None:
-    plain, params = make(1, "last", residual=False, norm=norm)
-    residual, _ = make(1, "last", residual=True, norm=norm)
+    plain, params = make(1, "last", layers=2, residual=False, norm=norm)
+    residual, _ = make(1, "last", layers=2, residual=True, norm=norm)
     x = jax.random.normal(jax.random.key(1), (T, I))
     assert not np.allclose(plain.apply(params, x), residual.apply(params, x))
 
 
 def test_gates_of_every_layer_and_direction() -> None:
-    model, params = make(2, "last")
+    model, params = make(2, "last", layers=2)
     x = jax.random.normal(jax.random.key(1), (2, T, I))
     logits, layers = model.apply(params, x, deterministic=True, return_gates=True)
     np.testing.assert_allclose(logits, model.apply(params, x), atol=1e-6)

@@ -14,7 +14,7 @@ from gru_jax.training.step import Batch, TrainState
 from .experiments import BATCH, experiment, some_data, state_of
 
 PLAIN: dict[str, object] = {}
-DROPOUT: dict[str, object] = {"layers": 2, "dropout": 0.3, "recurrent_dropout": 0.2}
+DROPOUT: dict[str, object] = {"input_dropout": 0.3, "recurrent_dropout": 0.2}
 WAYS = [
     ("data", 8, PLAIN),
     ("data", 8, DROPOUT),
