@@ -103,9 +103,8 @@ def differentiable(find: Callable[[Context, Steps], State], recurrence: Recurren
 
         def transpose_solve(_: Any, right: tuple[State, list[Any]]) -> tuple[State, list[Any]]:
             c, d = right
-            flat, structure = jax.tree.flatten(starts)
-            now = _not_before(c, moving + flat)
-            moving_now, starts_now = now[: len(moving)], structure.unflatten(now[len(moving) :])
+            x, starts_now = _not_before(c, (steps.x, starts))
+            moving_now, _ = _floating((context, steps._replace(x=x)))
             adjoint, first = recurrence.solver(*rejoin(moving_now), starts_now).transpose(c)
             pulled = jax.vjp(lambda m: all_steps(m, starts_now), moving_now)[1](adjoint)[0]
             (at_start,) = jax.linear_transpose(h0_of, moving)(first)
@@ -136,22 +135,23 @@ def _all_linear(states: State, d: list[Any]) -> tuple[State, list[Any]]:
     the tangents of arguments that nobody differentiates. A sum over nothing of every tangent is zero and linear;
     added, it costs nothing, for XLA sees that it is zero.
     """
-    nothing = sum(jnp.sum(leaf.reshape(-1)[:0]).astype(jnp.float32) for leaf in d)
+    nothing = sum(jnp.sum(jnp.atleast_1d(leaf)[:0]).astype(jnp.float32) for leaf in d)
     zero_like = lambda a: jnp.broadcast_to(nothing.astype(a.dtype), a.shape)  # noqa: E731
     return jax.tree.map(zero_like, states), [leaf + zero_like(leaf) for leaf in d]
 
 
-def _not_before(cotangent: State, moving: list[Any]) -> list[Any]:
-    """`moving`, to be used no earlier than the cotangent is there.
+def _not_before(cotangent: State, tree: Any) -> Any:
+    """`tree`, arrays `[T, *batch, ...]`, to be used no earlier than the cotangent is there.
 
     What the backward pass computes again depends on nothing but saved values, so that a scheduler may compute it for
     all layers of a network at once, and XLA's CPU scheduler does, taking ten times the memory that was to be saved
-    (its optimization barriers are gone by then). Adding a zero that is read off the cotangent makes it wait.
+    (its optimization barriers are gone by then). Adding a zero that is read off the cotangent makes it wait; each
+    sequence has its own, so that a batch split over devices stays where it is.
     """
-    first = jnp.ravel(jax.tree.leaves(cotangent)[0])[0]
-    # 0 for every number, NaN and infinity included, but not to an optimizer, who knows no ranges of floats.
-    zero = jnp.minimum(jnp.abs(jnp.where(jnp.isnan(first), jnp.zeros_like(first), first)), jnp.zeros_like(first))
-    return [leaf + jnp.broadcast_to(zero.astype(leaf.dtype), leaf.shape) for leaf in moving]
+    rows = jax.tree.leaves(cotangent)[0][:1, ..., :1]
+    # 0 for every number, NaN and infinity included, but not to an optimizer, which knows no ranges of floats.
+    rows = jnp.minimum(jnp.abs(jnp.where(jnp.isnan(rows), jnp.zeros_like(rows), rows)), jnp.zeros_like(rows))
+    return jax.tree.map(lambda leaf: leaf + jnp.broadcast_to(rows.astype(leaf.dtype), leaf.shape), tree)
 
 
 def saving_states(function: Callable[..., Any]) -> Callable[..., Any]:

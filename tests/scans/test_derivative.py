@@ -98,7 +98,7 @@ def test_memory_of_a_deep_stack_grows_by_the_states():
         return jax.jit(jax.grad(loss)).lower(params, x).compile().memory_analysis().temp_size_in_bytes
 
     growth = {keep: (temporaries(10, keep) - temporaries(2, keep)) / 8 / states for keep in ("states", "gates")}
-    assert growth["states"] <= 3, growth
+    assert growth["states"] <= 3.5, growth
     assert growth["gates"] >= 3 * growth["states"], growth
 
 
