@@ -90,9 +90,7 @@ def classifier(net: Any, input_size: int, classes: int, *, pool: str = "last") -
         w = jax.nn.initializers.lecun_normal()(head_key, (pooled.shape[-1], classes), jnp.float32)
         return ClassifierParams(net_params, w, jnp.zeros(classes, jnp.float32))
 
-    def apply(
-        params: ClassifierParams, x: Array, *, return_gates: bool = False, **options: Any
-    ) -> Any:
+    def apply(params: ClassifierParams, x: Array, *, return_gates: bool = False, **options: Any) -> Any:
         if return_gates:
             options["return_gates"] = True
         pooled, gates = features(params.net, x, **options)

@@ -59,4 +59,4 @@ def cross_entropy(logits: Array, labels: IntArray) -> Array:
 
 def correct(logits: Array, labels: IntArray) -> Array:
     """1 where the largest logit is the label's, else 0: `[*batch]`, the logits' dtype."""
-    return (logits.argmax(axis=-1) == labels).astype(logits.dtype)
+    return (logits.argmax(axis=-1).astype(labels.dtype) == labels).astype(logits.dtype)

@@ -7,6 +7,7 @@ import jax
 
 from gru_jax.data.dataset import Dataset
 from gru_jax.training import checkpoint, run_directory
+from gru_jax.training.checkpoint import Checkpoint
 from gru_jax.training.config import Config, broken_device_rules, config_hash
 from gru_jax.training.devices import Placement, place
 from gru_jax.training.environment import environment
@@ -36,6 +37,7 @@ class Start(NamedTuple):
     best_params: Params | None
     history: History
     saved_at: int
+    forked: bool = False
 
 
 def prepare(loaded: LoadedConfig) -> Experiment:
@@ -43,12 +45,12 @@ def prepare(loaded: LoadedConfig) -> Experiment:
 
     Raises:
         ConfigError: the model cannot be built, or the batch cannot be split over the devices.
+        RunError: there is no device at all.
     """
     config = loaded.config
-    if config.parallel.strategy != "single":
-        broken = broken_device_rules(config, len(jax.devices()))
-        if broken:
-            raise loaded.error(broken)
+    broken = broken_device_rules(config, len(_devices()))
+    if broken:
+        raise loaded.error(broken)
     try:
         experiment = build(config)
         abstract_state(experiment)
@@ -56,6 +58,13 @@ def prepare(loaded: LoadedConfig) -> Experiment:
         # The library's own checks speak of their arguments, which are named as the keys are.
         raise loaded.error([(("model",), str(error))]) from error
     return experiment
+
+
+def _devices() -> list[jax.Device]:
+    try:
+        return jax.devices()
+    except RuntimeError as error:
+        raise RunError(f"jax finds no device: {error}", exit_code=1) from error
 
 
 def run(loaded: LoadedConfig, *, out: Path | None, fresh: bool, fork: bool, reporter: Reporter) -> int:
@@ -76,7 +85,7 @@ def run(loaded: LoadedConfig, *, out: Path | None, fresh: bool, fork: bool, repo
         OSError: something could not be written; what was there is whole.
     """
     experiment = prepare(loaded)
-    config = loaded.config
+    config, devices = loaded.config, _devices()
     directory = RunDirectory(out or run_directory.default_path(config))
     directory.check_usable()
     forked = _fork_params(directory, experiment) if fork else None
@@ -101,7 +110,7 @@ def run(loaded: LoadedConfig, *, out: Path | None, fresh: bool, fork: bool, repo
             reporter.note(f"the {config.optim.schedule.kind} schedule now ends at step {config.total_steps}")
         if int(start.state.step) > 0:
             reporter.note(f"resuming at step {int(start.state.step)} of {config.total_steps}")
-        return _train(loaded, experiment, dataset, directory, start, reporter)
+        return _train(loaded, experiment, dataset, directory, devices, start, reporter)
     finally:
         directory.unlock()
 
@@ -147,7 +156,7 @@ def _start(
         state = jax.device_get(first_state(experiment))
         if forked is not None:
             state = state._replace(params=forked)
-        return Start(state, None, History(), -1)
+        return Start(state, None, History(), -1, forked is not None)
     if found.meta["fingerprint"] != dataset.fingerprint:
         raise RunError(
             f"the data have changed since {directory.path} was started (fingerprint"
@@ -180,19 +189,25 @@ def _train(
     experiment: Experiment,
     dataset: Dataset,
     directory: RunDirectory,
+    devices: list[jax.Device],
     start: Start,
     reporter: Reporter,
 ) -> int:
     config = loaded.config
-    devices = jax.devices()[: config.parallel.devices]
+    devices = devices[: config.parallel.devices]
     placement = place(config.parallel.strategy, experiment.train_step, experiment.eval_step, devices)
+    meta = {"fingerprint": dataset.fingerprint, "config_hash": config_hash(config)}
     with StopRequest() as stop:
+        if start.forked:
+            # Before config.yaml: no kill can leave a run that would start over from other parameters.
+            params, first = start.state.params, meta | {"history": start.history.to_meta()}
+            checkpoint.save(directory.checkpoints, Checkpoint(0, start.state, params, first), keep=1)
+            start = start._replace(saved_at=0)
         directory.write_inputs(loaded, environment(devices[: placement.devices]))
         directory.set_status("running")
         checkpoint.clean(directory.checkpoints, start.saved_at)
-        meta = {"fingerprint": dataset.fingerprint, "config_hash": config_hash(config)}
         loop = Loop(experiment, dataset, placement, directory, reporter, stop, meta)
-        outcome = loop.train(*start)
+        outcome = loop.train(start.state, start.best_params, start.history, start.saved_at)
         if outcome.status == "preempted":
             directory.set_status("preempted")
             reporter.note(f"stopped by a signal and saved at step {outcome.step}; the same command goes on")

@@ -189,6 +189,31 @@ def test_closed_output_ends_quietly(folder: Path) -> None:
     assert result(folder / "out")["status"] == "done"
 
 
+def test_no_device(folder: Path) -> None:
+    environ = environment(JAX_PLATFORMS="abacus")
+    failed = subprocess.run(command(*RUN), cwd=folder, env=environ, capture_output=True, text=True, timeout=240)
+    assert failed.returncode == 1
+    assert "jax finds no device" in failed.stderr and "Traceback" not in failed.stderr
+    assert not (folder / "out").exists()
+
+
+STRICT = {
+    "JAX_ENABLE_X64": "1",
+    "JAX_NUMPY_DTYPE_PROMOTION": "strict",
+    "JAX_NUMPY_RANK_PROMOTION": "raise",
+    "JAX_DEBUG_NANS": "1",
+}
+
+
+@pytest.mark.parametrize("strategy", ["single", "pmap"])
+def test_strictest_settings_of_jax(strategy: str, folder: Path) -> None:
+    arguments = command(*RUN, "train.epochs=1", "optim.schedule.kind=cosine", f"parallel.strategy={strategy}")
+    environ = environment(PYTHONWARNINGS="error", **STRICT)
+    done = subprocess.run(arguments, cwd=folder, env=environ, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
 def test_read_only_home_and_no_git(folder: Path) -> None:
     lean = environment(HOME="/nonexistent", PATH=os.path.dirname(sys.executable))
     done = subprocess.run(

@@ -113,6 +113,7 @@ def test_default_directory_fresh_and_fork(tmp_path: Path) -> None:
     runs = [tmp_path / "runs" / "tiny" / name for name in found]
     assert metrics(runs[0]) == metrics(runs[1])
     losses = [metrics(run)[0]["train/loss"] for run in runs]
+    assert (runs[2] / "ckpt" / "0").is_dir(), "a kill must not lose what the fork started from"
     assert losses[2] < losses[0], "the fork starts from trained parameters"
     misfit = gru_jax(*short, "model.hidden=9", "--out", runs[0], "--fork", cwd=tmp_path)
     assert misfit.returncode == 2 and "do not fit" in misfit.stderr
