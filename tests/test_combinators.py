@@ -6,7 +6,7 @@ import pytest
 
 import gru_jax as gj
 
-B, T, I, H = 3, 6, 5, 4  # noqa: E741
+B, T, I, H = 3, 6, 5, 4
 X = jax.random.normal(jax.random.key(0), (B, T, I))
 H0 = jax.random.normal(jax.random.key(1), (B, H))
 LENGTHS = jnp.array([6, 3, 0])

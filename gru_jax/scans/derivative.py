@@ -12,7 +12,7 @@ differentiated. Nothing is computed for it before a tangent or a cotangent is th
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -87,7 +87,8 @@ def differentiable(find: Callable[[Context, Steps], State], recurrence: Recurren
         starts = before(states, context.h0, recurrence.reverse)
 
         def all_steps(moving: list[Any], starts: State) -> State:
-            return jax.vmap(recurrence.step, in_axes=(None, 0, 0))(*rejoin(moving), starts)
+            context, steps = rejoin(moving)
+            return jax.vmap(recurrence.step, in_axes=(None, 0, 0))(context, steps, starts)
 
         def system(unknown: tuple[State, list[Any]]) -> tuple[State, list[Any]]:
             """(v, d) to (v - J v_before - B d, d): with (0, d) on the right, v is the tangent that belongs to d."""
@@ -104,8 +105,9 @@ def differentiable(find: Callable[[Context, Steps], State], recurrence: Recurren
         def transpose_solve(_: Any, right: tuple[State, list[Any]]) -> tuple[State, list[Any]]:
             c, d = right
             x, starts_now = _not_before(c, (steps.x, starts))
-            moving_now, _ = _floating((context, steps._replace(x=x)))
-            adjoint, first = recurrence.solver(*rejoin(moving_now), starts_now).transpose(c)
+            steps_now = steps._replace(x=x)
+            adjoint, first = recurrence.solver(context, steps_now, starts_now).transpose(c)
+            moving_now, _ = _floating((context, steps_now))
             pulled = jax.vjp(lambda m: all_steps(m, starts_now), moving_now)[1](adjoint)[0]
             (at_start,) = jax.linear_transpose(h0_of, moving)(first)
             return adjoint, [x + y + z for x, y, z in zip(d, pulled, at_start, strict=True)]
@@ -118,7 +120,7 @@ def differentiable(find: Callable[[Context, Steps], State], recurrence: Recurren
 
 def _floating(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
     """The leaves of a tree that can move, and a function that puts such leaves back in their places."""
-    leaves, structure = jax.tree.flatten(tree)
+    leaves, structure = cast(tuple[list[Any], Any], jax.tree.flatten(tree))
     moves = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
 
     def rejoin(moving: list[Any]) -> Any:
@@ -135,7 +137,7 @@ def _all_linear(states: State, d: list[Any]) -> tuple[State, list[Any]]:
     the tangents of arguments that nobody differentiates. A sum over nothing of every tangent is zero and linear;
     added, it costs nothing, for XLA sees that it is zero.
     """
-    nothing = sum(jnp.sum(jnp.atleast_1d(leaf)[:0]).astype(jnp.float32) for leaf in d)
+    nothing = jnp.sum(jnp.stack([jnp.sum(jnp.atleast_1d(leaf)[:0]).astype(jnp.float32) for leaf in d]))
     zero_like = lambda a: jnp.broadcast_to(nothing.astype(a.dtype), a.shape)  # noqa: E731
     return jax.tree.map(zero_like, states), [leaf + zero_like(leaf) for leaf in d]
 

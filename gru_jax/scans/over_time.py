@@ -1,6 +1,7 @@
 """`gru_jax.scan`: any cell over time, by any method, with one set of semantics."""
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -83,7 +84,7 @@ def scan(
     """
     options = Options(reverse, time_major, padding, input_dropout, recurrent_dropout, return_gates)
     _check_options(cell, options, key)
-    resolved = select.resolve(method)
+    select.check(method)
     x, h0, lengths, mask, resets = _check_arrays(cell, params, x, h0, lengths, mask, resets, time_major)
     arrays = (params, x, h0, lengths, mask, resets, key if input_dropout or recurrent_dropout else None)
     if method == "naive":
@@ -91,12 +92,15 @@ def scan(
         return naive.scan(
             cell, params, x, h0, lengths=lengths, mask=mask, resets=resets, key=key, **options._asdict()
         )
-    return _run(cell, resolved, options, *arrays)
+    return _run(cell, method, options, *arrays)
 
 
 # Compiled as a whole and cached by (cell, method, options, shapes), so that a call outside of jit costs no tracing.
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _run(cell: Any, method: Method, options: Options, *arrays: Any) -> Any:
+def _run(cell: Any, method: str | Method, options: Options, *arrays: Any) -> Any:
+    x = arrays[1]
+    hidden = cell.output(cell.initial_state((), x.dtype)).shape[-1]
+    method = select.resolve(method, math.prod(x.shape[:-1]) * hidden, x.dtype)
     whole = functools.partial(_scan, cell, method, options)
     return derivative.saving_states(whole)(*arrays) if method.keeps_states() else whole(*arrays)
 

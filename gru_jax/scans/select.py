@@ -4,12 +4,13 @@ import dataclasses
 from typing import Protocol
 
 import jax
+import jax.numpy as jnp
 
 from gru_jax import checks
-from gru_jax.cells.base import Cell
+from gru_jax.cells.base import Cell, accumulator
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.sequential import Sequential
-from gru_jax.types import State
+from gru_jax.types import DType, State
 
 
 class Method(Protocol):
@@ -26,22 +27,43 @@ METHODS = ("auto", "sequential", "naive")
 """The names that `method` may be; each is short for its class with default options."""
 
 
-def resolve(method: str | Method) -> Method:
-    """The method behind a name, with every "auto" in it decided for the backend that JAX will use.
+GATES_BUDGET = 2**30
+"""How many bytes of gates "auto" is willing to keep for a backward pass."""
 
-    Raises:
-      ValueError: for an unknown name.
-      TypeError: for what is neither a name nor a method.
-    """
+
+def check(method: str | Method) -> None:
+    """Raises ValueError for an unknown name, TypeError for what is neither a name nor a method."""
     if isinstance(method, str):
         checks.choice("scan", "method", method, METHODS)
-        method = Sequential()
-    if not hasattr(method, "trajectory") or isinstance(method, type):
+    elif not hasattr(method, "trajectory") or isinstance(method, type):
         got = f"the class {method.__name__}; call it" if isinstance(method, type) else repr(method)
         names = ", ".join(map(repr, METHODS))
         raise TypeError(f"scan: method must be one of {names} or a method such as gj.Sequential(); got {got}")
+
+
+def resolve(method: str | Method, states: int, dtype: DType) -> Method:
+    """The method behind a name, with every "auto" in it decided for the backend that JAX will use.
+
+    Args:
+      method: a name or a method that `check` has let pass.
+      states: how many numbers the trajectory holds, T x B x H.
+      dtype: of the states.
+
+    Returns:
+      A method without any "auto" in it.
+    """
+    if isinstance(method, str):
+        method = Sequential()
     if isinstance(method, Sequential):
-        hoist = jax.default_backend() != "cpu" if method.hoist == "auto" else method.hoist
-        keep = "states" if method.keep == "auto" else method.keep
+        cpu = jax.default_backend() == "cpu"
+        # XLA's CPU code for a loop that slices a projected input does not vectorise.
+        hoist = not cpu if method.hoist == "auto" else method.hoist
+        keep = method.keep
+        if keep == "auto":
+            # On CPU computing the gates again costs up to twice the time of a training step (benchmarks.training_step)
+            # and memory is rarely short. In half precision plain differentiation of the loop would add up the
+            # gradients of the parameters in half precision, step after step.
+            small = 10 * states * jnp.dtype(dtype).itemsize <= GATES_BUDGET
+            keep = "gates" if cpu and small and accumulator(dtype) == dtype else "states"
         return dataclasses.replace(method, hoist=hoist, keep=keep)
     return method

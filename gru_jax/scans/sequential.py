@@ -23,7 +23,7 @@ class Sequential:
       kernel: what runs the loop: "scan" (`lax.scan`, on every backend) or "auto".
       keep: what is stored for the backward pass: "states" (nothing but the states; the gates are computed again, for
         all steps in one product), "gates" (what plain differentiation of the loop stores: the gates and more, nothing
-        computed again), or "auto".
+        computed again, but gradients of parameters add up in their own dtype), or "auto".
       hoist: True projects the input of all steps in one product before the loop, False each step's inside it (XLA's
         CPU code for a loop that slices a projected input does not vectorise), "auto" decides by backend.
 

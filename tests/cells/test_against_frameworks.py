@@ -11,7 +11,7 @@ from flax import linen, nnx
 
 import gru_jax as gj
 
-B, T, I, H = 3, 6, 5, 4  # noqa: E741
+B, T, I, H = 3, 6, 5, 4
 LENGTHS = [6, 4, 1]
 X = np.asarray(jax.random.normal(jax.random.key(0), (B, T, I)))
 H0 = np.asarray(jax.random.normal(jax.random.key(1), (B, H)))

@@ -10,7 +10,7 @@ from jax.nn import initializers
 import gru_jax as gj
 from gru_jax.cells.activations import ACTIVATIONS
 
-H, I = 6, 4  # noqa: E741
+H, I = 6, 4
 
 
 def equation(cell, p, x, h):
@@ -95,7 +95,10 @@ def test_presets_are_the_frameworks_own():
 
 def test_initializers_one_by_one():
     init = gj.Initializers(
-        initializers.ones, gj.per_gate(initializers.orthogonal()), initializers.constant(2.0), initializers.constant(3.0)
+        w_x=initializers.ones,
+        w_h=gj.per_gate(initializers.orthogonal()),
+        b_x=initializers.constant(2.0),
+        b_h=initializers.constant(3.0),
     )
     params = gj.GRU(H, init=init).init(jax.random.key(0), I)
     assert (params.w_x == 1).all() and (params.b_x == 2).all() and (params.b_h == 3).all()
