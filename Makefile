@@ -45,8 +45,9 @@ doctest: .venv/has-test  ## the examples in the docstrings
 docs: .venv/has-dev  ## the site, into site/
 	$(BIN)/mkdocs build --strict --quiet
 
-bench: .venv/has-experiments  ## time of `import gru_jax` against jax and flax alone
+bench: .venv/has-experiments  ## time of an import and of a training step, beside jax and flax
 	$(BIN)/python -m benchmarks.import_time
+	$(BIN)/python -m benchmarks.training_step
 
 clean:  ## remove .venv, the site and the caches; runs/ stays
 	rm -rf .venv site .pytest_cache .hypothesis .mypy_cache .ruff_cache
