@@ -43,7 +43,7 @@ doctest: .venv/has-test  ## the examples in the docstrings
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest --doctest-modules gru_jax
 
 docs: .venv/has-dev  ## the site, into site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: .venv/has-experiments  ## time of an import and of a training step, beside jax and flax
 	$(BIN)/python -m benchmarks.import_time
