@@ -53,7 +53,12 @@ class Norm(NamedTuple):
 
 
 class StackParams(NamedTuple):
-    """Parameters of a `stack`: one entry a layer, and one normalisation a layer (none without `norm`)."""
+    """Parameters of a `stack`.
+
+    Attributes:
+      layers: the parameters of each layer.
+      norms: the `Norm` after each layer; empty without `norm`.
+    """
 
     layers: tuple[Params, ...]
     norms: tuple[Norm, ...]

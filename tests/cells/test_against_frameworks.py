@@ -150,7 +150,8 @@ def test_keras_gradients(keras, reset):
         theirs.set_weights([rng.normal(size=w.shape).astype(np.float32) * 0.5 for w in theirs.get_weights()])
         variables = [jnp.asarray(v) for v in theirs.get_weights()]
         weigh = lambda y: (y * jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape)).sum()  # noqa: E731
-        keras_grads = jax.grad(lambda v: weigh(theirs.stateless_call(v, [], X)[0]))(variables)
+        fixed = [jnp.asarray(v.value) for v in theirs.non_trainable_variables]
+        keras_grads = jax.grad(lambda v: weigh(theirs.stateless_call(v, fixed, X)[0]))(variables)
 
     def ours(variables):
         kernel, recurrent, bias = (
