@@ -185,7 +185,7 @@ class Loop:
         log.sync()
         self.watch.mark()
         best = host.params if self.best_params is None else self.best_params
-        meta = self.meta | {"history": self.history.to_meta()}
+        meta = self.meta | {"history": self.history.to_meta(), "metrics_lines": log.lines}
         try:
             checkpoint.save(
                 self.run.checkpoints,

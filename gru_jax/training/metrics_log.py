@@ -9,7 +9,11 @@ from gru_jax.training.files import write_text
 
 
 class MetricsLog:
-    """Appends lines; on resume first drops those that the checkpoint has not seen."""
+    """Appends lines; on resume first drops those that the checkpoint has not seen.
+
+    Attributes:
+        lines: how many the file has.
+    """
 
     def __init__(self, path: Path, resume_step: int) -> None:
         """Opens the file.
@@ -18,16 +22,19 @@ class MetricsLog:
             path: of the file; created when absent.
             resume_step: lines of later steps, and a last line cut short by a kill, are dropped.
         """
+        self.lines = 0
         if path.exists():
-            lines = path.read_text().splitlines(keepends=True)
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [line for line in lines if _until(line, resume_step)]
             write_text(path, "".join(kept))
+            self.lines = len(kept)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - lives as long as the run
 
     def write(self, line: dict[str, Any]) -> None:
         """Appends one line and hands it to the operating system."""
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
         self._file.flush()
+        self.lines += 1
 
     def sync(self) -> None:
         """Waits until every line is on the disk; a checkpoint counts on the lines before it."""
@@ -46,11 +53,17 @@ def _until(line: str, step: int) -> bool:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file; a last line cut short is left out."""
+    """The lines of a metrics file; one cut short or without a step is left out.
+
+    Raises:
+        OSError, UnicodeDecodeError: the file cannot be read.
+    """
     lines = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            lines.append(json.loads(line))
+            values = json.loads(line)
         except ValueError:
             continue
+        if isinstance(values, dict) and isinstance(values.get("step"), int):
+            lines.append(values)
     return lines

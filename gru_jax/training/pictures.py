@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from gru_jax.data.dataset import Dataset
 from gru_jax.training import checkpoint, plots
 from gru_jax.training.experiment import Experiment, abstract_state, build
-from gru_jax.training.metrics_log import read_metrics
 from gru_jax.training.run_directory import RunDirectory, RunError
 from gru_jax.types import Params
 
@@ -18,7 +17,7 @@ from gru_jax.types import Params
 def draw(directory: RunDirectory, experiment: Experiment, dataset: Dataset, params: Params) -> list[Path]:
     """Writes `plots/curves.png` and `plots/gates.png`; returns their paths."""
     curves, gates = directory.plots / "curves.png", directory.plots / "gates.png"
-    plots.curves({experiment.config.name: read_metrics(directory.metrics)}, curves)
+    plots.curves({experiment.config.name: directory.metrics_lines()}, curves)
     x = jnp.asarray(dataset.test.x[0])
     logits, layers = experiment.model.apply(params, x, deterministic=True, return_gates=True)
     name, label, predicted = experiment.config.name, dataset.test.y[0], logits.argmax()
@@ -51,10 +50,12 @@ def redraw(runs: Sequence[Path], together: Path | None) -> list[Path]:
     paths, lines = [], {}
     for path in runs:
         directory = RunDirectory(path)
+        if not path.exists():
+            raise RunError(f"{path}: no such directory")
         if not directory.is_run() or not directory.metrics.exists():
             raise RunError(f"{path} holds no run; the pictures are drawn from its metrics.jsonl")
         config = directory.config()
-        lines[str(path)] = read_metrics(directory.metrics)
+        lines[str(path)] = directory.metrics_lines()
         experiment = build(config)
         like = abstract_state(experiment)
         found, _ = checkpoint.restore(directory.checkpoints, like, like.params)

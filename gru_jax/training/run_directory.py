@@ -18,11 +18,20 @@ from typing import Any
 from gru_jax.training import loading, yaml12
 from gru_jax.training.config import Config, changes, config_hash, is_free
 from gru_jax.training.files import write_json, write_text
+from gru_jax.training.metrics_log import read_metrics
 
 try:
     import fcntl
 except ImportError:  # Windows has no flock; runs work there, unguarded against a second one
     fcntl = None  # type: ignore[assignment]
+
+
+_FILES = ("config.yaml", "source.yaml", "env.json", "metrics.jsonl", "result.json", "STATUS")
+_STATUSES = ("running", "done", "preempted", "diverged")
+# What `gru-jax run` reads of a result when it meets a finished run.
+_RESULT_TYPES = {
+    "status": str, "name": str, "seed": int, "steps": int, "total_steps": int, "stopped_early": bool,
+}  # fmt: skip
 
 
 class RunError(Exception):
@@ -54,11 +63,18 @@ class RunDirectory:
     def check_usable(self) -> None:
         """Raises RunError when the path is no directory, or one with files of somebody else."""
         if not self.path.exists():
+            if self.path.is_symlink():
+                raise RunError(f"{self.path} is a link to {os.readlink(self.path)}, which does not exist")
             return
         if not self.path.is_dir():
             raise RunError(f"{self.path} is a file; --out names the directory of the run")
-        # A kill between creating the directory and writing config.yaml leaves hidden files only.
-        foreign = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
+        for path in (self.path / name for name in _FILES):
+            if path.is_dir():
+                raise RunError(f"{path} is a directory, where a run keeps a file; move it away", exit_code=1)
+        for path in (self.checkpoints, self.plots):
+            if path.exists() and not path.is_dir():
+                raise RunError(f"{path} is a file, where a run keeps a directory; move it away", exit_code=1)
+        foreign = sorted(path.name for path in self.path.iterdir() if not _left_by_a_kill(path.name))
         if foreign and not self.is_run():
             raise RunError(f"{self.path} holds files but no run (first: {foreign[0]}); name a new or empty directory")
 
@@ -70,29 +86,63 @@ class RunDirectory:
             raise RunError(f"the existing run's config cannot be read: {error}", exit_code=1) from error
 
     def status(self) -> str:
-        """The word in STATUS, or "" when there is none."""
+        """The word in STATUS, or "" when there is none.
+
+        Raises:
+            RunError: it cannot be read, or is no status.
+        """
+        path = self.path / "STATUS"
         try:
-            return (self.path / "STATUS").read_text().strip()
-        except OSError:
+            word = path.read_text(encoding="utf-8", errors="replace").strip()
+        except FileNotFoundError:
             return ""
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error.strerror}", exit_code=1) from error
+        if word not in _STATUSES:
+            said = f"{path} is damaged: it holds {word[:20]!r}, none of {', '.join(_STATUSES)}"
+            raise RunError(f"{said}; remove it, and the run goes on from its newest checkpoint", exit_code=1)
+        return word
 
     def set_status(self, status: str) -> None:
         """Replaces STATUS."""
         write_text(self.path / "STATUS", status + "\n")
 
     def result(self) -> dict[str, Any] | None:
-        """The content of result.json, or None."""
+        """The content of result.json; None when there is none, or a damaged one.
+
+        A result can be computed again from the last checkpoint, so a damaged one is as good as none.
+        """
         try:
-            return json.loads((self.path / "result.json").read_text())
-        except (OSError, ValueError):
+            values = json.loads((self.path / "result.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
             return None
+        if not isinstance(values, dict):
+            return None
+        return values if all(type(values.get(key)) is kind for key, kind in _RESULT_TYPES.items()) else None
+
+    def metrics_lines(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, [] when there is none.
+
+        Raises:
+            RunError: it cannot be read.
+        """
+        try:
+            return read_metrics(self.metrics)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise RunError(f"{self.metrics} cannot be read: {error.strerror}", exit_code=1) from error
+        except UnicodeDecodeError as error:
+            raise RunError(
+                f"{self.metrics} is damaged: byte {error.start} is not UTF-8; mend it, or move it away", exit_code=1
+            ) from error
 
     def set_result(self, result: dict[str, Any]) -> None:
         """Writes result.json."""
         write_json(self.path / "result.json", result)
 
     def lock(self) -> None:
-        """Creates the directory and keeps every other live run out of it.
+        """Creates the directory and keeps every other live run out of it; the lock names our process.
 
         The lock belongs to the open file, so the system drops it when the process ends, however it
         ends.
@@ -114,6 +164,9 @@ class RunDirectory:
                 f"{self.path} is in use by another live run (process {holder}); wait for it, or choose another --out",
                 exit_code=1,
             ) from error
+        self._lock.truncate(0)
+        self._lock.write(f"{os.getpid()}\n")
+        self._lock.flush()
 
     def unlock(self) -> None:
         """Lets others in."""
@@ -122,17 +175,18 @@ class RunDirectory:
             self._lock = None
 
     def write_inputs(self, loaded: loading.LoadedConfig, environment: dict[str, Any]) -> None:
-        """Writes config.yaml, source.yaml and env.json, and who holds the lock."""
-        if self._lock is not None:
-            self._lock.truncate(0)
-            self._lock.write(f"{os.getpid()}\n")
-            self._lock.flush()
+        """Writes config.yaml, source.yaml and env.json."""
         # First: it marks the directory as a run's, whatever a kill leaves unwritten.
         write_text(self.path / "config.yaml", yaml12.dump(loaded.config.resolved()))
         source = loaded.text if loaded.text.endswith("\n") else loaded.text + "\n"
         notes = "".join(f"# override: {argument!r}\n" for argument in loaded.arguments)
         write_text(self.path / "source.yaml", source + notes)
         write_json(self.path / "env.json", environment)
+
+
+def _left_by_a_kill(name: str) -> bool:
+    """Whether a kill between creating the directory and writing config.yaml may leave this file."""
+    return name == ".lock" or (name.startswith(".") and name.endswith(".tmp"))
 
 
 def default_path(config: Config, root: Path = Path("runs")) -> Path:

@@ -87,7 +87,10 @@ def run(loaded: LoadedConfig, *, out: Path | None, fresh: bool, fork: bool, repo
     experiment = prepare(loaded)
     config, devices = loaded.config, _devices()
     directory = RunDirectory(out or run_directory.default_path(config))
-    directory.check_usable()
+    try:
+        directory.check_usable()
+    except OSError as error:
+        raise RunError(f"{directory.path} cannot be used: {error.strerror}") from error
     forked = _fork_params(directory, experiment) if fork else None
     if fresh or fork:
         directory = RunDirectory(run_directory.numbered(directory.path))
@@ -116,8 +119,8 @@ def run(loaded: LoadedConfig, *, out: Path | None, fresh: bool, fork: bool, repo
 
 
 def _is_finished(directory: RunDirectory, config: Config) -> bool:
-    result = directory.result()
-    if result is None or directory.status() not in ("done", "diverged"):
+    status, result = directory.status(), directory.result()
+    if result is None or status not in ("done", "diverged"):
         return False
     longer = config.total_steps > result["total_steps"]
     return not longer or result["status"] == "diverged" or result["stopped_early"]
@@ -143,6 +146,7 @@ def _start(
     reporter: Reporter,
 ) -> Start:
     like = abstract_state(experiment)
+    lines = directory.metrics_lines()
     found, warnings = checkpoint.restore(directory.checkpoints, like, like.params)
     for warning in warnings:
         reporter.warn(warning)
@@ -164,6 +168,9 @@ def _start(
             " --fresh starts a new directory",
             exit_code=1,
         )
+    kept, wanted = sum(line["step"] <= found.step for line in lines), found.meta.get("metrics_lines", 0)
+    if kept < wanted:
+        reporter.warn(f"{directory.metrics} has {kept} of the {wanted} lines up to step {found.step}")
     history = History.from_meta(found.meta["history"])
     best = found.best_params if history.best else None
     return Start(found.state, best, history, found.step)

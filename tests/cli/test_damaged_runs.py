@@ -1,0 +1,77 @@
+"""Files of a run that something else has damaged: one line says which, and nothing is changed."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from .command import TINY, gru_jax, metrics, result, snapshot
+
+RUN = ("run", "config.yaml", "train.epochs=1", "--out", "out")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with config.yaml and a finished run in out/."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "config.yaml").write_text(TINY)
+    done = gru_jax(*RUN, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be damaged."""
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+MORE = (*RUN, "train.epochs=2")
+DAMAGED = [
+    (RUN, "STATUS", b"\xff\xfe", "out/STATUS is damaged"),
+    (RUN, "STATUS", b"dome\n", "it holds 'dome', none of running, done, preempted, diverged"),
+    (RUN, "STATUS", None, "out/STATUS is a directory, where a run keeps a file"),
+    (MORE, "metrics.jsonl", b'{"step": 3}\n\xff\n', "out/metrics.jsonl is damaged: byte 12 is not UTF-8"),
+    (MORE, "metrics.jsonl", None, "out/metrics.jsonl is a directory"),
+    (MORE, "ckpt", b"", "out/ckpt is a file, where a run keeps a directory"),
+    (("plot", "out"), "metrics.jsonl", b"\xff", "out/metrics.jsonl is damaged"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "name", "content", "said"), DAMAGED)
+def test_damaged_file_is_named(
+    arguments: tuple[str, ...], name: str, content: bytes | None, said: str, folder: Path
+) -> None:
+    path = folder / "out" / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    path.mkdir() if content is None else path.write_bytes(content)
+    lock = folder / "out" / ".lock"
+    lock.unlink()
+    before = snapshot(folder)
+    refused = gru_jax(*arguments, cwd=folder)
+    lock.unlink(missing_ok=True)
+    assert refused.returncode == 1
+    assert said in refused.stderr and refused.stderr.endswith("\nnothing was changed.\n")
+    assert len(refused.stderr.splitlines()) == 2
+    assert snapshot(folder) == before
+
+
+@pytest.mark.parametrize("content", [b"{}", b"[]", b"\xff", None])
+def test_damaged_result_is_computed_again(content: bytes | None, folder: Path) -> None:
+    path, lost = folder / "out" / "result.json", result(folder / "out")
+    damaged = path.read_bytes().replace(b'"total_steps": 9', b'"total_steps": "9"') if content is None else content
+    assert damaged != path.read_bytes()
+    path.write_bytes(damaged)
+    before = metrics(folder / "out")
+    done = gru_jax(*RUN, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    again = result(folder / "out")
+    assert {key for key in again if again[key] != lost[key]} <= {"wall_s", "compile_s"}
+    assert metrics(folder / "out") == before
+
+
+def test_missing_lines_of_metrics_are_noticed(folder: Path) -> None:
+    (folder / "out" / "metrics.jsonl").write_text('{"step": 3}\n')
+    done = gru_jax(*MORE, cwd=folder)
+    assert done.returncode == 0
+    assert done.stderr == "warning: out/metrics.jsonl has 1 of the 5 lines up to step 9\n"
