@@ -5,8 +5,11 @@ once.
 """
 
 import argparse
+import contextlib
 import difflib
+import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,12 +18,13 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from gru_jax.training.loading import LoadedConfig
 
-OK, FAILED, BAD_CONFIG, MISSING = 0, 1, 2, 3
+OK, FAILED, BAD_CONFIG, MISSING, INTERRUPTED = 0, 1, 2, 3, 130
 
 _EXIT_CODES = (
     "exit codes: 0 done, 1 failed, 2 config error (nothing started), 3 data or package missing,"
     " 4 diverged (the last good checkpoint is kept),"
-    " 75 stopped by a signal after saving (run the same command again)"
+    " 75 stopped by a signal after saving (run the same command again),"
+    " 130 interrupted before the training began"
 )
 
 
@@ -91,8 +95,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    arguments = _parse(argv)
+    for stream in (sys.stdout, sys.stderr):
+        # A path or a frame that the terminal's encoding lacks is no reason to stop.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
+        arguments = _parse(argv)
         verb = {"run": _run, "check": _check, "plot": _plot, "list": _list}[arguments.verb]
         return verb(arguments)
     except BrokenPipeError:
@@ -100,12 +108,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        _interrupted()
 
 
 def _fail(message: str, code: int) -> int:
     print(f"error: {message}", file=sys.stderr)
     return code
+
+
+def _interrupted() -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _fail("interrupted", INTERRUPTED)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    # Not sys.exit: imports cut in the middle can crash the interpreter while it takes itself down.
+    os._exit(INTERRUPTED)
 
 
 def _needs_extra(error: ImportError) -> int:

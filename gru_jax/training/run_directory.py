@@ -196,8 +196,12 @@ def default_path(config: Config, root: Path = Path("runs")) -> Path:
 
 def numbered(path: Path) -> Path:
     """The path itself if nothing is there, else the first free of path-2, path-3, ..."""
+    if path.name in ("", ".."):
+        path = path.resolve()
+    if not path.name:
+        raise RunError(f"{path} has no directory beside it; name another --out")
     candidate, number = path, 1
-    while candidate.exists():
+    while os.path.lexists(candidate):
         number += 1
         candidate = path.with_name(f"{path.name}-{number}")
     return candidate

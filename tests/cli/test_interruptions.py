@@ -209,3 +209,25 @@ def test_half_a_line_of_metrics_is_dropped(halfway: Path, uninterrupted: Path) -
     with open(halfway / "out" / "metrics.jsonl", "a") as file:
         file.write('{"step": 36, "epo')
     finish(halfway, uninterrupted)
+
+
+@pytest.mark.parametrize("module", ["pydantic", "orbax.checkpoint", "sklearn.datasets"])
+def test_interrupted_before_the_training(module: str, folder: Path) -> None:
+    script = (
+        "import os, signal, sys\n"
+        "from gru_jax.cli import main\n"
+        "def interrupt(event, args):\n"
+        f"    if event == 'import' and args[0] == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.addaudithook(interrupt)\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    stopped = subprocess.run(
+        [sys.executable, "-c", script, *RUN],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert (stopped.returncode, stopped.stderr) == (130, "error: interrupted\n")
+    assert not (folder / "out" / "config.yaml").exists()

@@ -1,11 +1,13 @@
 """`gru-jax run` from start to finish, and everything that the same command does afterwards."""
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from .command import STEPS, TINY, gru_jax, metrics, result, snapshot
+from .command import STEPS, TINY, command, environment, gru_jax, metrics, result, snapshot
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +174,21 @@ def test_early_stop(tmp_path: Path) -> None:
     assert values["stopped_early"] and values["steps"] == 21 and values["best_step"] == 7
     again = gru_jax(*arguments, "train.early_stop.patience=2", "--out", "out", cwd=tmp_path)
     assert again.returncode == 0 and "this run is finished" in again.stdout
+
+
+@pytest.mark.parametrize(("out", "again"), [(".", "--fresh"), ("ckpt/..", "--fork")])
+def test_a_new_directory_stands_beside_the_run(out: str, again: str, finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished / "out", tmp_path / "run")
+    done = gru_jax("run", "config.yaml", again, "--out", out, cwd=run)
+    assert done.returncode == 0, done.stderr
+    assert result(tmp_path / "run-2")["status"] == "done"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run-2"]
+    assert snapshot(run) == snapshot(finished / "out")
+
+
+def test_output_in_ascii(finished: Path) -> None:
+    arguments = command("run", "config.yaml", "train.epochs=1", "--out", "größe")
+    environ = environment(PYTHONIOENCODING="ascii")
+    done = subprocess.run(arguments, cwd=finished, env=environ, capture_output=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert b"run directory: gr??e" in done.stdout and b"test/accuracy" in done.stdout
