@@ -15,6 +15,17 @@ import numpy as np
 from gru_jax.types import Array
 
 
+def described(got: object) -> str:
+    """What was got, in a few words: arrays by their shape, containers by their length, never their contents."""
+    if hasattr(got, "shape") and hasattr(got, "dtype"):
+        return f"an array of shape {list(got.shape)}"
+    if isinstance(got, type):
+        return f"the class {got.__name__}"
+    if isinstance(got, tuple | list):
+        return f"{type(got).__name__} of {len(got)}"
+    return repr(got) if isinstance(got, str | int | float | None) else type(got).__name__
+
+
 def choice(who: str, name: str, got: object, options: Iterable[object]) -> None:
     """Raises ValueError unless `got` is one of `options`, with the nearest option as a suggestion."""
     options = list(options)
@@ -53,19 +64,45 @@ def rate(who: str, name: str, got: object) -> None:
 
 
 def key_for_dropout(who: str, names: Sequence[str], key: object, *, off: str) -> None:
-    """Raises ValueError when dropout is on (`names` are the rates above 0) and there is no random key."""
-    if names and key is None:
+    """Raises when dropout is on (`names` are the rates above 0) and there is no random key, or none that is one."""
+    if not names:
+        return
+    if key is None:
         rates = " and ".join(names)
         raise ValueError(
             f"{who}: {rates} above 0 needs a random key; got key=None; pass key=jax.random.key(0), or {off}"
         )
+    random_key(who, key)
+
+
+def random_key(who: str, key: object) -> None:
+    """Raises TypeError unless `key` is one random key, typed or of the older kind (a row of uint32)."""
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if typed and shape == ():
+        return
+    if dtype == jnp.uint32 and shape is not None and len(shape) == 1:
+        return
+    got = f"{dtype} of shape {list(shape)}" if dtype is not None and shape is not None else repr(key)
+    fix = "pick one of them, or map over them with jax.vmap" if typed else "pass key=jax.random.key(0)"
+    raise TypeError(f"{who}: key must be one random key; got {got}; {fix}")
+
+
+def floating_dtype(who: str, got: Any) -> None:
+    """Raises TypeError unless `got` is a floating-point dtype."""
+    try:
+        good = jnp.issubdtype(jnp.dtype(got), jnp.floating)
+    except TypeError:
+        good = False
+    if not good:
+        raise TypeError(f"{who}: dtype must be a floating-point dtype such as jnp.float32; got {got!r}")
 
 
 def as_array(who: str, name: str, got: object) -> Array:
     """`got` as a JAX array; raises TypeError when it is none and cannot become one."""
     try:
         return jnp.asarray(got)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         dtype = f" of {got.dtype}" if isinstance(got, np.ndarray) else ""
         raise TypeError(
             f"{who}: {name} must be an array of numbers; got {type(got).__name__}{dtype}; pass a JAX or NumPy array"
@@ -130,4 +167,5 @@ def lengths(who: str, got: object, batch: Sequence[int], steps: int) -> Array:
                 f"{who}: lengths must lie in [0, {steps}], x having {steps} time steps; got {worst};"
                 f" clip them, or pad x along time"
             )
-    return array
+    # Compared with step numbers, which an int8 cannot count beyond 127.
+    return array.astype(jnp.int32) if array.dtype.itemsize < 4 else array

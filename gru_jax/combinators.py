@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from gru_jax import checks
 from gru_jax.cells.base import Cell, accumulator
+from gru_jax.checks import described
 from gru_jax.scans import Method, scan
 from gru_jax.types import Array, Key, Params, State
 
@@ -89,6 +90,8 @@ def recurrent(
       >>> y.shape, h.shape
       ((2, 7, 4), (2, 4))
     """
+    if not isinstance(cell, Cell) or isinstance(cell, type):
+        raise TypeError(f"recurrent: needs a cell such as gj.GRU(hidden_size=64); got {described(cell)}")
     rates = {"input_dropout": input_dropout, "recurrent_dropout": recurrent_dropout}
     for name, rate in rates.items():
         checks.rate("recurrent", name, rate)
@@ -137,11 +140,13 @@ def bidirectional(forward: Layer, backward: Layer | None = None, *, merge: str |
     pair = (_layer("bidirectional", forward), _layer("bidirectional", backward if backward is not None else forward))
 
     def init(key: Key, input_size: int, dtype: Any = jnp.float32) -> Params:
+        checks.random_key("bidirectional", key)
         return tuple(one.init(k, input_size, dtype) for one, k in zip(pair, jax.random.split(key), strict=True))
 
     def apply(
         params: Params, x: Array, h0: State = None, *, key: Key | None = None, reverse: bool = False, **options: Any
     ) -> Any:
+        checks.flag("bidirectional", "reverse", reverse)
         starts = _parts("bidirectional", "h0", h0, 2, "a pair (forward, backward)")
         keys = (None, None) if key is None else jax.random.split(key)
         runs = [
@@ -152,6 +157,10 @@ def bidirectional(forward: Layer, backward: Layer | None = None, *, merge: str |
             )
         ]
         outputs, *others = zip(*runs, strict=True)
+        if merge is not None and any(isinstance(y, tuple) for y in outputs):
+            raise ValueError(
+                f"bidirectional: merge={merge!r} cannot join pairs of outputs; give the inner layers a merge too"
+            )
         if merge in ("sum", "mul", "mean") and outputs[0].shape != outputs[1].shape:
             raise ValueError(
                 f"bidirectional: merge={merge!r} needs outputs of one shape; got {list(outputs[0].shape)} forward and"
@@ -199,10 +208,13 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
     checks.choice("stack", "norm", norm, NORMS)
 
     def init(key: Key, input_size: int, dtype: Any = jnp.float32) -> StackParams:
+        checks.random_key("stack", key)
         made, norms, size = [], [], input_size
         for layer, k in zip(layers, jax.random.split(key, len(layers)), strict=True):
             made.append(layer.init(k, size, dtype))
-            size = _output_size(layer, made[-1], size, dtype)
+            before, size = size, _output_size(layer, made[-1], size, dtype)
+            if residual and len(made) > 1 and before != size:
+                raise ValueError(_unequal(len(made) - 1, before, size))
             if norm is not None:
                 norms.append(Norm(jnp.ones(size, dtype), jnp.zeros(size, dtype) if norm == "layer" else None))
         return StackParams(tuple(made), tuple(norms))
@@ -222,6 +234,9 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
         each = f"a tuple of {len(layers)}, one entry a layer"
         starts = _parts("stack", "h0", h0, len(layers), each)
         weights = _parts("stack", "params.layers", getattr(params, "layers", params), len(layers), each)
+        norms = getattr(params, "norms", ())
+        if norm is not None and (not isinstance(norms, tuple) or len(norms) != len(layers)):
+            raise ValueError(f"stack: norm={norm!r} needs params.norms, {each}; make params with this stack's init")
         results = []
         for index, (layer, p, h) in enumerate(zip(layers, weights, starts, strict=True)):
             # One key for the layer and one for what follows it, a pair for each layer.
@@ -231,7 +246,7 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
             if not isinstance(y, jax.Array):
                 raise ValueError("stack: a layer with merge=None gives a pair of outputs; merge them to stack on it")
             if norm is not None:
-                y = _normalize(norm, params.norms[index], y)
+                y = _normalize(norm, norms[index], y)
             if k_drop is not None and drops and index < len(layers) - 1:
                 keep = jax.random.bernoulli(k_drop, 1 - drops, y.shape)
                 y = jnp.where(keep, y / jnp.asarray(1 - drops, y.dtype), jnp.zeros_like(y))
@@ -245,11 +260,15 @@ def _adds(index: int, x: Array, y: Array) -> bool:
     if x.shape == y.shape:
         return True
     if index:
-        raise ValueError(
-            f"stack: residual=True needs layers that keep the number of features; layer {index} maps"
-            f" {x.shape[-1]} features to {y.shape[-1]}; give all layers the same output size"
-        )
+        raise ValueError(_unequal(index, x.shape[-1], y.shape[-1]))
     return False
+
+
+def _unequal(index: int, before: int, after: int) -> str:
+    return (
+        f"stack: residual=True needs layers that keep the number of features; layer {index} maps"
+        f" {before} features to {after}; give all layers the same output size"
+    )
 
 
 def _normalize(norm: str, params: Norm, y: Array) -> Array:
@@ -273,8 +292,12 @@ def _output_size(layer: Layer, params: Params, input_size: int, dtype: Any) -> i
 
 def _layer(who: str, layer: Any) -> Layer:
     if not (callable(getattr(layer, "init", None)) and callable(getattr(layer, "apply", None))):
-        fix = "; wrap the cell: gj.recurrent(cell)" if isinstance(layer, Cell) else ""
-        raise TypeError(f"{who}: needs layers with init and apply, as gj.recurrent makes; got {layer!r}{fix}")
+        fix = ""
+        if isinstance(layer, Cell):
+            fix = "; wrap the cell: gj.recurrent(cell)"
+        elif isinstance(layer, list | tuple):
+            fix = f"; pass the layers one by one: {who}(*layers)"
+        raise TypeError(f"{who}: needs layers with init and apply, as gj.recurrent makes; got {described(layer)}{fix}")
     return layer
 
 
@@ -282,8 +305,7 @@ def _parts(who: str, name: str, value: Any, count: int, what: str) -> tuple[Any,
     if value is None:
         return (None,) * count
     if not isinstance(value, tuple | list) or len(value) != count:
-        got = f"{type(value).__name__} of {len(value)}" if isinstance(value, tuple | list) else type(value).__name__
-        raise ValueError(f"{who}: {name} must be {what}; got {got}")
+        raise ValueError(f"{who}: {name} must be {what}; got {described(value)}")
     return tuple(value)
 
 

@@ -112,6 +112,108 @@ BAD = {
         "init.w_x must be an initializer",
     ),
     "input_size": (lambda: CELL.init(jax.random.key(0), 0), ValueError, "input_size must be at least 1; got 0"),
+    "a number for a key": (lambda: CELL.init(5, 8), TypeError, "key must be one random key; got 5; pass key="),
+    "many keys": (
+        lambda: CELL.init(jax.random.split(jax.random.key(0)), 8),
+        TypeError,
+        "got key<fry> of shape [2]; pick one of them, or map over them with jax.vmap",
+    ),
+    "no key for dropout": (scan(input_dropout=0.5, key=X), TypeError, "got float32 of shape [2, 5, 8]"),
+    "stack key": (lambda: NET.init("key", 8), TypeError, "stack: key must be one random key; got 'key'"),
+    "integer parameters": (
+        lambda: CELL.init(jax.random.key(0), 8, jnp.int32),
+        TypeError,
+        "dtype must be a floating-point dtype such as jnp.float32",
+    ),
+    "activation of two": (lambda: gj.GRU(8, activation=jnp.add), TypeError, "TypeError; pass one such as jnp.tanh"),
+    "activation to booleans": (lambda: gj.GRU(8, gate_activation=jnp.isnan), TypeError, "elementwise function of one"),
+    "projected nothing": (lambda: CELL.project(PARAMS, None), TypeError, "x must be an array of numbers"),
+    "step of x": (lambda: CELL.step(PARAMS, X[:, 0], X[:, 0]), ValueError, "make it with cell.project(params, x)"),
+    "step of h": (
+        lambda: CELL.step(PARAMS, CELL.project(PARAMS, X[:, 0]), X[0, 0]),
+        ValueError,
+        "h must have shape [2, 8]; got [8]",
+    ),
+    "pair into a merge": (
+        lambda: (net := gj.bidirectional(gj.bidirectional(gj.recurrent(CELL), merge=None))).apply(
+            net.init(jax.random.key(0), 8), X
+        ),
+        ValueError,
+        "cannot join pairs of outputs",
+    ),
+    "transposed params": (
+        lambda: gj.scan(CELL, gj.GRUParams(PARAMS.w_x.T, PARAMS.w_h.T, PARAMS.b_x, PARAMS.b_h), X),
+        ValueError,
+        "its transpose, which is how torch and ONNX store it; pass w_x.T and w_h.T",
+    ),
+    "params of lists": (
+        lambda: gj.scan(CELL, PARAMS._replace(w_h=[1.0]), X),
+        TypeError,
+        "params.w_h must be an array; got list of 1",
+    ),
+    "params without w_x": (
+        lambda: gj.scan(CELL, PARAMS._replace(w_x=None), X),
+        TypeError,
+        "params.w_x must be an array; got None",
+    ),
+    "params of one dimension": (
+        lambda: gj.scan(CELL, PARAMS._replace(w_x=PARAMS.b_x), X),
+        ValueError,
+        "params.w_x must have shape [8, 24]; got shape [24]",
+    ),
+    "complex params": (
+        lambda: gj.scan(CELL, PARAMS._replace(b_h=PARAMS.b_h.astype(jnp.complex64)), X),
+        TypeError,
+        "params.b_h must be floating point; got complex64",
+    ),
+    "integer params": (
+        lambda: gj.scan(CELL, jax.tree.map(lambda p: p.astype(int), PARAMS), X),
+        TypeError,
+        "params.w_x must be floating point; got int32",
+    ),
+    "x too large": (scan([[2**100]]), TypeError, "x must be an array of numbers; got list"),
+    "bidirectional reverse": (
+        lambda: (net := gj.bidirectional(gj.recurrent(CELL))).apply(
+            net.init(jax.random.key(0), 8), X, reverse="yes"
+        ),
+        TypeError,
+        "bidirectional: reverse must be True or False; got 'yes'",
+    ),
+    "recurrent of nothing": (lambda: gj.recurrent(None), TypeError, "needs a cell such as gj.GRU(hidden_size=64)"),
+    "recurrent of a class": (lambda: gj.recurrent(gj.GRU), TypeError, "got the class GRU"),
+    "stack of a list": (lambda: gj.stack([gj.recurrent(CELL)]), TypeError, "one by one: stack(*layers)"),
+    "stack without norms": (
+        lambda: gj.stack(gj.recurrent(CELL), norm="layer").apply((PARAMS,), X),
+        ValueError,
+        "needs params.norms, a tuple of 1",
+    ),
+    "lengths for h0": (
+        lambda: NET.apply(NET_PARAMS, X, jnp.array([5, 2]), deterministic=True),
+        ValueError,
+        "got an array of shape [2]",
+    ),
+    "nnx complex h0": (
+        lambda: nnx_layer()()(X, jnp.ones((2, 8), jnp.complex64)),
+        TypeError,
+        "h0 must be floating point; got complex64",
+    ),
+    "nnx integer parameters": (nnx_layer(param_dtype=jnp.int32), TypeError, "dtype must be a floating-point dtype"),
+    "linen without parameters": (
+        lambda: gj.linen.GRU(8).apply({}, X),
+        ValueError,
+        "there are no parameters; pass what init returned to apply",
+    ),
+    "linen parameters of fewer layers": (
+        lambda: gj.linen.GRU(8, num_layers=2).apply({"params": {"layer_0": PARAMS._asdict()}}, X),
+        ValueError,
+        "the parameters do not fit num_layers=2",
+    ),
+    "linen parameters of more layers": (
+        lambda: gj.linen.GRU(8).apply({"params": {f"layer_{k}": PARAMS._asdict() for k in (0, 1)}}, X),
+        ValueError,
+        "those of more layers than num_layers=1",
+    ),
+    "linen positional options": (lambda: gj.linen.GRU(8, 32), TypeError, "takes 2 positional arguments"),
     "unroll": (lambda: gj.Sequential(unroll=0), ValueError, "unroll must be at least 1; got 0"),
     "keep": (lambda: gj.Sequential(keep="state"), ValueError, "did you mean 'states'?"),
     "merge": (lambda: gj.bidirectional(gj.recurrent(CELL), merge="max"), ValueError, "merge must be one of 'concat'"),
@@ -130,9 +232,7 @@ BAD = {
     "stack h0": (lambda: NET.apply(NET_PARAMS, X, X[:, 0], deterministic=True), ValueError, "h0 must be a tuple of 2"),
     "stack params": (lambda: NET.apply((PARAMS,), X, deterministic=True), ValueError, "got tuple of 1"),
     "residual of other sizes": (
-        lambda: (net := gj.stack(gj.recurrent(CELL), gj.recurrent(gj.GRU(4)), residual=True)).apply(
-            net.init(jax.random.key(0), 8), X
-        ),
+        lambda: gj.stack(gj.recurrent(CELL), gj.recurrent(gj.GRU(4)), residual=True).init(jax.random.key(0), 8),
         ValueError,
         "layer 1 maps 8 features to 4; give all layers the same output size",
     ),

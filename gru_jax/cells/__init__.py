@@ -3,7 +3,7 @@
 from gru_jax.cells.base import Cell as Cell
 from gru_jax.cells.base import Gates as Gates
 from gru_jax.cells.gru import GRU as GRU
-from gru_jax.cells.gru import GRUParams as GRUParams
+from gru_jax.cells.gru_params import GRUParams as GRUParams
 from gru_jax.cells.initializers import Initializers as Initializers
 from gru_jax.cells.initializers import per_gate as per_gate
 

@@ -38,9 +38,18 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 def check(who: str, name: str, activation: Activation) -> None:
-    """Raises unless `activation` is a known name or a callable."""
+    """Raises unless `activation` is a known name or an elementwise function."""
     if not callable(activation):
         checks.choice(who, name, activation, ACTIVATIONS)
+        return
+    given = jax.ShapeDtypeStruct((2, 3), jnp.float32)
+    fact = f"{who}: {name} must be an elementwise function of one array, of the same shape and dtype"
+    try:
+        made = jax.eval_shape(activation, given)
+    except Exception as error:
+        raise TypeError(f"{fact}; {activation!r} raised {type(error).__name__}; pass one such as jnp.tanh") from error
+    if getattr(made, "shape", None) != given.shape or made.dtype != given.dtype:
+        raise TypeError(f"{fact}; {activation!r} made {made} of {given}; pass one such as jnp.tanh")
 
 
 def get(activation: Activation) -> Callable[[Array], Array]:

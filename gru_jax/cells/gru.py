@@ -10,27 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from gru_jax import checks
-from gru_jax.cells import activations, initializers
+from gru_jax.cells import activations, gru_params, initializers
 from gru_jax.cells.base import Gates, accumulator
+from gru_jax.cells.gru_params import GRUParams
 from gru_jax.cells.initializers import Initializers
 from gru_jax.types import Activation, Array, DType, Key
-
-
-class GRUParams(NamedTuple):
-    """The parameters of a `GRU`, in the neutral layout.
-
-    Attributes:
-      w_x: input matrix `[I, 3H]`, gates r, z, n side by side.
-      w_h: recurrent matrix `[H, 3H]`; with k > 1 heads, k blocks `[k, H/k, 3H/k]`.
-      b_x: bias of the projected input, `[3H]`; None with `bias="none"`.
-      b_h: bias inside the recurrent product: `[3H]` with `bias="full"`, the candidate's `[H]` with
-        `bias="minimal"`, None with `bias="none"`.
-    """
-
-    w_x: Array
-    w_h: Array
-    b_x: Array | None
-    b_h: Array | None
 
 
 class Linearization(NamedTuple):
@@ -137,6 +121,8 @@ class GRU:
           (3, 12)
         """
         checks.positive("GRU", "input_size", input_size)
+        checks.random_key("GRU", key)
+        checks.floating_dtype("GRU", dtype)
         start = initializers.get(self.initializers, self.hidden_size)
         # Drawn in full precision: an orthogonal matrix cannot be computed in half.
         full = accumulator(dtype)
@@ -149,29 +135,13 @@ class GRU:
         else:
             w_h = jax.vmap(lambda k: start.w_h(k, block, full))(jax.random.split(key_w_h, self.heads))
         b_x = None if self.bias == "none" else start.b_x(key_b_x, (width,), full)
-        b_h = None if self.bias == "none" else start.b_h(key_b_h, self._shape_of_b_h(), full)
+        inside = gru_params.shape_of_b_h(self.hidden_size, self.bias)
+        b_h = None if self.bias == "none" else start.b_h(key_b_h, inside, full)
         return jax.tree.map(lambda p: p.astype(dtype), GRUParams(w_x, w_h, b_x, b_h))
 
     def check_params(self, params: GRUParams, features: int) -> None:
         """Raises unless every parameter has the shape that these options and `features` of the input ask for."""
-        who = f"GRU(hidden_size={self.hidden_size}, bias={self.bias!r}, heads={self.heads})"
-        if not isinstance(params, GRUParams):
-            raise TypeError(f"{who}: params must be GRUParams, from cell.init; got {type(params).__name__}")
-        self._check_features(params, features)
-        H, k = self.hidden_size, self.heads
-        b_x = () if self.bias == "none" else (3 * H,)
-        expected = {
-            "w_x": (*params.w_x.shape[:1], 3 * H),
-            "w_h": (H, 3 * H) if k == 1 else (k, H // k, 3 * H // k),
-            "b_x": b_x,
-            "b_h": self._shape_of_b_h(),
-        }
-        for name, want in expected.items():
-            got = getattr(params, name)
-            if (got is None) != (want == ()) or (got is not None and got.shape != want):
-                shown = "None" if got is None else f"shape {list(got.shape)}"
-                wanted = f"have shape {list(want)}" if want else "be None"
-                raise ValueError(f"{who}: params.{name} must {wanted}; got {shown}; make params with this cell's init")
+        gru_params.check(params, features, self.hidden_size, self.bias, self.heads)
 
     def project(self, params: GRUParams, x: Array) -> Array:
         """`u = x w_x + b_x`: everything that needs no state.
@@ -186,7 +156,8 @@ class GRU:
         Raises:
           ValueError: when x has another number of features than `params` were made for.
         """
-        self._check_features(params, x.shape[-1])
+        x = checks.floating("GRU", "x", x)
+        gru_params.check_features(params, x.shape[-1] if x.ndim else 0)
         u = jnp.matmul(x, params.w_x, preferred_element_type=accumulator(x.dtype))
         return _add(u, params.b_x)
 
@@ -201,7 +172,17 @@ class GRU:
 
         Returns:
           The next state, `[*batch, H]`, in the dtype of h.
+
+        Raises:
+          ValueError: when u or h does not have its shape.
         """
+        if u.shape[-1:] != (3 * self.hidden_size,):
+            raise ValueError(
+                f"GRU: u must be the projected input, [*batch, {3 * self.hidden_size}]; got shape {list(u.shape)};"
+                f" make it with cell.project(params, x)"
+            )
+        batch = "the state has the batch of u; cell.initial_state(batch) makes zeros"
+        checks.shape("GRU", "h", h.shape, (*u.shape[:-1], self.hidden_size), batch)
         _, a_z, a_n, _, _ = self._preactivations(params, u, h, drop)
         z, n = self._gate(a_z), self._candidate(a_n)
         return (n + z * (h.astype(n.dtype) - n)).astype(h.dtype)
@@ -265,13 +246,6 @@ class GRU:
         through = at.r * p + self._product_transpose(w_rz, jnp.concatenate([at.k_r * p, at.k_z * c], -1))
         return (at.z * c + _scale(through, drop)).astype(dtype)
 
-    def _check_features(self, params: GRUParams, features: int) -> None:
-        if features != params.w_x.shape[0]:
-            raise ValueError(
-                f"GRU: x has {features} features but params were made for {params.w_x.shape[0]};"
-                f" pass input_size={features} to init"
-            )
-
     def _preactivations(
         self, params: GRUParams, u: Array, h: Array, drop: Array | None
     ) -> tuple[Array, Array, Array, Array, Array]:
@@ -301,16 +275,19 @@ class GRU:
         h = h.astype(w.dtype)
         if self.heads == 1:
             return jnp.matmul(h, w, preferred_element_type=out)
-        per_head = h.reshape(*h.shape[:-1], self.heads, -1)
+        size = self.hidden_size // self.heads
+        per_head = h.reshape(*h.shape[:-1], self.heads, size)
         g = jnp.einsum("...ki,kij->...kj", per_head, w, preferred_element_type=out)
-        gates = w.shape[0] * w.shape[-1] // self.hidden_size
-        g = g.reshape(*h.shape[:-1], self.heads, gates, -1)
+        gates = w.shape[-1] // size
+        g = g.reshape(*h.shape[:-1], self.heads, gates, size)
         return jnp.moveaxis(g, -2, -3).reshape(*h.shape[:-1], gates * self.hidden_size)
 
     def _product_transpose(self, w: Array, c: Array) -> Array:
         """The transpose of `_product`: `[*batch, G H]` to `[*batch, H]`."""
-        like = jax.ShapeDtypeStruct((*c.shape[:-1], self.hidden_size), c.dtype)
-        return jax.linear_transpose(lambda v: self._product(w.astype(c.dtype), v), like)(c)[0]
+        # The point is a slice of c, not a bare shape: inside jax.shard_map it has to vary over the mesh as c does, or
+        # the transpose would add up over devices what belongs to each.
+        point = jnp.zeros_like(c[..., : self.hidden_size])
+        return jax.vjp(lambda v: self._product(w.astype(c.dtype), v), point)[1](c)[0]
 
     def _split_recurrent(self, params: GRUParams) -> tuple[Array, Array]:
         width = 2 * self.hidden_size // self.heads
@@ -320,9 +297,6 @@ class GRU:
         if params.b_h is None or self.bias == "minimal":
             return None, params.b_h
         return params.b_h[: 2 * self.hidden_size], params.b_h[2 * self.hidden_size :]
-
-    def _shape_of_b_h(self) -> tuple[int, ...]:
-        return {"full": (3 * self.hidden_size,), "minimal": (self.hidden_size,), "none": ()}[self.bias]
 
     def _gate(self, a: Array) -> Array:
         return activations.get(self.gate_activation)(a)

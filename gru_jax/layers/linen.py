@@ -39,6 +39,7 @@ class GRU(linen.Module):
     """
 
     hidden_features: int
+    _: dataclasses.KW_ONLY
     num_layers: int = 1
     bidirectional: bool = False
     merge: str | None = "concat"
@@ -149,7 +150,13 @@ class GRU(linen.Module):
 
     def _named(self, spec: GRUSpec, input_size: int) -> dict[str, Any]:
         if self.has_variable("params", "layer_0"):
+            if self.has_variable("params", f"layer_{spec.num_layers}"):
+                raise ValueError(f"GRU: the parameters are those of more layers than num_layers={spec.num_layers}")
             return {name: self.get_variable("params", name) for name in spec.names}
+        if not self.has_rng("params"):
+            raise ValueError(
+                "GRU: there are no parameters; pass what init returned to apply, {'params': {'layer_0': ...}}"
+            )
         drawn = spec.init_names(self.make_rng("params"), input_size)
         return {name: self.param(name, lambda _, leaves=leaves: leaves) for name, leaves in drawn.items()}
 
@@ -180,6 +187,7 @@ class GRUCell(linen.RNNCellBase):
     """
 
     hidden_features: int
+    _: dataclasses.KW_ONLY
     reset: str = "after"
     activation: Activation = "tanh"
     gate_activation: Activation = "sigmoid"

@@ -77,6 +77,9 @@ class GRUSpec:
             checks.flag("GRU", name, getattr(self, name))
         for name in ("dropout", "input_dropout", "recurrent_dropout"):
             checks.rate("GRU", name, getattr(self, name))
+        checks.floating_dtype("GRU", self.param_dtype)
+        if self.dtype is not None:
+            checks.floating_dtype("GRU", self.dtype)
         checks.choice("GRU", "merge", self.merge, MERGES)
         checks.choice("GRU", "norm", self.norm, NORMS)
         checks.choice("GRU", "padding", self.padding, ("zero", "hold"))
@@ -100,19 +103,10 @@ class GRUSpec:
             init=self.init,
         )
 
-    @functools.cached_property
+    @property
     def layer(self) -> Layer:
         """The same layer as functions; its params are what `from_names` gives."""
-        rnn = recurrent(
-            self.cell,
-            method=self.method,
-            input_dropout=self.input_dropout,
-            recurrent_dropout=self.recurrent_dropout,
-        )
-        one = bidirectional(rnn, merge=self.merge) if self.bidirectional else rnn
-        if self._alone:
-            return one
-        return stack(*[one] * self.num_layers, dropout=self.dropout, residual=self.residual, norm=self.norm)
+        return _layer(self)
 
     @property
     def random(self) -> bool:
@@ -147,13 +141,18 @@ class GRUSpec:
         def gru(leaves: Mapping[str, Array]) -> GRUParams:
             return GRUParams(leaves["w_x"], leaves["w_h"], leaves.get("b_x"), leaves.get("b_h"))
 
-        each = [named[f"layer_{index}"] for index in range(self.num_layers)]
-        layers = tuple((gru(p["forward"]), gru(p["backward"])) if self.bidirectional else gru(p) for p in each)
-        if self._alone:
-            return layers[0]
-        count = self.num_layers if self.norm is not None else 0
-        norms = (named[f"norm_{index}"] for index in range(count))
-        return StackParams(layers, tuple(Norm(norm["scale"], norm.get("bias")) for norm in norms))
+        try:
+            each = [named[f"layer_{index}"] for index in range(self.num_layers)]
+            layers = tuple((gru(p["forward"]), gru(p["backward"])) if self.bidirectional else gru(p) for p in each)
+            norms = [named[f"norm_{index}"] for index in range(self.num_layers if self.norm is not None else 0)]
+            scales = tuple(Norm(norm["scale"], norm.get("bias")) for norm in norms)
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"GRU: the parameters do not fit num_layers={self.num_layers}, bidirectional={self.bidirectional},"
+                f" norm={self.norm!r}; got {', '.join(named) or 'none'} ({error} is missing); make them with this"
+                f" layer's init"
+            ) from error
+        return layers[0] if self._alone else StackParams(layers, scales)
 
     def run(
         self,
@@ -168,6 +167,7 @@ class GRUSpec:
         """The call of both holders: the layer's `apply` on named parameters, all in one dtype."""
         x = checks.floating("GRU", "x", x)
         params = self.from_names(named)
+        h0 = jax.tree.map(lambda h: checks.floating("GRU", "h0", h), h0)
         dtype = self.dtype if self.dtype is not None else _promoted(x, params)
         cast = functools.partial(jax.tree.map, lambda a: jnp.asarray(a).astype(dtype))
         return self.layer.apply(
@@ -227,6 +227,21 @@ class GRUSpec:
     def _alone(self) -> bool:
         """One layer and nothing around it: states and gates then come without the stack's tuple."""
         return self.num_layers == 1 and not self.residual and self.norm is None
+
+
+# Not kept on the spec, which modules carry with them when they are pickled: functions cannot be.
+@functools.lru_cache(maxsize=256)
+def _layer(spec: GRUSpec) -> Layer:
+    rnn = recurrent(
+        spec.cell,
+        method=spec.method,
+        input_dropout=spec.input_dropout,
+        recurrent_dropout=spec.recurrent_dropout,
+    )
+    one = bidirectional(rnn, merge=spec.merge) if spec.bidirectional else rnn
+    if spec._alone:
+        return one
+    return stack(*[one] * spec.num_layers, dropout=spec.dropout, residual=spec.residual, norm=spec.norm)
 
 
 def _present(leaves: Any) -> dict[str, Array]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from gru_jax.cells.base import Cell, Gates
 from gru_jax.types import Array, BoolArray, IntArray, Key, Params, State
@@ -120,6 +121,26 @@ def dropout_masks(
 def zero_where_masked(use: BoolArray | None, a: Array) -> Array:
     """a with 0 at masked steps: nothing at a masked step is seen, not even a NaN."""
     return a if use is None else _choose(use, a, jnp.zeros_like(a))
+
+
+def on_same_axes(tree: Any) -> Any:
+    """`tree`, every number in it varying over the same mesh axes, inside `jax.shard_map`; as it is elsewhere.
+
+    A state that starts the same on all devices and ends differently on each has no type that a loop could carry.
+    """
+    axes: frozenset[str] = frozenset().union(*(_axes(leaf) for leaf in jax.tree.leaves(tree)))
+
+    def spread(leaf: Any) -> Any:
+        missing = tuple(sorted(axes - _axes(leaf)))
+        return lax.pcast(leaf, missing, to="varying") if missing else leaf
+
+    return jax.tree.map(spread, tree) if axes else tree
+
+
+def _axes(leaf: Any) -> frozenset[str]:
+    # jax.typeof calls it so since 0.10; without the attribute there is nothing to agree on.
+    kind = getattr(jax.typeof(leaf), "manual_axis_type", None)
+    return frozenset() if kind is None else frozenset(kind.varying)
 
 
 def takes_dropout(cell: Any) -> bool:

@@ -139,6 +139,7 @@ def _scan(
     if T == 0:
         empty = from_time_major(jnp.zeros((0, *batch, hidden), x.dtype))
         return (empty, h0, Gates(empty, empty, empty)) if options.return_gates else (empty, h0)
+    context, steps = masking.on_same_axes((context, steps))
     states = method.trajectory(cell, context, steps, options.reverse)
     final = jax.tree.map(lambda h: h[0] if options.reverse else h[-1], states)
     y = cell.output(states)
@@ -154,7 +155,7 @@ def _check_options(cell: Any, options: Options, key: Key | None) -> None:
     if not isinstance(cell, Cell) or isinstance(cell, type):
         raise TypeError(
             f"scan: cell must be a cell such as gj.GRU(hidden_size=64), with init, project, step, initial_state and"
-            f" output; got {cell!r}"
+            f" output; got {checks.described(cell)}"
         )
     try:
         hash(cell)

@@ -63,7 +63,8 @@ def resolve(method: str | Method, states: int, dtype: DType) -> Method:
             # On CPU computing the gates again costs up to twice the time of a training step (benchmarks.training_step)
             # and memory is rarely short. In half precision plain differentiation of the loop would add up the
             # gradients of the parameters in half precision, step after step.
-            small = 10 * states * jnp.dtype(dtype).itemsize <= GATES_BUDGET
+            # A symbolic number of states, under jax.export, cannot be compared.
+            small = isinstance(states, int) and 10 * states * jnp.dtype(dtype).itemsize <= GATES_BUDGET
             keep = "gates" if cpu and small and accumulator(dtype) == dtype else "states"
         return dataclasses.replace(method, hoist=hoist, keep=keep)
     return method

@@ -223,6 +223,7 @@ def test_nnx_trains_with_optax_and_state_round_trips():
         losses = [float(step(module, optimizer, X)) for _ in range(30)]
     assert losses[-1] < 0.5 * losses[0]
     graph, state = nnx.split(module)
+    same(pickle.loads(pickle.dumps(module))(X), module(X))
     same(nnx.merge(graph, pickle.loads(pickle.dumps(state)))(X), module(X))
 
 

@@ -126,6 +126,14 @@ def test_any_batch_and_any_number_of_steps(batch, steps, reverse):
     assert_close(ours, outputs_and_gradients(cell, params, x, h0, method="naive", **options), 1e-6, 1e-5)
 
 
+@pytest.mark.parametrize("name", ["after-full-2", "before-minimal-4"])
+def test_an_empty_batch_of_heads(name):
+    params, x, h0 = arrays(CELLS[name], batch=(0,))
+    (y, h), gradients = outputs_and_gradients(CELLS[name], params, x, h0, method=METHODS["states"])
+    assert y.shape == (0, T, H) and h.shape == (0, H)
+    assert all(float(jnp.abs(leaf).max(initial=0)) == 0 for leaf in jax.tree.leaves(gradients))
+
+
 def test_one_hidden_unit_and_no_initial_state():
     cell = gj.GRU(1)
     params = cell.init(jax.random.key(0), 1)
@@ -200,6 +208,16 @@ def test_a_reset_splits_a_sequence_in_two():
     first, _ = gj.scan(cell, params, x[:, :3], h0)
     second, _ = gj.scan(cell, params, x[:, 3:], h0)
     assert jnp.abs(y - jnp.concatenate([first, second], 1)).max() <= 1e-6
+
+
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.uint8, jnp.int16])
+def test_lengths_may_be_narrow_integers(dtype):
+    cell = CELLS["after-full-1"]
+    params, x, _ = arrays(cell, batch=(1,), steps=300)
+    y, h = gj.scan(cell, params, x, lengths=jnp.array([100]))
+    for method in ("auto", "naive") if dtype == jnp.int8 else ("auto",):
+        narrow = gj.scan(cell, params, x, lengths=jnp.array([100], dtype), method=method)
+        assert jnp.abs(narrow[0] - y).max() <= 1e-6 and jnp.abs(narrow[1] - h).max() <= 1e-6
 
 
 def test_lengths_out_of_range_act_as_the_nearest_under_jit():

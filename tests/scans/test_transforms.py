@@ -83,6 +83,22 @@ def test_batch_split_over_a_mesh():
         assert float(jnp.abs(a - b).max()) <= 1e-5 * max(float(jnp.abs(b).max()), 0.1)
 
 
+@pytest.mark.parametrize("keep", ["states", "gates"])
+@pytest.mark.parametrize("start", [False, True], ids=["zeros", "h0"])
+def test_batch_split_by_shard_map(keep, start):
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    P = jax.sharding.PartitionSpec
+    given = (PARAMS, jnp.concatenate([X, X[:1]]), jnp.concatenate([H0, H0[:1]]))[: 2 + start]
+    run = lambda *g: gj.scan(CELL, *g, method=gj.Sequential(keep=keep))[0]  # noqa: E731
+    specs = (P(), P("data"), P("data"))[: 2 + start]
+    split = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=P("data"))
+    argnums = tuple(range(len(given)))
+    ours = jax.jit(jax.value_and_grad(lambda *g: weigh(split(*g)), argnums))(*given)
+    expected = jax.jit(jax.value_and_grad(lambda *g: weigh(run(*g)), argnums))(*given)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        assert float(jnp.abs(a - b).max()) <= 1e-5 * max(float(jnp.abs(b).max()), 0.1)
+
+
 COMPILED: list[str] = []
 jax.monitoring.register_event_duration_secs_listener(
     lambda event, duration, **_: COMPILED.append(event) if "backend_compile" in event else None
