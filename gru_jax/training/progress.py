@@ -1,15 +1,18 @@
 """What a run says: a live bar on a terminal, a plain line every few seconds elsewhere."""
 
+import datetime
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 5.0
 IN_TABLE = (
@@ -26,14 +29,39 @@ class _Console(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+class Rate:
+    """Steps per second over the last half minute; compilation, before the first step, is left out."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[int, float]] = deque(maxlen=31)
+
+    def per_second(self, step: int, now: float) -> float | None:
+        """The rate when a step has finished; None until there are two moments to compare."""
+        if not self._seen or now - self._seen[-1][1] >= 1:
+            self._seen.append((step, now))
+        first, began = self._seen[0]
+        return (step - first) / (now - began) if step > first and now > began else None
+
+
+class _Bar(Progress):
+    """The bar, and below it the metrics, which would otherwise take its place."""
+
+    metrics = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        if self.metrics:
+            yield Text(self.metrics, no_wrap=True, overflow="ellipsis")
+
+
 class Reporter:
     """Prints notes, progress and the final table to standard output."""
 
     def __init__(self) -> None:
         self.console = _Console(soft_wrap=True, highlight=False)
-        self._bar: Progress | None = None
+        self._bar: _Bar | None = None
         self._task: Any = None
-        self._start = (0, 0.0)
+        self._rate = Rate()
         self._said_at = 0.0
         self._total = 0
         self._metrics: dict[str, float] = {}
@@ -47,21 +75,20 @@ class Reporter:
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
     def start(self, step: int, total: int) -> None:
-        """Begins the display at a step; the rate counts from here."""
-        now = time.monotonic()
-        self._start, self._said_at, self._total = (step, now), now, total
+        """Begins the display at a step; until the next one is done, the step is being compiled."""
+        self._rate, self._said_at, self._total = Rate(), time.monotonic(), total
         if self.console.is_terminal:
-            self._bar = Progress(
+            self._bar = _Bar(
                 TextColumn("{task.description}"),
-                BarColumn(),
+                BarColumn(bar_width=20),
                 TextColumn("{task.completed}/{task.total}"),
                 TextColumn("{task.fields[rate]}"),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
                 console=self.console,
             )
             self._bar.start()
-            self._task = self._bar.add_task("training", total=total, completed=step, rate="")
+            self._task = self._bar.add_task("compiling", total=total, completed=step, rate="")
+        elif step < total:
+            self.note("compiling")
 
     def metrics(self, values: Mapping[str, float]) -> None:
         """Newest values to show."""
@@ -70,21 +97,21 @@ class Reporter:
     def step(self, step: int) -> None:
         """Called after every step; cheap."""
         now = time.monotonic()
-        first, began = self._start
-        rate = (step - first) / max(now - began, 1e-9)
+        rate = self._rate.per_second(step, now)
         if self._bar is not None:
-            said = " ".join(f"{key} {value:.4g}" for key, value in self._metrics.items())
-            self._bar.update(
-                self._task,
-                completed=step,
-                rate=f"{rate:.1f} steps/s",
-                description=said or "training",
-            )
+            self._bar.metrics = " ".join(f"{key} {value:.4g}" for key, value in self._metrics.items())
+            self._bar.update(self._task, description="training", completed=step, rate=self._speed(step, rate))
         elif now - self._said_at >= SECONDS_BETWEEN_LINES:
             self._said_at = now
-            left = (self._total - step) / rate if rate else float("inf")
-            said = "  ".join(f"{key} {value:.4f}" for key, value in self._metrics.items())
-            self.note(f"step {step}/{self._total}  {rate:.1f} steps/s  {left:.0f} s left  {said}")
+            metrics = (f"{key} {value:.4f}" for key, value in self._metrics.items())
+            said = (f"step {step}/{self._total}", self._speed(step, rate), *metrics)
+            self.note("  ".join(part for part in said if part))
+
+    def _speed(self, step: int, rate: float | None) -> str:
+        if rate is None:
+            return ""
+        left = datetime.timedelta(seconds=round((self._total - step) / rate))
+        return f"{rate:.1f} steps/s  {left} left"
 
     def stop(self) -> None:
         """Ends the live display."""
@@ -111,5 +138,12 @@ class Reporter:
         for key in IN_TABLE:
             if key in values:
                 value = values[key]
-                table.add_row(key, f"{value:.4f}" if isinstance(value, float) else str(value))
+                table.add_row(key, _number(value) if isinstance(value, float) else str(value))
         self.console.print(table)
+        if "test/loss" in values:
+            self.note("test and valid values are those of the parameters of best_step")
+
+
+def _number(value: float) -> str:
+    """Four decimals where they say something."""
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.4g}"
