@@ -217,6 +217,8 @@ def _check(arguments: argparse.Namespace) -> int:
         config, shape = loaded.config, loaded.config.shape
         params = abstract_state(prepare(loaded)).params
         print(yaml12.dump(config.resolved()), end="")
+        for note in loaded.notes():
+            print(f"# note: {note}")
         print(f"# parameters: {parameter_count(params)}")
         print(f"# steps: {config.total_steps}, {config.steps_per_epoch} an epoch")
         print(f"# examples: {shape.train} train, {shape.valid} validation, {shape.test} test")

@@ -32,6 +32,23 @@ class LoadedConfig(NamedTuple):
     document: Document
     overrides: Overrides
 
+    def notes(self) -> list[str]:
+        """What an override of a `kind` has kept from the file, where it is not the new kind's default."""
+        notes = []
+        for path, keys in self.overrides.kept.items():
+            section: Any = functools.reduce(getattr, map(str, path), self.config)
+            for key in keys:
+                field = type(section).model_fields.get(key)
+                if field is None or _origin((*path, key), self.overrides) or getattr(section, key) == field.default:
+                    continue
+                name, kept = _dotted((*path, key)), self.config.resolved()
+                for part in (*path, key):
+                    kept = kept[str(part)]
+                default = field.get_default(call_default_factory=True)
+                said = f"; the default of {section.kind} is {default}" if isinstance(default, int | float) else ""
+                notes.append(f"{_dotted(path)}.kind={section.kind} keeps {name}={_short(kept)} from the file{said}")
+        return notes
+
     def error(self, found: Iterable[tuple[KeyPath, str]]) -> ConfigError:
         """The error for problems found after validation, such as too few devices."""
         problems = [Problem(path, fact) for path, fact in found]
@@ -56,7 +73,8 @@ def load_config(file: str | Path, arguments: Sequence[str] = ()) -> LoadedConfig
         fatal = True
     values: dict[str, Any] = {} if fatal else document.value
     keys_of_kind = functools.partial(messages.keys_of_kind, Config)
-    laid = overrides.apply(values, arguments, keys_of_kind)
+    default_kind = functools.partial(messages.default_kind, Config)
+    laid = overrides.apply(values, arguments, keys_of_kind, default_kind)
     # Without a file, every key would be reported missing: the file is what is wrong.
     config, problems = (None, []) if fatal else _validate(values)
     said = {complaint.path for complaint in document.complaints}
@@ -95,6 +113,11 @@ def _lines(file: str, document: Document, laid: Overrides, problems: Iterable[Pr
     return [
         ":".join([file, *(str(n) for n in (line, column) if n)]) + f": {said}" for line, column, said in sorted(of_file)
     ] + of_overrides
+
+
+def _short(value: Any) -> str:
+    """A value of a resolved config in one word: a section by its kind."""
+    return str(value["kind"] if isinstance(value, dict) and "kind" in value else value)
 
 
 def _dotted(path: KeyPath) -> str:

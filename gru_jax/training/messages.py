@@ -149,6 +149,15 @@ def keys_of_kind(root: type[Section], path: KeyPath, kind: object) -> frozenset[
     return None
 
 
+def default_kind(root: type[Section], path: KeyPath) -> str | None:
+    """The kind of the section at a path when the config leaves it out; None if it has none."""
+    for section in sections_at(root, path[:-1]):
+        field = _field(section, path[-1])
+        if field is not None and isinstance(field.default, Section):
+            return getattr(field.default, "kind", None)
+    return None
+
+
 def _locate(loc: tuple[str | int, ...], root: type[Section]) -> tuple[KeyPath, type[Section]]:
     """(the path without pydantic's union tags, the section class that holds its last key)."""
     path: list[str | int] = []

@@ -10,27 +10,38 @@ from gru_jax.training.yaml12 import Complaint, KeyPath
 KeysOfKind = Callable[[KeyPath, object], frozenset[str] | None]
 """(path of a section, its `kind`) -> the keys of that kind, or None if there is no such kind."""
 
+DefaultKind = Callable[[KeyPath], str | None]
+"""Path of a section that the file leaves out -> the `kind` it then has, or None."""
+
 
 @dataclasses.dataclass
 class Overrides:
-    """What came of the arguments: where each landed, and what was wrong (argument, complaint)."""
+    """What came of the arguments.
+
+    Attributes:
+        origin: where each landed.
+        complaints: (argument, what is wrong with it).
+        kept: path of a section whose kind was changed -> keys whose values are still the file's.
+    """
 
     origin: dict[KeyPath, str] = dataclasses.field(default_factory=dict)
     complaints: list[tuple[str, Complaint]] = dataclasses.field(default_factory=list)
+    kept: dict[KeyPath, list[str]] = dataclasses.field(default_factory=dict)
 
 
-def apply(values: dict[str, Any], arguments: Sequence[str], keys_of_kind: KeysOfKind) -> Overrides:
+def apply(
+    values: dict[str, Any], arguments: Sequence[str], keys_of_kind: KeysOfKind, default_kind: DefaultKind
+) -> Overrides:
     """Lays the arguments over `values`, in place, from left to right.
 
     Values are read as in the file: a YAML scalar or a flow value such as `{kind: cosine}`. A new
-        `kind` drops those
-    values of the file that the kind does not have, as they spoke of another one.
+    `kind` drops those values of the file that the kind does not have, as they spoke of another one.
     """
     result = Overrides()
     for argument in arguments:
         path, value, fact = _read(argument)
         if not fact:
-            fact = _put(values, path, value, argument, result.origin, keys_of_kind)
+            fact = _put(values, path, value, argument, result, keys_of_kind, default_kind)
         if fact:
             result.complaints.append((argument, Complaint(fact)))
     return result
@@ -60,14 +71,19 @@ def _put(
     path: KeyPath,
     value: Any,
     argument: str,
-    origin: dict[KeyPath, str],
+    result: Overrides,
     keys_of_kind: KeysOfKind,
+    default_kind: DefaultKind,
 ) -> str:
-    section = values
+    section, origin = values, result.origin
+    if isinstance(value, str) and value and keys_of_kind(path, value) is not None:
+        name = ".".join(map(str, path))
+        return f"{name} is a section with keys; did you mean '{name}.kind={value}'?"
     for depth, key in enumerate(path[:-1], start=1):
         # An empty section in the file (`log:`) reads as null and is as good as an absent one.
         if section.get(str(key)) is None:
-            section[str(key)] = {}
+            default = default_kind(path[:depth])
+            section[str(key)] = {} if default is None or path[depth:] == ("kind",) else {"kind": default}
             origin[path[:depth]] = argument
         section = section[str(key)]
         if not isinstance(section, dict):
@@ -79,6 +95,8 @@ def _put(
             from_file = not any(at[: len(path)] == (*path[:-1], key) for at in origin)
             if known is not None and key not in known and from_file:
                 del section[key]
+        if "kind" in section:
+            result.kept[path[:-1]] = [str(key) for key in section if key != "kind"]
     for at in [at for at in origin if at[: len(path)] == path]:
         del origin[at]
     origin[path] = argument

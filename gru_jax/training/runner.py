@@ -107,6 +107,8 @@ def run(loaded: LoadedConfig, *, out: Path | None, fresh: bool, fork: bool, repo
         start = _start(directory, experiment, dataset, forked, reporter)
         reporter.note(f"run directory: {directory.path}")
         reporter.note(f"task: {dataset.description}")
+        for note in loaded.notes():
+            reporter.note(f"note: {note}")
         for note in notes:
             reporter.note(f"continuing with {note}")
         if any(note.startswith("train.epochs") for note in notes) and config.optim.schedule.kind != "constant":

@@ -201,3 +201,49 @@ def test_resolved_config_reads_back(tmp_path: Path) -> None:
     config = load_config(write(tmp_path)).config
     again = load_config(write(tmp_path, yaml12.dump(config.resolved()))).config
     assert again == config
+
+
+NOTES = [
+    (["optim.kind=sgd", "seed=1"], GOOD, []),
+    (["optim.kind=adam"], GOOD, ["optim.kind=adam keeps optim.schedule=cosine from the file"]),
+    (
+        ["optim.kind=adam"],
+        GOOD.replace("1e-3", "0.5"),
+        [
+            "optim.kind=adam keeps optim.lr=0.5 from the file; the default of adam is 0.001",
+            "optim.kind=adam keeps optim.schedule=cosine from the file",
+        ],
+    ),
+    (["optim.kind=adam", "optim.lr=0.5", "optim.schedule.final=0.2"], GOOD, ["keeps optim.schedule=cosine"]),
+    (["optim.lr=0.5", "optim={kind: adam}"], GOOD, []),
+]
+
+
+@pytest.mark.parametrize(("arguments", "text", "said"), NOTES)
+def test_values_kept_by_a_new_kind_are_noted(arguments: list[str], text: str, said: list[str], tmp_path: Path) -> None:
+    notes = load_config(write(tmp_path, text), arguments).notes()
+    assert len(notes) == len(said)
+    for note, part in zip(notes, said, strict=True):
+        assert part in note
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "lr"),
+    [
+        (["optim.lr=1e-2"], "adam", 1e-2),
+        (["optim.lr=2.0", "optim.kind=sgd"], "sgd", 2.0),
+        (["optim.kind=sgd"], "sgd", 0.1),
+    ],
+)
+def test_overrides_of_a_section_that_the_file_leaves_out(
+    arguments: list[str], kind: str, lr: float, tmp_path: Path
+) -> None:
+    start, end = GOOD.index("optim:"), GOOD.index("train:")
+    optim = load_config(write(tmp_path, GOOD[:start] + GOOD[end:]), arguments).config.optim
+    assert (optim.kind, optim.lr) == (kind, lr)
+
+
+def test_kind_in_the_place_of_a_section(tmp_path: Path) -> None:
+    for name, kind in (("optim", "sgd"), ("optim.schedule", "cosine")):
+        (line,) = errors(tmp_path, GOOD, f"{name}={kind}")
+        assert line == f"override '{name}={kind}': {name} is a section with keys; did you mean '{name}.kind={kind}'?"
