@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from gru_jax import __version__
+
 if TYPE_CHECKING:
     from gru_jax.training.loading import LoadedConfig
 
@@ -26,6 +28,8 @@ _EXIT_CODES = (
     " 75 stopped by a signal after saving (run the same command again),"
     " 130 interrupted before the training began"
 )
+
+_OVERRIDES_HELP = "values laid over the file's"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -43,11 +47,12 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXIT_CODES,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"gru-jax {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     run = verbs.add_parser("run", help="start a run, or continue it", allow_abbrev=False, epilog=_EXIT_CODES)
     run.add_argument("config", metavar="CONFIG", help="YAML file")
-    run.add_argument("overrides", metavar="key.sub=value", nargs="*", help="values laid over the file's")
+    run.add_argument("overrides", metavar="key.sub=value", nargs="*", default=[], help=_OVERRIDES_HELP)
     run.add_argument(
         "--out",
         metavar="DIR",
@@ -68,11 +73,16 @@ def _parser() -> argparse.ArgumentParser:
 
     check = verbs.add_parser("check", help="validate a config and print what it amounts to", allow_abbrev=False)
     check.add_argument("config", metavar="CONFIG", help="YAML file")
-    check.add_argument("overrides", metavar="key.sub=value", nargs="*", help="values laid over the file's")
+    check.add_argument("overrides", metavar="key.sub=value", nargs="*", default=[], help=_OVERRIDES_HELP)
 
     plot = verbs.add_parser("plot", help="draw the pictures of runs again", allow_abbrev=False)
     plot.add_argument("runs", metavar="RUN_DIR", nargs="+", type=Path, help="directory of a run")
-    plot.add_argument("--out", metavar="PNG", type=Path, help="also draw the curves of all runs into one picture")
+    plot.add_argument(
+        "--out",
+        metavar="PICTURE",
+        type=Path,
+        help="also draw the curves of all runs into one picture (.png, .pdf or .svg)",
+    )
 
     verbs.add_parser("list", help="list configs, tasks, models and optimizers", allow_abbrev=False)
     return parser
@@ -85,12 +95,30 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if options or (rest and not hasattr(arguments, "overrides")):
         word = (options or rest)[0]
         known = ["--out", "--fresh", "--fork", "--help"]
-        near = difflib.get_close_matches(word.partition("=")[0], known, n=1)
+        words = sys.argv[1:] if argv is None else argv
+        near = _as_override(word, words) or difflib.get_close_matches(word.partition("=")[0], known, n=1)
         parser.error(f"unknown argument {word!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+    try:
+        str(getattr(arguments, "out", None)).encode()
+    except UnicodeEncodeError:
+        parser.error(f"--out: {str(arguments.out)!r} is not text in {sys.getfilesystemencoding()}")
     # argparse takes positionals in one block only; overrides may also come after --out DIR.
     if rest:
         arguments.overrides += rest
     return arguments
+
+
+def _as_override(option: str, words: Sequence[str]) -> list[str]:
+    """The overrides that somebody who wrote `--lr 1e-3` may have meant."""
+    try:
+        from gru_jax.training.config import Config
+        from gru_jax.training.messages import full_keys
+    except ImportError:
+        return []
+    key, equals, value = option.lstrip("-").replace("-", "_").partition("=")
+    if not equals:
+        value = next(iter(words[words.index(option) + 1 :]), "...")
+    return [f"{full}={value}" for full in full_keys(Config, key)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -127,7 +155,7 @@ def _interrupted() -> NoReturn:
 
 
 def _needs_extra(error: ImportError) -> int:
-    return _fail(f"{error.name} is not installed; pip install 'gru-jax[experiments]' brings it", MISSING)
+    return _fail(f"{error.name} is not installed; pip install '.[experiments]' in a clone brings it", MISSING)
 
 
 def _load(arguments: argparse.Namespace) -> "LoadedConfig | int":
@@ -198,7 +226,7 @@ def _guarded(verb: Callable[[], int]) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        return _fail(f"{error}; what was written before is whole, the same command goes on", FAILED)
+        return _fail(f"{error}; what was written before is whole", FAILED)
     except jax.errors.JaxRuntimeError as error:
         return _fail(f"the device could not go on: {str(error).splitlines()[0]}", FAILED)
 

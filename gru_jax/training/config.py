@@ -112,13 +112,16 @@ def broken_rules(config: Config) -> list[tuple[tuple[str, ...], str]]:
     return found
 
 
-def broken_device_rules(config: Config, available: int) -> list[tuple[tuple[str, ...], str]]:
+def broken_device_rules(config: Config, available: int, platform: str) -> list[tuple[tuple[str, ...], str]]:
     """(path, fact) for every rule that the number of devices breaks."""
     if config.parallel.strategy == "single":
         return []
     devices = config.parallel.devices or available
     if devices > available:
-        return [(("parallel", "devices"), f"{devices} devices are asked for, {available} are here")]
+        fact = f"{devices} devices are asked for, and jax has {available}"
+        if platform == "cpu":
+            fact += f"; XLA_FLAGS=--xla_force_host_platform_device_count={devices} makes so many of the CPU"
+        return [(("parallel", "devices"), fact)]
     if config.task.batch % devices:
         fact = f"{config.task.batch} does not split evenly over {devices} devices"
         return [(("task", "batch"), fact)]

@@ -68,6 +68,9 @@ def _problem(detail: Any, root: type[Section]) -> Problem:
         keys = _keys(section)
         of_kind = _kind_of(section)
         known = f"unknown key for kind {of_kind!r}" if of_kind else "unknown key"
+        full = full_keys(root, str(path[-1])) if len(path) == 1 else []
+        if full:
+            return Problem(path, known + "; did you mean " + " or ".join(map(repr, full)) + "?", at_key=True)
         return Problem(path, known + suggestion(path[-1], keys), at_key=True)
     if kind == "union_tag_not_found":
         kinds = ", ".join(repr(name) for name in kinds_at(root, path))
@@ -147,6 +150,26 @@ def keys_of_kind(root: type[Section], path: KeyPath, kind: object) -> frozenset[
         if _kind_of(section) == kind:
             return frozenset(_keys(section))
     return None
+
+
+# What other libraries call our keys.
+_ELSEWHERE = {
+    "learning_rate": "lr", "batch_size": "batch", "hidden_size": "hidden", "hidden_dim": "hidden",
+    "num_layers": "layers", "n_layers": "layers", "optimizer": "optim", "grad_clip": "clip_norm",
+}  # fmt: skip
+
+
+def full_keys(root: type[Section], name: str) -> list[str]:
+    """Where a key stands in the config: `lr` is at `optim.lr`."""
+    name = _ELSEWHERE.get(name, name)
+    return [path for path in dict.fromkeys(_dotted_keys(root)) if path.rpartition(".")[2] == name]
+
+
+def _dotted_keys(section: type[Section]) -> Iterable[str]:
+    for name, field in section.model_fields.items():
+        yield field.alias or name
+        for below in _sections(field.annotation):
+            yield from (f"{name}.{key}" for key in _dotted_keys(below))
 
 
 def default_kind(root: type[Section], path: KeyPath) -> str | None:

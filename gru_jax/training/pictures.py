@@ -47,6 +47,10 @@ def redraw(runs: Sequence[Path], together: Path | None) -> list[Path]:
     Raises:
         RunError, CheckpointError, DataMissing: a directory holds no run, or none that can be drawn.
     """
+    if together is not None and together.suffix.lower() not in plots.FORMATS:
+        raise RunError(f"{together}: a picture ends in .png, .pdf or .svg")
+    if together is not None and together.is_dir():
+        raise RunError(f"{together} is a directory; --out names a picture")
     paths, lines = [], {}
     for path in runs:
         directory = RunDirectory(path)

@@ -1,4 +1,4 @@
-"""Pictures of a run as PNG: training curves, and the gates over one sequence."""
+"""Pictures of a run: training curves, and the gates over one sequence."""
 
 import io
 import logging
@@ -13,6 +13,7 @@ from gru_jax.training.files import write_bytes
 # The first import ever on a machine announces that it builds a font cache.
 logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
+FORMATS = (".png", ".pdf", ".svg")
 _PANELS = (("loss", "cross-entropy (nats)"), ("accuracy", "accuracy"))
 _TRAIN, _VALID = ":", "-"
 
@@ -29,7 +30,7 @@ def _figure(width: float, height: float) -> Any:
 
 def _save(figure: Any, path: Path) -> None:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=120)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, buffer.getvalue())
 
@@ -39,7 +40,7 @@ def curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
 
     Args:
         runs: label -> lines of its `metrics.jsonl`.
-        path: PNG to write.
+        path: picture to write; its suffix, one of `FORMATS`, says as what.
     """
     figure = _figure(10, 4)
     axes = figure.subplots(1, len(_PANELS))

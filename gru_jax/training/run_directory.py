@@ -94,7 +94,7 @@ class RunDirectory:
         path = self.path / "STATUS"
         try:
             word = path.read_text(encoding="utf-8", errors="replace").strip()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return ""
         except OSError as error:
             raise RunError(f"{path} cannot be read: {error.strerror}", exit_code=1) from error

@@ -48,7 +48,8 @@ def prepare(loaded: LoadedConfig) -> Experiment:
         RunError: there is no device at all.
     """
     config = loaded.config
-    broken = broken_device_rules(config, len(_devices()))
+    devices = _devices()
+    broken = broken_device_rules(config, len(devices), devices[0].platform)
     if broken:
         raise loaded.error(broken)
     try:

@@ -52,7 +52,7 @@ def test_bad_config(verb: str, content: str | bytes | None, said: list[str], tmp
 
 DEVICES = [
     (("parallel.strategy=data", "task.batch=33"), "task.batch: 33 does not split evenly over 8 devices"),
-    (("parallel.strategy=pmap", "parallel.devices=9"), "parallel.devices: 9 devices are asked for, 8 are here"),
+    (("parallel.strategy=pmap", "parallel.devices=9"), "9 devices are asked for, and jax has 8; XLA_FLAGS=--xla_"),
 ]
 
 
@@ -69,6 +69,9 @@ OUTS = [
     ("config.yaml/below", "cannot be written"),
     ("taken", "holds files but no run"),
     ("/proc/gru-jax", "cannot be written"),
+    ("x" * 300, "File name too long"),
+    ("dangling", "dangling is a link to nowhere, which does not exist"),
+    ("foreign", "holds files but no run (first: .git)"),
 ]
 
 
@@ -76,6 +79,8 @@ OUTS = [
 def test_directory_that_cannot_be_used(out: str, said: str, folder: Path) -> None:
     (folder / "taken").mkdir()
     (folder / "taken" / "thesis.tex").write_text("mine")
+    (folder / "foreign" / ".git").mkdir(parents=True)
+    (folder / "dangling").symlink_to("nowhere")
     before = snapshot(folder)
     refused = gru_jax("run", "config.yaml", "--out", out, cwd=folder)
     assert refused.returncode == 2
@@ -101,7 +106,7 @@ def run_with(script: str, folder: Path, *arguments: str, **extra: str) -> subpro
 def test_missing_package_names_the_extra(package: str, folder: Path) -> None:
     missing = run_with(f"sys.modules[{package!r}] = None", folder, *RUN)
     assert missing.returncode == 3
-    assert "gru-jax[experiments]" in missing.stderr and "Traceback" not in missing.stderr
+    assert "pip install '.[experiments]'" in missing.stderr and "Traceback" not in missing.stderr
     assert not (folder / "out").exists()
 
 

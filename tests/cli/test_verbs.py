@@ -29,7 +29,10 @@ def test_help(arguments: tuple[str, ...], tmp_path: Path) -> None:
 BAD_USAGE = [
     ((), "the following arguments are required: VERB"),
     (("rnu", "config.yaml"), "rnu"),
-    (("run",), "CONFIG"),
+    (("run",), "the following arguments are required: CONFIG; see"),
+    (("run", "config.yaml", "--lr", "1e-3"), "unknown argument '--lr', did you mean 'optim.lr=1e-3'?"),
+    (("run", "config.yaml", "--batch-size=16"), "did you mean 'task.batch=16'?"),
+    (("run", "config.yaml", "--out", b"\xff"), "is not text in utf-8"),
     (("run", "config.yaml", "--fres"), "did you mean '--fresh'?"),
     (("run", "config.yaml", "--fresh", "--fork"), "not allowed with"),
     (("check", "config.yaml", "--out", "x"), "unknown argument '--out'"),
@@ -38,11 +41,16 @@ BAD_USAGE = [
 
 
 @pytest.mark.parametrize(("arguments", "said"), BAD_USAGE)
-def test_bad_usage(arguments: tuple[str, ...], said: str, folder: Path) -> None:
-    refused = gru_jax(*arguments, cwd=folder)
+def test_bad_usage(arguments: tuple[str | bytes, ...], said: str, folder: Path) -> None:
+    refused = gru_jax(*map(os.fsdecode, arguments), cwd=folder)
     assert refused.returncode == 2 and refused.stdout == ""
     assert said in refused.stderr and "Traceback" not in refused.stderr
     assert [path.name for path in folder.iterdir()] == ["config.yaml"]
+
+
+def test_version(tmp_path: Path) -> None:
+    done = gru_jax("--version", cwd=tmp_path)
+    assert done.returncode == 0 and re.fullmatch(r"gru-jax \d+\.\d+\.\d+\n", done.stdout)
 
 
 def test_check_prints_what_a_run_would_be(folder: Path) -> None:
@@ -83,10 +91,21 @@ def test_plot_draws_again_and_together(folder: Path) -> None:
     assert (folder / "both.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("path", ["nowhere", "config.yaml", "."])
-def test_plot_of_no_run(path: str, folder: Path) -> None:
-    refused = gru_jax("plot", path, cwd=folder)
-    assert refused.returncode == 2 and "holds no run" in refused.stderr
+BAD_PLOTS = [
+    (("nowhere",), "nowhere: no such directory"),
+    (("config.yaml",), "config.yaml holds no run"),
+    ((".",), "holds no run"),
+    ((".", "--out", "both.txt"), "both.txt: a picture ends in .png, .pdf or .svg"),
+    ((".", "--out", "both.png"), "both.png is a directory"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), BAD_PLOTS)
+def test_plot_of_no_run(arguments: tuple[str, ...], said: str, folder: Path) -> None:
+    (folder / "both.png").mkdir()
+    refused = gru_jax("plot", *arguments, cwd=folder)
+    assert refused.returncode == 2 and said in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_overrides_may_follow_options(folder: Path) -> None:

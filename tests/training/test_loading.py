@@ -99,6 +99,9 @@ def test_one_broken_line_is_one_error(line: str, broken: str, error: str, tmp_pa
 
 OVERRIDES = [
     ("optim.lrr=1", "optim.lrr: unknown key for kind 'sgd'; did you mean 'lr'?"),
+    ("lr=1e-3", "lr: unknown key; did you mean 'optim.lr'?"),
+    ("learning_rate=1e-3", "learning_rate: unknown key; did you mean 'optim.lr'?"),
+    ("every=3", "every: unknown key; did you mean 'checkpoint.every' or 'log.every'?"),
     ("optim.lr=fast", "optim.lr: expected a number > 0, got 'fast'"),
     ("optim.lr=", "optim.lr: expected a number > 0, got nothing"),
     ("optim.kind=adm", "optim.kind: unknown kind 'adm'; did you mean 'adam'?"),
