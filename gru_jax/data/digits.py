@@ -38,7 +38,8 @@ def load(view: str) -> Dataset:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise DataMissing(
-            "the digits come with scikit-learn, which is not installed; pip install '.[experiments]' in a clone brings it"
+            "the digits come with scikit-learn, which is not installed;"
+            " pip install '.[experiments]' in a clone brings it"
         ) from error
     pixels, labels = load_digits(return_X_y=True)
     sizes = shape(view)

@@ -19,7 +19,7 @@ def listing(configs: Path) -> str:
     """
     files = sorted(configs.rglob("*.yaml"))
     lines = ["configs:" if files else f"configs: none under {configs}/ here"]
-    lines += [f"  {file}  {_first_comment(file)}".rstrip() for file in files]
+    lines += [f"  {file}  {_about(file)}".rstrip() for file in files]
     for title, sections in (
         ("tasks", TASKS),
         ("models", MODELS),
@@ -47,9 +47,10 @@ def _show(default: object) -> str:
     return default if isinstance(default, str) else json.dumps(default)
 
 
-def _first_comment(file: Path) -> str:
+def _about(file: Path) -> str:
+    """The comment on the first line of a config, which says what it trains."""
     try:
         first = file.read_text(encoding="utf-8").split("\n", 1)[0]
     except (OSError, UnicodeDecodeError):
         return ""
-    return first if first.startswith("#") else ""
+    return first.lstrip("# ") if first.startswith("#") else ""

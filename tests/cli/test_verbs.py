@@ -69,7 +69,7 @@ def test_check_prints_what_a_run_would_be(folder: Path) -> None:
 def test_list_names_configs_and_kinds(tmp_path: Path) -> None:
     done = gru_jax("list", cwd=PACKAGE_ROOT)
     assert done.returncode == 0 and done.stderr == ""
-    for name in ("configs/digits/gru.yaml", "digits:", "gru:", "adam:", "adamw:", "warmup_cosine:"):
+    for name in ("configs/digits/gru.yaml  a GRU of 128 units", "digits:", "gru:", "adam:", "adamw:", "warmup_cosine:"):
         assert name in done.stdout
     elsewhere = gru_jax("list", cwd=tmp_path)
     assert elsewhere.returncode == 0 and "configs: none" in elsewhere.stdout
