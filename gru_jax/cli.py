@@ -155,7 +155,8 @@ def _interrupted() -> NoReturn:
 
 
 def _needs_extra(error: ImportError) -> int:
-    return _fail(f"{error.name} is not installed; pip install '.[experiments]' in a clone brings it", MISSING)
+    fix = "gru-jax[experiments] brings it: pip install '.[experiments]' in a clone"
+    return _fail(f"{error.name} is not installed; {fix}", MISSING)
 
 
 def _load(arguments: argparse.Namespace) -> "LoadedConfig | int":

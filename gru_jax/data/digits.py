@@ -39,7 +39,7 @@ def load(view: str) -> Dataset:
     except ImportError as error:
         raise DataMissing(
             "the digits come with scikit-learn, which is not installed;"
-            " pip install '.[experiments]' in a clone brings it"
+            " gru-jax[experiments] brings it: pip install '.[experiments]' in a clone"
         ) from error
     pixels, labels = load_digits(return_X_y=True)
     sizes = shape(view)

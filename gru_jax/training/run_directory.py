@@ -55,6 +55,7 @@ class RunDirectory:
         self.checkpoints = path / "ckpt"
         self.plots = path / "plots"
         self._lock: Any = None
+        self._held_before = ""
 
     def is_run(self) -> bool:
         """Whether a run was started here."""
@@ -164,13 +165,20 @@ class RunDirectory:
                 f"{self.path} is in use by another live run (process {holder}); wait for it, or choose another --out",
                 exit_code=1,
             ) from error
+        self._lock.seek(0)
+        self._held_before = self._lock.read()
+        self._name_holder(f"{os.getpid()}\n")
+
+    def _name_holder(self, text: str) -> None:
         self._lock.truncate(0)
-        self._lock.write(f"{os.getpid()}\n")
+        self._lock.write(text)
         self._lock.flush()
 
     def unlock(self) -> None:
-        """Lets others in."""
+        """Lets others in, and leaves the lock's file as it was: a refused run changes nothing at all."""
         if self._lock is not None:
+            if fcntl is not None:
+                self._name_holder(self._held_before)
             self._lock.close()
             self._lock = None
 
