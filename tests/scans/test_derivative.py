@@ -10,7 +10,7 @@ from jax.test_util import check_grads
 
 import gru_jax as gj
 
-from .cases import CELLS, SITUATIONS, arrays, weigh
+from .cases import CELLS, SITUATIONS, arrays, table, weigh
 
 MODES = {
     "grad": lambda f, given: jax.grad(lambda g: weigh(f(g)))(given),
@@ -25,9 +25,15 @@ MODES = {
 }
 
 
-@pytest.mark.parametrize("situation", ["plain", "everything"])
-@pytest.mark.parametrize("cell", ["after-full-1", "before-minimal-2"])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "mode, cell, situation",
+    table(
+        MODES,
+        ("after-full-1", "before-minimal-2"),
+        ("plain", "everything"),
+        quick=lambda mode, cell, situation: (cell == "after-full-1") == (situation == "everything"),
+    ),
+)
 def test_every_mode_agrees_with_plain_differentiation(x64, mode, cell, situation):
     cell, options = CELLS[cell], SITUATIONS[situation]
     given = arrays(cell, jnp.float64)
@@ -40,10 +46,12 @@ def test_every_mode_agrees_with_plain_differentiation(x64, mode, cell, situation
         assert float(jnp.abs(ours - plain).max()) <= 1e-12 * scale
 
 
-@pytest.mark.parametrize("method", [gj.Sequential(keep="states"), gj.Sequential(keep="gates")])
-@pytest.mark.parametrize("cell", ["after-full-1", "before-full-4"])
-def test_gradients_against_finite_differences(x64, cell, method):
-    cell = CELLS[cell]
+@pytest.mark.parametrize(
+    "cell, keep",
+    table(("after-full-1", "before-full-4"), ("states", "gates"), quick=lambda cell, keep: keep == "states"),
+)
+def test_gradients_against_finite_differences(x64, cell, keep):
+    cell, method = CELLS[cell], gj.Sequential(keep=keep)
     params, x, h0 = arrays(cell, jnp.float64)
     check_grads(
         lambda *given: weigh(gj.scan(cell, *given, method=method)), (params, x, h0), order=2, atol=1e-5, rtol=1e-5
