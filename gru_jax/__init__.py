@@ -24,6 +24,7 @@ from gru_jax.scans import Sequential as Sequential
 from gru_jax.scans import scan as scan
 
 if TYPE_CHECKING:
+    from gru_jax import interop as interop
     from gru_jax.layers import linen as linen
     from gru_jax.layers import nnx as nnx
 
@@ -38,6 +39,7 @@ __all__ = [
     "Sequential",
     "StackParams",
     "bidirectional",
+    "interop",
     "linen",
     "nnx",
     "per_gate",
@@ -49,7 +51,7 @@ __all__ = [
 __version__ = importlib.metadata.version("gru-jax")
 
 # Imported at first use: flax.nnx takes longer to import than all of the rest, and functional code does without it.
-_LAZY = {"linen": "gru_jax.layers.linen", "nnx": "gru_jax.layers.nnx"}
+_LAZY = {"interop": "gru_jax.interop", "linen": "gru_jax.layers.linen", "nnx": "gru_jax.layers.nnx"}
 
 
 def __getattr__(name: str) -> Any:

@@ -28,7 +28,9 @@ class GRU(nnx.Module):
     Args:
       in_features: I, the number of input features.
       hidden_features: H, the number of units of each layer and direction.
-      rngs: `nnx.Rngs`; "params" initialises, "dropout" draws dropout masks.
+      rngs: `nnx.Rngs`; "params" initialises, "dropout" draws dropout masks. Needed unless `params` are given and there
+        is no dropout.
+      params: start from these, as `functional` returns them, instead of from fresh ones.
       deterministic: turns all dropout off; set by `module.eval()` and `module.train()`.
       **options: those of `gru_jax.layers.spec.GRUSpec`: num_layers, bidirectional, merge, dropout, input_dropout,
         recurrent_dropout, residual, norm, reset, activation, gate_activation, bias, heads, init, method, reverse,
@@ -50,18 +52,22 @@ class GRU(nnx.Module):
         in_features: int,
         hidden_features: int,
         *,
-        rngs: nnx.Rngs,
+        rngs: nnx.Rngs | None = None,
+        params: Params = None,
         deterministic: bool = False,
         **options: Any,
     ) -> None:
         checks.positive("GRU", "in_features", in_features)
         checks.flag("GRU", "deterministic", deterministic)
-        _check_rngs("GRU", rngs)
         self.in_features = in_features
         self.spec = _spec("GRU", hidden_features, options)
         self.deterministic = deterministic
-        self.rngs = nnx.data(rngs.dropout.fork() if self.spec.random else None)
-        for name, leaves in self.spec.init_names(rngs.params(), in_features).items():
+        if params is None:
+            named = self.spec.init_names(_checked_rngs("GRU", rngs).params(), in_features)
+        else:
+            named = self.spec.given_names(params, in_features)
+        self.rngs = nnx.data(_checked_rngs("GRU", rngs).dropout.fork() if self.spec.random else None)
+        for name, leaves in named.items():
             setattr(self, name, nnx.data(jax.tree.map(nnx.Param, leaves)))
         self.carry: Any = nnx.data(Carry(None) if self.spec.stateful else None)
 
@@ -178,10 +184,9 @@ class GRUCell(nnx.RNNCellBase):
 
     def __init__(self, in_features: int, hidden_features: int, *, rngs: nnx.Rngs, **options: Any) -> None:
         checks.positive("GRUCell", "in_features", in_features)
-        _check_rngs("GRUCell", rngs)
         self.in_features = in_features
         self.spec = _spec("GRUCell", hidden_features, options, CELL_OPTIONS)
-        for name, leaf in self.spec.init_names(rngs.params(), in_features)["layer_0"].items():
+        for name, leaf in self.spec.init_names(_checked_rngs("GRUCell", rngs).params(), in_features)["layer_0"].items():
             setattr(self, name, nnx.Param(leaf))
 
     def __call__(self, carry: Array, inputs: Array) -> tuple[Array, Array]:
@@ -227,9 +232,10 @@ def _spec(who: str, hidden_features: int, options: dict[str, Any], known: tuple[
     return GRUSpec(hidden_features, **options)
 
 
-def _check_rngs(who: str, rngs: Any) -> None:
+def _checked_rngs(who: str, rngs: Any) -> nnx.Rngs:
     if not isinstance(rngs, nnx.Rngs):
         raise TypeError(f"{who}: rngs must be nnx.Rngs; got {type(rngs).__name__}; pass rngs=nnx.Rngs(0)")
+    return rngs
 
 
 def _values(params: Any) -> Any:

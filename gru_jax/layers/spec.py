@@ -123,6 +123,13 @@ class GRUSpec:
         """Fresh parameters under their names, see `to_names`."""
         return self.to_names(self.layer.init(key, input_size, self.param_dtype))
 
+    def given_names(self, params: Params, input_size: int) -> dict[str, Any]:
+        """Given parameters under their names; raises TypeError or ValueError when they do not fit the options."""
+        dtypes = {leaf.dtype for leaf in jax.tree.leaves(params) if hasattr(leaf, "dtype")}
+        x = jax.ShapeDtypeStruct((1, 1, input_size), dtypes.pop() if len(dtypes) == 1 else jnp.float32)
+        jax.eval_shape(functools.partial(self.layer.apply, deterministic=True), params, x)
+        return self.to_names(jax.tree.map(jnp.asarray, params))
+
     def to_names(self, params: Params) -> dict[str, Any]:
         """Parameters as nested dicts: `layer_0/w_x`, or `layer_0/forward/w_x`, and `norm_0/scale`."""
         layers, norms = ((params,), ()) if self._alone else params

@@ -1,0 +1,59 @@
+"""Arrays of any framework as NumPy's and JAX's, without importing the framework."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gru_jax import checks
+from gru_jax.types import Array
+
+
+def to_numpy(who: str, name: str, value: Any) -> np.ndarray:
+    """A NumPy, JAX, torch or Keras array, or a Flax variable, as a NumPy array of the same numbers.
+
+    Args:
+      who: whose error message it is.
+      name: what the array is called there.
+      value: the array.
+
+    Raises:
+      TypeError: when it is no array of floating-point numbers.
+    """
+    if hasattr(value, "detach"):  # torch
+        value = value.detach().cpu()
+        if str(value.dtype) == "torch.bfloat16":  # NumPy has no such type of its own; jnp's is the same bits
+            return value.float().numpy().astype(jnp.bfloat16)
+        value = value.numpy()
+    elif hasattr(value, "get_value"):  # flax.nnx
+        value = value.get_value()
+    elif hasattr(value, "value") and not hasattr(value, "__array__"):
+        value = value.value
+    try:
+        array = np.asarray(value)
+    except Exception as error:
+        raise TypeError(f"{who}: {name} must be an array; got {checks.described(value)}") from error
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{who}: {name} must be an array of floating-point numbers; got {described(value, array)}")
+    return array
+
+
+def described(value: Any, array: np.ndarray) -> str:
+    """What was got instead of floating-point numbers."""
+    return f"{array.dtype}" if hasattr(value, "dtype") else checks.described(value)
+
+
+def to_jax(who: str, name: str, array: np.ndarray) -> Array:
+    """The array on the device, in its own dtype; raises TypeError rather than cut float64 down to float32."""
+    if array.dtype == np.float64 and not jax.config.jax_enable_x64:
+        raise TypeError(
+            f"{who}: {name} is float64, which JAX would cut down to float32; call"
+            f" jax.config.update('jax_enable_x64', True) first, or convert it with .astype('float32')"
+        )
+    return jnp.asarray(array)
+
+
+def shape(who: str, name: str, array: np.ndarray, expected: tuple[int, ...], fix: str) -> None:
+    """Raises ValueError unless the array has the expected shape."""
+    checks.shape(who, name, array.shape, expected, fix)

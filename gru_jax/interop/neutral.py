@@ -1,0 +1,210 @@
+"""The neutral layout that every conversion goes through, and the refusal of what would be lost on the way."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gru_jax import checks
+from gru_jax.cells import GRU, GRUParams
+from gru_jax.combinators import StackParams
+from gru_jax.interop import arrays
+from gru_jax.layers import linen, nnx
+from gru_jax.layers.spec import GRUSpec
+
+Pair: TypeAlias = tuple[GRUParams, GRUParams]
+
+
+class Weights(NamedTuple):
+    """GRU layers on top of each other in the neutral layout, as NumPy arrays.
+
+    Attributes:
+      cell: the options that all layers share.
+      layers: for each layer its `GRUParams`, or with two directions the pair (forward, backward).
+    """
+
+    cell: GRU
+    layers: tuple[GRUParams | Pair, ...]
+
+    @property
+    def bidirectional(self) -> bool:
+        """Whether each layer has two directions."""
+        return not isinstance(self.layers[0], GRUParams)
+
+    def directions(self) -> list[tuple[GRUParams, ...]]:
+        """For each layer the tuple of its directions' parameters."""
+        return [(p,) if isinstance(p, GRUParams) else p for p in self.layers]
+
+
+def swapped(array: Any) -> Any:
+    """The first two of three equal blocks of the last axis exchanged: r, z, n to z, r, n and back."""
+    size = array.shape[-1] // 3
+    xp = np if isinstance(array, np.ndarray) else jnp
+    return xp.concatenate([array[..., size : 2 * size], array[..., :size], array[..., 2 * size :]], axis=-1)
+
+
+def read(who: str, layer: Any) -> Weights:
+    """The weights of a layer of this library.
+
+    Args:
+      who: whose error message it is.
+      layer: a `gj.nnx.GRU`; a pair of `gj.linen.GRU` and its variables; a pair of `gj.GRU` and its `GRUParams`; or
+        a front of this package, such as `gj.interop.torch.GRU`.
+
+    Raises:
+      TypeError: for anything else.
+      ValueError: for a layer with a norm, a residual sum or a merge other than "concat", which are no weights of a GRU.
+    """
+    if hasattr(layer, "to_layer"):
+        layer = layer.to_layer()
+    match layer:
+        case Weights():
+            return layer
+        case nnx.GRU():
+            return _of_spec(who, layer.spec, layer.functional()[1])
+        case (linen.GRU() as module, Mapping() as variables):
+            return _of_spec(who, module.spec, module.spec.from_names(variables.get("params", variables)))
+        case (GRU() as cell, GRUParams() as params):
+            cell.check_params(params, params.w_x.shape[0])
+            return Weights(cell, (_as_numpy(who, params),))
+    raise TypeError(
+        f"{who}: layer must be a gj.nnx.GRU, a pair (gj.linen.GRU, variables), a pair (gj.GRU, GRUParams) or a layer"
+        f" of gj.interop; got {checks.described(layer)}"
+    )
+
+
+def module(who: str, weights: Weights, options: Mapping[str, Any]) -> nnx.GRU:
+    """A `gj.nnx.GRU` with the given weights.
+
+    Args:
+      who: whose error message it is.
+      weights: what a converter read.
+      options: of `gj.nnx.GRU` that say how it runs: method, time_major, padding, reverse, dropout, rngs, ...
+
+    Raises:
+      TypeError: for an option that the weights decide.
+    """
+    decided = ("in_features", "hidden_features", "num_layers", "bidirectional", "reset", "activation")
+    for name in (*decided, "gate_activation", "bias", "heads", "params", "norm", "residual"):
+        if name in options:
+            raise TypeError(f"{who}: {name} follows from what is loaded; leave it out")
+    cell = weights.cell
+    params = jax.tree.map(lambda a: arrays.to_jax(who, "a weight", a), weights.layers)
+    first = weights.directions()[0][0]
+    return nnx.GRU(
+        first.w_x.shape[0],
+        cell.hidden_size,
+        num_layers=len(weights.layers),
+        bidirectional=weights.bidirectional,
+        reset=cell.reset,
+        activation=cell.activation,
+        gate_activation=cell.gate_activation,
+        bias=cell.bias,
+        heads=cell.heads,
+        params=params[0] if len(params) == 1 else StackParams(params, ()),
+        **{"param_dtype": first.w_x.dtype, **options},
+    )
+
+
+def nested(who: str, given: Any, convert: Callable[[str, Any], GRUParams], is_one: Callable[[Any], bool]) -> Any:
+    """One GRU's weights, or a list of layers each of which is one or a pair (forward, backward), converted."""
+
+    def layer(name: str, one: Any) -> GRUParams | Pair:
+        if is_one(one):
+            return convert(name, one)
+        if isinstance(one, tuple | list) and len(one) == 2 and all(map(is_one, one)):
+            return convert(f"{name} forward", one[0]), convert(f"{name} backward", one[1])
+        raise TypeError(f"{who}: {name} must be one GRU, or a pair (forward, backward); got {checks.described(one)}")
+
+    if is_one(given):
+        return (layer("layer 0", given),)
+    if not isinstance(given, list) or not given:
+        raise TypeError(
+            f"{who}: needs one GRU or a list of layers, each one GRU or a pair (forward, backward);"
+            f" got {checks.described(given)}"
+        )
+    layers = tuple(layer(f"layer {index}", one) for index, one in enumerate(given))
+    if len({isinstance(p, GRUParams) for p in layers}) > 1:
+        raise ValueError(f"{who}: all layers must have one direction, or all two; load them one by one")
+    return layers
+
+
+def require(
+    who: str, weights: Weights, target: str, *, reset: str | None = None, any_activation: bool = False
+) -> None:
+    """Raises ValueError, saying what would be lost, unless the target's GRU can compute what this cell does.
+
+    Args:
+      who: whose error message it is.
+      weights: what would be converted.
+      target: the target's name, such as "torch.nn.GRU".
+      reset: the only form that the target has; None when it has both.
+      any_activation: whether the target takes other activations than sigmoid and tanh.
+    """
+    cell = weights.cell
+    if reset is not None and cell.reset != reset:
+        raise ValueError(
+            f"{who}: {target} applies the reset gate {reset} the recurrent product, this layer {cell.reset} it; they"
+            f" are different functions, which no weights make equal; train a layer with reset={reset!r}"
+        )
+    if cell.heads > 1:
+        raise ValueError(
+            f"{who}: {target} has one dense recurrent matrix, this layer {cell.heads} blocks (heads={cell.heads}),"
+            f" whose zeros would be lost in training; use a layer with heads=1"
+        )
+    if not any_activation and (cell.activation, cell.gate_activation) != ("tanh", "sigmoid"):
+        raise ValueError(
+            f"{who}: {target} computes with tanh and sigmoid alone; this layer has activation={cell.activation!r} and"
+            f" gate_activation={cell.gate_activation!r}, which would be lost"
+        )
+
+
+def full_biases(params: GRUParams, hidden_size: int) -> tuple[Any, Any]:
+    """Both bias vectors `[3H]`, zeros where the layer has fewer; (None, None) without biases."""
+    b_x, b_h = params.b_x, params.b_h
+    if b_x is None or b_h is None:
+        return None, None
+    if b_h.shape == (hidden_size,):
+        b_h = np.concatenate([np.zeros(2 * hidden_size, b_h.dtype), b_h])
+    return b_x, b_h
+
+
+def merged_biases(params: GRUParams, hidden_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """(`[3H]`, the candidate's `[H]`): the recurrent biases of r and z, which only ever occur in a sum, added to b_x.
+
+    The function stays the same to the last bit but one; where they are zero, to the last.
+    """
+    b_x, b_h = full_biases(params, hidden_size)
+    if b_x is None:
+        dtype = params.w_x.dtype
+        return np.zeros(3 * hidden_size, dtype), np.zeros(hidden_size, dtype)
+    rest, b_n = b_h[: 2 * hidden_size], b_h[2 * hidden_size :]
+    if rest.any():  # adding a zero would turn -0.0 into 0.0
+        b_x = np.concatenate([b_x[: 2 * hidden_size] + rest, b_x[2 * hidden_size :]])
+    return b_x, b_n
+
+
+def single_bias(params: GRUParams, hidden_size: int) -> np.ndarray:
+    """`[3H]`: with reset="before" all recurrent biases only ever occur in a sum with b_x."""
+    b_x, b_n = merged_biases(params, hidden_size)
+    if not b_n.any():
+        return b_x
+    return np.concatenate([b_x[: 2 * hidden_size], b_x[2 * hidden_size :] + b_n])
+
+
+def _of_spec(who: str, spec: GRUSpec, params: Any) -> Weights:
+    for name, plain in (("norm", None), ("residual", False)):
+        if getattr(spec, name) != plain:
+            raise ValueError(
+                f"{who}: the layer has {name}={getattr(spec, name)!r}, which would be lost; convert a layer without"
+            )
+    if spec.bidirectional and spec.merge != "concat" and spec.num_layers > 1:
+        raise ValueError(f"{who}: the layers are joined by merge={spec.merge!r}, not 'concat', which would be lost")
+    layers = params.layers if isinstance(params, StackParams) else (params,)
+    return Weights(spec.cell, tuple(_as_numpy(who, p) for p in layers))
+
+
+def _as_numpy(who: str, params: Any) -> Any:
+    return jax.tree.map(lambda a: arrays.to_numpy(who, "a weight", a), params)
