@@ -1,5 +1,7 @@
 """Arrays of any framework as NumPy's and JAX's, without importing the framework."""
 
+import importlib
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -21,6 +23,8 @@ def to_numpy(who: str, name: str, value: Any) -> np.ndarray:
     Raises:
       TypeError: when it is no array of floating-point numbers.
     """
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(f"{who}: {name} has no numbers yet inside jit, grad or vmap; convert weights outside of them")
     if hasattr(value, "detach"):  # torch
         value = value.detach().cpu()
         if str(value.dtype) == "torch.bfloat16":  # NumPy has no such type of its own; jnp's is the same bits
@@ -30,6 +34,8 @@ def to_numpy(who: str, name: str, value: Any) -> np.ndarray:
         value = value.get_value()
     elif hasattr(value, "value") and not hasattr(value, "__array__"):
         value = value.value
+    if isinstance(value, jax.ShapeDtypeStruct):
+        raise TypeError(f"{who}: {name} is a shape without numbers (jax.ShapeDtypeStruct); give the arrays themselves")
     try:
         array = np.asarray(value)
     except Exception as error:
@@ -39,6 +45,14 @@ def to_numpy(who: str, name: str, value: Any) -> np.ndarray:
     return array
 
 
+def imported(who: str, package: str) -> ModuleType:
+    """A framework that is not needed unless asked for; raises ImportError that says how to get it."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ImportError(f"{who}: needs the package {package}; pip install 'gru-jax[interop]'") from error
+
+
 def described(value: Any, array: np.ndarray) -> str:
     """What was got instead of floating-point numbers."""
     return f"{array.dtype}" if hasattr(value, "dtype") else checks.described(value)
@@ -46,7 +60,7 @@ def described(value: Any, array: np.ndarray) -> str:
 
 def to_jax(who: str, name: str, array: np.ndarray) -> Array:
     """The array on the device, in its own dtype; raises TypeError rather than cut float64 down to float32."""
-    if array.dtype == np.float64 and not jax.config.jax_enable_x64:
+    if array.dtype == np.float64 and not jax.config.read("jax_enable_x64"):
         raise TypeError(
             f"{who}: {name} is float64, which JAX would cut down to float32; call"
             f" jax.config.update('jax_enable_x64', True) first, or convert it with .astype('float32')"

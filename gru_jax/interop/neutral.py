@@ -23,10 +23,12 @@ class Weights(NamedTuple):
     Attributes:
       cell: the options that all layers share.
       layers: for each layer its `GRUParams`, or with two directions the pair (forward, backward).
+      merge: how two directions are joined, see `gru_jax.bidirectional`.
     """
 
     cell: GRU
     layers: tuple[GRUParams | Pair, ...]
+    merge: str | None = "concat"
 
     @property
     def bidirectional(self) -> bool:
@@ -55,7 +57,7 @@ def read(who: str, layer: Any) -> Weights:
 
     Raises:
       TypeError: for anything else.
-      ValueError: for a layer with a norm, a residual sum or a merge other than "concat", which are no weights of a GRU.
+      ValueError: for a layer with a norm or a residual sum, which are no weights of a GRU.
     """
     if hasattr(layer, "to_layer"):
         layer = layer.to_layer()
@@ -85,12 +87,14 @@ def module(who: str, weights: Weights, options: Mapping[str, Any]) -> nnx.GRU:
 
     Raises:
       TypeError: for an option that the weights decide.
+      ValueError: for layers that do not fit each other.
     """
     decided = ("in_features", "hidden_features", "num_layers", "bidirectional", "reset", "activation")
     for name in (*decided, "gate_activation", "bias", "heads", "params", "norm", "residual"):
         if name in options:
             raise TypeError(f"{who}: {name} follows from what is loaded; leave it out")
     cell = weights.cell
+    _check_layers(who, weights, options)
     params = jax.tree.map(lambda a: arrays.to_jax(who, "a weight", a), weights.layers)
     first = weights.directions()[0][0]
     return nnx.GRU(
@@ -104,12 +108,38 @@ def module(who: str, weights: Weights, options: Mapping[str, Any]) -> nnx.GRU:
         bias=cell.bias,
         heads=cell.heads,
         params=params[0] if len(params) == 1 else StackParams(params, ()),
-        **{"param_dtype": first.w_x.dtype, **options},
+        **{"param_dtype": first.w_x.dtype, "merge": weights.merge, **options},
     )
 
 
+def _check_layers(who: str, weights: Weights, options: Mapping[str, Any]) -> None:
+    """Raises ValueError unless one `gj.nnx.GRU` can hold all layers."""
+    size, first = weights.cell.hidden_size, weights.directions()[0][0]
+    one_by_one = "load them one by one"
+    merged = options.get("merge", weights.merge) in ("sum", "mul", "mean")
+    for index, directions in enumerate(weights.directions()):
+        for params in directions:
+            units, width = params.w_h.shape[-1] * weights.cell.heads // 3, params.w_x.shape[0]
+            takes = first.w_x.shape[0] if index == 0 else size * (1 if merged else len(directions))
+            if units != size:
+                raise ValueError(f"{who}: layer 0 has {size} units but layer {index} has {units}; {one_by_one}")
+            if width != takes:
+                before = "the input" if index == 0 else f"layer {index - 1}"
+                raise ValueError(
+                    f"{who}: layer {index} takes {width} features but {before} has {takes};"
+                    f" give the layers in the order in which they run, each with both of its directions or none"
+                )
+            if (params.b_x is None) != (first.b_x is None):
+                raise ValueError(f"{who}: layer 0 and layer {index} must both have biases, or none; {one_by_one}")
+            for array in jax.tree.leaves(params):
+                if array.dtype != first.w_x.dtype:
+                    raise ValueError(
+                        f"{who}: all weights must have one dtype; got {first.w_x.dtype} and {array.dtype}; convert them"
+                    )
+
+
 def nested(who: str, given: Any, convert: Callable[[str, Any], GRUParams], is_one: Callable[[Any], bool]) -> Any:
-    """One GRU's weights, or a list of layers each of which is one or a pair (forward, backward), converted."""
+    """One GRU's weights, a pair (forward, backward), or a list of layers each of which is one or a pair, converted."""
 
     def layer(name: str, one: Any) -> GRUParams | Pair:
         if is_one(one):
@@ -118,11 +148,11 @@ def nested(who: str, given: Any, convert: Callable[[str, Any], GRUParams], is_on
             return convert(f"{name} forward", one[0]), convert(f"{name} backward", one[1])
         raise TypeError(f"{who}: {name} must be one GRU, or a pair (forward, backward); got {checks.described(one)}")
 
-    if is_one(given):
+    if is_one(given) or isinstance(given, tuple):
         return (layer("layer 0", given),)
     if not isinstance(given, list) or not given:
         raise TypeError(
-            f"{who}: needs one GRU or a list of layers, each one GRU or a pair (forward, backward);"
+            f"{who}: needs one GRU, a pair (forward, backward) or a list of layers, each one GRU or a pair;"
             f" got {checks.described(given)}"
         )
     layers = tuple(layer(f"layer {index}", one) for index, one in enumerate(given))
@@ -131,8 +161,20 @@ def nested(who: str, given: Any, convert: Callable[[str, Any], GRUParams], is_on
     return layers
 
 
+def each(weights: Weights, convert: Callable[[GRUParams], Any]) -> Any:
+    """The inverse of `nested`: one layer's GRU or pair (forward, backward), or of several layers the list of these."""
+    layers = [tuple(map(convert, p)) if weights.bidirectional else convert(p[0]) for p in weights.directions()]
+    return layers[0] if len(layers) == 1 else layers
+
+
 def require(
-    who: str, weights: Weights, target: str, *, reset: str | None = None, any_activation: bool = False
+    who: str,
+    weights: Weights,
+    target: str,
+    *,
+    reset: str | None = None,
+    any_activation: bool = False,
+    any_merge: bool = False,
 ) -> None:
     """Raises ValueError, saying what would be lost, unless the target's GRU can compute what this cell does.
 
@@ -142,6 +184,7 @@ def require(
       target: the target's name, such as "torch.nn.GRU".
       reset: the only form that the target has; None when it has both.
       any_activation: whether the target takes other activations than sigmoid and tanh.
+      any_merge: whether the target says how two directions are joined.
     """
     cell = weights.cell
     if reset is not None and cell.reset != reset:
@@ -159,11 +202,16 @@ def require(
             f"{who}: {target} computes with tanh and sigmoid alone; this layer has activation={cell.activation!r} and"
             f" gate_activation={cell.gate_activation!r}, which would be lost"
         )
+    if weights.merge != "concat" and not any_merge:
+        raise ValueError(
+            f"{who}: {target} concatenates two directions; this layer has merge={weights.merge!r}, which would be lost"
+        )
 
 
 def full_biases(params: GRUParams, hidden_size: int) -> tuple[Any, Any]:
     """Both bias vectors `[3H]`, zeros where the layer has fewer; (None, None) without biases."""
-    b_x, b_h = params.b_x, params.b_h
+    b_x: Any = params.b_x
+    b_h: Any = params.b_h
     if b_x is None or b_h is None:
         return None, None
     if b_h.shape == (hidden_size,):
@@ -200,10 +248,9 @@ def _of_spec(who: str, spec: GRUSpec, params: Any) -> Weights:
             raise ValueError(
                 f"{who}: the layer has {name}={getattr(spec, name)!r}, which would be lost; convert a layer without"
             )
-    if spec.bidirectional and spec.merge != "concat" and spec.num_layers > 1:
-        raise ValueError(f"{who}: the layers are joined by merge={spec.merge!r}, not 'concat', which would be lost")
     layers = params.layers if isinstance(params, StackParams) else (params,)
-    return Weights(spec.cell, tuple(_as_numpy(who, p) for p in layers))
+    merge = spec.merge if spec.bidirectional else "concat"
+    return Weights(spec.cell, tuple(_as_numpy(who, p) for p in layers), merge)
 
 
 def _as_numpy(who: str, params: Any) -> Any:

@@ -1,0 +1,1 @@
+"""Weights of equinox's GRU cells: load and export."""

@@ -1,0 +1,1 @@
+"""Weights of flax's GRU cells: load and export."""

@@ -1,0 +1,1 @@
+"""Weights of haiku's GRU cells: load and export."""
