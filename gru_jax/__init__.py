@@ -25,6 +25,7 @@ from gru_jax.scans import scan as scan
 
 if TYPE_CHECKING:
     from gru_jax import interop as interop
+    from gru_jax import models as models
     from gru_jax.layers import linen as linen
     from gru_jax.layers import nnx as nnx
 
@@ -41,6 +42,7 @@ __all__ = [
     "bidirectional",
     "interop",
     "linen",
+    "models",
     "nnx",
     "per_gate",
     "recurrent",
@@ -51,7 +53,7 @@ __all__ = [
 __version__ = importlib.metadata.version("gru-jax")
 
 # Imported at first use: flax.nnx takes longer to import than all of the rest, and functional code does without it.
-_LAZY = {"interop": "gru_jax.interop", "linen": "gru_jax.layers.linen", "nnx": "gru_jax.layers.nnx"}
+_LAZY = {"interop": "gru_jax.interop", "linen": "gru_jax.layers.linen", "models": "gru_jax.models", "nnx": "gru_jax.layers.nnx"}
 
 
 def __getattr__(name: str) -> Any:

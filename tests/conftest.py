@@ -17,6 +17,9 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+ORACLES = ("equinox", "h5py", "haiku", "keras", "onnx", "onnxruntime", "safetensors", "torch")
+
+
 @pytest.fixture
 def getkey() -> Callable[[], jax.Array]:
     """A function that gives a new random key at each call, the same ones in every run."""
@@ -39,10 +42,10 @@ def x64() -> Iterator[None]:
 
 
 def pytest_configure() -> None:
-    """With GRU_JAX_REQUIRE_ORACLES=1 a missing torch or Keras is an error instead of a skip."""
+    """With GRU_JAX_REQUIRE_ORACLES=1 a missing framework to compare with is an error instead of a skip."""
     if os.environ.get("GRU_JAX_REQUIRE_ORACLES") != "1":
         return
-    missing = [name for name in ("torch", "keras") if find_spec(name) is None]
+    missing = [name for name in ORACLES if find_spec(name) is None]
     if missing:
         raise pytest.UsageError(
             f"GRU_JAX_REQUIRE_ORACLES=1, but {' and '.join(missing)} cannot be imported. "

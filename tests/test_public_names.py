@@ -16,7 +16,12 @@ ON_PAGES = {
     for page in API_PAGES
     for name in re.findall(r"^::: (\S+)$", page.read_text(), flags=re.MULTILINE)
 }
-MODULES = {"gru_jax": gru_jax, "gru_jax.nnx": gru_jax.nnx, "gru_jax.linen": gru_jax.linen}
+MODULES = {
+    "gru_jax": gru_jax,
+    "gru_jax.linen": gru_jax.linen,
+    "gru_jax.models": gru_jax.models,
+    "gru_jax.nnx": gru_jax.nnx,
+}
 PUBLIC = {
     f"{name}.{member}": getattr(module, member)
     for name, module in MODULES.items()

@@ -1,1 +1,25 @@
-"""Whole models as (init, apply) pairs: a stack of recurrent layers and what reads it out."""
+"""`gru_jax.models`: networks with an output layer, as functions (`readout`) and as a Flax module (`GRUReadout`)."""
+
+from typing import TYPE_CHECKING, Any
+
+from gru_jax.models.output_layer import Readout as Readout
+from gru_jax.models.output_layer import ReadoutParams as ReadoutParams
+from gru_jax.models.output_layer import readout as readout
+
+if TYPE_CHECKING:
+    from gru_jax.models.nnx import GRUReadout as GRUReadout
+
+__all__ = ["GRUReadout", "Readout", "ReadoutParams", "readout"]
+
+
+def __getattr__(name: str) -> Any:
+    # flax.nnx takes long to import, and functional code does without it.
+    if name == "GRUReadout":
+        from gru_jax.models.nnx import GRUReadout
+
+        return GRUReadout
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

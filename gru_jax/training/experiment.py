@@ -10,7 +10,7 @@ import numpy as np
 
 from gru_jax.data.batches import batch_indices, evaluation_batches
 from gru_jax.data.dataset import Dataset, Split
-from gru_jax.models.classifier import Classifier
+from gru_jax.models import Readout
 from gru_jax.training.config import Config
 from gru_jax.training.losses import Sums
 from gru_jax.training.step import Batch, TrainState, data_key, eval_step, init_state, train_step
@@ -22,7 +22,7 @@ class Experiment(NamedTuple):
 
     Attributes:
         config: what they were built from.
-        model: the classifier.
+        model: the network with its output layer.
         init_state: `(seed, rate) -> TrainState`.
         train_step: `(state, batch, axis=None) -> TrainState`.
         eval_step: `(params, batch, weight, axis=None) -> Sums`.
@@ -31,7 +31,7 @@ class Experiment(NamedTuple):
     """
 
     config: Config
-    model: Classifier
+    model: Readout
     init_state: Callable[[IntArray, Array], TrainState]
     train_step: Callable[..., TrainState]
     eval_step: Callable[..., Sums]

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gru_jax.models.classifier import Classifier
+from gru_jax.models import Readout
 from gru_jax.training.losses import Sums, correct, cross_entropy, no_sums
 from gru_jax.types import Array, IntArray, Key, Params
 
@@ -54,7 +54,7 @@ class Batch(NamedTuple):
     position: IntArray
 
 
-def init_state(seed: IntArray, rate: Array, model: Classifier, optimizer: optax.GradientTransformation) -> TrainState:
+def init_state(seed: IntArray, rate: Array, model: Readout, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step, from scalars: `seed` uint32, `rate` float32."""
     params = model.init(jax.random.fold_in(jax.random.key(seed), _INIT))
     zero = jnp.zeros((), jnp.int32)
@@ -70,7 +70,7 @@ def train_step(
     state: TrainState,
     batch: Batch,
     *,
-    model: Classifier,
+    model: Readout,
     optimizer: optax.GradientTransformation,
     schedule: Callable[[IntArray], Array],
     stochastic: bool = False,
@@ -81,7 +81,7 @@ def train_step(
     Args:
         state: the state before it.
         batch: the examples; under `jax.pmap`, this device's share of them.
-        model: the classifier.
+        model: the network with its output layer.
         optimizer: gradient -> direction of ascent, without a learning rate.
         schedule: step -> factor on `state.rate`.
         stochastic: whether the model draws dropout masks.
@@ -119,7 +119,7 @@ def train_step(
     return TrainState(state.step + 1, state.seed, state.rate, params, opt_state, sums)
 
 
-def eval_step(params: Params, batch: Batch, weight: Array, *, model: Classifier, axis: str | None = None) -> Sums:
+def eval_step(params: Params, batch: Batch, weight: Array, *, model: Readout, axis: str | None = None) -> Sums:
     """The totals of one evaluation batch; examples of weight 0 are padding."""
     logits = model.apply(params, batch.x, deterministic=True)
     loss = (cross_entropy(logits, batch.y) * weight).sum()

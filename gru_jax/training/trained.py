@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gru_jax.models.classifier import Classifier
+from gru_jax.models import Readout
 from gru_jax.training import checkpoint
 from gru_jax.training.config import Config
 from gru_jax.training.experiment import abstract_state, build
@@ -19,12 +19,12 @@ class Trained(NamedTuple):
 
     Attributes:
         config: the run's config; `config.task.load(config.data_root)` gives its data.
-        model: the classifier, a pair of pure functions `init` and `apply`.
+        model: the network with its output layer, a pair of pure functions `init` and `apply`.
         params: the parameters of the run's best evaluation, those that its test values belong to.
     """
 
     config: Config
-    model: Classifier
+    model: Readout
     params: Params
 
 

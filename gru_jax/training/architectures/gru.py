@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from gru_jax.data.dataset import TaskShape
-from gru_jax.models.classifier import Classifier, classifier
+from gru_jax.models import Readout, readout
 from gru_jax.training.sections import Fraction, Section, Width, broken_rule
 
 # The names of gru_jax.cells.activations, which a test compares; written out so that they are types.
@@ -47,7 +47,7 @@ class GRUModel(Section):
         """Whether training draws dropout masks."""
         return max(self.dropout, self.input_dropout, self.recurrent_dropout) > 0
 
-    def build(self, task: TaskShape) -> Classifier:
+    def build(self, task: TaskShape) -> Readout:
         """The model's pure functions, for sequences of the task's shape."""
         import gru_jax as gj
 
@@ -64,4 +64,4 @@ class GRUModel(Section):
         if self.bidirectional:
             layer = gj.bidirectional(layer, merge=self.merge)
         net = gj.stack(*[layer] * self.layers, dropout=self.dropout, residual=self.residual, norm=self.norm)
-        return classifier(net, task.features, task.classes, pool=self.pool)
+        return readout(net, task.features, task.classes, steps=self.pool)

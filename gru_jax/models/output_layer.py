@@ -1,0 +1,181 @@
+"""A recurrent network with an output layer: one answer a sequence, or one a step."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gru_jax import checks
+from gru_jax.cells.base import accumulator
+from gru_jax.combinators import StackParams
+from gru_jax.types import Array, BoolArray, DType, IntArray, Key, Params, State
+
+STEPS = ("last", "mean", "all")
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "linear": lambda a: a,
+    "softmax": lambda a: jax.nn.softmax(a.astype(accumulator(a.dtype)), axis=-1).astype(a.dtype),
+    "sigmoid": jax.nn.sigmoid,
+}
+
+
+class ReadoutParams(NamedTuple):
+    """The parameters of a readout.
+
+    Attributes:
+      net: those of the recurrent network.
+      w: `[F, O]`, F being the features that the network and the pooling give, O the outputs.
+      b: `[O]`.
+    """
+
+    net: Params
+    w: Array
+    b: Array
+
+
+class Readout(NamedTuple):
+    """A recurrent network with an output layer, as two pure functions.
+
+    Attributes:
+      init: `(key, dtype=float32) -> ReadoutParams`.
+      apply: `(params, x, h0=None, *, lengths=None, mask=None, resets=None, key=None, deterministic=False,
+        return_state=False, return_gates=False)`; x is `[*batch, T, I]`, the result `[*batch, O]`, or `[*batch, T, O]`
+        with steps="all". Masked steps never count. `return_state=True` adds the network's final states, which the
+        next call takes as h0, `return_gates=True` its gates.
+    """
+
+    init: Callable[..., ReadoutParams]
+    apply: Callable[..., Any]
+
+
+def readout(
+    net: Any, input_size: int, output_size: int, *, steps: str = "last", activation: str = "linear"
+) -> Readout:
+    """An output layer on a recurrent network: `activation(features w + b)`.
+
+    Classification is steps="last" or "mean" (logits with "linear", probabilities with "softmax"), tagging is
+    steps="all", regression either with "linear".
+
+    Args:
+      net: a network with `init` and `apply`, such as `gj.stack(...)`.
+      input_size: I, features of a time step.
+      output_size: O, labels, tags or predicted values.
+      steps: "last", the output at the last valid step (of a network whose last layer has two directions: the final
+        states of both, side by side); "mean", the mean of the outputs over the valid steps; "all", an output at every
+        step.
+      activation: of the outputs: "linear", "softmax" or "sigmoid".
+
+    Returns:
+      A `Readout`, a pair of functions (init, apply).
+
+    Raises:
+      TypeError, ValueError: for what is no network, a size under 1 or an unknown choice.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, gru_jax as gj
+      >>> tagger = gj.models.readout(gj.bidirectional(gj.recurrent(gj.GRU(4))), 3, 2, steps="all", activation="softmax")
+      >>> params = tagger.init(jax.random.key(0))
+      >>> tagger.apply(params, jnp.ones((5, 7, 3))).shape
+      (5, 7, 2)
+    """
+    if not (callable(getattr(net, "init", None)) and callable(getattr(net, "apply", None))):
+        raise TypeError(
+            f"readout: net must have init and apply, as gj.recurrent and gj.stack make; got {checks.described(net)}"
+        )
+    check(input_size, output_size, steps, activation)
+
+    def features(params: Params, x: Array, h0: State, options: dict[str, Any]) -> tuple[Array, Any]:
+        y, h, *gates = net.apply(params, x, h0, **options)
+        last = h[-1] if isinstance(params, StackParams) else h
+        return pooled(y, last, valid_steps(x, options.get("lengths"), options.get("mask")), steps), (h, *gates)
+
+    def init(key: Key, dtype: DType = jnp.float32) -> ReadoutParams:
+        checks.random_key("readout", key)
+        net_key, head_key = jax.random.split(key)
+        net_params = net.init(net_key, input_size, dtype)
+        # The features' number depends on layers, directions and merging, which the network knows and we need not.
+        x = jax.ShapeDtypeStruct((1, input_size), dtype)
+        found, _ = jax.eval_shape(lambda p, x: features(p, x, None, {"deterministic": True}), net_params, x)
+        full = accumulator(dtype)
+        w = jax.nn.initializers.lecun_normal()(head_key, (found.shape[-1], output_size), full).astype(dtype)
+        return ReadoutParams(net_params, w, jnp.zeros(output_size, dtype))
+
+    def apply(
+        params: ReadoutParams,
+        x: Array,
+        h0: State = None,
+        *,
+        return_state: bool = False,
+        return_gates: bool = False,
+        **options: Any,
+    ) -> Any:
+        if return_gates:
+            options["return_gates"] = True
+        found, (h, *gates) = features(params.net, x, h0, options)
+        product = found @ params.w
+        out = ACTIVATIONS[activation](product + jnp.broadcast_to(params.b, product.shape))
+        others = ([h] if return_state else []) + gates
+        return (out, *others) if others else out
+
+    return Readout(init, apply)
+
+
+def check(input_size: int, output_size: int, steps: str, activation: str) -> None:
+    """Raises unless these are options of a readout."""
+    checks.positive("readout", "input_size", input_size)
+    checks.positive("readout", "output_size", output_size)
+    checks.choice("readout", "steps", steps, STEPS)
+    checks.choice("readout", "activation", activation, ACTIVATIONS)
+
+
+def pooled(y: Array, last: State, valid: BoolArray | None, steps: str) -> Array:
+    """What the output layer sees.
+
+    Args:
+      y: outputs of the network, `[*batch, T, F]`.
+      last: final state of its last layer, `[*batch, H]`, or the pair of them of two directions.
+      valid: `[*batch, T]`, the steps that count; None when all do.
+      steps: "last", "mean" or "all".
+
+    Returns:
+      `[*batch, F]`, `[*batch, 2H]` for "last" with two directions, `[*batch, T, F]` for "all".
+
+    Raises:
+      ValueError: for a pair of outputs, as merge=None gives.
+    """
+    if isinstance(y, tuple):
+        raise ValueError("readout: a network with merge=None gives a pair of outputs; use merge='concat'")
+    if steps == "all":
+        return y
+    if steps == "mean":
+        return _mean(y, valid)
+    return jnp.concatenate(last, axis=-1) if isinstance(last, tuple) else _last(y, valid)
+
+
+def valid_steps(x: Array, lengths: IntArray | None, mask: BoolArray | None) -> BoolArray | None:
+    """`[*batch, T]`, True at the steps that count; None when all do."""
+    if mask is not None:
+        return jnp.asarray(mask)
+    if lengths is None:
+        return None
+    steps = jnp.arange(x.shape[-2])
+    lengths = jnp.asarray(lengths)[..., None]
+    return steps.reshape((1,) * (lengths.ndim - 1) + steps.shape) < lengths
+
+
+def _mean(y: Array, valid: BoolArray | None) -> Array:
+    """Mean over the valid steps, `[*batch, T, F]` -> `[*batch, F]`; 0 where there is none."""
+    if valid is None:
+        return y.mean(axis=-2)
+    total = jnp.where(valid[..., None], y, jnp.zeros_like(y)).sum(axis=-2)
+    count = valid.sum(axis=-1, keepdims=True)
+    return total / jnp.broadcast_to(jnp.maximum(count, 1).astype(y.dtype), total.shape)
+
+
+def _last(y: Array, valid: BoolArray | None) -> Array:
+    """Output of the last valid step, `[*batch, T, F]` -> `[*batch, F]`; 0 where there is none."""
+    if valid is None:
+        return y[..., -1, :]
+    after = jnp.flip(jnp.cumsum(jnp.flip(valid, -1), axis=-1), -1)
+    is_last = valid & (after == 1)
+    return jnp.where(is_last[..., None], y, jnp.zeros_like(y)).sum(axis=-2)
