@@ -23,8 +23,6 @@ def to_numpy(who: str, name: str, value: Any) -> np.ndarray:
     Raises:
       TypeError: when it is no array of floating-point numbers.
     """
-    if isinstance(value, jax.core.Tracer):
-        raise TypeError(f"{who}: {name} has no numbers yet inside jit, grad or vmap; convert weights outside of them")
     if hasattr(value, "detach"):  # torch
         value = value.detach().cpu()
         if str(value.dtype) == "torch.bfloat16":  # NumPy has no such type of its own; jnp's is the same bits
@@ -34,6 +32,8 @@ def to_numpy(who: str, name: str, value: Any) -> np.ndarray:
         value = value.get_value()
     elif hasattr(value, "value") and not hasattr(value, "__array__"):
         value = value.value
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(f"{who}: {name} has no numbers yet inside jit, grad or vmap; convert weights outside of them")
     if isinstance(value, jax.ShapeDtypeStruct):
         raise TypeError(f"{who}: {name} is a shape without numbers (jax.ShapeDtypeStruct); give the arrays themselves")
     try:
@@ -42,6 +42,19 @@ def to_numpy(who: str, name: str, value: Any) -> np.ndarray:
         raise TypeError(f"{who}: {name} must be an array; got {checks.described(value)}") from error
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{who}: {name} must be an array of floating-point numbers; got {described(value, array)}")
+    return array
+
+
+def of_rank(who: str, name: str, value: Any, rank: int) -> np.ndarray:
+    """`to_numpy`, and a check that the array is the one of a single layer: of the given number of dimensions."""
+    array = to_numpy(who, name, value)
+    if array.ndim > rank:
+        raise ValueError(
+            f"{who}: {name} must have {rank} dimensions; got shape {list(array.shape)}, parameters stacked along"
+            f" leading axes, as vmap and scan make them; take one of them: jax.tree.map(lambda a: a[0], params)"
+        )
+    if array.ndim < rank:
+        raise ValueError(f"{who}: {name} must have {rank} dimensions; got shape {list(array.shape)}")
     return array
 
 
