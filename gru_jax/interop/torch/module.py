@@ -1,0 +1,196 @@
+"""What `GRU` and `GRUCell` share: parameters under torch's names, state dicts, modes, dtypes."""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from gru_jax import checks
+from gru_jax.cells import GRUParams
+from gru_jax.cells.base import accumulator
+from gru_jax.cells.initializers import UniformByHidden
+from gru_jax.interop.torch import names, streams, tensors
+from gru_jax.types import Array, DType
+
+
+class LoadResult(NamedTuple):
+    """What `load_state_dict` returns.
+
+    Attributes:
+      missing_keys: the module's names that were not in the state dict.
+      unexpected_keys: names in the state dict that the module does not have.
+    """
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class TorchModule(nnx.Module):
+    """An NNX module that holds its parameters as torch does; `layout` says under which names."""
+
+    input_size: int
+    hidden_size: int
+    bias: bool
+    deterministic: bool
+    layout: names.Layout
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of the parameters."""
+        return self._value(next(iter(self.layout.shapes()))).dtype
+
+    @property
+    def training(self) -> bool:
+        """Whether dropout is on: `train()` and `eval()` set it, for this module and those around it alike."""
+        return not self.deterministic
+
+    def train(self, mode: bool = True, **attributes: Any) -> Self:
+        """Training mode, as torch's and as `flax.nnx.Module.train`; returns the module itself."""
+        checks.flag(self._who, "mode", mode)
+        (super().train if mode else super().eval)(**attributes)
+        return self
+
+    def eval(self, **attributes: Any) -> Self:
+        """Evaluation mode, without dropout; returns the module itself."""
+        return self.train(False, **attributes)
+
+    def to(self, dtype: Any) -> Self:
+        """Converts the parameters to another floating-point dtype, in place; returns the module itself.
+
+        Args:
+          dtype: torch's, NumPy's or JAX's.
+        """
+        if dtype in ("cpu", "cuda", "gpu", "tpu") or type(dtype).__name__ in ("device", "Device"):
+            tensors.device(self._who, dtype)
+        found = tensors.dtype(self._who, dtype)
+        for _, param in self.named_parameters():
+            param.set_value(param[...].astype(found))
+        return self
+
+    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, nnx.Param[Array]]]:
+        """The names and `nnx.Param`s in torch's order; the prefix, with a point, before each name."""
+        for name in self.layout.shapes():
+            yield f"{prefix}.{name}" if prefix else name, getattr(self, name)
+
+    def parameters(self) -> Iterator[nnx.Param[Array]]:
+        """The `nnx.Param`s in torch's order."""
+        for _, param in self.named_parameters():
+            yield param
+
+    def reset_parameters(self, rngs: nnx.Rngs | None = None) -> None:
+        """Draws all parameters anew from U(-1/sqrt(H), 1/sqrt(H)).
+
+        Args:
+          rngs: whose stream "params" to draw from; the process's stream when None, see `manual_seed`.
+        """
+        self._draw(streams.checked(self._who, rngs, ("params",)), self.dtype)
+
+    def flatten_parameters(self) -> None:
+        """Nothing: there is no cuDNN buffer to fill. Here so that torch's code runs."""
+
+    def state_dict(self, grads: Any = None, *, prefix: str = "") -> OrderedDict[str, np.ndarray]:
+        """The parameters under torch's names, or their gradients.
+
+        Args:
+          grads: what `nnx.grad` gave for this module, read instead of the module itself.
+          prefix: put before each name, such as "encoder.rnn.".
+
+        Returns:
+          NumPy arrays, copies in torch's layout and order.
+        """
+        source = self if grads is None else grads
+        found = OrderedDict()
+        for name in self.layout.shapes():
+            value = source.get(name) if isinstance(source, Mapping) else getattr(source, name, None)
+            value = value[...] if isinstance(value, nnx.Variable) else value
+            if value is None:
+                raise ValueError(
+                    f"{self._who}: grads have no {name}; pass what nnx.grad gives for this module, such as"
+                    f" grads['encoder'] where it stands in a larger one"
+                )
+            if isinstance(value, jax.core.Tracer):
+                raise TypeError(f"{self._who}: state_dict gives NumPy arrays and cannot be called while JAX traces")
+            found[prefix + name] = np.array(value)
+        return found
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, *, prefix: str = "") -> LoadResult:
+        """Takes parameters over from a state dict: all of them, or none when anything is wrong.
+
+        Args:
+          state_dict: torch, NumPy or JAX arrays under torch's names, cast to the module's dtype.
+          strict: demand the module's names, no more and no fewer.
+          prefix: take only entries whose names begin so, without it.
+
+        Returns:
+          Lists `missing_keys` and `unexpected_keys`, empty when strict.
+
+        Raises:
+          TypeError: when the state dict is no mapping.
+          ValueError: naming everything that is missing, unexpected or of another shape.
+        """
+        who = f"{self._who}.load_state_dict"
+        checks.flag(who, "strict", strict)
+        given = names.mapping(who, state_dict)
+        found = names.compare(who, names.under(given, prefix), self.layout.shapes())
+        counted = found if strict else found._replace(missing=[], unexpected=[])
+        text = names.problems(who, counted, given, self.layout, prefix, self.layout.described())
+        if text:
+            raise ValueError(text)
+        if not found.arrays and not strict and (advice := names.prefix_advice(given, prefix)):
+            raise ValueError(f"{who}: nothing in the state dict has a name of this module's; {advice}")
+        for name, array in found.arrays.items():
+            self._take(name, array)
+        return LoadResult(found.missing, found.unexpected)
+
+    def extra_repr(self) -> str:
+        """The options, as torch writes them."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{self._who}({self.extra_repr()})"
+
+    @property
+    def _who(self) -> str:
+        return type(self).__name__
+
+    def _draw(self, rngs: nnx.Rngs, dtype: Any) -> None:
+        uniform = UniformByHidden(self.hidden_size)
+        for name, shape in self.layout.shapes().items():
+            # In full precision: half precision has few numbers to draw from.
+            value = uniform(rngs.params(), shape, accumulator(dtype)).astype(dtype)
+            if isinstance(getattr(self, name, None), nnx.Variable):
+                getattr(self, name).set_value(value)
+            else:
+                setattr(self, name, nnx.Param(value))
+
+    def _take(self, name: str, array: np.ndarray) -> None:
+        old = self._value(name)
+        with np.errstate(over="ignore"):  # too large for half precision is infinite, as in torch
+            value = array.astype(old.dtype)
+        # Parameters that were placed on purpose stay where they are.
+        sharding = old.sharding if getattr(old, "committed", False) else None
+        new = jnp.asarray(value) if sharding is None else jax.device_put(value, sharding)
+        getattr(self, name).set_value(new)
+
+    def _value(self, name: str) -> Array:
+        held = getattr(self, name)
+        return held[...] if isinstance(held, nnx.Variable) else held
+
+    def _neutral(self, suffix: str) -> GRUParams:
+        """One layer and direction in the neutral layout."""
+        w_x, w_h, *biases = (self._value(kind + suffix) for kind in self.layout.kinds())
+        return GRUParams(w_x.T, w_h.T, *(biases or (None, None)))
+
+    def _tensor(self, name: str, given: Any) -> Array:
+        return tensors.floating(self._who, name, given, self.dtype)
+
+    def _features(self, shape: tuple[int, ...]) -> None:
+        if shape[-1] != self.input_size:
+            raise ValueError(
+                f"{self._who}: input has {shape[-1]} features but input_size is {self.input_size}; got shape"
+                f" {list(shape)}; make the module with input_size={shape[-1]}, or check the order of the axes"
+            )

@@ -1,0 +1,210 @@
+"""torch's names of a GRU's parameters, and everything that can be wrong with a state dict, said in one message."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gru_jax import checks
+from gru_jax.interop import arrays
+
+_KEY = re.compile(r"(?:weight|bias)_(?:ih|hh|hr)_l(\d+)(_reverse)?")
+_MATRIX = "weight_hh"
+
+
+class Layout(NamedTuple):
+    """What decides the names and shapes of a GRU's parameters.
+
+    Attributes:
+      input_size: I.
+      hidden_size: H.
+      num_layers: L.
+      bidirectional: whether there are two directions.
+      bias: whether there are biases.
+      cell: the names of torch.nn.GRUCell, without a layer.
+    """
+
+    input_size: int
+    hidden_size: int
+    num_layers: int = 1
+    bidirectional: bool = False
+    bias: bool = True
+    cell: bool = False
+
+    def suffixes(self) -> list[list[str]]:
+        """For each layer the endings of its directions' names."""
+        if self.cell:
+            return [[""]]
+        ends = ("", "_reverse") if self.bidirectional else ("",)
+        return [[f"_l{layer}{end}" for end in ends] for layer in range(self.num_layers)]
+
+    def kinds(self) -> tuple[str, ...]:
+        """The parameters of one layer and direction, in torch's order."""
+        return ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if self.bias else 2]
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every parameter's name and shape, in torch's order."""
+        rows, found = 3 * self.hidden_size, {}
+        for layer, ends in enumerate(self.suffixes()):
+            features = self.hidden_size * len(ends) if layer else self.input_size
+            shape = {"weight_ih": (rows, features), "weight_hh": (rows, self.hidden_size)}
+            found |= {f"{kind}{end}": shape.get(kind, (rows,)) for end in ends for kind in self.kinds()}
+        return found
+
+    def described(self) -> str:
+        """The options, as one would write them."""
+        options = {"num_layers": (self.num_layers, 1), "bias": (self.bias, True)}
+        options["bidirectional"] = (self.bidirectional, False)
+        written = [f"{name}={value}" for name, (value, default) in options.items() if value != default]
+        kind = "GRUCell" if self.cell else "GRU"
+        return f"{kind}({', '.join([str(self.input_size), str(self.hidden_size), *written])})"
+
+
+class Found(NamedTuple):
+    """What a comparison of a state dict with a layout gave.
+
+    Attributes:
+      arrays: those that fit, by name.
+      missing: names that are not there.
+      unexpected: names that should not be there.
+      wrong: what is wrong with the others, in words.
+    """
+
+    arrays: dict[str, np.ndarray]
+    missing: list[str]
+    unexpected: list[str]
+    wrong: list[str]
+
+
+def mapping(who: str, given: Any) -> Mapping[str, Any]:
+    """A state dict; raises TypeError for anything else, such as a path."""
+    if isinstance(given, Mapping):
+        return given
+    path = isinstance(given, str) or hasattr(given, "__fspath__")
+    fix = "read the file first: gj.interop.torch.read(path)" if path else "pass module.state_dict()"
+    raise TypeError(f"{who}: state_dict must be a mapping of names to arrays; got {checks.described(given)}; {fix}")
+
+
+def under(given: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The entries whose names begin with the prefix, without it."""
+    return {str(name)[len(prefix) :]: value for name, value in given.items() if str(name).startswith(prefix)}
+
+
+def compare(who: str, given: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Found:
+    """A state dict beside the shapes it should have."""
+    fitting, wrong = {}, []
+    for name, shape in shapes.items():
+        if name not in given:
+            continue
+        if isinstance(given[name], jax.core.Tracer):
+            wrong.append(f"{name} is a traced array, and a state dict must be loaded outside of jit")
+            continue
+        try:
+            array = arrays.to_numpy(who, name, given[name])
+        except TypeError as error:
+            wrong.append(str(error).removeprefix(f"{who}: "))
+            continue
+        if array.shape == shape:
+            fitting[name] = array
+        else:
+            turned = "; it is transposed, pass its .T" if array.shape[::-1] == shape else ""
+            wrong.append(f"{name} must have shape {list(shape)}, got {list(array.shape)}{turned}")
+    missing = [name for name in shapes if name not in given]
+    return Found(fitting, missing, [name for name in given if name not in shapes], wrong)
+
+
+def problems(who: str, found: Found, given: Mapping[str, Any], layout: Layout, prefix: str, what: str) -> str:
+    """One message with everything that is wrong; empty when nothing is.
+
+    Args:
+      who: whose error message it is.
+      found: the comparison.
+      given: the state dict, with prefixes.
+      layout: what it should have been.
+      prefix: the one that was asked for.
+      what: the module that takes the weights, in words.
+    """
+    parts = []
+    if found.missing:
+        parts.append(f"missing {_listed(found.missing)}")
+    if found.unexpected:
+        parts.append("unexpected " + _listed(_hint(name, found.missing) for name in found.unexpected))
+    parts += found.wrong
+    if not parts:
+        return ""
+    advice = prefix_advice(given, prefix)
+    if not advice:
+        other = guess(under(given, prefix), cell=layout.cell)
+        if other and other != layout:
+            advice = f"the weights are those of {other.described()}"
+        else:
+            advice = "pass a state dict of the same options"
+    return f"{who}: the state dict does not fit {what}: {'; '.join(parts)}; {advice}"
+
+
+def prefix_advice(given: Mapping[str, Any], prefix: str) -> str:
+    """What to do when the GRU's names stand behind another prefix; empty when they do not."""
+    whole = {str(name) for name in given}
+    ends = re.compile(rf"(.*?){_MATRIX}(?:_l0)?")
+    here = {prefix + _MATRIX, f"{prefix}{_MATRIX}_l0"}
+    others = sorted({match[1] for name in whole if (match := ends.fullmatch(name))})
+    if not others or here & whole:
+        return ""
+    listed = " or ".join(f"prefix={one!r}" for one in others[:4]) + (", ..." if len(others) > 4 else "")
+    return f"GRU weights stand under another prefix: pass {listed}"
+
+
+def guess(given: Mapping[str, Any], *, cell: bool) -> Layout | None:
+    """The options that a state dict was made with, as far as its names and shapes tell; None when they do not."""
+    layers = [int(match[1]) for name in given if (match := _KEY.fullmatch(name))]
+    end = "" if cell else "_l0"
+    shapes = [getattr(given.get(f"{kind}{end}"), "shape", None) for kind in ("weight_ih", _MATRIX)]
+    if not all(shape is not None and len(shape) == 2 for shape in shapes) or not (layers or cell):
+        return None
+    (rows, features), (rows_h, hidden) = shapes  # type: ignore[misc]
+    if not rows == rows_h == 3 * hidden or not features:
+        return None
+    return Layout(
+        int(features),
+        int(hidden),
+        1 if cell else max(layers) + 1,
+        any(name.endswith("_reverse") and _KEY.fullmatch(name) for name in given),
+        any(name.startswith("bias_") for name in given),
+        cell,
+    )
+
+
+def infer(who: str, given: Mapping[str, Any], prefix: str) -> Layout:
+    """The options that a state dict was made with; raises ValueError, saying what it is instead of a GRU's."""
+    inside = under(given, prefix)
+    cell = _MATRIX in inside
+    found = guess(inside, cell=cell)
+    if found is not None:
+        return found
+    advice = prefix_advice(given, prefix)
+    if advice:
+        raise ValueError(f"{who}: there are no GRU weights under prefix={prefix!r}; {advice}")
+    name = f"{_MATRIX}{'' if cell else '_l0'}"
+    shape = getattr(inside.get(name), "shape", None)
+    if shape is None:
+        beneath = f" under prefix={prefix!r}" if prefix else ""
+        names = _listed(str(key) for key in given) or "nothing"
+        raise ValueError(f"{who}: there is no {_MATRIX}_l0{beneath}, so these are no weights of a GRU; got {names}")
+    kinds = {(2, 4): "an LSTM's", (2, 1): "a plain RNN's"}
+    ratio = shape[0] / shape[1] if len(shape) == 2 and shape[1] else 0
+    is_kind = kinds.get((len(shape), int(ratio)) if ratio == int(ratio) else (0, 0))
+    reason = f"the weights are {is_kind}" if is_kind else "or weight_ih is missing or has another number of rows"
+    raise ValueError(f"{who}: {prefix}{name} of a GRU must have shape [3H, H]; got {list(shape)}; {reason}")
+
+
+def _hint(name: str, missing: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(missing), n=1, cutoff=0.8)
+    return f"{name} (did you mean {near[0]}?)" if near else name
+
+
+def _listed(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:12]) + (f" and {len(listed) - 12} more" if len(listed) > 12 else "")

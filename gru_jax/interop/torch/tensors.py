@@ -1,0 +1,112 @@
+"""Arguments of torch's kind, such as tensors and dtypes, as JAX's, without importing torch."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from gru_jax import checks
+from gru_jax.interop import arrays
+from gru_jax.types import Array, DType
+
+
+def array(who: str, name: str, given: Any) -> np.ndarray | Array:
+    """A JAX, NumPy or torch array of any dtype as JAX's or NumPy's; raises TypeError for anything else."""
+    if isinstance(given, nnx.Variable):
+        given = given[...]
+    if isinstance(given, jax.Array | np.ndarray):
+        return given
+    if hasattr(given, "detach"):
+        # to_numpy knows bfloat16, which NumPy itself lacks, but takes floating-point numbers alone.
+        if given.dtype.is_floating_point:
+            return arrays.to_numpy(who, name, given)
+        return given.detach().cpu().numpy()
+    fix = "; pack sequences of different lengths with pack_sequence" if isinstance(given, list | tuple) else ""
+    raise TypeError(f"{who}: {name} must be a JAX, NumPy or torch array; got {checks.described(given)}{fix}")
+
+
+def floating(who: str, name: str, given: Any, dtype: Any) -> Array:
+    """A floating-point array of the weights' dtype; raises TypeError, naming both fixes, for another dtype."""
+    found = array(who, name, given)
+    if not jnp.issubdtype(found.dtype, jnp.floating):
+        fix = f"convert it with {name}.astype({dtype.name!r})"
+        raise TypeError(f"{who}: {name} must be floating point; got {found.dtype}; {fix}")
+    if found.dtype != dtype:
+        raise TypeError(
+            f"{who}: {name} is {found.dtype} but the weights are {dtype.name}; convert the input,"
+            f" {name}.astype({dtype.name!r}), or the module, module.to({found.dtype.name!r})"
+        )
+    return on_device(who, name, found)
+
+
+def on_device(who: str, name: str, found: Any) -> Array:
+    """The array as JAX's; float64 is refused rather than cut down where JAX runs without it."""
+    return found if isinstance(found, jax.Array) else arrays.to_jax(who, name, found)
+
+
+def dtype(who: str, given: Any) -> DType:
+    """A torch, NumPy or JAX dtype as NumPy's; float32 for None."""
+    if given is None:
+        return jnp.dtype(jnp.float32)
+    # torch's dtypes are recognised by name, for this must not import torch.
+    name = str(given).removeprefix("torch.") if type(given).__module__ == "torch" else given
+    checks.floating_dtype(who, name)
+    found = jnp.dtype(name)
+    if found == np.float64 and not jax.config.read("jax_enable_x64"):
+        raise TypeError(
+            f"{who}: dtype float64 needs JAX's 64-bit mode; call jax.config.update('jax_enable_x64', True) first"
+        )
+    return found
+
+
+def device(who: str, given: Any) -> None:
+    """Raises ValueError unless `given` is None: where arrays live is JAX's affair."""
+    if given is not None:
+        raise ValueError(
+            f"{who}: device must be None; got {given!r}; JAX places arrays itself: use jax.default_device(...), or"
+            f" move them with jax.device_put"
+        )
+
+
+def lengths(who: str, given: Any, batch: int, other: int, steps: int) -> np.ndarray:
+    """Whole numbers in [1, steps], one for each sequence, as NumPy's int64.
+
+    Args:
+      who: whose error message it is.
+      given: a list, or a NumPy, JAX or torch array.
+      batch: how many there must be.
+      other: how many there would be if the batch axis were the other one.
+      steps: T.
+    """
+    if isinstance(given, jax.core.Tracer):
+        raise TypeError(
+            f"{who}: lengths must be known while JAX traces, as they decide shapes; got a traced array; pass a list or"
+            f" NumPy array, or run gj.nnx.GRU with lengths=, which takes traced ones"
+        )
+    found = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
+    if found.size and not np.issubdtype(found.dtype, np.integer):
+        raise TypeError(f"{who}: lengths must be whole numbers; got {found.dtype}; convert with lengths.astype(int)")
+    if found.ndim != 1 or len(found) != batch:
+        fix = "; pass batch_first=True or False as fits input" if found.shape == (other,) else ""
+        raise ValueError(
+            f"{who}: lengths must hold one number for each of the {batch} sequences of input; got shape"
+            f" {list(found.shape)}{fix}"
+        )
+    if found.size and found.min() < 1:
+        raise ValueError(
+            f"{who}: every length must be at least 1; got {found.min()} at index {found.argmin()}; leave empty"
+            f" sequences out, or run gj.nnx.GRU with lengths=, which takes 0"
+        )
+    if found.size and found.max() > steps:
+        raise ValueError(
+            f"{who}: input has {steps} time steps but a length is {found.max()}, at index {found.argmax()}; pad input"
+            f" along time, or clip the lengths"
+        )
+    return found.astype(np.int64)
+
+
+def offsets(batch_sizes: np.ndarray) -> np.ndarray:
+    """Where each step starts in packed data."""
+    return np.cumsum(batch_sizes) - batch_sizes
