@@ -1,0 +1,34 @@
+"""Keras' GRU layers and files, here: change the import, keep the code.
+
+    from gru_jax.interop import keras
+
+    gru = keras.layers.GRU(64, return_sequences=True)
+
+Neither Keras nor h5py is imported until something of theirs is asked for.
+"""
+
+from gru_jax.interop.keras import constraints as constraints
+from gru_jax.interop.keras import initializers as initializers
+from gru_jax.interop.keras import layers as layers
+from gru_jax.interop.keras import regularizers as regularizers
+from gru_jax.interop.keras.base import Frozen as Frozen
+from gru_jax.interop.keras.bidirectional import Bidirectional as Bidirectional
+from gru_jax.interop.keras.cell import GRUCell as GRUCell
+from gru_jax.interop.keras.gru import GRU as GRU
+from gru_jax.interop.keras.projection import constraints_of as constraints_of
+from gru_jax.interop.keras.weights import export as export
+from gru_jax.interop.keras.weights import load as load
+
+__all__ = [
+    "GRU",
+    "Bidirectional",
+    "Frozen",
+    "GRUCell",
+    "constraints",
+    "constraints_of",
+    "export",
+    "initializers",
+    "layers",
+    "load",
+    "regularizers",
+]

@@ -1,0 +1,289 @@
+"""`GRU` of Keras: a whole layer over time, with Keras' arguments, weights and outputs."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from gru_jax import checks
+from gru_jax.cells import GRUParams
+from gru_jax.combinators import recurrent
+from gru_jax.interop import neutral
+from gru_jax.interop.keras import cell as cells
+from gru_jax.interop.keras.base import Layer, as_mask, as_state, as_training
+from gru_jax.layers.nnx import GRU as NeutralLayer
+from gru_jax.layers.nnx import Carry
+from gru_jax.types import Array
+
+FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "zero_output_for_mask")
+
+
+class GRU(Layer):
+    """A GRU layer over time, `keras.layers.GRU` of Keras 3.
+
+    Equations and weights are those of `GRUCell`, which the layer holds as `cell`. Weights are made by the first call,
+    or by `build((None, None, features))`.
+
+    Args:
+      units: H.
+      activation: of the candidate state, one of Keras' names, None for linear, or a function.
+      recurrent_activation: of the gates, likewise.
+      use_bias: whether there are biases.
+      kernel_initializer: a name, a config, an object of `initializers`, an array, or a function.
+      recurrent_initializer: likewise.
+      bias_initializer: likewise.
+      kernel_regularizer: None, a name, a config, an object of `regularizers`, or a function to one number.
+      recurrent_regularizer: likewise.
+      bias_regularizer: likewise.
+      activity_regularizer: the same for every array that a call returns; its value is divided by the batch's size.
+      kernel_constraint: None, a name, a config, an object of `constraints`, or a function to the projected weight.
+      recurrent_constraint: likewise.
+      bias_constraint: likewise.
+      dropout: rate on the input in [0, 1), one mask for a sequence's every step.
+      recurrent_dropout: the same for the state inside the recurrent products, one mask for each gate.
+      seed: of the dropout masks; the same masks as Keras on its JAX backend draws.
+      return_sequences: return the output of every step instead of the last one.
+      return_state: return the final state too.
+      go_backwards: run from the end to the start; outputs come in the order in which they were computed.
+      stateful: a call starts from the state in which the one before ended, until `reset_state`.
+      unroll: accepted; `method=gj.Sequential(unroll=8)` unrolls, the numbers are the same.
+      reset_after: whether the reset gate comes after the recurrent product.
+      use_cudnn: "auto" or False; True is refused in the call, there being no cuDNN kernel here.
+      name: of the layer; numbered when None.
+      dtype: "float32", another dtype, or a policy such as "mixed_bfloat16".
+      trainable: False makes the weights no `nnx.Param`.
+      zero_output_for_mask: outputs at masked steps are 0 instead of the state held there.
+      implementation: 1 draws an input dropout mask for each gate, 2 one for all.
+      rngs: `nnx.Rngs` to initialise with ("params") and to draw masks from ("dropout"), in place of seeds.
+      method: how the steps run over time, see `gru_jax.scan`.
+
+    Raises:
+      TypeError, ValueError: for an option of the wrong type or value.
+
+    Example:
+      >>> import numpy as np
+      >>> from gru_jax.interop import keras
+      >>> inputs = np.random.random((32, 10, 8))
+      >>> gru = keras.layers.GRU(4, return_sequences=True, return_state=True)
+      >>> whole_sequence_output, final_state = gru(inputs)
+      >>> whole_sequence_output.shape, final_state.shape
+      ((32, 10, 4), (32, 4))
+
+    Source: keras.layers.GRU of Keras 3.15 on its JAX backend.
+    """
+
+    who = "GRU"
+
+    def __init__(
+        self,
+        units: int,
+        activation: Any = "tanh",
+        recurrent_activation: Any = "sigmoid",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        reset_after: bool = True,
+        use_cudnn: bool | str = "auto",
+        *,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        zero_output_for_mask: bool = False,
+        implementation: int = 2,
+        rngs: nnx.Rngs | None = None,
+        method: Any = "auto",
+    ) -> None:
+        given = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
+        cells.checked(self.who, given)  # here, so that the messages speak of the GRU
+        for flag in FLAGS:
+            checks.flag(self.who, flag, given[flag])
+            setattr(self, flag, given[flag])
+        checks.choice(self.who, "use_cudnn", use_cudnn, ("auto", True, False))
+        self.use_cudnn = use_cudnn
+        self.method = method
+        super().__init__(name, dtype, trainable, activity_regularizer, 1 + return_state)
+        self.cell = cells.GRUCell(name="gru_cell", **{key: given[key] for key in cells.SHARED})
+        self.carry: Any = nnx.data(Carry(None) if stateful else None)
+
+    def _cells(self) -> Iterator[Any]:
+        yield self.cell
+
+    @property
+    def kernel(self) -> nnx.Variable[Any]:
+        """W, `[I, 3H]`; `cell.kernel`."""
+        return self.cell.kernel
+
+    @property
+    def recurrent_kernel(self) -> nnx.Variable[Any]:
+        """U, `[H, 3H]`; `cell.recurrent_kernel`."""
+        return self.cell.recurrent_kernel
+
+    @property
+    def bias(self) -> nnx.Variable[Any] | None:
+        """`[2, 3H]`, with reset_after=False `[3H]`; None without biases; `cell.bias`."""
+        return self.cell.bias if self.use_bias else None
+
+    @property
+    def states(self) -> list[Array] | None:
+        """The kept state of a stateful layer, `[B, H]`, in a list; None before it is built, or when it keeps none."""
+        kept = None if self.carry is None else self.carry.get_value()
+        return None if kept is None else [kept]
+
+    def build(self, input_shape: Any, initial_state_shape: Any = None) -> None:
+        """Makes the weights, and for a stateful layer the state, zeros.
+
+        Called again it leaves the weights as they are; a stateful layer starts over, with another batch if need be.
+
+        Args:
+          input_shape: `(batch, time, features)`; batch (unless stateful) and time may be None.
+          initial_state_shape: accepted as in Keras, and not needed.
+
+        Raises:
+          ValueError: when the number of features, or a stateful layer's batch, is unknown.
+        """
+        features = self._features(input_shape, 3)
+        if self.stateful and not isinstance(input_shape[0], int):
+            raise ValueError(
+                f"{self.who}: stateful=True needs a known batch size; got input_shape={input_shape!r};"
+                f" pass (batch, None, {features})"
+            )
+        self.cell.build((input_shape[0], features))
+        if self.stateful:
+            self.carry.set_value(self.cell.get_initial_state(input_shape[0])[0])
+        self.built = True
+
+    def __call__(self, sequences: Any, initial_state: Any = None, mask: Any = None, training: Any = False) -> Any:
+        """Runs the layer over time.
+
+        Args:
+          sequences: `[B, T, I]`.
+          initial_state: the state before the first step, `[B, H]`, or a list of it; zeros, or a stateful layer's kept
+            state, when None.
+          mask: `[B, T]`, True or 1 = use the step; holes and padding on the left are fine.
+          training: whether dropout is on.
+
+        Returns:
+          output: the last output `[B, H]`, or with return_sequences all, `[B, T, H]`.
+          state: with return_state only, the final state `[B, H]`.
+
+        Raises:
+          TypeError, ValueError: for input that does not fit, before anything is computed.
+        """
+        outputs, h = self.run(sequences, initial_state, mask, training)
+        y = outputs if self.return_sequences else h
+        self._record_activity([y, h] if self.return_state else [y])
+        return (y, h) if self.return_state else y
+
+    def run(self, sequences: Any, initial_state: Any, mask: Any, training: Any) -> tuple[Array, Array]:
+        """Every output, `[B, T, H]`, in Keras' order, and the final state, `[B, H]`; arguments as in the call."""
+        training = as_training(self.who, training)
+        x = self._input("sequences", sequences, 3, self.kernel[...].shape[0] if self.built else None)
+        mask = as_mask(self.who, mask, x)
+        kept = self.states[0] if self.states else None
+        if kept is not None and kept.shape[0] != x.shape[0]:
+            raise ValueError(
+                f"{self.who}: stateful, with a state for a batch of {kept.shape[0]}; got a batch of {x.shape[0]};"
+                f" call build({x.shape}) to start over with that batch"
+            )
+        shape = (x.shape[0], self.units)
+        if initial_state is not None:
+            initial_state = as_state(self.who, "initial_state", initial_state, shape, x.dtype)
+        self._check_cudnn()
+        self._build_for_call(x.shape)
+        if initial_state is None and self.stateful:
+            initial_state = self.states[0].astype(x.dtype)  # type: ignore[index]
+        cell, params, drop_x = self.cell.runnable(x.shape, x.dtype, training)
+        if drop_x is not None:
+            x = x * jnp.broadcast_to(drop_x[:, None], x.shape)
+        layer = recurrent(cell, method=self.method)
+        y, h = layer.apply(
+            params,
+            x,
+            initial_state,
+            mask=mask,
+            reverse=self.go_backwards,
+            padding="zero" if self.zero_output_for_mask else "hold",
+        )
+        if self.stateful:
+            self._keep(self.carry, h.astype(kept.dtype if kept is not None else h.dtype))
+        return (jnp.flip(y, 1) if self.go_backwards else y), h
+
+    def get_initial_state(self, batch_size: int) -> list[Array]:
+        """Zeros, `[batch_size, H]`, in a list.
+
+        Args:
+          batch_size: B.
+        """
+        return self.cell.get_initial_state(batch_size)
+
+    def reset_state(self) -> None:
+        """Sets the kept state of a stateful layer to zeros; another layer, or one not built, has none."""
+        if self.states is not None:
+            self.carry.set_value(jnp.zeros_like(self.states[0]))
+
+    def reset_states(self) -> None:
+        """`reset_state`, by its older name."""
+        self.reset_state()
+
+    def to_layer(self, **options: Any) -> NeutralLayer:
+        """A `gj.nnx.GRU` with the same weights and without dropout.
+
+        It reads in the same direction, but its outputs always stand in original time order.
+
+        Args:
+          **options: of `gj.nnx.GRU` that say how it runs.
+
+        Raises:
+          ValueError: before the layer is built.
+        """
+        if not self.built:
+            raise ValueError(f"{self.who}: not built yet; call build((None, None, features)), or the layer, once first")
+        weights = neutral.Weights(self.cell.options.neutral, (numpy_params(self),))
+        padding = "zero" if self.zero_output_for_mask else "hold"
+        own = {"reverse": self.go_backwards, "padding": padding, "stateful": self.stateful, "method": self.method}
+        return neutral.module(self.who, weights, own | options)
+
+    def get_config(self) -> dict[str, Any]:
+        """The options as a dict, equal to what Keras' layer of the same options gives."""
+        config = self._base_config() | {flag: getattr(self, flag) for flag in FLAGS} | self.cell.options.config()
+        config.setdefault("activity_regularizer", None)
+        return config
+
+    def _check_cudnn(self) -> None:
+        if self.use_cudnn is True:
+            raise ValueError(
+                f"{self.who}: use_cudnn=True cannot be honoured: there is no cuDNN kernel for this layer on the"
+                f" {jax.default_backend()} backend; pass use_cudnn='auto'"
+            )
+
+    units = property(lambda self: self.cell.options.units, doc="H.")
+    activation = property(lambda self: self.cell.options.activation, doc="Of the candidate state.")
+    recurrent_activation = property(lambda self: self.cell.options.recurrent_activation, doc="Of the gates.")
+    use_bias = property(lambda self: self.cell.options.use_bias, doc="Whether there are biases.")
+    reset_after = property(lambda self: self.cell.options.reset_after, doc="Where the reset gate is applied.")
+    dropout = property(lambda self: self.cell.options.dropout, doc="The rate on the input.")
+    recurrent_dropout = property(lambda self: self.cell.options.recurrent_dropout, doc="The rate on the state.")
+    state_size = property(lambda self: [self.cell.options.units], doc="[H].")
+
+
+def numpy_params(layer: GRU) -> GRUParams:
+    """A layer's weights in the neutral layout, as NumPy arrays."""
+    return cells.to_neutral(*layer.cell.get_weights(), reset_after=layer.reset_after)

@@ -1,0 +1,116 @@
+"""What Keras calls identifiers, a name, a config dict, a class or an object, and the objects behind them."""
+
+import dataclasses
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+from gru_jax import checks
+
+
+class Configured:
+    """An object made of its constructor's arguments, which `get_config` gives back. Subclasses are dataclasses."""
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, as Keras' `get_config` of the class of this name."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The object that `get_config` came from.
+
+        Args:
+          config: what `get_config` returned.
+        """
+        return cls(**config)
+
+
+def table(*classes: type, **aliases: type) -> dict[str, type]:
+    """Names to classes: `GlorotUniform` and `glorot_uniform`, and the further names given."""
+    by_name = {cls.__name__: cls for cls in classes}
+    return by_name | {snake(name): cls for name, cls in by_name.items()} | aliases
+
+
+def snake(name: str) -> str:
+    """`GlorotUniform` as `glorot_uniform`, `L1L2` as `l1l2`: the rule of Keras."""
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def get(who: str, option: str, given: Any, known: Mapping[str, type], kind: str) -> Any:
+    """The object behind an identifier.
+
+    Args:
+      who: whose error message it is.
+      option: the option's name.
+      given: None, a name, a config dict, a class, an object of ours or of Keras', or a function.
+      known: the classes by name.
+      kind: what they are, such as "initializer".
+
+    Raises:
+      TypeError, ValueError: for anything else, and for a config that stands for code of its own.
+    """
+    match given:
+        case None:
+            return None
+        case str():
+            return _class(who, option, given, known, kind)()
+        case Mapping():
+            return _from_dict(who, option, given, known, kind)
+        case type() if callable(getattr(given, "__call__", None)):  # noqa: B004  a class whose objects can be called
+            return get(who, option, given(), known, kind)
+    if type(given).__name__ in known and type(given).__module__.partition(".")[0] == "keras":
+        config = given.get_config()  # the same object of Keras itself
+        return _from_dict(who, option, {"class_name": type(given).__name__, "config": config}, known, kind)
+    if callable(given):
+        return given
+    raise TypeError(
+        f"{who}: {option} must be the name of an {kind}, its config, or a function; got {checks.described(given)}"
+        if kind[0] in "aeiou"
+        else f"{who}: {option} must be the name of a {kind}, its config, or a function; got {checks.described(given)}"
+    )
+
+
+def serialize(given: Any, module: str, known: Mapping[str, type]) -> Any:
+    """The config dict of an object as Keras writes it; a function of the caller's own stays what it is."""
+    if isinstance(given, Configured) and known.get(type(given).__name__) is type(given):
+        return registered(module, type(given).__name__, given.get_config())
+    return given
+
+
+def registered(module: str, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What Keras writes for an object of a class of its own."""
+    return {"module": module, "class_name": name, "config": dict(config), "registered_name": None}
+
+
+def signature_takes(function: Callable[..., Any], count: int) -> bool:
+    """Whether a function has at least `count` positional parameters; False when it does not say."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters) >= count
+
+
+def _class(who: str, option: str, name: str, known: Mapping[str, type], kind: str) -> type:
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "; ".join([f"known: {', '.join(n for n in known if n.islower())}"])
+    raise ValueError(f"{who}: {option} names no {kind}; got {name!r}; {hint}")
+
+
+def _from_dict(who: str, option: str, given: Mapping[str, Any], known: Mapping[str, type], kind: str) -> Any:
+    name, config = given.get("class_name"), given.get("config", {})
+    if not isinstance(name, str) or not isinstance(config, Mapping) or name not in known:
+        raise ValueError(
+            f"{who}: {option} is a config that stands for code of its own (class_name={name!r}), which is not run;"
+            f" pass the function itself"
+        )
+    cls = known[name]
+    try:
+        return cls(**config)
+    except TypeError as error:
+        raise ValueError(f"{who}: {option}: the config does not fit {name}: {error}") from error

@@ -1,0 +1,89 @@
+"""Names, dtypes and the trace that a layer was called in: what every Keras layer has beside its mathematics."""
+
+import collections
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.extend.core
+import jax.numpy as jnp
+
+from gru_jax import checks
+from gru_jax.interop.keras import identifiers
+
+_USED: collections.Counter[str] = collections.Counter()
+_TOP = jax.extend.core.get_opaque_trace_state(convention="nnx")
+NAMES = ("float16", "bfloat16", "float32", "float64", "mixed_float16", "mixed_bfloat16")
+
+
+class Policy(NamedTuple):
+    """Which dtype parameters have and which the computation.
+
+    Attributes:
+      name: as in Keras, such as "float32" or "mixed_bfloat16".
+    """
+
+    name: str
+
+    @property
+    def compute(self) -> Any:
+        """The dtype of the computation and of what comes out."""
+        return jnp.dtype(self.name.removeprefix("mixed_"))
+
+    @property
+    def variable(self) -> Any:
+        """The dtype of the parameters."""
+        return jnp.dtype("float32") if self.name.startswith("mixed_") else self.compute
+
+    def config(self) -> dict[str, Any]:
+        """As Keras writes it."""
+        return identifiers.registered("keras", "DTypePolicy", {"name": self.name})
+
+
+def get(who: str, given: Any) -> Policy:
+    """The policy behind None (float32), a dtype, a policy's name or config, or Keras' own policy object."""
+    name = given
+    if given is None:
+        name = "float32"
+    elif isinstance(given, Policy):
+        return given
+    elif isinstance(given, Mapping):
+        name = given.get("config", {}).get("name")
+    elif not isinstance(given, str):
+        name = getattr(given, "name", None) if hasattr(given, "compute_dtype") else _dtype_name(given)
+    checks.choice(who, "dtype", name, NAMES)
+    if name == "float64" and not jax.config.read("jax_enable_x64"):
+        raise ValueError(
+            f"{who}: dtype='float64' needs 64-bit floats, which JAX has switched off; call"
+            f" jax.config.update('jax_enable_x64', True) first"
+        )
+    return Policy(name)
+
+
+def name(who: str, kind: str, given: Any) -> str:
+    """The given name, or a new one as Keras makes it: gru, gru_1, gru_2."""
+    if given is not None:
+        if not isinstance(given, str) or not given or "/" in given:
+            raise ValueError(f"{who}: name must be a string without '/'; got {given!r}")
+        return given
+    base = identifiers.snake(kind)
+    _USED[base] += 1
+    return base if _USED[base] == 1 else f"{base}_{_USED[base] - 1}"
+
+
+def at_top_level() -> bool:
+    """Whether no JAX transformation is being traced, so that what is made here outlives it."""
+    return bool(jax.extend.core.get_opaque_trace_state(convention="nnx") == _TOP)
+
+
+def number(who: str, option: str, given: Any, kind: str) -> None:
+    """Raises TypeError unless `given` is None or a whole number."""
+    if given is not None and (isinstance(given, bool) or not isinstance(given, int)):
+        raise TypeError(f"{who}: {option} must be {kind} or None; got {checks.described(given)}")
+
+
+def _dtype_name(given: Any) -> Any:
+    try:
+        return jnp.dtype(given).name
+    except TypeError:
+        return given

@@ -1,0 +1,205 @@
+"""Weights between Keras and `gj.nnx.GRU`."""
+
+import os
+from typing import Any
+
+import numpy as np
+
+from gru_jax import checks
+from gru_jax.cells import GRU, GRUParams
+from gru_jax.interop import arrays, neutral
+from gru_jax.interop.keras import activations, files
+from gru_jax.interop.keras.cell import to_neutral
+from gru_jax.layers.nnx import GRU as NeutralLayer
+
+
+def load(
+    theirs: Any,
+    *,
+    layer: str | None = None,
+    reset_after: bool | None = None,
+    activation: Any = None,
+    recurrent_activation: Any = None,
+    **options: Any,
+) -> NeutralLayer:
+    """Keras' weights as a `gj.nnx.GRU`.
+
+    Args:
+      theirs: the path of a `.keras`, `.weights.h5` or `.h5` file; a layer of Keras or of this package; the list that
+        `get_weights()` of a GRU (or of a Bidirectional) returns; or a list of layers, each of them such a thing or a
+        pair of them (forward, backward).
+      layer: the name of the layer in a file that holds several.
+      reset_after: as in Keras; needed only for weights without biases, which do not show it (True when None).
+      activation: of the candidate state; read from what says it (a layer, a file with a config), else tanh.
+      recurrent_activation: of the gates, likewise; else sigmoid.
+      **options: of `gj.nnx.GRU` that say how it runs: method, padding, dropout, rngs, ...
+
+    Returns:
+      A `gj.nnx.GRU`. Where the layer says so, it reads backwards (outputs in original time order all the same), merges
+      its directions and keeps its state; rates of dropout are not taken over.
+
+    Raises:
+      FileNotFoundError: when there is no such file.
+      TypeError, ValueError: for anything that is no GRU; the message says what it is.
+
+    Example:
+      >>> import numpy as np
+      >>> from gru_jax.interop import keras
+      >>> kernel, recurrent_kernel, bias = np.ones((3, 12)), np.ones((4, 12)), np.zeros((2, 12))
+      >>> gru = keras.load([w.astype("float32") for w in (kernel, recurrent_kernel, bias)])
+      >>> gru.spec.hidden_features, gru.spec.reset
+      (4, 'after')
+    """
+    if isinstance(theirs, str | os.PathLike):
+        theirs = files.one("keras.load", theirs, layer)
+    elif layer is not None:
+        raise TypeError("keras.load: layer is the name of a layer in a file; leave it out for weights that are given")
+    said = {"reset_after": reset_after, "activation": activation, "recurrent_activation": recurrent_activation}
+    whole = _expanded(theirs)
+    facts = [fact for record in _records(whole) if (fact := record.facts)]
+    for key in said:
+        found = {fact[key] for fact in facts if key in fact}
+        if len(found) > 1:
+            raise ValueError(f"keras.load: the layers differ in {key}; load them one by one")
+        if said[key] is None and found:
+            said[key] = found.pop()
+    run = {key: value for fact in facts[:1] for key, value in fact.get("run", {}).items()}
+    return _module(whole, said, run | options)
+
+
+def export(layer: Any) -> Any:
+    """A layer's weights as Keras' `get_weights` lists.
+
+    Args:
+      layer: a `gj.nnx.GRU`, what else `gru_jax.interop.neutral.read` takes, or a layer of this package.
+
+    Returns:
+      `[kernel, recurrent_kernel, bias]` (without biases two arrays), for `keras_layer.set_weights`; with two directions
+      the pair of such lists, so `bidirectional.set_weights([*forward, *backward])`; for several layers a list.
+
+    Raises:
+      TypeError, ValueError: for what is no such layer, or has heads, a norm or a residual sum, which would be lost.
+
+    Example:
+      >>> from flax import nnx
+      >>> import gru_jax as gj
+      >>> from gru_jax.interop import keras
+      >>> [w.shape for w in keras.export(gj.nnx.GRU(3, 4, rngs=nnx.Rngs(0)))]
+      [(3, 12), (4, 12), (2, 12)]
+    """
+    weights = neutral.read("keras.export", layer)
+    neutral.require("keras.export", weights, "keras.layers.GRU", any_activation=True)
+    nested: list[Any] = []
+    for directions in weights.directions():
+        lists = [_arrays(weights.cell, params) for params in directions]
+        nested.append(tuple(lists) if weights.bidirectional else lists[0])
+    return nested[0] if len(nested) == 1 else nested
+
+
+def _arrays(cell: GRU, params: GRUParams) -> list[np.ndarray]:
+    bias: list[np.ndarray] = []
+    if cell.bias != "none":
+        if cell.reset == "after":
+            bias = [np.stack([neutral.swapped(b) for b in neutral.full_biases(params, cell.hidden_size)])]
+        else:
+            bias = [neutral.swapped(neutral.single_bias(params, cell.hidden_size))]
+    w_x: Any = params.w_x
+    return [neutral.swapped(w_x), neutral.swapped(params.w_h), *bias]
+
+
+def _is_arrays(given: Any, *counts: int) -> bool:
+    good = isinstance(given, list | tuple) and len(given) in counts
+    return good and all(hasattr(w, "shape") and getattr(w, "ndim", 1) in (1, 2) for w in given)
+
+
+def _expanded(given: Any) -> Any:
+    """Layers and flat lists of arrays as records of one or two directions; a list of layers as a list."""
+    if isinstance(given, files.Record):
+        return given
+    if _is_arrays(given, 2, 3):
+        return files.Record("", [_checked(given)], {})
+    if _is_arrays(given, 4, 6):
+        half = len(given) // 2
+        return files.Record("", [_checked(given[:half]), _checked(given[half:])], {})
+    if hasattr(given, "get_config") and hasattr(given, "get_weights"):
+        return _of_layer(given)
+    if isinstance(given, tuple) and len(given) == 2:
+        pair = [_expanded(one) for one in given]
+        if all(isinstance(one, files.Record) and len(one.directions) == 1 for one in pair):
+            # What the backward layer says of its direction is its place in the pair.
+            facts = [{key: value for key, value in one.facts.items() if key != "run"} for one in pair]
+            if facts[0] and facts[1] and facts[0] != facts[1]:
+                raise ValueError("keras.load: the two directions differ in their options; load them one by one")
+            return files.Record("", [pair[0].directions[0], pair[1].directions[0]], facts[0] or facts[1])
+    if isinstance(given, list) and given:
+        layers = [_expanded(one) for one in given]
+        if all(isinstance(one, files.Record) for one in layers):
+            return layers
+    raise TypeError(
+        f"keras.load: needs a path, a GRU or Bidirectional layer, the list of its get_weights(), or a list of layers;"
+        f" got {checks.described(given)}"
+    )
+
+
+def _of_layer(given: Any) -> files.Record:
+    kind, config = type(given).__name__, given.get_config()
+    config.pop("cell", None)
+    if not given.built:
+        raise ValueError(f"keras.load: the layer {given.name!r} is not built yet; call it once first")
+    return files.record(given.name, {"class_name": kind, "config": config}, given.get_weights())
+
+
+def _checked(given: Any) -> list[np.ndarray]:
+    named = zip(("kernel", "recurrent_kernel", "bias"), given, strict=False)
+    weights = [arrays.to_numpy("keras.load", name, w) for name, w in named]
+    problem = files.not_a_gru(weights)
+    if problem:
+        raise ValueError(f"keras.load: these are no weights of a GRU: {problem}; pass what its get_weights() returned")
+    return weights
+
+
+def _records(whole: Any) -> list[files.Record]:
+    return whole if isinstance(whole, list) else [whole]
+
+
+def _module(whole: Any, said: dict[str, Any], options: dict[str, Any]) -> NeutralLayer:
+    records = _records(whole)
+    lists = [weights for record in records for weights in record.directions]
+    for one in lists:
+        has_bias, first_has = len(one) == 3, len(lists[0]) == 3
+        if one[1].shape != lists[0][1].shape or has_bias != first_has:
+            raise ValueError("keras.load: the layers differ in units or biases; load them one by one")
+    shown = {one[2].ndim == 2 for one in lists if len(one) == 3}
+    if len(shown) > 1:
+        raise ValueError("keras.load: the layers differ in reset_after; load them one by one")
+    after = shown.pop() if shown else said["reset_after"] is not False
+    if said["reset_after"] is not None and said["reset_after"] != after:
+        raise ValueError(
+            f"keras.load: reset_after={said['reset_after']}, but the bias has shape {list(lists[0][2].shape)}, which is"
+            f" that of reset_after={after}; leave reset_after out"
+        )
+    candidate = activations.get("keras.load", "activation", said["activation"] or "tanh")
+    gate = activations.get("keras.load", "recurrent_activation", said["recurrent_activation"] or "sigmoid")
+    for name, activation in (("activation", candidate), ("recurrent_activation", gate)):
+        if not activations.is_elementwise(activation):
+            raise ValueError(
+                f"keras.load: {name}={activation!r} works across units, which gj.nnx.GRU has not; use"
+                f" gru_jax.interop.keras.GRU and set_weights"
+            )
+    cell = GRU(
+        lists[0][1].shape[0],
+        reset="after" if after else "before",
+        activation=activations.for_cell(candidate),
+        gate_activation=activations.for_cell(gate),
+        bias="full" if len(lists[0]) == 3 else "none",
+    )
+    layers: list[Any] = []
+    for record in records:
+        params = tuple(to_neutral(*one, reset_after=after) for one in record.directions)
+        layers.append(params if len(params) == 2 else params[0])
+    if len({len(record.directions) for record in records}) > 1:
+        raise ValueError("keras.load: all layers must have one direction, or all two; load them one by one")
+    return neutral.module("keras.load", neutral.Weights(cell, tuple(layers)), options)
+
+
+__all__ = ["export", "load"]
