@@ -20,7 +20,11 @@ rnn_utils = torch.nn.utils.rnn
 
 B = 3
 CALLS = ("time first", "batch first", "one sequence", "packed")
-CASES = list(itertools.product((1, 2, 3), (False, True), CALLS))
+CASES = [
+    # A third layer is compiled to what the second is: two of its cases stand for all.
+    pytest.param(seed, *case, marks=[pytest.mark.slow] if case[0] == 3 and seed not in (16, 23) else [])
+    for seed, case in enumerate(itertools.product((1, 2, 3), (False, True), CALLS))
+]
 
 
 def numpy(tensors):
@@ -52,7 +56,7 @@ def pair(*sizes, seed=0, **options):
     return theirs, mine
 
 
-@pytest.mark.parametrize(("seed", "layers", "both", "call"), [(k, *case) for k, case in enumerate(CASES)])
+@pytest.mark.parametrize(("seed", "layers", "both", "call"), CASES)
 def test_outputs_states_and_gradients(seed, layers, both, call):
     rng = np.random.default_rng(seed)
     # Most draws have layers of the same shapes, which saves compilations; every third one may have any.

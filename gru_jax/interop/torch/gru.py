@@ -85,7 +85,7 @@ class GRU(TorchModule):
         if dropout and num_layers == 1:
             warnings.warn(
                 f"GRU: dropout acts between layers, so dropout={dropout} does nothing with num_layers=1",
-                stacklevel=2,
+                stacklevel=5,  # three frames of flax's stand between
             )
         self.input_size, self.hidden_size, self.num_layers = int(input_size), int(hidden_size), int(num_layers)
         self.bias, self.batch_first, self.bidirectional = bias, batch_first, bidirectional
@@ -96,7 +96,7 @@ class GRU(TorchModule):
         random = self._spec().random
         rngs = streams.checked("GRU", rngs, ("params", "dropout") if random else ("params",))
         self._draw(rngs, found)
-        self.rngs = nnx.data(rngs.dropout.fork() if random else None)
+        self.rngs: Any = nnx.data(rngs.dropout.fork() if random else None)
 
     def __call__(self, input: Any, h0: Any = None, *, hx: Any = None) -> tuple[Any, Array]:
         """Runs the layers over time.
@@ -149,8 +149,8 @@ class GRU(TorchModule):
         if self.rngs is not None:
             options["rngs"] = nnx.Rngs(dropout=self.rngs.key[...])
         ends = self.layout.suffixes()
-        each = tuple(tuple(map(self._neutral, end)) if self.bidirectional else self._neutral(end[0]) for end in ends)
-        weights = neutral.Weights(self._spec().cell, each)
+        each: Any = [tuple(map(self._neutral, end)) if self.bidirectional else self._neutral(end[0]) for end in ends]
+        weights = neutral.Weights(self._spec().cell, tuple(each))
         return neutral.module("GRU", weights, options | {"method": self.method, "time_major": not self.batch_first})
 
     def extra_repr(self) -> str:

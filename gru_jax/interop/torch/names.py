@@ -47,7 +47,8 @@ class Layout(NamedTuple):
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Every parameter's name and shape, in torch's order."""
-        rows, found = 3 * self.hidden_size, {}
+        rows = 3 * self.hidden_size
+        found: dict[str, tuple[int, ...]] = {}
         for layer, ends in enumerate(self.suffixes()):
             features = self.hidden_size * len(ends) if layer else self.input_size
             shape = {"weight_ih": (rows, features), "weight_hh": (rows, self.hidden_size)}

@@ -233,7 +233,7 @@ def unwrapped(who: str, name: str, given: Any) -> PackedSequence:
     raise TypeError(f"{who}: {name} must be a PackedSequence; got {got}; make one with pack_sequence")
 
 
-def take(data: Any, rows: np.ndarray) -> Any:
+def take(data: Any, rows: Any) -> Any:
     """Rows of data, by NumPy for NumPy's arrays: JAX would compile anew for every other set of lengths."""
     if isinstance(data, np.ndarray):
         return data[rows]

@@ -57,11 +57,12 @@ def load(source: Any, *, prefix: str = "", **options: Any) -> nnx.GRU:
         raise ValueError(f"load: all weights must have one dtype; got {' and '.join(dtypes)}; convert them to one")
 
     def params(end: str) -> GRUParams:
-        w_x, w_h, *biases = (found.arrays[kind + end] for kind in layout.kinds())
+        tensors: list[Any] = [found.arrays[kind + end] for kind in layout.kinds()]
+        w_x, w_h, *biases = tensors
         return GRUParams(w_x.T, w_h.T, *(biases or (None, None)))
 
     cell = GRU(layout.hidden_size, bias="full" if layout.bias else "none")
-    each = tuple(tuple(map(params, ends)) if layout.bidirectional else params(ends[0]) for ends in layout.suffixes())
+    each: Any = tuple(tuple(map(params, ends)) if layout.bidirectional else params(ends[0]) for ends in layout.suffixes())
     return neutral.module("load", neutral.Weights(cell, each), options)
 
 

@@ -1,0 +1,392 @@
+"""Weights from torch and back: state dicts, files of every kind, and what is refused."""
+
+import contextlib
+import io
+import os
+import pickle
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import gru_jax as gj
+from gru_jax.interop import torch as ours
+from gru_jax.interop.torch import files
+
+torch = pytest.importorskip("torch")
+safetensors = pytest.importorskip("safetensors.torch")
+torch.set_num_threads(1)
+
+KINDS = [
+    {"num_layers": layers, "bidirectional": both, "bias": bias}
+    for layers in (1, 2)
+    for both in (False, True)
+    for bias in (False, True)
+]
+
+
+def tensors(arrays):
+    return {name: torch.tensor(array) for name, array in arrays.items()}
+
+
+def bits(array):
+    return np.asarray(array.detach().float() if hasattr(array, "detach") else array).tobytes()
+
+
+def same(mine, theirs):
+    assert list(mine) == list(theirs)
+    for name in mine:
+        assert tuple(mine[name].shape) == tuple(theirs[name].shape)
+        assert bits(mine[name]) == bits(theirs[name]), name
+
+
+@pytest.mark.parametrize("options", KINDS, ids=str)
+def test_round_trips_are_equal_bit_by_bit(options):
+    theirs = torch.nn.GRU(3, 2, **options)
+    expected = theirs.state_dict()
+    with torch.no_grad():
+        expected["weight_hh_l0"][0, 0] = -0.0
+    mine = ours.GRU(3, 2, **options)
+    assert mine.load_state_dict(expected) == ([], [])
+    same(mine.state_dict(), expected)
+    layer = ours.load(expected)
+    assert layer.spec.num_layers == options["num_layers"]
+    assert layer.spec.bidirectional == options["bidirectional"]
+    same(ours.export(layer), expected)
+    same(ours.export(mine), expected)
+    same(ours.export(ours.load(theirs)), expected)
+    for arrays in (mine.state_dict(), ours.export(layer)):
+        back = torch.nn.GRU(3, 2, **options)
+        back.load_state_dict(tensors(arrays), strict=True)
+        same(back.state_dict(), expected)
+
+
+def test_a_loaded_layer_computes_what_torch_does():
+    theirs = torch.nn.GRU(3, 2, 2, bidirectional=True, batch_first=True)
+    x = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
+    lengths = [5, 2]
+    packed = torch.nn.utils.rnn.pack_padded_sequence(torch.tensor(x), lengths, batch_first=True)
+    expected, h_n = theirs(packed)
+    expected = torch.nn.utils.rnn.pad_packed_sequence(expected, batch_first=True)[0].detach()
+    y, h = ours.load(theirs.state_dict())(jnp.asarray(x), lengths=jnp.array(lengths))
+    np.testing.assert_allclose(y, expected, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(np.stack(jax.tree.leaves(h)), h_n.detach(), rtol=0, atol=2e-6)
+
+
+def test_a_cells_weights():
+    theirs = torch.nn.GRUCell(3, 2)
+    mine = ours.GRUCell(3, 2)
+    mine.load_state_dict(theirs.state_dict())
+    same(mine.state_dict(), theirs.state_dict())
+    layer = ours.load(theirs)
+    assert ours.export(layer)["weight_ih_l0"].tobytes() == bits(theirs.weight_ih)
+
+
+def test_a_minimal_bias_gains_zeros():
+    layer = gj.nnx.GRU(3, 2, bias="minimal", rngs=nnx.Rngs(0))
+    layer.layer_0["b_h"].set_value(jnp.array([1.0, 2.0]))
+    found = ours.export(layer)
+    assert found["bias_hh_l0"].tolist() == [0, 0, 0, 0, 1, 2]
+    x = jnp.ones((2, 4, 3))
+    np.testing.assert_allclose(ours.load(found)(x)[0], layer(x)[0], rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reset": "before"}, "reset gate after.*this layer before"),
+        ({"heads": 2}, "heads=2"),
+        ({"activation": "relu"}, "activation='relu'"),
+        ({"norm": "layer"}, "norm='layer'"),
+        ({"residual": True}, "residual=True"),
+    ],
+)
+def test_what_torch_cannot_compute_is_not_exported(options, message):
+    with pytest.raises(ValueError, match=message):
+        ours.export(gj.nnx.GRU(3, 4, rngs=nnx.Rngs(0), **options))
+
+
+def test_other_arrays_and_dtypes_are_cast():
+    theirs = torch.nn.GRU(3, 2, dtype=torch.float64)
+    mine = ours.GRU(3, 2)
+    mine.load_state_dict({name: tensor.detach().numpy() for name, tensor in theirs.named_parameters()})
+    single = torch.nn.GRU(3, 2)
+    single.load_state_dict(theirs.state_dict())
+    same(mine.state_dict(), single.state_dict())
+    half = ours.GRU(3, 2, dtype=jnp.bfloat16)
+    half.load_state_dict({name: jnp.asarray(array) for name, array in mine.state_dict().items()})
+    assert half.dtype == jnp.bfloat16
+    large = {name: np.full_like(array, 1e9) for name, array in mine.state_dict().items()}
+    mine.to("float16").load_state_dict(large)
+    assert np.isinf(mine.state_dict()["weight_ih_l0"]).all()
+
+
+GIVEN = ours.GRU(3, 2, 2).state_dict()
+WRONG = {
+    "missing": ({k: v for k, v in GIVEN.items() if k != "bias_hh_l1"}, ["missing bias_hh_l1"]),
+    "near miss": (
+        {k.replace("weight_ih_l1", "weights_ih_l1"): v for k, v in GIVEN.items()},
+        ["missing weight_ih_l1", "unexpected weights_ih_l1 (did you mean weight_ih_l1?)"],
+    ),
+    "transposed": (
+        GIVEN | {"weight_ih_l0": GIVEN["weight_ih_l0"].T},
+        ["weight_ih_l0 must have shape [6, 3], got [3, 6]; it is transposed, pass its .T"],
+    ),
+    "everything": (
+        {"junk": 1, "bias_ih_l0": np.zeros(5, np.float32), "weight_ih_l0": "no array"},
+        [
+            "missing weight_hh_l0, bias_hh_l0, weight_ih_l1",
+            "unexpected junk",
+            "bias_ih_l0 must have shape [6], got [5]",
+            "weight_ih_l0 must be an array",
+        ],
+    ),
+    "other options": (
+        ours.GRU(3, 2, bidirectional=True, bias=False).state_dict(),
+        ["missing", "unexpected weight_ih_l0_reverse", "those of GRU(3, 2, bias=False, bidirectional=True)"],
+    ),
+    "a prefix": (ours.GRU(3, 2, 2).state_dict(prefix="encoder.rnn."), ["pass prefix='encoder.rnn.'"]),
+    "several prefixes": (
+        {f"{end}.{k}": v for k, v in GIVEN.items() for end in ("b", "a")},
+        ["pass prefix='a.' or prefix='b.'"],
+    ),
+    "empty": ({}, ["missing weight_ih_l0"]),
+    "whole numbers": (GIVEN | {"bias_ih_l0": np.zeros(6, int)}, ["bias_ih_l0 must be an array of floating-point"]),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_state_dicts(name):
+    """One line that names everything, and nothing is loaded."""
+    given, parts = WRONG[name]
+    mine = ours.GRU(3, 2, 2)
+    before = mine.state_dict()
+    with pytest.raises(ValueError) as caught:
+        mine.load_state_dict(given)
+    for part in parts:
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+    same(mine.state_dict(), before)
+
+
+def test_not_strict_and_prefixes():
+    mine = ours.GRU(3, 2, 2)
+    partial = {"weight_ih_l0": np.ones((6, 3), np.float32), "head": np.ones(2)}
+    result = mine.load_state_dict(partial, strict=False)
+    assert result.unexpected_keys == ["head"]
+    assert result.missing_keys == [name for name in GIVEN if name != "weight_ih_l0"]
+    assert (mine.weight_ih_l0[...] == 1).all()
+    with pytest.raises(ValueError, match=r"must have shape \[6, 3\], got \[6, 4\]"):
+        mine.load_state_dict({"weight_ih_l0": np.ones((6, 4), np.float32)}, strict=False)
+    checkpoint = {f"encoder.rnn.{name}": array for name, array in GIVEN.items()} | {"head.weight": np.ones((2, 2))}
+    assert mine.load_state_dict(checkpoint, prefix="encoder.rnn.") == ([], [])
+    same(mine.state_dict(), GIVEN)
+    same(ours.export(ours.load(checkpoint, prefix="encoder.rnn.")), GIVEN)
+    assert list(mine.state_dict(prefix="rnn."))[0] == "rnn.weight_ih_l0"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (lambda: torch.nn.LSTM(3, 2), "an LSTM's"),
+        (lambda: torch.nn.RNN(3, 2), "a plain RNN's"),
+        (lambda: torch.nn.Linear(3, 2), "no weights of a GRU; got weight, bias"),
+        (lambda: torch.nn.ModuleDict({"a": torch.nn.GRU(3, 2)}), "pass prefix='a.'"),
+        (lambda: GIVEN | {"extra": np.zeros(2)}, "unexpected extra"),
+        (lambda: {k: v for k, v in GIVEN.items() if k != "weight_hh_l1"}, "missing weight_hh_l1"),
+        (lambda: GIVEN | {"bias_ih_l0": GIVEN["bias_ih_l0"].astype(np.float16)}, "one dtype; got float16 and float32"),
+        (dict, "no weights of a GRU; got nothing"),
+    ],
+)
+def test_what_is_no_gru_is_not_loaded(given, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        ours.load(given())
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_kinds():
+    with pytest.raises(TypeError, match=r"read the file first: gj.interop.torch.read\(path\)"):
+        ours.GRU(3, 2).load_state_dict("weights.pt")
+    with pytest.raises(TypeError, match="num_layers follows from what is loaded"):
+        ours.load(GIVEN, num_layers=2)
+    with pytest.raises(ValueError, match="grads have no weight_ih_l0"):
+        ours.GRU(3, 2).state_dict({})
+    with pytest.raises(TypeError, match="while JAX traces"):
+        nnx.jit(lambda rnn: rnn.state_dict() and 1)(ours.GRU(3, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+def test_files(tmp_path, kind, dtype):
+    theirs = torch.nn.GRU(3, 2, 2, bidirectional=True, dtype=dtype)
+    path = tmp_path / "anything.bin"  # the content decides, not the name
+    if kind == "safetensors":
+        safetensors.save_file(theirs.state_dict(), path)
+    else:
+        torch.save(theirs.state_dict(), path, _use_new_zipfile_serialization=kind == "zip")
+    found = ours.read(path)
+    assert found["weight_ih_l0"].dtype == str(dtype).removeprefix("torch.")
+    expected = theirs.state_dict()
+    assert set(found) == set(expected)
+    for name, tensor in expected.items():
+        assert bits(found[name].astype(np.float32)) == bits(tensor), name
+    assert ours.load(str(path)).layer_0["forward"]["w_x"][...].dtype == found["weight_ih_l0"].dtype
+
+
+def test_what_is_saved_torch_reads(tmp_path):
+    rnn = ours.GRU(3, 2, 2)
+    ours.save(rnn, tmp_path / "a.safetensors")
+    back = torch.nn.GRU(3, 2, 2)
+    back.load_state_dict(safetensors.load_file(tmp_path / "a.safetensors"))
+    same(rnn.state_dict(), back.state_dict())
+    ours.save(ours.GRU(3, 2, dtype=jnp.bfloat16), tmp_path / "a.safetensors")
+    assert ours.read(tmp_path / "a.safetensors")["weight_ih_l0"].dtype == jnp.bfloat16
+    assert os.listdir(tmp_path) == ["a.safetensors"], "nothing is left beside it"
+    with pytest.raises(ValueError, match="must end in .safetensors"):
+        ours.save(rnn, tmp_path / "a.pt")
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        ours.save(rnn, tmp_path / "none" / "a.safetensors")
+
+
+def test_checkpoints_with_more_than_weights(tmp_path):
+    weights = tensors(GIVEN)
+    optimizer = {"state": {0: {"step": torch.ones(())}}, "param_groups": [{"lr": 0.1}]}
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"epoch": 3, "model_state_dict": weights, "optimizer_state_dict": optimizer}, path)
+    assert set(ours.read(path)) == set(GIVEN)
+    torch.save({"model": weights, "ema": weights}, path)
+    with pytest.raises(ValueError, match="several entries with weights: 'model', 'ema'; pass key='model'"):
+        ours.read(path)
+    assert set(ours.read(path, key="ema")) == set(GIVEN)
+    with pytest.raises(ValueError, match="no weights under key='mean'; got 'model', 'ema'"):
+        ours.read(path, key="mean")
+    whole = torch.nn.Sequential(torch.nn.BatchNorm1d(3))
+    torch.save(whole.state_dict(), path)
+    assert ours.read(path)["0.num_batches_tracked"].dtype == np.int64
+    for other in ([1, 2], torch.ones(3), {}, {"epoch": 1}):
+        torch.save(other, path)
+        with pytest.raises(ValueError, match=r"checkpoint.pt ha?o?l?d?s"):
+            ours.read(path)
+
+
+RAN = []
+
+
+def ran(*_):
+    RAN.append(True)
+
+
+class Hostile:
+    def __reduce__(self):
+        return ran, ()
+
+
+class Exec:
+    def __reduce__(self):
+        return exec, ("import os; os.environ['RAN'] = 'yes'",)
+
+
+def hostile_zip(payload):
+    """A file as torch.save writes it, whose pickle runs code."""
+    stream = io.BytesIO()
+    torch.save({"weight_ih_l0": torch.ones(2)}, stream)
+    changed = io.BytesIO()
+    with zipfile.ZipFile(stream) as old, zipfile.ZipFile(changed, "w", zipfile.ZIP_STORED) as new:
+        for entry in old.infolist():
+            new.writestr(entry, pickle.dumps(payload, 2) if entry.filename.endswith("data.pkl") else old.read(entry))
+    return changed.getvalue()
+
+
+def hostile_legacy(payload):
+    """The older form: several pickles one after another, the magic number first."""
+    stream = io.BytesIO()
+    torch.save({"weight_ih_l0": torch.ones(2)}, stream, _use_new_zipfile_serialization=False)
+    parts, rest = [], io.BytesIO(stream.getvalue())
+    for _ in range(3):  # the magic number, the protocol, the system
+        pickle.load(rest)
+    parts.append(stream.getvalue()[: rest.tell()])
+    return b"".join([*parts, pickle.dumps(payload, 2), pickle.dumps([], 2)])
+
+
+@pytest.mark.parametrize("payload", [Hostile, Exec])
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda payload: hostile_zip(payload),
+        lambda payload: hostile_zip({"weight_ih_l0": payload}),
+        lambda payload: hostile_legacy(payload),
+        lambda payload: pickle.dumps(payload, 2),
+        lambda payload: pickle.dumps(payload, 4),
+        lambda payload: pickle.dumps({"weight_ih_l0": payload}, 2),
+    ],
+    ids=["zip", "zip, inside", "legacy", "bare pickle", "bare pickle 4", "bare pickle, inside"],
+)
+def test_a_hostile_file_runs_nothing(tmp_path, made, payload):
+    path = tmp_path / "weights.pt"
+    path.write_bytes(made(payload()))
+    with pytest.raises(ValueError, match=r"weights\.pt"):
+        ours.read(path)
+    assert not RAN
+    assert "RAN" not in os.environ
+
+
+def test_the_hostile_files_are_hostile(tmp_path):
+    """The test above would pass with files that no loader could make run."""
+    path = tmp_path / "weights.pt"
+    for content in (hostile_zip(Hostile()), hostile_legacy(Hostile()), hostile_zip(Exec())):
+        path.write_bytes(content)
+        with contextlib.suppress(Exception):  # what the file holds is no state dict
+            torch.load(path, weights_only=False)
+        assert os.environ.pop("RAN", None) or RAN.pop()
+
+
+def test_a_whole_module_is_refused_with_advice(tmp_path):
+    torch.save(torch.nn.GRU(3, 2), tmp_path / "whole.pt")
+    with pytest.raises(ValueError, match=r"torch.nn.modules.rnn.GRU.*torch.save\(module.state_dict\(\), path\)"):
+        ours.read(tmp_path / "whole.pt")
+
+
+def test_damaged_files(tmp_path):
+    torch.save(tensors(GIVEN), tmp_path / "good.pt")
+    torch.save(tensors(GIVEN), tmp_path / "legacy.pt", _use_new_zipfile_serialization=False)
+    safetensors.save_file(tensors(GIVEN), tmp_path / "good.safetensors")
+    path = tmp_path / "bad"
+    for good in ("good.pt", "legacy.pt", "good.safetensors"):
+        content = (tmp_path / good).read_bytes()
+        for kept in (1, 9, 40, len(content) // 2, len(content) - 1):
+            path.write_bytes(content[:kept])
+            with pytest.raises(ValueError, match=r"read: .*bad (is|holds)") as caught:
+                ours.read(path)
+            assert "\n" not in str(caught.value)
+    for content, message in ((b"", "is empty"), (b"\x89PNG\r\n\x1a\n" * 9, "neither"), (b"weights", "neither")):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            ours.read(path)
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        ours.read(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no file .*none\.pt"):
+        ours.load(tmp_path / "none.pt")
+
+
+def test_an_old_torch_reads_no_pt_files(tmp_path, monkeypatch):
+    torch.save(tensors(GIVEN), tmp_path / "good.pt")
+    monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
+    with pytest.raises(ImportError, match="torch 2.10 or newer.*got torch 2.9.1"):
+        files.read(tmp_path / "good.pt")
+
+
+def test_missing_packages_are_named(tmp_path, monkeypatch):
+    torch.save(tensors(GIVEN), tmp_path / "a.pt")
+    ours.save(ours.GRU(3, 2), tmp_path / "a.safetensors")
+    for package in ("torch", "safetensors", "safetensors.numpy"):
+        monkeypatch.setitem(__import__("sys").modules, package, None)
+    for call in (
+        lambda: ours.read(tmp_path / "a.pt"),
+        lambda: ours.read(tmp_path / "a.safetensors"),
+        lambda: ours.save(ours.GRU(3, 2), tmp_path / "b.safetensors"),
+    ):
+        with pytest.raises(ImportError, match=r"pip install 'gru-jax\[interop\]'"):
+            call()
