@@ -45,7 +45,7 @@ def to_numpy(who: str, name: str, value: Any) -> np.ndarray:
     return array
 
 
-def of_rank(who: str, name: str, value: Any, rank: int) -> np.ndarray:
+def of_rank(who: str, name: str, value: Any, rank: int) -> Any:
     """`to_numpy`, and a check that the array is the one of a single layer: of the given number of dimensions."""
     array = to_numpy(who, name, value)
     if array.ndim > rank:

@@ -91,7 +91,7 @@ def export(layer: Any) -> Any:
         empty = eqx.filter_eval_shape(
             eqx.nn.GRUCell, params.w_x.shape[0], size, params.b_x is not None, params.w_x.dtype, key=jax.random.key(0)
         )
-        given = [params.w_x.T, params.w_h.T]
+        given: list[Any] = [params.w_x.T, params.w_h.T]
         if params.b_x is not None:
             given += neutral.merged_biases(params, size)
         given = [arrays.to_jax(who, "a weight", np.ascontiguousarray(a)) for a in given]
@@ -112,11 +112,11 @@ def _read(name: str, cell: Any) -> GRUParams:
     arrays.shape(who, f"{name} weight_hh", w_hh, (3 * size, size), "Equinox's weight_hh is [3H, H]")
     arrays.shape(who, f"{name} weight_ih", w_ih, (3 * size, w_ih.shape[1]), f"weight_hh is that of {size} units")
     if not cell.use_bias:
-        return GRUParams(w_ih.T, w_hh.T, None, None)
+        return neutral.gru_params(w_ih.T, w_hh.T, None, None)
     bias, bias_n = (arrays.of_rank(who, f"{name} {leaf}", getattr(cell, leaf), 1) for leaf in ("bias", "bias_n"))
     arrays.shape(who, f"{name} bias", bias, (3 * size,), f"weight_hh is that of {size} units")
     arrays.shape(who, f"{name} bias_n", bias_n, (size,), f"weight_hh is that of {size} units")
-    return GRUParams(w_ih.T, w_hh.T, bias, bias_n)
+    return neutral.gru_params(w_ih.T, w_hh.T, bias, bias_n)
 
 
 def _leaves(cells: Any) -> list[Any]:

@@ -24,7 +24,7 @@ def load_linen(
 ) -> nnx.GRU:
     """A `gj.nnx.GRU` that computes over time what `linen.GRUCell` does in each step.
 
-    Of the kernels `w_x = [ir | iz | in]` and `w_h = [hr | hz | hn]`, of the biases `b_x = [ir | iz | in]` and `b_h = hn`.
+    `w_x = [ir | iz | in]` and `w_h = [hr | hz | hn]` of the kernels; `b_x = [ir | iz | in]`, `b_h = hn` of the biases.
 
     Args:
       params: the parameters of `linen.GRUCell`, `{"ir": {"kernel": [I, H], "bias": [H]}, ...}`; of `linen.RNN`,
@@ -223,7 +223,7 @@ def export_nnx(layer: Any) -> Any:
 
         # The empty cell is made without drawing numbers that would be thrown away.
         cell = flax_nnx.eval_shape(make)
-        given = ((cell.dense_i.kernel, params.w_x), (cell.dense_h.kernel, params.w_h), (cell.dense_i.bias, b_x))
+        given: Any = ((cell.dense_i.kernel, params.w_x), (cell.dense_h.kernel, params.w_h), (cell.dense_i.bias, b_x))
         for variable, array in given:
             variable.set_value(arrays.to_jax(who, "a weight", array))
         return cell
@@ -231,6 +231,6 @@ def export_nnx(layer: Any) -> Any:
     return neutral.each(weights, gru)
 
 
-def _split(who: str, array: np.ndarray) -> list[Array]:
+def _split(who: str, array: Any) -> list[Array]:
     """The blocks of the gates r, z, n."""
     return [arrays.to_jax(who, "a weight", np.ascontiguousarray(part)) for part in np.split(array, 3, axis=-1)]

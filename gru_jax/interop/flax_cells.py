@@ -10,7 +10,7 @@ from flax import nnx
 
 from gru_jax import checks
 from gru_jax.cells import GRU, GRUParams, activations
-from gru_jax.interop import arrays
+from gru_jax.interop import arrays, neutral
 from gru_jax.types import Activation
 
 # What linen.GRUCell holds: the names of its Dense layers, and what each of them has.
@@ -34,8 +34,8 @@ OTHER_CELLS = {
 def cell_of(layers: tuple[Any, ...], activation: Activation, gate_activation: Activation) -> GRU:
     """The options of a `flax` cell with these parameters."""
     first = layers[0] if isinstance(layers[0], GRUParams) else layers[0][0]
-    options = {"activation": named(activation), "gate_activation": named(gate_activation)}
-    return GRU(first.w_h.shape[0], bias="minimal", **options)
+    activation, gate_activation = named(activation), named(gate_activation)
+    return GRU(first.w_h.shape[0], activation=activation, gate_activation=gate_activation, bias="minimal")
 
 
 def named(activation: Activation) -> Activation:
@@ -99,13 +99,16 @@ def read_linen(name: str, cell: Mapping[str, Any]) -> GRUParams:
         for leaf, rank in (("kernel", 2), ("bias", 1)):
             if leaf in has:
                 found[f"{part}/{leaf}"] = arrays.of_rank(who, f"{name} {part}/{leaf}", cell[part][leaf], rank)
+    dtypes = sorted({str(array.dtype) for array in found.values()})
+    if len(dtypes) > 1:
+        raise ValueError(f"{who}: {name} holds arrays of {' and '.join(dtypes)}; convert them to one dtype")
     size, features = found["hn/kernel"].shape[1], found["ir/kernel"].shape[0]
     for leaf, array in found.items():
         shape = (size,) if leaf.endswith("bias") else (features if leaf[0] == "i" else size, size)
         arrays.shape(who, f"{name} {leaf}", array, shape, f"hn/kernel is that of {size} units")
     kernels = [found[f"{part}/kernel"] for part in LINEN]
     b_x = np.concatenate([found[f"{part}/bias"] for part in ("ir", "iz", "in")])
-    return GRUParams(np.concatenate(kernels[:3], -1), np.concatenate(kernels[3:], -1), b_x, found["hn/bias"])
+    return neutral.gru_params(np.concatenate(kernels[:3], -1), np.concatenate(kernels[3:], -1), b_x, found["hn/bias"])
 
 
 def nnx_cells(given: Any, say: Callable[[str, Any], None]) -> Any:
@@ -172,7 +175,7 @@ def read_nnx(name: str, cell: nnx.GRUCell) -> GRUParams:
     arrays.shape(who, f"{name} dense_h.kernel", w_h, (size, 3 * size), "it is [H, 3H]")
     arrays.shape(who, f"{name} dense_i.kernel", w_x, (w_x.shape[0], 3 * size), f"dense_h is that of {size} units")
     arrays.shape(who, f"{name} dense_i.bias", b_x, (3 * size,), f"dense_h is that of {size} units")
-    return GRUParams(w_x, w_h, b_x, np.zeros(size, b_x.dtype))
+    return neutral.gru_params(w_x, w_h, b_x, np.zeros(size, b_x.dtype))
 
 
 def _gru_cell(rnn: Any) -> nnx.GRUCell:

@@ -103,15 +103,15 @@ def _read(name: str, one: Mapping[str, Any]) -> GRUParams:
     arrays.shape(who, f"{name} w_h", w_h, (size, 3 * size), "haiku's w_h is [H, 3H]")
     arrays.shape(who, f"{name} w_i", w_i, (w_i.shape[0], 3 * size), f"w_h is that of {size} units")
     arrays.shape(who, f"{name} b", b, (3 * size,), f"w_h is that of {size} units")
-    return GRUParams(_loaded(w_i), _loaded(w_h), _loaded(b), np.zeros(size, b.dtype))
+    return neutral.gru_params(_loaded(w_i), _loaded(w_h), _loaded(b), np.zeros(size, b.dtype))
 
 
-def _loaded(array: np.ndarray) -> np.ndarray:
+def _loaded(array: Any) -> Any:
     z, r, a = np.split(array, 3, axis=-1)
     return np.concatenate([r, -z, a], axis=-1)
 
 
-def _exported(array: np.ndarray) -> Array:
+def _exported(array: Any) -> Array:
     r, z, n = np.split(array, 3, axis=-1)
     return arrays.to_jax("haiku.export", "a weight", np.concatenate([-z, r, n], axis=-1))
 

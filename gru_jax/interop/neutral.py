@@ -138,6 +138,11 @@ def _check_layers(who: str, weights: Weights, options: Mapping[str, Any]) -> Non
                     )
 
 
+def gru_params(w_x: Any, w_h: Any, b_x: Any, b_h: Any) -> GRUParams:
+    """`GRUParams` of NumPy arrays, which its annotations leave out: they are for what the user computes with."""
+    return GRUParams(w_x, w_h, b_x, b_h)
+
+
 def nested(who: str, given: Any, convert: Callable[[str, Any], GRUParams], is_one: Callable[[Any], bool]) -> Any:
     """One GRU's weights, a pair (forward, backward), or a list of layers each of which is one or a pair, converted."""
 
