@@ -115,7 +115,7 @@ def _layer(
     gate, candidate = (
         activations.of("onnx.export", name, getattr(cell, name)) for name in ("gate_activation", "activation")
     )
-    attributes = activations.attributes([gate, candidate] * count)
+    attributes: dict[str, Any] = activations.attributes([gate, candidate] * count)
     if gate.clip is not None:
         attributes["clip"] = gate.clip
     y, final = g.node(

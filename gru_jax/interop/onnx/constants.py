@@ -38,6 +38,7 @@ class Reader:
         self.file = file
         self.graph = file.model.graph
         self.onnx = onnx(file.who)
+        files.check_text(file)
         self.stored = {tensor.name: tensor for tensor in self.graph.initializer}
         self.inputs = {value.name: value for value in self.graph.input if value.name not in self.stored}
         self.maker = {name: place for place, node in enumerate(self.graph.node) for name in node.output if name}

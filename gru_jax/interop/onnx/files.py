@@ -47,6 +47,20 @@ def read(who: str, path: Any) -> File:
     return File(who, path, model)
 
 
+def check_text(file: File) -> None:
+    """Raises ValueError unless all names in the graph are text: those that are not come as bytes."""
+    graph = file.model.graph
+    named = [*graph.initializer, *graph.input, *graph.node, *(a for node in graph.node for a in node.attribute)]
+    texts = [
+        *(one.name for one in named),
+        *(text for node in graph.node for text in (node.op_type, node.domain, *node.input, *node.output)),
+        *(text for tensor in graph.initializer for entry in tensor.external_data for text in (entry.key, entry.value)),
+        *(opset.domain for opset in file.model.opset_import),
+    ]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{file.who} is damaged: a name in it is no text")
+
+
 def array(file: File, tensor: Any) -> np.ndarray:
     """The numbers of a tensor of the model; raises ValueError when they are damaged or lie out of reach."""
     package = onnx(file.who)

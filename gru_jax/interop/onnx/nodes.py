@@ -144,11 +144,12 @@ class Node:
         """The parameters of each direction."""
         w, r, b = self.arrays()
         half = 3 * r.shape[2]
-        both = [(None, None)] * len(w) if b is None else [(swapped(one[:half]), swapped(one[half:])) for one in b]
-        return tuple(
-            GRUParams(np.ascontiguousarray(swapped(w_d.T)), np.ascontiguousarray(swapped(r_d.T)), *biases)
-            for w_d, r_d, biases in zip(w, r, both, strict=True)
-        )
+        params = []
+        for direction in range(len(w)):
+            parts: list[Any] = [np.ascontiguousarray(swapped(matrix[direction].T)) for matrix in (w, r)]
+            biases = [None, None] if b is None else [swapped(b[direction, :half]), swapped(b[direction, half:])]
+            params.append(GRUParams(*parts, *biases))
+        return tuple(params)
 
     def described(self) -> str:
         """Its label, sizes and direction, as far as they can be read, for a list of nodes."""
