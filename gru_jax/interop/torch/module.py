@@ -64,7 +64,8 @@ class TorchModule(nnx.Module):
         Args:
           dtype: torch's, NumPy's or JAX's.
         """
-        if dtype in ("cpu", "cuda", "gpu", "tpu") or type(dtype).__name__ in ("device", "Device"):
+        is_place = isinstance(dtype, str) and dtype.partition(":")[0] in ("cpu", "cuda", "gpu", "mps", "tpu", "xpu")
+        if is_place or type(dtype).__name__ in ("device", "Device"):
             tensors.device(self._who, dtype)
         found = tensors.dtype(self._who, dtype)
         for _, param in self.named_parameters():

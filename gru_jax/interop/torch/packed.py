@@ -47,7 +47,7 @@ class PackedSequence(_Fields):
     """
 
     def __new__(
-        cls, data: Any, batch_sizes: Any, sorted_indices: Any = None, unsorted_indices: Any = None
+        _cls, data: Any, batch_sizes: Any, sorted_indices: Any = None, unsorted_indices: Any = None
     ) -> "PackedSequence":
         data = tensors.array("PackedSequence", "data", data)
         sizes = _whole("batch_sizes", batch_sizes)
@@ -63,7 +63,7 @@ class PackedSequence(_Fields):
             back = np.argsort(order)
         if (order is None) != (back is None) or (order is not None and (order[back] != np.arange(sizes[0])).any()):
             raise ValueError("PackedSequence: unsorted_indices must be the inverse permutation of sorted_indices")
-        return super().__new__(cls, tensors.on_device("PackedSequence", "data", data), sizes, order, back)
+        return super().__new__(_cls, tensors.on_device("PackedSequence", "data", data), sizes, order, back)
 
     @property
     def lengths(self) -> np.ndarray:

@@ -62,8 +62,9 @@ def load(source: Any, *, prefix: str = "", **options: Any) -> nnx.GRU:
         return GRUParams(w_x.T, w_h.T, *(biases or (None, None)))
 
     cell = GRU(layout.hidden_size, bias="full" if layout.bias else "none")
-    each: Any = tuple(tuple(map(params, ends)) if layout.bidirectional else params(ends[0]) for ends in layout.suffixes())
-    return neutral.module("load", neutral.Weights(cell, each), options)
+    pairs = layout.bidirectional
+    each: Any = [tuple(map(params, ends)) if pairs else params(ends[0]) for ends in layout.suffixes()]
+    return neutral.module("load", neutral.Weights(cell, tuple(each)), options)
 
 
 def export(layer: Any) -> OrderedDict[str, np.ndarray]:
