@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gru_jax import checks
+from gru_jax.cells.base import accumulator
 from gru_jax.interop.keras import identifiers
 from gru_jax.interop.keras.identifiers import Configured
 from gru_jax.types import Array, DType, Key
@@ -176,7 +177,7 @@ class Orthogonal(_Random):
         if len(shape) < 2:
             raise ValueError(f"Orthogonal: needs at least 2 dimensions; got shape {list(shape)}")
         rows, columns = math.prod(shape[:-1]), shape[-1]
-        full = jnp.promote_types(dtype, jnp.float32)  # half precision has no QR
+        full = accumulator(dtype)  # half precision has no QR
         q, r = jnp.linalg.qr(jax.random.normal(key, (max(rows, columns), min(rows, columns)), full))
         q = q * jnp.broadcast_to(jnp.sign(jnp.diagonal(r)), q.shape)
         return (self.gain * (q.T if rows < columns else q).reshape(shape)).astype(dtype)

@@ -57,13 +57,20 @@ def load(
     said = {"reset_after": reset_after, "activation": activation, "recurrent_activation": recurrent_activation}
     whole = _expanded(theirs)
     facts = [fact for record in _records(whole) if (fact := record.facts)]
+    for option in {option for fact in facts for option in fact.get("code", ()) if said[option] is None}:
+        raise ValueError(
+            f"keras.load: {option} is code of its own in the layer's config, which is not run; pass {option}= yourself"
+        )
     for key in said:
         found = {fact[key] for fact in facts if key in fact}
         if len(found) > 1:
             raise ValueError(f"keras.load: the layers differ in {key}; load them one by one")
         if said[key] is None and found:
             said[key] = found.pop()
-    run = {key: value for fact in facts[:1] for key, value in fact.get("run", {}).items()}
+    run = facts[0].get("run", {}) if facts else {}
+    for key in run:
+        if any(fact.get("run", run)[key] != run[key] for fact in facts):
+            raise ValueError(f"keras.load: the layers differ in {key}; load them one by one")
     return _module(whole, said, run | options)
 
 
@@ -88,7 +95,7 @@ def export(layer: Any) -> Any:
       [(3, 12), (4, 12), (2, 12)]
     """
     weights = neutral.read("keras.export", layer)
-    neutral.require("keras.export", weights, "keras.layers.GRU", any_activation=True)
+    neutral.require("keras.export", weights, "keras.layers.GRU", any_activation=True, any_merge=True)
     nested: list[Any] = []
     for directions in weights.directions():
         lists = [_arrays(weights.cell, params) for params in directions]
@@ -143,9 +150,17 @@ def _expanded(given: Any) -> Any:
 
 def _of_layer(given: Any) -> files.Record:
     kind, config = type(given).__name__, given.get_config()
-    config.pop("cell", None)
     if not given.built:
         raise ValueError(f"keras.load: the layer {given.name!r} is not built yet; call it once first")
+    for part, of in ((config, given), (config.get("layer"), getattr(given, "forward_layer", None))):
+        own = part.get("config", part) if isinstance(part, dict) else {}
+        for option in ("activation", "recurrent_activation"):
+            if option in own and hasattr(of, option):  # the function itself, where a config could only describe it
+                own[option] = getattr(of, option)
+    back = config.get("backward_layer")
+    if isinstance(back, dict) and hasattr(given, "backward_layer"):
+        for option in ("activation", "recurrent_activation"):
+            back["config"][option] = getattr(given.backward_layer, option, None)
     return files.record(given.name, {"class_name": kind, "config": config}, given.get_weights())
 
 
