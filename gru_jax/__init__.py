@@ -13,14 +13,19 @@ from gru_jax.cells import Cell as Cell
 from gru_jax.cells import Gates as Gates
 from gru_jax.cells import GRUParams as GRUParams
 from gru_jax.cells import Initializers as Initializers
+from gru_jax.cells import MinGRU as MinGRU
+from gru_jax.cells import MinLSTM as MinLSTM
+from gru_jax.cells import MinParams as MinParams
 from gru_jax.cells import per_gate as per_gate
 from gru_jax.combinators import Layer as Layer
 from gru_jax.combinators import StackParams as StackParams
 from gru_jax.combinators import bidirectional as bidirectional
 from gru_jax.combinators import recurrent as recurrent
 from gru_jax.combinators import stack as stack
+from gru_jax.scans import Associative as Associative
 from gru_jax.scans import Method as Method
 from gru_jax.scans import Sequential as Sequential
+from gru_jax.scans import linear_scan as linear_scan
 from gru_jax.scans import scan as scan
 
 if TYPE_CHECKING:
@@ -31,16 +36,21 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GRU",
+    "Associative",
     "Cell",
     "GRUParams",
     "Gates",
     "Initializers",
     "Layer",
     "Method",
+    "MinGRU",
+    "MinLSTM",
+    "MinParams",
     "Sequential",
     "StackParams",
     "bidirectional",
     "interop",
+    "linear_scan",
     "linen",
     "models",
     "nnx",
@@ -53,7 +63,12 @@ __all__ = [
 __version__ = importlib.metadata.version("gru-jax")
 
 # Imported at first use: flax.nnx takes longer to import than all of the rest, and functional code does without it.
-_LAZY = {"interop": "gru_jax.interop", "linen": "gru_jax.layers.linen", "models": "gru_jax.models", "nnx": "gru_jax.layers.nnx"}
+_LAZY = {
+    "interop": "gru_jax.interop",
+    "linen": "gru_jax.layers.linen",
+    "models": "gru_jax.models",
+    "nnx": "gru_jax.layers.nnx",
+}
 
 
 def __getattr__(name: str) -> Any:

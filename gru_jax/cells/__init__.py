@@ -6,5 +6,8 @@ from gru_jax.cells.gru import GRU as GRU
 from gru_jax.cells.gru_params import GRUParams as GRUParams
 from gru_jax.cells.initializers import Initializers as Initializers
 from gru_jax.cells.initializers import per_gate as per_gate
+from gru_jax.cells.minimal import MinGRU as MinGRU
+from gru_jax.cells.minimal import MinLSTM as MinLSTM
+from gru_jax.cells.minimal import MinParams as MinParams
 
-__all__ = ["GRU", "Cell", "GRUParams", "Gates", "Initializers", "per_gate"]
+__all__ = ["GRU", "Cell", "GRUParams", "Gates", "Initializers", "MinGRU", "MinLSTM", "MinParams", "per_gate"]

@@ -117,3 +117,16 @@ def get(init: str | Initializers, hidden_size: int) -> Initializers:
         uniform = UniformByHidden(hidden_size)
         return Initializers(uniform, uniform, uniform, uniform)
     return _FLAX if init == "flax" else _KERAS
+
+
+def of_input(init: str | Initializers, input_size: int) -> tuple[Initializer, Initializer]:
+    """The initializers (w_x, b_x) behind a preset's name, for a cell without a recurrent matrix.
+
+    "flax" is lecun_normal and zeros, "keras" glorot_uniform and zeros, "torch" is torch.nn.Linear: all of it drawn from
+    U(-1/sqrt(I), 1/sqrt(I)).
+    """
+    if isinstance(init, Initializers):
+        return init.w_x, init.b_x
+    if init == "torch":
+        return UniformByHidden(input_size), UniformByHidden(input_size)
+    return (lecun_normal(), zeros) if init == "flax" else (glorot_uniform(), zeros)

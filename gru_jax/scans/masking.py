@@ -64,6 +64,44 @@ def F(cell: Any, context: Context, step: Steps, h: State) -> State:
     return advance(cell, context, project(cell, context, step.x), step, h)
 
 
+def affine(cell: Any, context: Context, step: Steps) -> tuple[State, State]:
+    """F of a cell that is linear in its state, as (a, b) of `a h + b`; a is `[*batch, H]`, or `[*batch, H, H]`.
+
+    A reset is a = 0 and b = F(h0), a masked step a = 1 and b = 0.
+    """
+    a, b = cell.affine(context.params, project(cell, context, step.x))
+
+    def folded(a: Array, b: Array, h0: Array) -> tuple[Array, Array]:
+        matrix = a.ndim > b.ndim
+        if step.reset is not None:
+            old = h0.astype(a.dtype)
+            moved = (jnp.einsum("...ij,...j->...i", a, old) if matrix else a * old) + b
+            b = _choose(step.reset, moved, b)
+            a = jnp.where(_like(step.reset, a), jnp.zeros_like(a), a)
+        if step.use is not None:
+            same = jnp.broadcast_to(jnp.eye(a.shape[-1], dtype=a.dtype), a.shape) if matrix else jnp.ones_like(a)
+            a = jnp.where(_like(step.use, a), a, same)
+            b = _choose(step.use, b, jnp.zeros_like(b))
+        return a, b
+
+    structure = jax.tree.structure(context.h0)
+    pairs = map(folded, *(structure.flatten_up_to(part) for part in (a, b, context.h0)))
+    each_a, each_b = zip(*pairs, strict=True)
+    return structure.unflatten(each_a), structure.unflatten(each_b)
+
+
+def log_affine(cell: Any, context: Context, step: Steps) -> tuple[Array, Array]:
+    """The same as `affine` in logarithms, for a cell whose states and coefficients are 0 at least."""
+    a, b = cell.log_affine(context.params, project(cell, context, step.x))
+    nothing = jnp.full_like(a, -jnp.inf)
+    if step.reset is not None:
+        moved = jnp.logaddexp(a + jnp.log(context.h0.astype(a.dtype)), b)
+        a, b = _choose(step.reset, nothing, a), _choose(step.reset, moved, b)
+    if step.use is not None:
+        a, b = _choose(step.use, a, jnp.zeros_like(a)), _choose(step.use, b, nothing)
+    return a, b
+
+
 def gates(cell: Any, context: Context, step: Steps, h: State) -> Gates:
     """What the cell decides in the step from h."""
     u = project(cell, context, step.x)
@@ -164,7 +202,11 @@ def _end(step: Steps, after: State, h: State) -> State:
 
 def _choose(flag: BoolArray, yes: State, no: State) -> State:
     """`flag` chooses for whole rows: `[*batch]` against leaves `[*batch, H]`."""
-    return jax.tree.map(lambda a, b: jnp.where(jnp.broadcast_to(flag[..., None], a.shape), a, b), yes, no)
+    return jax.tree.map(lambda a, b: jnp.where(_like(flag, a), a, b), yes, no)
+
+
+def _like(flag: BoolArray, a: Array) -> BoolArray:
+    return jnp.broadcast_to(flag.reshape(flag.shape + (1,) * (a.ndim - flag.ndim)), a.shape)
 
 
 def _zeros(state: State) -> State:

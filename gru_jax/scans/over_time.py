@@ -59,7 +59,8 @@ def scan(
       reverse: run from each sequence's last step to its first; outputs stay in original time order.
       time_major: the time axis leads in x, mask, resets and y: `[T, *batch, ...]`.
       padding: what y holds at masked steps: "zero", or "hold" for the state that is held there (as Keras).
-      method: "auto", "sequential", "naive" (a Python loop, the reference) or a method such as `Sequential(unroll=4)`.
+      method: "auto", "sequential", "associative" (cells that are linear in their state), "naive" (a Python loop, the
+        reference) or a method such as `Sequential(unroll=4)`.
       input_dropout: rate in [0, 1) at which input features are dropped, one mask for a sequence's every step.
       recurrent_dropout: the same for the state inside the recurrent products.
       key: random key, needed when a rate is above 0.
@@ -84,7 +85,7 @@ def scan(
     """
     options = Options(reverse, time_major, padding, input_dropout, recurrent_dropout, return_gates)
     _check_options(cell, options, key)
-    select.check(method)
+    select.check(method, cell)
     x, h0, lengths, mask, resets = _check_arrays(cell, params, x, h0, lengths, mask, resets, time_major)
     arrays = (params, x, h0, lengths, mask, resets, key if input_dropout or recurrent_dropout else None)
     if method == "naive":
@@ -100,7 +101,7 @@ def scan(
 def _run(cell: Any, method: str | Method, options: Options, *arrays: Any) -> Any:
     x = arrays[1]
     hidden = cell.output(cell.initial_state((), x.dtype)).shape[-1]
-    method = select.resolve(method, math.prod(x.shape[:-1]) * hidden, x.dtype)
+    method = select.resolve(method, cell, math.prod(x.shape[:-1]) * hidden, x.dtype)
     whole = functools.partial(_scan, cell, method, options)
     return derivative.saving_states(whole)(*arrays) if method.keeps_states() else whole(*arrays)
 
@@ -223,4 +224,6 @@ def _check_state(cell: Any, h0: Any, batch: tuple[int, ...], dtype: Any) -> Stat
         fix = f"[*batch, H]; jnp.broadcast_to(h0, {want.shape}) gives every sequence the same"
         checks.shape("scan", "h0", got.shape, want.shape, fix)
         checks.same_dtype("scan", "h0", got, dtype, "x")
+    if hasattr(cell, "check_state"):
+        cell.check_state(h0)
     return h0

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from gru_jax import checks
 from gru_jax.cells.base import Cell, accumulator
+from gru_jax.scans.associative import Associative
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.sequential import Sequential
 from gru_jax.types import DType, State
@@ -23,7 +24,7 @@ class Method(Protocol):
         """Whether the backward pass is to be given nothing but arguments and states."""
 
 
-METHODS = ("auto", "sequential", "naive")
+METHODS = ("auto", "sequential", "associative", "naive")
 """The names that `method` may be; each is short for its class with default options."""
 
 
@@ -31,21 +32,27 @@ GATES_BUDGET = 2**30
 """How many bytes of gates "auto" is willing to keep for a backward pass."""
 
 
-def check(method: str | Method) -> None:
-    """Raises ValueError for an unknown name, TypeError for what is neither a name nor a method."""
+def check(method: str | Method, cell: Cell) -> None:
+    """Raises unless `method` is a name or a method, and one that runs this cell."""
     if isinstance(method, str):
         checks.choice("scan", "method", method, METHODS)
     elif not hasattr(method, "trajectory") or isinstance(method, type):
         got = f"the class {method.__name__}; call it" if isinstance(method, type) else repr(method)
         names = ", ".join(map(repr, METHODS))
         raise TypeError(f"scan: method must be one of {names} or a method such as gj.Sequential(); got {got}")
+    if (method == "associative" or isinstance(method, Associative)) and not hasattr(cell, "affine"):
+        raise ValueError(
+            f"scan: method {method!r} needs a cell that is linear in its state, with a method affine(params, u) ->"
+            f" (a, b), such as gj.MinGRU; {type(cell).__name__} is not; use method='sequential'"
+        )
 
 
-def resolve(method: str | Method, states: int, dtype: DType) -> Method:
+def resolve(method: str | Method, cell: Cell, states: int, dtype: DType) -> Method:
     """The method behind a name, with every "auto" in it decided for the backend that JAX will use.
 
     Args:
       method: a name or a method that `check` has let pass.
+      cell: what is to be run.
       states: how many numbers the trajectory holds, T x B x H.
       dtype: of the states.
 
@@ -53,7 +60,10 @@ def resolve(method: str | Method, states: int, dtype: DType) -> Method:
       A method without any "auto" in it.
     """
     if isinstance(method, str):
-        method = Sequential()
+        # For a cell that is linear in its state the recurrence over all of time is never slower: on CPU it is the same
+        # loop with nothing but a product and a sum in it.
+        linear = method == "associative" or (method == "auto" and hasattr(cell, "affine"))
+        method = Associative() if linear else Sequential()
     if isinstance(method, Sequential):
         cpu = jax.default_backend() == "cpu"
         # XLA's CPU code for a loop that slices a projected input does not vectorise.

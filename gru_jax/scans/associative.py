@@ -1,0 +1,114 @@
+"""Cells that are linear in their state, run as one linear recurrence over all of time."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gru_jax import checks
+from gru_jax.cells.base import Cell, accumulator
+from gru_jax.scans import derivative, masking, recurrences
+from gru_jax.scans.derivative import Solver
+from gru_jax.scans.masking import Context, Steps
+from gru_jax.scans.recurrences import DIAGONAL, LOGARITHMIC, MATRIX
+from gru_jax.types import Array, State
+
+
+@dataclasses.dataclass(frozen=True)
+class Associative:
+    """A linear recurrence over all of time, `h_t = a_t h_{t-1} + b_t`: exact, for cells that are linear in the state.
+
+    Such a cell has a method `affine(params, u) -> (a, b)`, as `MinGRU` and `MinLSTM` do; any other is refused. With
+    `form="log"` the states are found by their logarithms.
+
+    Args:
+      kernel: "scan" (`lax.scan`), "associative" (`lax.associative_scan`), "chunked" (chunks of time side by side, then
+        from chunk to chunk), or "auto", decided by backend.
+
+    Raises:
+      ValueError: for an unknown kernel.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, gru_jax as gj
+      >>> cell = gj.MinGRU(4)
+      >>> params = cell.init(jax.random.key(0), input_size=3)
+      >>> y, h = gj.scan(cell, params, jnp.ones((2, 7, 3)), method=gj.Associative())
+      >>> y.shape, h.shape
+      ((2, 7, 4), (2, 4))
+
+    Source: Martin and Cundy 2018, arXiv:1709.04057; for minGRU, Feng et al. 2024, arXiv:2410.01201.
+    """
+
+    kernel: str = "auto"
+
+    def __post_init__(self) -> None:
+        checks.choice("Associative", "kernel", self.kernel, ("auto", *recurrences.KERNELS))
+
+    def trajectory(self, cell: Cell, context: Context, steps: Steps, reverse: bool) -> State:
+        """The states after every step, `[T, *batch, H]`, in original time order."""
+        kernel = recurrences.chosen(self.kernel)
+
+        def find(context: Context, steps: Steps) -> State:
+            if getattr(cell, "in_log_space", False):
+                return _by_logarithms(cell, context, steps, reverse, kernel)
+            a, b = _coefficients(cell, context, steps)
+            return jax.tree.map(lambda a, b, h0: _run(a, b, h0, reverse, kernel), a, b, context.h0)
+
+        def solver(context: Context, steps: Steps, starts: State) -> Solver:
+            a, _ = _coefficients(cell, context, steps)
+
+            def solve(b: State, v_0: State) -> State:
+                return jax.tree.map(lambda a, b, v: _run(a, b, v, reverse, kernel), a, b, v_0)
+
+            def transpose(c: State) -> tuple[State, State]:
+                full = jax.tree.map(lambda a, c: _transposed(a, c, reverse, kernel), a, c)
+                at_start = jax.tree.map(lambda a, l, c: _to_start(a, l, reverse).astype(c.dtype), a, full, c)
+                return jax.tree.map(lambda l, c: l.astype(c.dtype), full, c), at_start
+
+            return Solver(solve, transpose)
+
+        recurrence = derivative.Recurrence(functools.partial(masking.F, cell), reverse, solver)
+        return derivative.differentiable(find, recurrence)(context, steps)
+
+    def keeps_states(self) -> bool:
+        """True: the coefficients are computed again from the input."""
+        return True
+
+
+def _coefficients(cell: Any, context: Context, steps: Steps) -> tuple[State, State]:
+    return jax.vmap(lambda step: masking.affine(cell, context, step))(steps)
+
+
+def _algebra(a: Array, b: Array) -> recurrences.Algebra:
+    return DIAGONAL if a.ndim == b.ndim else MATRIX
+
+
+def _run(a: Array, b: Array, h0: Array, reverse: bool, kernel: str) -> Array:
+    full = accumulator(h0.dtype)
+    wide = (array.astype(full) for array in (a, b, h0))
+    return recurrences.run(_algebra(a, b), *wide, reverse=reverse, kernel=kernel).astype(h0.dtype)
+
+
+def _transposed(a: Array, c: Array, reverse: bool, kernel: str) -> Array:
+    full = accumulator(c.dtype)
+    return recurrences.transposed(_algebra(a, c), a.astype(full), c.astype(full), reverse=reverse, kernel=kernel)
+
+
+def _to_start(a: Array, adjoint: Array, reverse: bool) -> Array:
+    """What reaches h0 through the first step, `a_1^T l_1`."""
+    first = -1 if reverse else 0
+    a, adjoint = a[first].astype(adjoint.dtype), adjoint[first]
+    if a.ndim == adjoint.ndim:
+        return a * adjoint
+    return MATRIX.apply(jnp.swapaxes(a, -1, -2), adjoint)
+
+
+def _by_logarithms(cell: Any, context: Context, steps: Steps, reverse: bool, kernel: str) -> Array:
+    """The states of a cell whose states are 0 at least, found by their logarithms."""
+    log_a, log_b = jax.vmap(lambda step: masking.log_affine(cell, context, step))(steps)
+    h0 = jnp.log(context.h0.astype(log_b.dtype))
+    return jnp.exp(recurrences.run(LOGARITHMIC, log_a, log_b, h0, reverse=reverse, kernel=kernel)).astype(
+        context.h0.dtype
+    )
