@@ -18,6 +18,7 @@ ON_PAGES = {
 }
 MODULES = {
     "gru_jax": gru_jax,
+    **{f"gru_jax.interop.{name}": getattr(gru_jax.interop, name) for name in gru_jax.interop.__all__},
     "gru_jax.linen": gru_jax.linen,
     "gru_jax.models": gru_jax.models,
     "gru_jax.nnx": gru_jax.nnx,

@@ -7,12 +7,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gru_jax.interop import equinox as equinox
-    from gru_jax.interop import flax as flax
-    from gru_jax.interop import haiku as haiku
-    from gru_jax.interop import keras as keras
-    from gru_jax.interop import onnx as onnx
-    from gru_jax.interop import torch as torch
+    import gru_jax.interop.equinox as equinox
+    import gru_jax.interop.flax as flax
+    import gru_jax.interop.haiku as haiku
+    import gru_jax.interop.keras as keras
+    import gru_jax.interop.onnx as onnx
+    import gru_jax.interop.torch as torch
 
 __all__ = ["equinox", "flax", "haiku", "keras", "onnx", "torch"]
 

@@ -84,7 +84,7 @@ def affine(cell: Any, context: Context, step: Steps) -> tuple[State, State]:
             b = _choose(step.use, b, jnp.zeros_like(b))
         return a, b
 
-    structure = jax.tree.structure(context.h0)
+    structure: Any = jax.tree.structure(context.h0)
     pairs = map(folded, *(structure.flatten_up_to(part) for part in (a, b, context.h0)))
     each_a, each_b = zip(*pairs, strict=True)
     return structure.unflatten(each_a), structure.unflatten(each_b)
