@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
+from flax import linen, nnx
 
 from gru_jax import checks
 from gru_jax.cells import GRU, GRUParams, activations
@@ -55,7 +55,13 @@ def linen_cells(given: Any) -> Any:
     if isinstance(given, list | tuple) and not hasattr(given, "_fields"):
         return type(given)(map(linen_cells, given))
     if not isinstance(given, Mapping):
-        hint = "; pass its .params" if hasattr(given, "params") else ""
+        hint = ""
+        if isinstance(given, nnx.Module):
+            hint = ", a module of flax.nnx; those are for load_nnx"
+        elif isinstance(given, linen.Module):
+            hint = ", a linen module, which holds none; pass what its init returned"
+        elif hasattr(given, "params"):
+            hint = "; pass its .params"
         raise TypeError(
             f"load_linen: params must be the parameters of linen.GRUCell, RNN or Bidirectional, a pair or a list of"
             f" them; got {checks.described(given)}{hint}"
@@ -154,7 +160,7 @@ def nnx_cells(given: Any, say: Callable[[str, Any], None]) -> Any:
         hint = "; make the module of it with nnx.merge(graphdef, state)"
     elif isinstance(given, Mapping):
         hint = "; parameters of flax.linen are for load_linen"
-    raise TypeError(f"load_nnx: {expected}; got {checks.described(given)}{hint}")
+    raise TypeError(f"load_nnx: {expected}; got {_described(given)}{hint}")
 
 
 def read_nnx(name: str, cell: nnx.GRUCell) -> GRUParams:
@@ -181,8 +187,14 @@ def read_nnx(name: str, cell: nnx.GRUCell) -> GRUParams:
 def _gru_cell(rnn: Any) -> nnx.GRUCell:
     cell = getattr(rnn, "cell", None)
     if not isinstance(cell, nnx.GRUCell):
-        raise TypeError(f"load_nnx: {type(rnn).__name__} must run an nnx.GRUCell; got {checks.described(cell)}")
+        raise TypeError(f"load_nnx: {type(rnn).__name__} must run a flax.nnx.GRUCell; got {_described(cell)}")
     return cell
+
+
+def _described(got: Any) -> str:
+    """What was got; cells of this library are named as flax's are."""
+    whose = "gru_jax's own " if type(got).__module__.startswith("gru_jax.") else ""
+    return whose + checks.described(got)
 
 
 def _paths(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[str]:

@@ -52,8 +52,8 @@ def read(who: str, layer: Any) -> Weights:
 
     Args:
       who: whose error message it is.
-      layer: a `gj.nnx.GRU`; a pair of `gj.linen.GRU` and its variables; a pair of `gj.GRU` and its `GRUParams`; or
-        a front of this package, such as `gj.interop.torch.GRU`.
+      layer: a `gj.nnx.GRU` or `GRUCell`; a pair of `gj.linen.GRU` or `GRUCell` and its variables; a pair of `gj.GRU`
+        and its `GRUParams`; or a front of this package, such as `gj.interop.torch.GRU`.
 
     Raises:
       TypeError: for anything else.
@@ -66,6 +66,12 @@ def read(who: str, layer: Any) -> Weights:
             return layer
         case nnx.GRU():
             return _of_spec(who, layer.spec, layer.functional()[1])
+        case nnx.GRUCell():
+            found = {name: getattr(layer, name)[...] for name in GRUParams._fields if hasattr(layer, name)}
+            return _of_spec(who, layer.spec, layer.spec.from_names({"layer_0": found}))
+        case (linen.GRUCell() as module, Mapping() as variables):
+            found = variables.get("params", variables)
+            return _of_spec(who, module.spec, module.spec.from_names({"layer_0": found}))
         case (linen.GRU() as module, Mapping() as variables):
             return _of_spec(who, module.spec, module.spec.from_names(variables.get("params", variables)))
         case (GRU() as cell, GRUParams() as params):

@@ -11,6 +11,7 @@ from flax import linen
 from flax import nnx as flax_nnx
 from flax.core import freeze
 
+import gru_jax as gj
 from gru_jax.interop import flax
 from tests.interop import draws
 
@@ -281,7 +282,8 @@ def linen_tree(**changes):
 
 
 WRONG_LINEN = {
-    "a module": (linen.GRUCell(3), TypeError, "must be the parameters of linen.GRUCell.*got GRUCell"),
+    "a module": (linen.GRUCell(3), TypeError, "must be the param.*got GRUCell, a linen module, which holds none"),
+    "a module of nnx": (draws.layer(np.random.default_rng(0), 2, 3), TypeError, "flax.nnx; those are for load_nnx"),
     "a string": ("gru.msgpack", TypeError, "got 'gru.msgpack'"),
     "nothing": (None, TypeError, "got None"),
     "an array": (np.ones((2, 3), "f"), TypeError, r"got an array of shape \[2, 3\]"),
@@ -372,7 +374,12 @@ def wrong_nnx():
         "a class": (flax_nnx.GRUCell, TypeError, "got the class GRUCell"),
         "another layer": (flax_nnx.Linear(2, 3, rngs=rngs), TypeError, "must be flax.nnx.GRUCell, RNN.*got Linear"),
         "another cell": (flax_nnx.RNN(flax_nnx.SimpleCell(3, 3, rngs=rngs)), TypeError, "RNN must run.*got SimpleCell"),
-        "ours": (draws.layer(rng, 3, 3), TypeError, "got GRU"),
+        "ours": (draws.layer(rng, 3, 3), TypeError, "got gru_jax's own GRU"),
+        "our cell": (
+            flax_nnx.RNN(gj.nnx.GRUCell(3, 3, init="torch", rngs=rngs)),
+            TypeError,
+            "RNN must run a flax.nnx.GRUCell; got gru_jax's own GRUCell",
+        ),
         "a pair of RNNs": ((rnn, rnn), TypeError, "pair must be of two nnx.GRUCell.*got RNN, RNN"),
         "reversed order": (flax_nnx.RNN(cell, reverse=True), ValueError, "outputs in reversed order"),
         "time axes": ([rnn, second], ValueError, "differ in time_major, False and True; pass time_major="),

@@ -60,6 +60,19 @@ def test_everything_that_can_be_read():
     draws.same_bits(neutral.read("who", (cell, jax.tree.map(jnp.asarray, params))).layers, (params,))
 
 
+@pytest.mark.parametrize("bias", ["full", "minimal", "none"])
+def test_cells_can_be_read(bias):
+    cell = gj.nnx.GRUCell(3, 4, bias=bias, reset="before", init="torch", rngs=nnx.Rngs(0))
+    weights = neutral.read("who", cell)
+    assert weights.cell == cell.spec.cell
+    leaves = [getattr(cell, name)[...] for name in gj.GRUParams._fields if hasattr(cell, name)]
+    draws.same_bits(leaves_of(weights), leaves)
+    names = dict(zip(gj.GRUParams._fields, leaves, strict=False))
+    module = gj.linen.GRUCell(4, bias=bias, reset="before", param_init="torch")
+    for variables in ({"params": names}, names):
+        draws.same_bits(neutral.read("who", (module, variables)).layers, weights.layers)
+
+
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
