@@ -86,7 +86,7 @@ def test_outputs_states_and_gradients(seed, layers, both, call):
         return weigh(output, jnp) + weigh(h_n, jnp), (output, h_n)
 
     arguments = (0, 1) if h0 is None else (0, 1, 2)
-    differentiated = nnx.grad(loss, argnums=arguments, has_aux=True)
+    differentiated = nnx.jit(nnx.grad(loss, argnums=arguments, has_aux=True))
     grads, (output, h_n) = differentiated(mine, jnp.asarray(x), None if h0 is None else jnp.asarray(h0))
 
     x_t = torch.tensor(x, requires_grad=True)
@@ -268,6 +268,9 @@ def test_transformations_and_training():
     graph, state = nnx.split(rnn)
     close(jax.jit(lambda state, x: nnx.merge(graph, state)(x)[1])(state, x), h_n)
 
+    packed = ours.pack_padded_sequence(x, [3, 1, 5], enforce_sorted=False)
+    close(nnx.jit(lambda m, packed: m(packed))(rnn, packed)[0].data, rnn(packed)[0].data)
+
     rnn.train()
     optimizer = nnx.Optimizer(rnn, optax.adam(0.05), wrt=nnx.Param)
 
@@ -300,7 +303,7 @@ def test_copies_and_pickles():
 )
 def test_attributes_and_names_as_torchs(options):
     theirs, mine = torch.nn.GRU(3, 4, **options), ours.GRU(3, 4, **options)
-    assert repr(mine) == repr(theirs)
+    assert repr(mine) == str(mine) == repr(theirs)
     for name in ("mode", "input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional"):
         assert getattr(mine, name) == getattr(theirs, name), name
     assert [name for name, _ in mine.named_parameters()] == [name for name, _ in theirs.named_parameters()]

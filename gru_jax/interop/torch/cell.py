@@ -65,7 +65,6 @@ class GRUCell(TorchModule):
         found = tensors.dtype("GRUCell", dtype)
         self.input_size, self.hidden_size, self.bias = int(input_size), int(hidden_size), bias
         self.deterministic = False
-        self.layout = names.Layout(self.input_size, self.hidden_size, bias=bias, cell=True)
         self._draw(streams.checked("GRUCell", rngs, ("params",)), found)
         if not bias:
             self.bias_ih = self.bias_hh = None
@@ -110,6 +109,10 @@ class GRUCell(TorchModule):
     def extra_repr(self) -> str:
         """The options, as torch writes them."""
         return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")
+
+    @property
+    def _layout(self) -> names.Layout:
+        return names.Layout(self.input_size, self.hidden_size, bias=self.bias, cell=True)
 
     def _cell(self) -> cells.GRU:
         return cells.GRU(self.hidden_size, bias="full" if self.bias else "none")

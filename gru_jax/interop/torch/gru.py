@@ -92,7 +92,6 @@ class GRU(TorchModule):
         self.dropout = float(dropout)
         self.method = method
         self.deterministic = False
-        self.layout = names.Layout(self.input_size, self.hidden_size, self.num_layers, bidirectional, bias)
         random = self._spec().random
         rngs = streams.checked("GRU", rngs, ("params", "dropout") if random else ("params",))
         self._draw(rngs, found)
@@ -136,8 +135,8 @@ class GRU(TorchModule):
     @property
     def all_weights(self) -> list[list[nnx.Param[Array]]]:
         """For each layer and direction the list of its parameters."""
-        kinds = self.layout.kinds()
-        return [[getattr(self, kind + end) for kind in kinds] for ends in self.layout.suffixes() for end in ends]
+        kinds = self._layout.kinds()
+        return [[getattr(self, kind + end) for kind in kinds] for ends in self._layout.suffixes() for end in ends]
 
     def to_layer(self) -> layers.GRU:
         """The same layers as a `gj.nnx.GRU`, with a copy of the weights; it too reads `[T, B, I]` without batch_first.
@@ -148,7 +147,7 @@ class GRU(TorchModule):
         options: dict[str, Any] = {"dropout": self.dropout, "deterministic": self.deterministic}
         if self.rngs is not None:
             options["rngs"] = nnx.Rngs(dropout=self.rngs.key[...])
-        ends = self.layout.suffixes()
+        ends = self._layout.suffixes()
         each: Any = [tuple(map(self._neutral, end)) if self.bidirectional else self._neutral(end[0]) for end in ends]
         weights = neutral.Weights(self._spec().cell, tuple(each))
         return neutral.module("GRU", weights, options | {"method": self.method, "time_major": not self.batch_first})
@@ -162,6 +161,10 @@ class GRU(TorchModule):
             value = getattr(self, name)
             text += f", {name}={value}" if value != default else ""
         return text
+
+    @property
+    def _layout(self) -> names.Layout:
+        return names.Layout(self.input_size, self.hidden_size, self.num_layers, self.bidirectional, self.bias)
 
     def _spec(self) -> GRUSpec:
         return GRUSpec(
@@ -187,7 +190,7 @@ class GRU(TorchModule):
         return h
 
     def _run(self, x: Array, h: Array | None, *, time_major: bool, lengths: Any = None) -> tuple[Array, Array]:
-        spec, ends, directions = self._spec(), self.layout.suffixes(), 1 + self.bidirectional
+        spec, ends, directions = self._spec(), self._layout.suffixes(), 1 + self.bidirectional
         each: list[Any] = [[self._neutral(one) for one in pair] for pair in ends]
         starts: list[Any] = [
             [None if h is None else h[layer * directions + d] for d in range(directions)] for layer in range(len(ends))

@@ -30,18 +30,17 @@ class LoadResult(NamedTuple):
 
 
 class TorchModule(nnx.Module):
-    """An NNX module that holds its parameters as torch does; `layout` says under which names."""
+    """An NNX module that holds its parameters as torch does; `_layout` says under which names."""
 
     input_size: int
     hidden_size: int
     bias: bool
     deterministic: bool
-    layout: names.Layout
 
     @property
     def dtype(self) -> DType:
         """The dtype of the parameters."""
-        return self._value(next(iter(self.layout.shapes()))).dtype
+        return self._value(next(iter(self._layout.shapes()))).dtype
 
     @property
     def training(self) -> bool:
@@ -74,7 +73,7 @@ class TorchModule(nnx.Module):
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, nnx.Param[Array]]]:
         """The names and `nnx.Param`s in torch's order; the prefix, with a point, before each name."""
-        for name in self.layout.shapes():
+        for name in self._layout.shapes():
             yield f"{prefix}.{name}" if prefix else name, getattr(self, name)
 
     def parameters(self) -> Iterator[nnx.Param[Array]]:
@@ -105,7 +104,7 @@ class TorchModule(nnx.Module):
         """
         source = self if grads is None else grads
         found = OrderedDict()
-        for name in self.layout.shapes():
+        for name in self._layout.shapes():
             value = source.get(name) if isinstance(source, Mapping) else getattr(source, name, None)
             value = value[...] if isinstance(value, nnx.Variable) else value
             if value is None:
@@ -136,9 +135,9 @@ class TorchModule(nnx.Module):
         who = f"{self._who}.load_state_dict"
         checks.flag(who, "strict", strict)
         given = names.mapping(who, state_dict)
-        found = names.compare(who, names.under(given, prefix), self.layout.shapes())
+        found = names.compare(who, names.under(given, prefix), self._layout.shapes())
         counted = found if strict else found._replace(missing=[], unexpected=[])
-        text = names.problems(who, counted, given, self.layout, prefix, self.layout.described())
+        text = names.problems(who, counted, given, self._layout, prefix, self._layout.described())
         if text:
             raise ValueError(text)
         if not found.arrays and not strict and (advice := names.prefix_advice(given, prefix)):
@@ -154,13 +153,19 @@ class TorchModule(nnx.Module):
     def __repr__(self) -> str:
         return f"{self._who}({self.extra_repr()})"
 
+    __str__ = __repr__
+
+    @property
+    def _layout(self) -> names.Layout:
+        raise NotImplementedError
+
     @property
     def _who(self) -> str:
         return type(self).__name__
 
     def _draw(self, rngs: nnx.Rngs, dtype: Any) -> None:
         uniform = UniformByHidden(self.hidden_size)
-        for name, shape in self.layout.shapes().items():
+        for name, shape in self._layout.shapes().items():
             # In full precision: half precision has few numbers to draw from.
             value = uniform(rngs.params(), shape, accumulator(dtype)).astype(dtype)
             if isinstance(getattr(self, name, None), nnx.Variable):
@@ -183,7 +188,7 @@ class TorchModule(nnx.Module):
 
     def _neutral(self, suffix: str) -> GRUParams:
         """One layer and direction in the neutral layout."""
-        w_x, w_h, *biases = (self._value(kind + suffix) for kind in self.layout.kinds())
+        w_x, w_h, *biases = (self._value(kind + suffix) for kind in self._layout.kinds())
         return GRUParams(w_x.T, w_h.T, *(biases or (None, None)))
 
     def _tensor(self, name: str, given: Any) -> Array:
