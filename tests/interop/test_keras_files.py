@@ -134,9 +134,13 @@ def test_layers_of_keras_are_loaded_directly() -> None:
         ours.load(ours.GRU(2))
 
 
-@pytest.mark.parametrize("bias", ["full", "minimal", "none"])
-@pytest.mark.parametrize("reset", ["after", "before"])
-@pytest.mark.parametrize("two", [False, True])
+CASES = [("full", "after", True), ("minimal", "after", False), ("none", "after", False), ("full", "before", False)]
+ALL_CASES = [(b, r, t) for b in ("full", "minimal", "none") for r in ("after", "before") for t in (False, True)]
+
+
+@pytest.mark.parametrize(
+    ("bias", "reset", "two"), [*CASES, *(pytest.param(*one, marks=pytest.mark.slow) for one in ALL_CASES)]
+)
 def test_export_and_load(bias, reset, two) -> None:
     layer = gj.nnx.GRU(3, 4, num_layers=2, bidirectional=two, bias=bias, reset=reset, init="torch", rngs=nnx.Rngs(0))
     exported = ours.export(layer)

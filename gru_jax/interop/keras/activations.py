@@ -1,5 +1,6 @@
 """Keras' activations by name, beyond those that the cell knows."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -87,7 +88,7 @@ def get(who: str, option: str, given: Any) -> Activation:
     if getattr(given, "__module__", "").startswith("keras.") and getattr(given, "__name__", "") in NAMES:
         return ALIASES.get(given.__name__, given.__name__)  # the same in JAX, whatever Keras' backend is
     cell_activations.check(who, option, given)
-    return given  # type: ignore[no-any-return]
+    return given
 
 
 def for_cell(activation: Activation) -> Activation:
@@ -95,6 +96,7 @@ def for_cell(activation: Activation) -> Activation:
     return FURTHER.get(activation, activation) if isinstance(activation, str) else activation
 
 
+@functools.lru_cache(maxsize=256)
 def is_elementwise(activation: Activation) -> bool:
     """Whether each output depends on its own input alone, which softmax' do not; found by trying."""
     with jax.ensure_compile_time_eval():

@@ -42,7 +42,7 @@ class Layer(nnx.Module):
         self.built = False
         # One entry an output from the start: its structure stays the same under jit.
         zeros = (jnp.zeros(()),) * outputs
-        self.activity_losses = nnx.data(Penalty(zeros) if self.activity_regularizer is not None else None)
+        self.activity_losses: Any = nnx.data(Penalty(zeros) if self.activity_regularizer is not None else None)
 
     def _cells(self) -> Iterator[Any]:
         """The cells, each with the three weights, in Keras' order."""

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -172,6 +173,9 @@ class GRUCell(Layer):
     """
 
     who = "GRUCell"
+    kernel: nnx.Variable[Any]
+    recurrent_kernel: nnx.Variable[Any]
+    bias: nnx.Variable[Any]
 
     def __init__(
         self,
@@ -292,7 +296,7 @@ class GRUCell(Layer):
         """The weights in the neutral layout, a pure function of them."""
         weights = (getattr(self, name)[...] for name in self.weight_names())
         params = to_neutral(*weights, reset_after=self.options.reset_after)
-        return params if dtype is None else GRUParams(*(p if p is None else p.astype(dtype) for p in params))
+        return params if dtype is None else jax.tree.map(lambda p: p.astype(dtype), params)
 
     def runnable(self, shape: tuple[int, ...], dtype: Any, training: bool) -> Runnable:
         """The cell and parameters for inputs of shape `[B, ..., I]`, with this call's dropout masks."""

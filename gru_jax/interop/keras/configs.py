@@ -30,7 +30,7 @@ def facts(config: Mapping[str, Any] | None) -> dict[str, Any]:
     if kind == "RNN":
         cell = inner.get("cell")
         kind = "GRU" if isinstance(cell, Mapping) and cell.get("class_name") == "GRUCell" else kind
-        own = inner | cell["config"] if kind == "GRU" else inner  # type: ignore[operator,index]
+        own = inner | cell["config"] if kind == "GRU" else inner  # type: ignore[index]
     if kind not in ("GRU", "GRUCell") or config.get("registered_name") not in (None, kind, "RNN"):
         return {"foreign": f"it is of the class {kind!r}, whose code is not known here"}
     found: dict[str, Any] = {}

@@ -24,7 +24,7 @@ class Stream(nnx.Module):
     def __init__(self, seed: int | None, rngs: nnx.Rngs | None) -> None:
         start = initializers.fresh_seed() if seed is None else seed
         self.seed = nnx.data(Seed(initializers.key_of(start)) if rngs is None else None)
-        self.rngs = nnx.data(None if rngs is None else rngs.dropout.fork())
+        self.rngs: Any = nnx.data(None if rngs is None else rngs.dropout.fork())
 
     def masks(
         self, rate: float, count: int, shape: tuple[int, ...], dtype: DType, keep: Callable[..., None]

@@ -75,6 +75,12 @@ class GRU(Layer):
     """
 
     who = "GRU"
+    return_sequences: bool
+    return_state: bool
+    go_backwards: bool
+    stateful: bool
+    unroll: bool
+    zero_output_for_mask: bool
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ class Configured:
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, as Keras' `get_config` of the class of this name."""
-        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -85,13 +85,14 @@ def registered(module: str, name: str, config: Mapping[str, Any]) -> dict[str, A
     return {"module": module, "class_name": name, "config": dict(config), "registered_name": None}
 
 
-def signature_takes(function: Callable[..., Any], count: int) -> bool:
-    """Whether a function has at least `count` positional parameters; False when it does not say."""
+def takes_key_first(function: Callable[..., Any]) -> bool:
+    """Whether an initializer takes `(key, shape, dtype)`, as JAX's do, and not `(shape, dtype)`."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return False
-    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters) >= count
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len(names) >= 3 and names[0] != "shape"
 
 
 def _class(who: str, option: str, name: str, known: Mapping[str, type], kind: str) -> type:

@@ -81,7 +81,7 @@ class Identity(Configured):
         """The initial value, of the given shape."""
         if len(shape) != 2:
             raise ValueError(f"Identity: only a matrix can be an identity; got shape {list(shape)}")
-        return self.gain * jnp.eye(*shape, dtype=dtype or jnp.float32)
+        return self.gain * jnp.eye(shape[0], shape[1], dtype=dtype or jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,9 +306,10 @@ def make(who: str, option: str, initializer: Any, shape: Shape, dtype: DType, ke
       dtype: of the parameter.
       key: random key, or None for a fresh seed.
     """
-    if isinstance(initializer, Configured | Given):
+    ours = isinstance(initializer, Configured | Given)
+    if ours:
         value = initializer(shape, dtype, key)
-    elif identifiers.signature_takes(initializer, 3):
+    elif identifiers.takes_key_first(initializer):
         value = initializer(key_of(fresh_seed()) if key is None else key, tuple(shape), dtype)
     else:
         value = initializer(tuple(shape), dtype=dtype)
