@@ -46,7 +46,7 @@ def test_files(tmp_path, kind, dtype):
     assert ours.load(str(path)).layer_0["forward"]["w_x"][...].dtype == found["weight_ih_l0"].dtype
 
 
-def test_what_is_saved_torch_reads(tmp_path):
+def test_what_is_saved_torch_reads(tmp_path, monkeypatch):
     rnn = ours.GRU(3, 2, 2)
     ours.save(rnn, tmp_path / "a.safetensors")
     back = torch.nn.GRU(3, 2, 2)
@@ -56,6 +56,10 @@ def test_what_is_saved_torch_reads(tmp_path):
     ours.save(ours.GRU(3, 2, dtype=jnp.bfloat16), tmp_path / "a.safetensors")
     assert ours.read(tmp_path / "a.safetensors")["weight_ih_l0"].dtype == jnp.bfloat16
     assert os.listdir(tmp_path) == ["a.safetensors"], "nothing is left beside it"
+    monkeypatch.setattr(files.os, "replace", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        ours.save(rnn, tmp_path / "a.safetensors")
+    assert os.listdir(tmp_path) == ["a.safetensors"], "nor after a failure"
     with pytest.raises(ValueError, match="must end in .safetensors"):
         ours.save(rnn, tmp_path / "a.pt")
     with pytest.raises(FileNotFoundError, match="no folder"):

@@ -2,7 +2,7 @@
 
 import os
 import re
-import tempfile
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ def read(path: str | os.PathLike[str], *, key: str | None = None) -> dict[str, n
       ImportError: when the package that the format needs is not installed.
 
     Example:
-      >>> import tempfile
+      >>> import uuid
       >>> from gru_jax.interop import torch as nn
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     try:
@@ -86,16 +86,12 @@ def write(path: str | os.PathLike[str], state_dict: Mapping[str, np.ndarray]) ->
     except ImportError as error:
         raise ImportError("save needs the package safetensors: pip install 'gru-jax[interop]'") from error
     content = save({name: np.ascontiguousarray(array) for name, array in state_dict.items()})
-    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
     try:
-        with os.fdopen(handle, "wb") as opened:
-            opened.write(content)
-        # mkstemp makes files for the owner alone; a saved file is readable as any other new file is.
-        os.umask(mask := os.umask(0))
-        os.chmod(temporary, 0o666 & ~mask)
+        temporary.write_bytes(content)
         os.replace(temporary, file)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
