@@ -24,7 +24,9 @@ from gru_jax.combinators import recurrent as recurrent
 from gru_jax.combinators import stack as stack
 from gru_jax.scans import Associative as Associative
 from gru_jax.scans import Method as Method
+from gru_jax.scans import Newton as Newton
 from gru_jax.scans import Sequential as Sequential
+from gru_jax.scans import Stats as Stats
 from gru_jax.scans import linear_scan as linear_scan
 from gru_jax.scans import scan as scan
 
@@ -46,8 +48,10 @@ __all__ = [
     "MinGRU",
     "MinLSTM",
     "MinParams",
+    "Newton",
     "Sequential",
     "StackParams",
+    "Stats",
     "bidirectional",
     "interop",
     "linear_scan",

@@ -246,6 +246,29 @@ class GRU:
         through = at.r * p + self._product_transpose(w_rz, jnp.concatenate([at.k_r * p, at.k_z * c], -1))
         return (at.z * c + _scale(through, drop)).astype(dtype)
 
+    def diagonal(self, params: GRUParams, at: Linearization, drop: Array | None = None) -> Array:
+        """The diagonal of the step's Jacobian at the linearized point, `[*batch, H]`, without the Jacobian."""
+        size = self.hidden_size // self.heads
+        blocks = params.w_h if self.heads > 1 else params.w_h[None]
+        w_r, w_z, w_n = (
+            jnp.diagonal(w, axis1=-2, axis2=-1).reshape(-1).astype(at.z.dtype) for w in jnp.split(blocks, 3, -1)
+        )
+        spread = lambda w: jnp.broadcast_to(w, at.z.shape)  # noqa: E731
+        through = at.k_z * spread(w_z)
+        if self.reset == "after":
+            return at.z + _scale(through + at.k_r * spread(w_r) + at.k_n * spread(w_n), drop)
+        # (k_r (h w_hr) + r h) w_hn: the first term reaches a unit from itself through all the others of its head.
+        wide = blocks.astype(at.z.dtype)
+        product = jnp.einsum("kim,kmi->kmi", wide[..., :size], wide[..., 2 * size :])
+        k_r = at.k_r.reshape(*at.k_r.shape[:-1], self.heads, size)
+        around = jnp.einsum("...km,kmi->...ki", k_r, product).reshape(at.z.shape)
+        return at.z + _scale(through + at.k_n * (around + at.r * spread(w_n)), drop)
+
+    @property
+    def block_size(self) -> int:
+        """Units of one head: no unit's next state depends on a state outside of its own head."""
+        return self.hidden_size // self.heads
+
     def _preactivations(
         self, params: GRUParams, u: Array, h: Array, drop: Array | None
     ) -> tuple[Array, Array, Array, Array, Array]:

@@ -66,7 +66,7 @@ class GRU(nnx.Module):
             named = self.spec.init_names(_checked_rngs("GRU", rngs).params(), in_features)
         else:
             named = self.spec.given_names(params, in_features)
-        self.rngs = nnx.data(_checked_rngs("GRU", rngs).dropout.fork() if self.spec.random else None)
+        self.rngs = nnx.data(_stream("GRU", _checked_rngs("GRU", rngs)).fork() if self.spec.random else None)
         for name, leaves in named.items():
             setattr(self, name, nnx.data(jax.tree.map(nnx.Param, leaves)))
         self.carry: Any = nnx.data(Carry(None) if self.spec.stateful else None)
@@ -158,7 +158,7 @@ class GRU(nnx.Module):
             return {"key": None, "deterministic": True}
         source = self.rngs if rngs is None else rngs
         if isinstance(source, nnx.Rngs):
-            source = source.dropout
+            source = _stream("GRU", source)
         return {"key": source() if callable(source) else source, "deterministic": False}
 
 
@@ -236,6 +236,16 @@ def _checked_rngs(who: str, rngs: Any) -> nnx.Rngs:
     if not isinstance(rngs, nnx.Rngs):
         raise TypeError(f"{who}: rngs must be nnx.Rngs; got {type(rngs).__name__}; pass rngs=nnx.Rngs(0)")
     return rngs
+
+
+def _stream(who: str, rngs: nnx.Rngs) -> nnx.RngStream:
+    """The stream that dropout masks are drawn from."""
+    if "dropout" not in rngs and "default" not in rngs:
+        raise ValueError(
+            f"{who}: rngs has no stream for dropout; it has {', '.join(rngs) or 'none'};"
+            f" pass nnx.Rngs(0), or nnx.Rngs(params=0, dropout=1)"
+        )
+    return rngs.dropout
 
 
 def _values(params: Any) -> Any:

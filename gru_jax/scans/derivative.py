@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
@@ -61,12 +62,14 @@ def before(states: State, h0: State, reverse: bool) -> State:
     return jax.tree.map(shift, states, h0)
 
 
-def differentiable(find: Callable[[Context, Steps], State], recurrence: Recurrence) -> Callable[..., State]:
+def differentiable(find: Callable[..., Any], recurrence: Recurrence, *, aux: bool = False) -> Callable[..., Any]:
     """`find` with the derivative above instead of its own.
 
     Args:
-      find: `(context, steps) -> states`, the trajectory `[T, *batch, H]` of `recurrence`.
+      find: `(context, steps) -> states`, the trajectory `[T, *batch, H]` of `recurrence`; with aux
+        `-> (states, what has no derivative)`.
       recurrence: what the trajectory solves.
+      aux: whether `find` returns more than the states.
 
     Returns:
       A function of the same arguments and value as `find`, differentiable in every mode. Under `saving_states` its
@@ -74,13 +77,14 @@ def differentiable(find: Callable[[Context, Steps], State], recurrence: Recurren
     """
 
     @jax.custom_jvp
-    def trajectory(context: Context, steps: Steps) -> State:
-        return find(context, steps)
+    def trajectory(context: Context, steps: Steps) -> tuple[State, Any]:
+        return find(context, steps) if aux else (find(context, steps), ())
 
     @trajectory.defjvp
-    def rule(primals: tuple[Context, Steps], tangents: tuple[Context, Steps]) -> tuple[State, State]:
+    def rule(primals: tuple[Context, Steps], tangents: tuple[Context, Steps]) -> tuple[Any, Any]:
         context, steps = primals
-        states = checkpoint_name(trajectory(context, steps), STATES)
+        states, others = trajectory(context, steps)
+        states = checkpoint_name(states, STATES)
         moving, rejoin = _floating(primals)
         d, _ = _floating(tangents)
         h0_of = lambda moving: rejoin(moving)[0].h0  # noqa: E731
@@ -113,9 +117,13 @@ def differentiable(find: Callable[[Context, Steps], State], recurrence: Recurren
             return adjoint, [x + y + z for x, y, z in zip(d, pulled, at_start, strict=True)]
 
         v, _ = lax.custom_linear_solve(system, _all_linear(states, d), solve, transpose_solve)
-        return states, v
+        return (states, others), (v, jax.tree.map(_no_tangent, others))
 
-    return trajectory
+    return trajectory if aux else lambda context, steps: trajectory(context, steps)[0]
+
+
+def _no_tangent(a: Any) -> Any:
+    return jnp.zeros_like(a) if jnp.issubdtype(a.dtype, jnp.floating) else np.zeros(a.shape, jax.dtypes.float0)
 
 
 def _floating(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:

@@ -126,6 +126,12 @@ def cotangent(cell: Any, context: Context, at: Any, step: Steps, c: State) -> St
     return _end(step, _start(step, _zeros(c), moved), c)
 
 
+def diagonal(cell: Any, context: Context, at: Any, step: Steps) -> Array:
+    """The diagonal of dF/dh with the coefficients of `linearize`, `[*batch, H]`."""
+    d = cell.diagonal(context.params, at, *_drop(context))
+    return _end(step, _start(step, jnp.zeros_like(d), d), jnp.ones_like(d))
+
+
 def from_lengths(lengths: IntArray, steps: int) -> BoolArray:
     """`[*batch]` lengths to a mask `[T, *batch]`, True before each sequence's end."""
     time = jnp.arange(steps, dtype=lengths.dtype).reshape(-1, *(1,) * lengths.ndim)

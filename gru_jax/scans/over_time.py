@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from gru_jax import checks
-from gru_jax.cells.base import Cell, Gates
+from gru_jax.cells.base import Cell, Gates, accumulator
 from gru_jax.scans import derivative, masking, naive, select
+from gru_jax.scans.newton import Newton, Stats
 from gru_jax.scans.select import Method
 from gru_jax.types import Array, BoolArray, IntArray, Key, Params, State
 
@@ -23,6 +24,7 @@ class Options(NamedTuple):
     input_dropout: float
     recurrent_dropout: float
     return_gates: bool
+    stats: bool
 
 
 def scan(
@@ -42,6 +44,7 @@ def scan(
     recurrent_dropout: float = 0.0,
     key: Key | None = None,
     return_gates: bool = False,
+    stats: bool = False,
 ) -> Any:
     """Runs a cell over time.
 
@@ -65,11 +68,14 @@ def scan(
       recurrent_dropout: the same for the state inside the recurrent products.
       key: random key, needed when a rate is above 0.
       return_gates: also return what the cell decided at each step.
+      stats: also return how a parallel method did.
 
     Returns:
       y: outputs, `[*batch, T, H]`.
       h_T: the state after the last step that was not masked, `[*batch, H]`; h0 where there was none.
       gates: with `return_gates` only: `Gates(r, z, n)`, each `[*batch, T, H]`, 0 at masked steps.
+      stats: with `stats` only: `Stats(iterations, residual, converged, fell_back)`, each `[*batch]`; one step after
+        another is always converged, after 0 iterations.
 
     Raises:
       TypeError, ValueError: for a wrong rank, shape, dtype, value or choice, before anything is computed.
@@ -83,16 +89,17 @@ def scan(
       >>> y.shape, bool((y[1, 4] == h[1]).all()), float(abs(y[1, 5:]).max())
       ((2, 7, 4), True, 0.0)
     """
-    options = Options(reverse, time_major, padding, input_dropout, recurrent_dropout, return_gates)
+    options = Options(reverse, time_major, padding, input_dropout, recurrent_dropout, return_gates, stats)
     _check_options(cell, options, key)
     select.check(method, cell)
     x, h0, lengths, mask, resets = _check_arrays(cell, params, x, h0, lengths, mask, resets, time_major)
     arrays = (params, x, h0, lengths, mask, resets, key if input_dropout or recurrent_dropout else None)
     if method == "naive":
         params, x, h0, lengths, mask, resets, key = arrays
-        return naive.scan(
-            cell, params, x, h0, lengths=lengths, mask=mask, resets=resets, key=key, **options._asdict()
-        )
+        named = {name: value for name, value in options._asdict().items() if name != "stats"}
+        made = naive.scan(cell, params, x, h0, lengths=lengths, mask=mask, resets=resets, key=key, **named)
+        batch = x.shape[1:-1] if time_major else x.shape[:-2]
+        return (*made, _certain(batch, x.dtype)) if stats else made
     return _run(cell, method, options, *arrays)
 
 
@@ -139,17 +146,32 @@ def _scan(
 
     if T == 0:
         empty = from_time_major(jnp.zeros((0, *batch, hidden), x.dtype))
-        return (empty, h0, Gates(empty, empty, empty)) if options.return_gates else (empty, h0)
+        return _outputs(options, empty, h0, Gates(empty, empty, empty), _certain(batch, x.dtype))
     context, steps = masking.on_same_axes((context, steps))
-    states = method.trajectory(cell, context, steps, options.reverse)
+    found = _certain(batch, x.dtype)
+    if isinstance(method, Newton):
+        states, found = method.trajectory_and_stats(cell, context, steps, options.reverse)
+    else:
+        states = method.trajectory(cell, context, steps, options.reverse)
     final = jax.tree.map(lambda h: h[0] if options.reverse else h[-1], states)
     y = cell.output(states)
     y = from_time_major(masking.zero_where_masked(use, y) if options.padding == "zero" else y)
-    if not options.return_gates:
-        return y, final
-    starts = derivative.before(states, h0, options.reverse)
-    seen = jax.vmap(functools.partial(masking.gates, cell, context))(steps, starts)
-    return y, final, jax.tree.map(lambda g: from_time_major(masking.zero_where_masked(use, g)), seen)
+    seen = None
+    if options.return_gates:
+        starts = derivative.before(states, h0, options.reverse)
+        seen = jax.vmap(functools.partial(masking.gates, cell, context))(steps, starts)
+        seen = jax.tree.map(lambda g: from_time_major(masking.zero_where_masked(use, g)), seen)
+    return _outputs(options, y, final, seen, found)
+
+
+def _outputs(options: Options, y: Array, final: State, gates: Any, stats: Stats) -> tuple[Any, ...]:
+    return y, final, *([gates] if options.return_gates else []), *([stats] if options.stats else [])
+
+
+def _certain(batch: tuple[int, ...], dtype: Any) -> Stats:
+    """The stats of a method that takes one step after another."""
+    never = jnp.zeros(batch, bool)
+    return Stats(jnp.zeros(batch, jnp.int32), jnp.zeros(batch, accumulator(dtype)), ~never, never)
 
 
 def _check_options(cell: Any, options: Options, key: Key | None) -> None:
@@ -165,7 +187,7 @@ def _check_options(cell: Any, options: Options, key: Key | None) -> None:
             f"scan: a cell must be hashable, being a static argument under jit; got {type(cell).__name__} ({error});"
             f" make it a frozen dataclass of hashable options"
         ) from error
-    for name in ("reverse", "time_major", "return_gates"):
+    for name in ("reverse", "time_major", "return_gates", "stats"):
         checks.flag("scan", name, getattr(options, name))
     checks.choice("scan", "padding", options.padding, ("zero", "hold"))
     rates = {name: getattr(options, name) for name in ("input_dropout", "recurrent_dropout")}

@@ -10,6 +10,7 @@ from gru_jax import checks
 from gru_jax.cells.base import Cell, accumulator
 from gru_jax.scans.associative import Associative
 from gru_jax.scans.masking import Context, Steps
+from gru_jax.scans.newton import Newton
 from gru_jax.scans.sequential import Sequential
 from gru_jax.types import DType, State
 
@@ -24,7 +25,7 @@ class Method(Protocol):
         """Whether the backward pass is to be given nothing but arguments and states."""
 
 
-METHODS = ("auto", "sequential", "associative", "naive")
+METHODS = ("auto", "sequential", "associative", "newton", "naive")
 """The names that `method` may be; each is short for its class with default options."""
 
 
@@ -63,7 +64,7 @@ def resolve(method: str | Method, cell: Cell, states: int, dtype: DType) -> Meth
         # For a cell that is linear in its state the recurrence over all of time is never slower: on CPU it is the same
         # loop with nothing but a product and a sum in it.
         linear = method == "associative" or (method == "auto" and hasattr(cell, "affine"))
-        method = Associative() if linear else Sequential()
+        method = Newton() if method == "newton" else Associative() if linear else Sequential()
     if isinstance(method, Sequential):
         cpu = jax.default_backend() == "cpu"
         # XLA's CPU code for a loop that slices a projected input does not vectorise.

@@ -239,3 +239,20 @@ def test_layers_are_exported_lazily():
     assert "nnx" in dir(gj) and "linen" in dir(gj)
     with pytest.raises(AttributeError, match="has no attribute 'torch'"):
         _ = gj.torch
+
+
+def test_dropout_needs_a_stream():
+    with pytest.raises(ValueError, match=r"no stream for dropout; it has params; pass nnx.Rngs\(0\)"):
+        gj.nnx.GRU(3, 4, input_dropout=0.5, rngs=nnx.Rngs(params=0))
+
+
+def test_given_parameters_are_taken_and_checked():
+    layer = gj.nnx.GRU(3, 4, num_layers=2, bidirectional=True, rngs=nnx.Rngs(0))
+    params = layer.functional()[1]
+    again = gj.nnx.GRU(3, 4, num_layers=2, bidirectional=True, params=params)
+    x = jax.random.normal(jax.random.key(1), (2, 5, 3))
+    np.testing.assert_array_equal(layer(x)[0], again(x)[0])
+    with pytest.raises(ValueError, match="x has 5 features but params were made for 3"):
+        gj.nnx.GRU(5, 4, num_layers=2, bidirectional=True, params=params)
+    with pytest.raises(TypeError, match="rngs must be nnx.Rngs; got NoneType"):
+        gj.nnx.GRU(3, 4, num_layers=2, bidirectional=True, dropout=0.5, params=params)

@@ -1,0 +1,94 @@
+"""The derivative's linear recurrence without a step-by-step loop: structured scans, repeated until nothing is left.
+
+Where the kept part K of the Jacobian is all of it, one scan solves the recurrence. Where it is the diagonal, what is
+missing is moved to the right side and the scan repeated, `v <- solve_K(b + (J - K) v_before)`, one product with J for
+all steps at a time. What does not settle is solved step by step.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gru_jax.cells.base import Cell, accumulator
+from gru_jax.scans import jacobians, linear, recurrences
+from gru_jax.scans.derivative import Solver
+from gru_jax.scans.jacobians import AllSteps
+from gru_jax.scans.masking import Context, Steps
+from gru_jax.types import Array, State
+
+MOST = 64
+"""Rounds in which a solution has to settle."""
+
+
+def solver(cell: Cell, reverse: bool, jacobian: str, context: Context, steps: Steps, starts: State) -> Solver:
+    """The solver of `gru_jax.scans.derivative.Recurrence` for a Jacobian "dense" or "diagonal"."""
+    by_steps = lambda: linear.by_scan(cell, reverse)(context, steps, starts)  # noqa: E731
+    kernel = recurrences.chosen("auto")
+    turn: Callable[[Any], Any] = (lambda tree: jax.tree.map(lambda a: jnp.flip(a, 0), tree)) if reverse else lambda t: t
+    pack = jacobians.unravel(context.h0)
+    wide = lambda tree: jacobians.ravel(jax.tree.map(lambda a: a.astype(accumulator(a.dtype)), tree))  # noqa: E731
+    f = AllSteps(cell, context._replace(h0=pack(wide(context.h0))), turn(steps))
+
+    def narrow(vector: Array, like: State) -> State:
+        return jax.tree.map(lambda a, b: a.astype(b.dtype), pack(vector), like)
+
+    def solve(b: State, v_0: State) -> State:
+        right, start = wide(turn(b)), wide(v_0)
+        j = f.linearize(wide(turn(starts)), jacobian)
+        if j.exact:
+            return turn(narrow(j.solve(right, start, kernel), b))
+
+        def again(v: Array) -> Array:
+            before = jacobians.starts_of(v, start)
+            return j.solve(right + j.tangent(before) - j.times_kept(before), start, kernel)
+
+        v, settled = _until_settled(again, j.solve(right, start, kernel))
+        return lax.cond(settled, lambda: turn(narrow(v, b)), lambda: by_steps().solve(b, v_0))
+
+    def transpose(c: State) -> tuple[State, State]:
+        right = wide(turn(c))
+        j = f.linearize(wide(turn(starts)), jacobian)
+        end = jax.tree.map(jnp.zeros_like, context.h0)
+
+        def back(pulled: Array) -> Array:
+            """What step t + 1 sends to step t."""
+            return jnp.concatenate([pulled[1:], jnp.zeros_like(pulled[:1])])
+
+        def result(l: Array) -> tuple[State, State]:
+            return turn(narrow(l, c)), narrow(j.cotangent(l)[0], end)
+
+        if j.exact:
+            return result(j.solve_transposed(right, kernel))
+
+        def again(l: Array) -> Array:
+            missing = j.cotangent(l) - j.kept_transposed_times(l)
+            return j.solve_transposed(right + back(missing), kernel)
+
+        l, settled = _until_settled(again, j.solve_transposed(right, kernel))
+        return lax.cond(settled, lambda: result(l), lambda: by_steps().transpose(c))
+
+    return Solver(solve, transpose)
+
+
+def _until_settled(again: Callable[[Array], Array], first: Array) -> tuple[Array, Array]:
+    """The fixed point of `again`, and whether it was reached."""
+    tol = 4 * float(jnp.finfo(first.dtype).eps)
+
+    def size(a: Array) -> Array:
+        return jnp.abs(a).max((0, -1), initial=0)
+
+    def more(carry: tuple[Array, Array, Array]) -> Array:
+        _, settled, k = carry
+        return (~settled).any() & (k < MOST)
+
+    def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        v, _, k = carry
+        new = again(v)
+        return new, size(new - v) <= tol * size(new), k + 1
+
+    start = (first, jnp.zeros(first.shape[1:-1], bool), jnp.zeros((), jnp.int32))
+    v, settled, _ = lax.while_loop(more, step, start)
+    return v, settled.all()

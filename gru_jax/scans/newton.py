@@ -1,0 +1,303 @@
+"""Newton's method over the whole sequence at once: the parallel scan for cells that are not linear in their state."""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gru_jax import checks
+from gru_jax.cells.base import Cell, accumulator
+from gru_jax.scans import derivative, jacobians, linear_by_iteration, masking, recurrences
+from gru_jax.scans.jacobians import AllSteps, Jacobian, starts_of
+from gru_jax.scans.masking import Context, Steps
+from gru_jax.types import Array, State
+
+ERROR_OF_TOL = 32
+"""The estimated error of an accepted trajectory, in units of tol, is at most this."""
+
+CERTIFY = 24
+"""Rounds in which the estimate of the error has to settle."""
+
+
+class Stats(NamedTuple):
+    """How a parallel method did, one value for each sequence, `[*batch]`.
+
+    Attributes:
+      iterations: rounds until the residual was small enough; the most of any window.
+      residual: largest `|h_t - F_t(h_{t-1})|` of what was found, relative to max(1, |h|).
+      converged: whether the residual and the estimated error were within their bounds.
+      fell_back: whether the states come from the sequential scan instead.
+    """
+
+    iterations: Array
+    residual: Array
+    converged: Array
+    fell_back: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Newton:
+    """Newton's method over time: guess all states, linearize every step at once, solve the linear recurrence, repeat.
+
+        h_t <- K_t h_{t-1} + (F_t(g_{t-1}) - K_t g_{t-1}),        g the last guess, K_t about dF_t/dh
+
+    Every cell, a plain GRU included, gives the states of the step-by-step scan, in as many rounds as it takes for the
+    residual `|h_t - F_t(h_{t-1})|` to vanish: few where the network forgets its past, too many where it is chaotic.
+    Nothing that has not converged is returned: the residual is checked, and how much the network amplifies it. The
+    gradient is exact, whatever K was.
+
+    Args:
+      jacobian: "dense" takes all of dF/dh (of every block, where the recurrent matrix has blocks): fewest rounds,
+        `O(T H n)` memory for blocks of n. "diagonal" takes its diagonal, from the cell's closed form: `O(T H)` memory,
+        no Jacobian is ever built. "auto" is "dense" for blocks of up to 16 and "diagonal" beyond.
+      damping: at least 0; K is divided by 1 + damping. A sequence whose residual grows raises its own by itself.
+      tol: largest accepted residual, relative to max(1, |h|); None is 8 units in the last place.
+      max_iters: most rounds (of each window).
+      window: steps that are solved at once, the state being carried from window to window; None is all of them.
+      fallback: for sequences that have not converged: "sequential" computes them step by step, inside the same
+        `jit`; "error" raises when the program runs; "nan" fills them with NaN.
+
+    Raises:
+      TypeError, ValueError: for an option of the wrong type or value.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, gru_jax as gj
+      >>> cell = gj.GRU(4)
+      >>> params = cell.init(jax.random.key(0), input_size=3)
+      >>> x = jax.random.normal(jax.random.key(1), (2, 100, 3))
+      >>> y, h, stats = gj.scan(cell, params, x, method=gj.Newton(), stats=True)
+      >>> bool(stats.converged.all()), bool(jnp.allclose(y, gj.scan(cell, params, x)[0], atol=1e-5))
+      (True, True)
+
+    Source: Lim et al. 2023, arXiv:2309.12252 (dense); Gonzalez et al. 2024, arXiv:2407.19115 (diagonal).
+    """
+
+    jacobian: str = "auto"
+    damping: float = 0.0
+    tol: float | None = None
+    max_iters: int = 64
+    window: int | None = None
+    fallback: str = "sequential"
+
+    def __post_init__(self) -> None:
+        checks.choice("Newton", "jacobian", self.jacobian, ("auto", "dense", "diagonal"))
+        checks.choice("Newton", "fallback", self.fallback, ("sequential", "error", "nan"))
+        checks.positive("Newton", "max_iters", self.max_iters)
+        if self.window is not None:
+            checks.positive("Newton", "window", self.window)
+        for name, value, least in (("damping", self.damping, 0.0), ("tol", self.tol, None)):
+            if value is None and name == "tol":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(f"Newton: {name} must be a plain number; got {value!r}")
+            if not (value > 0 if least is None else value >= least) or value == float("inf"):
+                bound = "above 0" if least is None else "at least 0"
+                raise ValueError(f"Newton: {name} must be {bound} and finite; got {value}")
+
+    def trajectory(self, cell: Cell, context: Context, steps: Steps, reverse: bool) -> State:
+        """The states after every step, `[T, *batch, H]`, in original time order."""
+        return self.trajectory_and_stats(cell, context, steps, reverse)[0]
+
+    def trajectory_and_stats(self, cell: Cell, context: Context, steps: Steps, reverse: bool) -> tuple[State, Stats]:
+        """The states after every step, and how they were found."""
+        size = jacobians.ravel(context.h0).shape[-1]
+        jacobian = self.resolved(cell, size)
+
+        def find(context: Context, steps: Steps) -> tuple[State, Stats]:
+            if reverse:
+                steps = jax.tree.map(lambda a: jnp.flip(a, 0), steps)
+            states, stats = self._find(cell, context, steps, jacobian)
+            return jax.tree.map(lambda a: jnp.flip(a, 0), states) if reverse else states, stats
+
+        solver = functools.partial(linear_by_iteration.solver, cell, reverse, jacobian)
+        recurrence = derivative.Recurrence(functools.partial(masking.F, cell), reverse, solver)
+        return derivative.differentiable(find, recurrence, aux=True)(context, steps)
+
+    def keeps_states(self) -> bool:
+        """True: everything else is computed again for the backward pass."""
+        return True
+
+    def resolved(self, cell: Any, size: int) -> str:
+        """The Jacobian behind "auto"."""
+        if self.jacobian != "auto":
+            return self.jacobian
+        return "dense" if jacobians.block_size(cell, size) <= jacobians.EXACT_UP_TO else "diagonal"
+
+    def _find(self, cell: Cell, context: Context, steps: Steps, jacobian: str) -> tuple[State, Stats]:
+        kept_dtype = jax.tree.leaves(context.h0)[0].dtype
+        # Residuals far under the states' own precision have to be seen, so half precision is solved in single.
+        wide = context._replace(h0=jax.tree.map(lambda h: h.astype(accumulator(h.dtype)), context.h0))
+        start = jacobians.ravel(wide.h0)
+        tol = self.tol if self.tol is not None else _default_tol(kept_dtype)
+        solve = functools.partial(self._window, cell, wide, jacobian=jacobian, tol=tol)
+        T = jax.tree.leaves(steps)[0].shape[0]
+        if self.window is None or self.window >= T:
+            h, stats = solve(steps, start)
+        else:
+            h, stats = _in_windows(solve, wide, steps, start, self.window)
+        like = jax.tree.map(lambda a: a.dtype, context.h0)
+        states = jax.tree.map(lambda a, dtype: a.astype(dtype), jacobians.unravel(context.h0)(h), like)
+        return states, stats
+
+    def _window(
+        self, cell: Cell, context: Context, steps: Steps, start: Array, *, jacobian: str, tol: float
+    ) -> tuple[Array, Stats]:
+        """The states from `start` on, `[T, *batch, S]`, with the fallback done."""
+        f = AllSteps(cell, context, steps)
+        h, stats = _iterate(f, start, jacobian, self.damping, tol, self.max_iters)
+        bad = ~stats.converged
+        if self.fallback == "nan":
+            return jnp.where(_rows(bad, h), jnp.full_like(h, jnp.nan), h), stats
+        if self.fallback == "error":
+            jax.debug.callback(_raise_unless_converged, stats.converged, stats.residual, stats.iterations, tol)
+            return h, stats
+        # One branch runs, so that the sequential scan costs nothing where all have converged (under jax.vmap both do).
+        safe = lambda: jnp.where(_rows(bad, h), _step_by_step(f, start), h)  # noqa: E731
+        return lax.cond(bad.any(), safe, lambda: h), stats._replace(fell_back=bad)
+
+
+def _default_tol(dtype: Any) -> float:
+    eps = float(jnp.finfo(dtype).eps)
+    return 8 * eps if jnp.dtype(dtype).itemsize >= 4 else eps
+
+
+def _iterate(
+    f: AllSteps, start: Array, jacobian: str, damping: float, tol: float, max_iters: int
+) -> tuple[Array, Stats]:
+    batch, dtype = start.shape[:-1], start.dtype
+    kernel = recurrences.chosen("auto")
+    length = jax.tree.leaves(f.steps)[0].shape[0]
+
+    class Loop(NamedTuple):
+        h: Array
+        round: Array
+        residual: Array
+        damping: Array
+        done: Array
+        taken: Array
+
+    def more(loop: Loop) -> Array:
+        return (~loop.done).any() & (loop.round < max_iters)
+
+    def step(loop: Loop) -> Loop:
+        before = starts_of(loop.h, start)
+        after = f(before)
+        off = after - loop.h
+        residual = _size(off, loop.h)
+        j = f.linearize(before, jacobian)
+        # Sequences that are there stay as they are; the others differ from them in nothing but this choice.
+        grew = residual > loop.residual
+        raised = jnp.where(grew, jnp.maximum(loop.damping * 4, 0.25), jnp.maximum(loop.damping / 2, damping))
+        raised = jnp.where(raised < jnp.maximum(damping, 1e-2), jnp.full_like(raised, damping), raised)
+        moved = j.solve(off, jnp.zeros_like(start), kernel, raised)
+        new = loop.h + moved
+        # Where a product of factors above 1 has overflowed, a plain step is taken instead.
+        new = jnp.where(jnp.isfinite(new), new, after)
+        done = loop.done | ((residual <= tol) & (_size(moved, loop.h) <= ERROR_OF_TOL * tol))
+        h = jnp.where(_rows(done, new), loop.h, new)
+        taken = jnp.where(done, loop.taken, loop.taken + 1)
+        return Loop(h, loop.round + 1, jnp.where(loop.done, loop.residual, residual), raised, done, taken)
+
+    guess = f(jnp.broadcast_to(start, (length, *start.shape)))
+    none = jnp.zeros(batch, bool)
+    first = Loop(
+        jnp.where(jnp.isfinite(guess), guess, jnp.zeros_like(guess)),
+        jnp.zeros((), jnp.int32),
+        jnp.full(batch, jnp.inf, dtype),
+        jnp.full(batch, damping, dtype),
+        none,
+        jnp.zeros(batch, jnp.int32),
+    )
+    loop = lax.while_loop(more, step, first)
+    before = starts_of(loop.h, start)
+    off = f(before) - loop.h
+    j = f.linearize(before, jacobian)
+    certain = _certified(j, off, loop.h, tol, kernel)
+    converged = loop.done & certain & jnp.isfinite(loop.residual)
+    return loop.h, Stats(loop.taken, loop.residual, converged, none)
+
+
+def _certified(j: Jacobian, off: Array, h: Array, tol: float, kernel: str) -> Array:
+    """`[*batch]`: whether an error of the size of the residual stays small on its way through all of the sequence.
+
+    Even a trajectory whose every step is right to the last bit drifts away from the true one where the network
+    amplifies differences. So the tangent system is solved for an error of random sign at every step.
+    """
+    noise = jnp.finfo(h.dtype).eps * jnp.maximum(jnp.abs(h), 1)
+    signs = jax.random.rademacher(jax.random.key(1), (h.shape[0], h.shape[-1]), h.dtype)
+    signs = jnp.broadcast_to(signs.reshape(h.shape[0], *(1,) * (h.ndim - 2), h.shape[-1]), h.shape)
+    error = signs * jnp.maximum(jnp.abs(off), noise)
+    zero = jnp.zeros_like(h[0])
+    bound = ERROR_OF_TOL * tol
+    e = j.solve(error, zero, kernel)
+    if j.exact:
+        return _size(e, h) <= bound
+
+    def more(carry: tuple[Array, Array, Array]) -> Array:
+        _, settled, k = carry
+        return (~settled).any() & (k < CERTIFY)
+
+    def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        e, _, k = carry
+        before = starts_of(e, zero)
+        new = j.solve(error + j.tangent(before) - j.times_kept(before), zero, kernel)
+        return new, _size(new - e, h) <= 0.25 * _size(new, h), k + 1
+
+    e, settled, _ = lax.while_loop(more, step, (e, jnp.zeros(h.shape[1:-1], bool), jnp.zeros((), jnp.int32)))
+    return settled & (_size(e, h) <= bound)
+
+
+def _step_by_step(f: AllSteps, start: Array) -> Array:
+    pack = jacobians.unravel(f.context.h0)
+
+    def body(h: State, now: Steps) -> tuple[State, State]:
+        h = masking.F(f.cell, f.context, now, h)
+        return h, h
+
+    return jacobians.ravel(lax.scan(body, pack(start), f.steps)[1])
+
+
+def _in_windows(solve: Any, context: Context, steps: Steps, start: Array, window: int) -> tuple[Array, Stats]:
+    """One window after the other, the end of each being the start of the next."""
+    T = jax.tree.leaves(steps)[0].shape[0]
+    whole = T // window
+
+    def cut(a: Array) -> Array:
+        return a[: whole * window].reshape(whole, window, *a.shape[1:])
+
+    def body(start: Array, steps: Steps) -> tuple[Array, tuple[Array, Stats]]:
+        h, stats = solve(steps, start)
+        return h[-1], (h, stats)
+
+    start, (h, each) = lax.scan(body, start, jax.tree.map(cut, steps))
+    h = h.reshape(whole * window, *h.shape[2:])
+    if T % window:
+        rest, last = solve(jax.tree.map(lambda a: a[whole * window :], steps), start)
+        h = jnp.concatenate([h, rest])
+        each = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), each, last)
+    stats = Stats(each.iterations.max(0), each.residual.max(0), each.converged.all(0), each.fell_back.any(0))
+    return h, stats
+
+
+def _size(a: Array, h: Array) -> Array:
+    """The largest element relative to max(1, |h|), for each sequence: `[T, *batch, S]` to `[*batch]`."""
+    return (jnp.abs(a) / jnp.maximum(jnp.abs(h), 1)).max((0, -1), initial=0)
+
+
+def _rows(flag: Array, like: Array) -> Array:
+    """`[*batch]` spread over `[T, *batch, S]`."""
+    return jnp.broadcast_to(flag[None, ..., None], like.shape)
+
+
+def _raise_unless_converged(converged: Any, residual: Any, iterations: Any, tol: float) -> None:
+    if not converged.all():
+        worst = residual[~converged].max()
+        failed = int((~converged).sum())
+        raise FloatingPointError(
+            f"Newton: {failed} of {converged.size} sequences did not converge in {int(iterations.max())} iterations;"
+            f" the residual is {float(worst):.2e}, the tolerance {tol:.1e}; use window=256, a larger"
+            f" max_iters, or fallback='sequential'"
+        )
