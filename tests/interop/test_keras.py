@@ -321,6 +321,7 @@ def test_options_are_checked() -> None:
         ({"dtype": "float64"}, ValueError, "needs 64-bit floats"),
         ({"seed": "a"}, TypeError, "seed must be a whole number"),
         ({"name": "a/b"}, ValueError, "name must be a string"),
+        ({"input_shape": (None, 4, 3)}, ValueError, r"input_shape must be \(time, features\), without the batch"),
         ({"rngs": 3}, TypeError, "rngs must be nnx.Rngs"),
     ]:
         with pytest.raises(error, match=message):
@@ -368,6 +369,11 @@ def test_calls_are_checked() -> None:
         closed = ours.GRU(2, activity_regularizer="l2")
         closed.build((None, None, I))
         jax.jit(lambda x: closed(x))(X)
+
+
+def test_weights_at_once_with_an_input_shape() -> None:
+    assert [w.shape for w in ours.GRU(H, input_shape=(None, I)).get_weights()] == [(3, 6), (2, 6), (2, 6)]
+    assert len(ours.Bidirectional(ours.GRU(H, input_shape=(T, I)), input_shape=(T, I)).get_weights()) == 6
 
 
 def test_under_jit_vmap_and_stacked_with_other_modules() -> None:

@@ -193,6 +193,14 @@ class Layer(nnx.Module):
             )
         self.build(shape)
 
+    def _build_at_once(self, input_shape: Any) -> None:
+        """For the constructor's input_shape, (time, features)."""
+        if input_shape is None:
+            return
+        if not isinstance(input_shape, list | tuple) or len(input_shape) != 2:
+            raise ValueError(f"{self.who}: input_shape must be (time, features), without the batch; got {input_shape!r}")
+        self.build((None, *input_shape))
+
     def _features(self, input_shape: Any, rank: int) -> int:
         """The number of features of a shape that may hold None elsewhere."""
         good = isinstance(input_shape, Sequence) and not isinstance(input_shape, str) and len(input_shape) == rank

@@ -32,6 +32,7 @@ class Bidirectional(Layer):
       weights: arrays to start from, those of the forward direction first.
       backward_layer: a `GRU` for the other direction, itself used; its go_backwards must differ from the other's, and
         stateful, return_sequences and return_state must agree.
+      input_shape: `(time, features)`: makes the weights at once, where Keras waits for the model.
       name: of the layer; numbered when None.
       dtype: of the outputs, see `GRU`; the directions have their own.
       trainable: False makes all weights no `nnx.Param`.
@@ -60,6 +61,7 @@ class Bidirectional(Layer):
         weights: Any = None,
         backward_layer: GRU | None = None,
         *,
+        input_shape: Any = None,
         name: str | None = None,
         dtype: Any = None,
         trainable: bool = True,
@@ -88,6 +90,7 @@ class Bidirectional(Layer):
         if not trainable:
             self.trainable = False
         self._first_weights = None if weights is None else nnx.data([jnp.asarray(w) for w in weights])
+        self._build_at_once(input_shape)
 
     def _check_directions(self) -> None:
         forward, backward = self.forward_layer, self.backward_layer

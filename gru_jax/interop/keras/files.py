@@ -4,6 +4,7 @@ import io
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,13 @@ CONFIG_LIMIT = 2**26
 
 FLOOR, EXPANSION = 2**24, 100
 """What is larger than this and than so many times its stored size is no weights but a bomb."""
+
+
+DAMAGE = (
+    *(OSError, RuntimeError, KeyError, TypeError, EOFError, NotImplementedError, UnicodeDecodeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What zipfile and h5py raise for a file that is not what it should be."""
 
 
 class Record(NamedTuple):
@@ -40,6 +48,15 @@ class Record(NamedTuple):
                 f"{who}: {self.name} has {len(self.directions)} directions, this layer {len(cells)}; use "
                 + ("Bidirectional(GRU(...))" if len(self.directions) == 2 else "GRU(...)")
             )
+        for cell, weights in zip(cells, self.directions, strict=True):
+            units, biases = weights[1].shape[0], [w.ndim for w in weights[2:]]
+            own = [1 + cell.options.reset_after] if cell.options.use_bias else []
+            if units != cell.units or biases != own:
+                shown = {(): "no biases", (1,): "reset_after=False", (2,): "reset_after=True"}
+                raise ValueError(
+                    f"{who}: {self.name} has {units} units and {shown[tuple(biases)]}, this layer {cell.units} units"
+                    f" and {shown[tuple(own)]}; make a layer with the same options"
+                )
         for option in ("activation", "recurrent_activation"):
             here, there = getattr(cells[0].options, option), self.facts.get(option)
             if there is not None and here != there:
@@ -135,10 +152,10 @@ def _read(who: str, path: Path) -> list[Record]:
                 return _joined(hdf5.layers(who, path, file), config, required=True)
         with h5py.File(path, "r") as file:
             return _joined(hdf5.layers(who, path, file), hdf5.config(who, path, file), required=False)
-    except (OSError, RuntimeError, KeyError, zipfile.BadZipFile, NotImplementedError, EOFError) as error:
-        size = os.path.getsize(path)
+    except DAMAGE as error:
+        fact = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise ValueError(
-            f"{who}: {path} ({size} bytes) is damaged, or no file of Keras: {str(error).splitlines()[0][:200]}"
+            f"{who}: {path} ({os.path.getsize(path)} bytes) is damaged, or no file of Keras: {fact}"
         ) from error
 
 

@@ -51,6 +51,7 @@ class GRU(Layer):
       unroll: accepted; `method=gj.Sequential(unroll=8)` unrolls, the numbers are the same.
       reset_after: whether the reset gate comes after the recurrent product.
       use_cudnn: "auto" or False; True is refused in the call, there being no cuDNN kernel here.
+      input_shape: `(time, features)`: makes the weights at once, where Keras waits for the model.
       name: of the layer; numbered when None.
       dtype: "float32", another dtype, or a policy such as "mixed_bfloat16".
       trainable: False makes the weights no `nnx.Param`.
@@ -109,6 +110,7 @@ class GRU(Layer):
         reset_after: bool = True,
         use_cudnn: bool | str = "auto",
         *,
+        input_shape: Any = None,
         name: str | None = None,
         dtype: Any = None,
         trainable: bool = True,
@@ -128,6 +130,7 @@ class GRU(Layer):
         super().__init__(name, dtype, trainable, activity_regularizer, 1 + return_state)
         self.cell = cells.GRUCell(name="gru_cell", **{key: given[key] for key in cells.SHARED})
         self.carry: Any = nnx.data(Carry(None) if stateful else None)
+        self._build_at_once(input_shape)
 
     def _cells(self) -> Iterator[Any]:
         yield self.cell
