@@ -198,7 +198,9 @@ class Layer(nnx.Module):
         if input_shape is None:
             return
         if not isinstance(input_shape, list | tuple) or len(input_shape) != 2:
-            raise ValueError(f"{self.who}: input_shape must be (time, features), without the batch; got {input_shape!r}")
+            raise ValueError(
+                f"{self.who}: input_shape must be (time, features), without the batch; got {input_shape!r}"
+            )
         self.build((None, *input_shape))
 
     def _features(self, input_shape: Any, rank: int) -> int:

@@ -1,7 +1,6 @@
 """GRU layers in files of Keras, read as data: nothing in a file is run, and no other file is opened for it."""
 
 import io
-import json
 import os
 import zipfile
 import zlib
@@ -11,14 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gru_jax.interop.keras import configs
-
-CONFIG_LIMIT = 2**26
-"""How long a config may be, in bytes; those of real models are thousands of times shorter."""
-
-FLOOR, EXPANSION = 2**24, 100
-"""What is larger than this and than so many times its stored size is no weights but a bomb."""
-
+from gru_jax.interop.keras import configs, limits
 
 DAMAGE = (
     *(OSError, RuntimeError, KeyError, TypeError, EOFError, NotImplementedError, UnicodeDecodeError),
@@ -112,26 +104,11 @@ def one(who: str, path: Any, layer: str | None) -> Record:
     return _trusted(who, chosen[0])
 
 
-def not_a_gru(weights: Sequence[np.ndarray]) -> str | None:
-    """What speaks against the arrays being kernel, recurrent_kernel and bias of a GRU; None when nothing does."""
-    shapes = [tuple(w.shape) for w in weights]
-    if len(shapes) not in (2, 3):
-        return f"there are {len(shapes)} arrays, not 2 or 3"
-    if len(shapes[1]) != 2 or shapes[1][1] != 3 * shapes[1][0] or not shapes[1][0]:
-        return f"the recurrent kernel has shape {list(shapes[1])}, not [units, 3 units]"
-    width = shapes[1][1]
-    if len(shapes[0]) != 2 or shapes[0][1] != width or not shapes[0][0]:
-        return f"the kernel has shape {list(shapes[0])}, not [features, {width}]"
-    if len(shapes) == 3 and shapes[2] not in ((2, width), (width,)):
-        return f"the bias has shape {list(shapes[2])}, not [2, {width}] or [{width}]"
-    return None
-
-
 def _trusted(who: str, record: Record) -> Record:
     if "foreign" in record.facts:
         raise ValueError(f"{who}: the layer {record.name!r} cannot be taken over: {record.facts['foreign']}")
     for weights in record.directions:
-        if problem := not_a_gru(weights):
+        if problem := limits.not_a_gru(weights):
             raise ValueError(f"{who}: the layer {record.name!r} is no GRU: {problem}")
     return record
 
@@ -170,20 +147,12 @@ def _unpacked(who: str, path: Path) -> tuple[Any, bytes]:
             if needed not in names:
                 raise ValueError(f"{who}: {path} is no .keras file: it has no member {needed}")
             info = archive.getinfo(needed)
-            if info.file_size > FLOOR and info.file_size > EXPANSION * info.compress_size:
+            if info.file_size > limits.FLOOR and info.file_size > limits.EXPANSION * info.compress_size:
                 raise ValueError(f"{who}: {path}: {needed} would grow from {info.compress_size} to {info.file_size}"
                                  f" bytes; refused, Keras does not compress")  # fmt: skip
-        if archive.getinfo("config.json").file_size > CONFIG_LIMIT:
-            raise ValueError(f"{who}: {path}: config.json is longer than {CONFIG_LIMIT} bytes; refused")
-        return parsed(who, path, archive.read("config.json")), archive.read("model.weights.h5")
-
-
-def parsed(who: str, path: Path, text: bytes | str) -> Any:
-    """JSON as plain data."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{who}: {path}: the model's config is no JSON: {error}") from error
+        if archive.getinfo("config.json").file_size > limits.CONFIG_LIMIT:
+            raise ValueError(f"{who}: {path}: config.json is longer than {limits.CONFIG_LIMIT} bytes; refused")
+        return limits.parsed(who, path, archive.read("config.json")), archive.read("model.weights.h5")
 
 
 def _joined(layers: list[Any], config: Any, required: bool) -> list[Record]:

@@ -6,10 +6,9 @@ A layer is known by its arrays' shapes; names only name it.
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 
-from gru_jax.interop.keras import files
+from gru_jax.interop.keras import limits
 
 DEPTH, GROUPS = 32, 100_000
 """How deep and how many groups a file may have; links in a circle have no end."""
@@ -23,7 +22,7 @@ class Found(NamedTuple):
     directions: list[list[np.ndarray]]
 
 
-def layers(who: str, path: Path, file: h5py.File) -> list[Found]:
+def layers(who: str, path: Path, file: Any) -> list[Found]:
     """Every GRU of the file, the two directions of a Bidirectional together.
 
     Args:
@@ -39,16 +38,19 @@ def layers(who: str, path: Path, file: h5py.File) -> list[Found]:
     return _in_pairs(file, walk.found)
 
 
-def config(who: str, path: Path, file: h5py.File) -> Any:
+def config(who: str, path: Path, file: Any) -> Any:
     """The model's config that a file of Keras 2's format carries; None where there is none."""
     text = file.attrs.get("model_config")
-    if isinstance(text, bytes | str) and len(text) <= files.CONFIG_LIMIT:
-        return files.parsed(who, path, text)
+    if isinstance(text, bytes | str) and len(text) <= limits.CONFIG_LIMIT:
+        return limits.parsed(who, path, text)
     return None
 
 
 class _Walk:
     def __init__(self, who: str, path: Path) -> None:
+        import h5py  # here, so that the package can be imported without it
+
+        self.h5py = h5py
         self.who, self.path = who, path
         self.found: list[Found] = []
         self.left = GROUPS
@@ -63,18 +65,18 @@ class _Walk:
         datasets: dict[str, Any] = {}
         for key in group:
             link = group.get(key, getlink=True)
-            if not isinstance(link, h5py.HardLink):
+            if not isinstance(link, self.h5py.HardLink):
                 raise self.refuse(f"{place / key} is a link to somewhere else")
             if len(key) > 4096:
                 raise self.refuse("it has a name of thousands of characters")
             thing = group[key]
-            if isinstance(thing, h5py.Group):
+            if isinstance(thing, self.h5py.Group):
                 self.group(thing, place / key, depth + 1)
-            elif isinstance(thing, h5py.Dataset):
+            elif isinstance(thing, self.h5py.Dataset):
                 datasets[key.removesuffix(":0")] = thing
         names = ("0", "1", "2") if place.name == "vars" else ("kernel", "recurrent_kernel", "bias")
         chosen = [datasets[name] for name in names if name in datasets]
-        if len(chosen) == len(datasets) and chosen and files.not_a_gru(chosen) is None:
+        if len(chosen) == len(datasets) and chosen and limits.not_a_gru(chosen) is None:
             # Keras 3: <layer>/cell/vars/0, the layer's own name in an attribute; Keras 2: <layer>/<cell>/kernel.
             home = place.parent if place.name == "vars" else place
             home = home.parent if home.name == "cell" or place.name != "vars" else home
@@ -84,7 +86,7 @@ class _Walk:
         if dataset.external or dataset.is_virtual:
             raise self.refuse(f"{place} has its numbers in another file")
         stored = dataset.id.get_storage_size()
-        if dataset.nbytes > files.FLOOR and dataset.nbytes > files.EXPANSION * stored:
+        if dataset.nbytes > limits.FLOOR and dataset.nbytes > limits.EXPANSION * stored:
             raise self.refuse(f"{place} would grow from {stored} to {dataset.nbytes} bytes")
         if dataset.dtype.kind == "f":
             return np.asarray(dataset[()])

@@ -8,7 +8,7 @@ import numpy as np
 from gru_jax import checks
 from gru_jax.cells import GRU, GRUParams
 from gru_jax.interop import arrays, neutral
-from gru_jax.interop.keras import activations, files
+from gru_jax.interop.keras import activations, files, limits
 from gru_jax.interop.keras.cell import to_neutral
 from gru_jax.layers.nnx import GRU as NeutralLayer
 
@@ -167,7 +167,7 @@ def _of_layer(given: Any) -> files.Record:
 def _checked(given: Any) -> list[np.ndarray]:
     named = zip(("kernel", "recurrent_kernel", "bias"), given, strict=False)
     weights = [arrays.to_numpy("keras.load", name, w) for name, w in named]
-    problem = files.not_a_gru(weights)
+    problem = limits.not_a_gru(weights)
     if problem:
         raise ValueError(f"keras.load: these are no weights of a GRU: {problem}; pass what its get_weights() returned")
     return weights
