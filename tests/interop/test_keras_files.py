@@ -289,6 +289,16 @@ def test_hostile_weights_files_are_refused(tmp_path) -> None:
             ours.load(made(name, first))
 
 
+def test_bfloat16_is_read_bit_by_bit(tmp_path) -> None:
+    arrays = [a.astype(jnp.bfloat16) for a in ARRAYS]
+    with h5py.File(tmp_path / "half.weights.h5", "w") as file:
+        for index, array in enumerate(arrays):  # as Keras writes it
+            data = file.create_dataset(f"layers/gru/cell/vars/{index}", data=array.view("V2"))
+            data.attrs["dtype"] = "bfloat16"
+    made = ours.load(tmp_path / "half.weights.h5")
+    assert all((a == b).all() for a, b in zip(ours.export(made), arrays, strict=True))
+
+
 def test_damaged_and_missing_files(saved, tmp_path) -> None:
     _, _, folder = saved
     whole = {name: (folder / name).read_bytes() for name in ("one.keras", "one.weights.h5")}
