@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gru_jax.cells.base import Cell
 from gru_jax.scans import derivative, masking, recurrences
@@ -60,6 +61,29 @@ class AllSteps:
         pack = unravel(self.context.h0)
         step = lambda now, h: ravel(masking.F(self.cell, self.context, now, pack(h)))  # noqa: E731
         return jax.vmap(step)(self.steps, starts).astype(starts.dtype)
+
+    def rounding(self, starts: Array) -> Array:
+        """What each step's result may be off by for no other reason than rounding, `[T, *batch, S]`.
+
+        A few units in the last place of the state, and what as much in every parameter and input would change: with
+        large weights the sums inside a step are far larger than its result, and so are their errors.
+        """
+        eps = 4 * float(jnp.finfo(starts.dtype).eps)
+
+        def jolt(a: Any) -> Any:
+            if not jnp.issubdtype(a.dtype, jnp.floating):
+                return np.zeros(a.shape, jax.dtypes.float0)
+            return a * jax.random.rademacher(jax.random.key(a.size), a.shape, a.dtype) * jnp.asarray(eps, a.dtype)
+
+        def at(params: Any, x: Any) -> Array:
+            moved = dataclasses.replace(
+                self, context=self.context._replace(params=params), steps=self.steps._replace(x=x)
+            )
+            return moved(starts)
+
+        moving = (self.context.params, self.steps.x)
+        after, change = jax.jvp(at, moving, jax.tree.map(jolt, moving))
+        return jnp.maximum(eps * jnp.maximum(jnp.abs(after), 1), jnp.abs(change))
 
     def linearize(self, starts: Array, jacobian: str) -> "Jacobian":
         """The derivative of all steps at `starts`; jacobian as for `gru_jax.Newton`, without "auto"."""

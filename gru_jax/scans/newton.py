@@ -15,7 +15,7 @@ from gru_jax.scans.jacobians import AllSteps, Jacobian, starts_of
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.types import Array, State
 
-ERROR_OF_TOL = 32
+ERROR_OF_TOL = 16
 """The estimated error of an accepted trajectory, in units of tol, is at most this."""
 
 CERTIFY = 24
@@ -215,21 +215,20 @@ def _iterate(
     before = starts_of(loop.h, start)
     off = f(before) - loop.h
     j = f.linearize(before, jacobian)
-    certain = _certified(j, off, loop.h, tol, kernel)
+    certain = _certified(j, jnp.maximum(jnp.abs(off), f.rounding(before)), loop.h, tol, kernel)
     converged = loop.done & certain & jnp.isfinite(loop.residual)
     return loop.h, Stats(loop.taken, loop.residual, converged, none)
 
 
-def _certified(j: Jacobian, off: Array, h: Array, tol: float, kernel: str) -> Array:
-    """`[*batch]`: whether an error of the size of the residual stays small on its way through all of the sequence.
+def _certified(j: Jacobian, error: Array, h: Array, tol: float, kernel: str) -> Array:
+    """`[*batch]`: whether an error of that size at every step stays small on its way through all of the sequence.
 
     Even a trajectory whose every step is right to the last bit drifts away from the true one where the network
     amplifies differences. So the tangent system is solved for an error of random sign at every step.
     """
-    noise = jnp.finfo(h.dtype).eps * jnp.maximum(jnp.abs(h), 1)
     signs = jax.random.rademacher(jax.random.key(1), (h.shape[0], h.shape[-1]), h.dtype)
     signs = jnp.broadcast_to(signs.reshape(h.shape[0], *(1,) * (h.ndim - 2), h.shape[-1]), h.shape)
-    error = signs * jnp.maximum(jnp.abs(off), noise)
+    error = signs * error
     zero = jnp.zeros_like(h[0])
     bound = ERROR_OF_TOL * tol
     e = j.solve(error, zero, kernel)
