@@ -83,7 +83,9 @@ class AllSteps:
 
         moving = (self.context.params, self.steps.x)
         after, change = jax.jvp(at, moving, jax.tree.map(jolt, moving))
-        return jnp.maximum(eps * jnp.maximum(jnp.abs(after), 1), jnp.abs(change))
+        # A masked step loses nothing.
+        lost = jnp.where(after == starts, jnp.zeros_like(after), eps * jnp.maximum(jnp.abs(after), 1))
+        return jnp.maximum(lost, jnp.abs(change))
 
     def linearize(self, starts: Array, jacobian: str) -> "Jacobian":
         """The derivative of all steps at `starts`; jacobian as for `gru_jax.Newton`, without "auto"."""
