@@ -556,7 +556,10 @@ def test_what_differs_from_keras_on_purpose() -> None:
     unrolled = ours.GRU(H, return_sequences=True, zero_output_for_mask=True, unroll=True, **options)
     unrolled.build((None, None, I))
     unrolled.set_weights(looped.get_weights())
-    assert (unrolled(X, initial_state=H0, mask=mask) == y).all() and not y[:, 0].any() and not y[:, 3].any()
+    assert not y[:, 0].any() and not y[:, 3].any()
+    np.testing.assert_allclose(unrolled(X, initial_state=H0, mask=mask), y, atol=1e-6)
+    loops = [str(jax.make_jaxpr(layer)(jnp.asarray(X))).count("unroll=1\n") for layer in (looped, unrolled)]
+    assert loops[0] > loops[1]
     last = ours.GRU(H, zero_output_for_mask=True)
     last.build((None, None, I))
     last.set_weights(looped.get_weights())

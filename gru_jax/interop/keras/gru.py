@@ -15,6 +15,7 @@ from gru_jax.interop.keras import cell as cells
 from gru_jax.interop.keras.base import Layer, as_mask, as_state, as_training
 from gru_jax.layers.nnx import GRU as NeutralLayer
 from gru_jax.layers.nnx import Carry
+from gru_jax.scans import Sequential
 from gru_jax.types import Array
 
 FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "zero_output_for_mask")
@@ -48,7 +49,7 @@ class GRU(Layer):
       return_state: return the final state too.
       go_backwards: run from the end to the start; outputs come in the order in which they were computed.
       stateful: a call starts from the state in which the one before ended, until `reset_state`.
-      unroll: accepted; `method=gj.Sequential(unroll=8)` unrolls, the numbers are the same.
+      unroll: all steps one after another in the program, without a loop; the numbers are the same.
       reset_after: whether the reset gate comes after the recurrent product.
       use_cudnn: "auto" or False; True is refused in the call, there being no cuDNN kernel here.
       input_shape: `(time, features)`: makes the weights at once, where Keras waits for the model.
@@ -222,7 +223,7 @@ class GRU(Layer):
         cell, params, drop_x = self.cell.runnable(x.shape, x.dtype, training)
         if drop_x is not None:
             x = x * jnp.broadcast_to(drop_x[:, None], x.shape)
-        layer = recurrent(cell, method=self.method)
+        layer = recurrent(cell, method=self._method(x.shape[1]))
         y, h = layer.apply(
             params,
             x,
@@ -251,6 +252,10 @@ class GRU(Layer):
     def reset_states(self) -> None:
         """`reset_state`, by its older name."""
         self.reset_state()
+
+    def _method(self, steps: int) -> Any:
+        """The method, with `unroll` in it where it decides nothing else."""
+        return Sequential(unroll=max(steps, 1)) if self.unroll and self.method == "auto" else self.method
 
     def to_layer(self, **options: Any) -> NeutralLayer:
         """A `gj.nnx.GRU` with the same weights and without dropout.
