@@ -9,10 +9,12 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 from gru_jax.cells import GRU as GRU
+from gru_jax.cells import MGU as MGU
 from gru_jax.cells import Cell as Cell
 from gru_jax.cells import Gates as Gates
 from gru_jax.cells import GRUParams as GRUParams
 from gru_jax.cells import Initializers as Initializers
+from gru_jax.cells import MGUParams as MGUParams
 from gru_jax.cells import MinGRU as MinGRU
 from gru_jax.cells import MinLSTM as MinLSTM
 from gru_jax.cells import MinParams as MinParams
@@ -38,12 +40,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GRU",
+    "MGU",
     "Associative",
     "Cell",
     "GRUParams",
     "Gates",
     "Initializers",
     "Layer",
+    "MGUParams",
     "Method",
     "MinGRU",
     "MinLSTM",

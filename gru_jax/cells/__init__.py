@@ -6,8 +6,22 @@ from gru_jax.cells.gru import GRU as GRU
 from gru_jax.cells.gru_params import GRUParams as GRUParams
 from gru_jax.cells.initializers import Initializers as Initializers
 from gru_jax.cells.initializers import per_gate as per_gate
+from gru_jax.cells.mgu import MGU as MGU
+from gru_jax.cells.mgu import MGUParams as MGUParams
 from gru_jax.cells.minimal import MinGRU as MinGRU
 from gru_jax.cells.minimal import MinLSTM as MinLSTM
 from gru_jax.cells.minimal import MinParams as MinParams
 
-__all__ = ["GRU", "Cell", "GRUParams", "Gates", "Initializers", "MinGRU", "MinLSTM", "MinParams", "per_gate"]
+__all__ = [
+    "GRU",
+    "MGU",
+    "Cell",
+    "GRUParams",
+    "Gates",
+    "Initializers",
+    "MGUParams",
+    "MinGRU",
+    "MinLSTM",
+    "MinParams",
+    "per_gate",
+]

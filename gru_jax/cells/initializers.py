@@ -44,10 +44,11 @@ class PerGate:
     """What `per_gate` returns: a value rather than a closure, so that a cell that holds one can be compared."""
 
     base: Initializer
+    gates: int = 3
 
     def __call__(self, key: Key, shape: Any, dtype: DType = jnp.float32) -> Array:
-        keys = jax.random.split(key, 3)
-        gate = (*shape[:-1], shape[-1] // 3)
+        keys = jax.random.split(key, self.gates)
+        gate = (*shape[:-1], shape[-1] // self.gates)
         return jnp.concatenate([self.base(k, gate, dtype) for k in keys], axis=-1)
 
 

@@ -151,7 +151,8 @@ def test_every_method_gives_the_same():
     theirs, _ = pair(4, 2, 2, bidirectional=True)
     x = np.random.default_rng(0).normal(size=(5, B, 4)).astype(np.float32)
     expected = theirs(torch.tensor(x))
-    for method in ("auto", "sequential", "naive", gj.Sequential(unroll=2)):
+    methods = ("auto", "sequential", "newton", "naive", gj.Sequential(unroll=2), gj.Newton("diagonal", window=2))
+    for method in methods:
         mine = ours.GRU(4, 2, 2, bidirectional=True, method=method)
         mine.load_state_dict(theirs.state_dict())
         for got, right in zip(mine(x), expected, strict=True):
