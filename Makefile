@@ -11,7 +11,7 @@ PYTHON ?=
 BIN := .venv/bin
 
 # torch on Linux brings several GB of CUDA packages unless a CPU build is chosen, so that only the
-# tests ask for it. `make test ORACLES=no` does without; the comparisons are then skipped.
+# tests ask for it and the other frameworks. `make test ORACLES=no` does without; the comparisons are then skipped.
 ORACLES ?= yes
 
 EXTRAS_experiments := experiments
@@ -19,7 +19,10 @@ EXTRAS_test := test
 EXTRAS_oracles := test,interop
 EXTRAS_dev := dev
 TEST_DEPS := $(if $(filter yes,$(ORACLES)),.venv/has-oracles,.venv/has-test)
-PYTEST := $(if $(filter yes,$(ORACLES)),GRU_JAX_REQUIRE_ORACLES=1 )$(BIN)/python -m pytest
+# One process a core; a file's tests stay together, for they share what they trained. WORKERS=0 runs all in one.
+WORKERS ?= auto
+PYTEST := $(if $(filter yes,$(ORACLES)),GRU_JAX_REQUIRE_ORACLES=1 )$(BIN)/python -m pytest \
+  -n $(WORKERS) --maxprocesses 4 --dist loadfile
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
