@@ -23,11 +23,8 @@ def to_numpy(who: str, name: str, value: Any) -> np.ndarray:
     Raises:
       TypeError: when it is no array of floating-point numbers.
     """
-    if hasattr(value, "detach"):  # torch
-        value = value.detach().cpu()
-        if str(value.dtype) == "torch.bfloat16":  # NumPy has no such type of its own; jnp's is the same bits
-            return value.float().numpy().astype(jnp.bfloat16)
-        value = value.numpy()
+    if hasattr(value, "detach"):
+        value = of_torch(who, name, value)
     elif hasattr(value, "get_value"):  # flax.nnx
         value = value.get_value()
     elif hasattr(value, "value") and not hasattr(value, "__array__"):
@@ -43,6 +40,20 @@ def to_numpy(who: str, name: str, value: Any) -> np.ndarray:
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{who}: {name} must be an array of floating-point numbers; got {described(value, array)}")
     return array
+
+
+def of_torch(who: str, name: str, tensor: Any) -> np.ndarray:
+    """A torch tensor of any dtype as a NumPy array; raises TypeError for one without dense numbers of its own."""
+    try:
+        tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
+        if str(tensor.dtype) == "torch.bfloat16":  # NumPy has no such type of its own; jnp's is the same bits
+            return tensor.float().numpy().astype(jnp.bfloat16)
+        return tensor.numpy()
+    except (AttributeError, RuntimeError, TypeError) as error:  # sparse, quantized, nested, or on the device "meta"
+        kind = f"{tensor.dtype} of layout {tensor.layout} on {tensor.device}" if hasattr(tensor, "layout") else (
+            checks.described(tensor)
+        )
+        raise TypeError(f"{who}: {name} must be a dense tensor with numbers in it; got {kind}") from error
 
 
 def of_rank(who: str, name: str, value: Any, rank: int) -> Any:

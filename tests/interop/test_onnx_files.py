@@ -198,6 +198,15 @@ def test_graphs_made_to_exhaust(path):
     with pytest.raises(ValueError, match="more numbers than the model holds"):
         load(path)
 
+    copying = [helper.make_node("Cast", [f"c{k}"], [f"c{k + 1}"], to=TensorProto.FLOAT) for k in range(300)]
+    copying.append(helper.make_node("Identity", ["c300"], ["W"]))
+    onnx.save(models.model([*copying, gru], some | {"c0": ARRAYS["W"]}, X, ["Y"]), path)
+    assert load(path).in_features == 3  # small copies harm nobody
+    large = np.zeros((1, 12, 10**4), np.float32)
+    onnx.save(models.model([*copying, gru], some | {"c0": large}, X, ["Y"]), path)
+    with pytest.raises(ValueError, match="more numbers than the model holds"):
+        load(path)
+
     outer = [helper.make_node("Mul", ["row", "column"], ["W"])]
     long = {"row": np.ones((1, 1, 10**5), np.float32), "column": np.ones((1, 10**5, 1), np.float32)}
     onnx.save(models.model([*outer, gru], some | long, X, ["Y"]), path)

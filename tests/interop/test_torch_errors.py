@@ -57,7 +57,9 @@ CASES = {
     "a list": (lambda: RNN([X[0], X[1]]), TypeError, "input must be a JAX, NumPy or torch array; got list of 2"),
     "None": (lambda: RNN(None), TypeError, "got None"),
     "an object": (lambda: RNN(FakeTorch()), TypeError, "got FakeTorch"),
+    "a masked array": (lambda: RNN(np.ma.masked_array(X)), TypeError, r"without a mask.*input.filled\(0\)"),
     # States.
+    "h0 of an LSTM": (lambda: RNN(X, (X, X)), TypeError, "h0 must be .*; got tuple of 2; a GRU has one state"),
     "h0 rows": (lambda: RNN(X, jnp.zeros((2, 3, 4))), ValueError, r"h0 must have shape \[4, 3, 4\]; got \[2, 3, 4\]"),
     "h0 batch": (lambda: RNN(X, jnp.zeros((4, 1, 4))), ValueError, r"h0 must have shape \[4, 3, 4\]; got \[4, 1, 4\]"),
     "h0 batch first": (lambda: RNN(X, jnp.zeros((3, 4, 4))), ValueError, "never batch-first.*swapaxes"),
@@ -70,6 +72,12 @@ CASES = {
     "packed labels": (lambda: RNN(ours.pack_padded_sequence(X[..., 0], [5, 3, 1])), ValueError, r"data \[steps, I\]"),
     "packed h0": (lambda: RNN(PACKED, jnp.zeros((4, 2, 4))), ValueError, r"h0 must have shape \[4, 3, 4\]"),
     "packed dtype": (lambda: RNN(PACKED.with_data(PACKED.data.astype(int))), TypeError, "floating point; got int32"),
+    # Sequences.
+    "ragged lengths": (lambda: ours.pack_padded_sequence(X, [[5], [3, 1]]), TypeError, "whole numbers in one row"),
+    "padding text": (lambda: ours.pad_packed_sequence(PACKED, padding_value="a"), TypeError, "be a number; got 'a'"),
+    "padding row": (lambda: ours.pad_packed_sequence(PACKED, padding_value=X[0, 0]), TypeError, "must be a number"),
+    "padding None": (lambda: ours.pad_sequence([X], padding_value=None), TypeError, "must be a number; got None"),
+    "traced order": (lambda: jax.jit(ours.invert_permutation)(jnp.arange(3)), TypeError, "known while JAX traces"),
     # The cell.
     "cell size": (lambda: ours.GRUCell(2, 0), ValueError, "hidden_size must be at least 1"),
     "cell rank": (lambda: CELL(X), ValueError, r"input must be \[B, I\], or \[I\].*got shape \[5, 3, 2\]"),
@@ -88,6 +96,24 @@ def test_refused(name):
     with pytest.raises(kind, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_tensors_without_dense_numbers():
+    torch = pytest.importorskip("torch")
+    for tensor in (torch.ones(5, 2).to_sparse(), torch.ones(5, 2, device="meta")):
+        with pytest.raises(TypeError, match=r"GRU: input must be a dense tensor with numbers in it; got torch.float32"):
+            RNN(tensor)
+    assert (RNN(torch.ones(5, 2)._neg_view())[0] == RNN(-np.ones((5, 2), np.float32))[0]).all()
+
+
+def test_a_module_of_shapes_runs_after_its_weights_are_loaded():
+    """nnx.eval_shape makes a module without drawing numbers that a state dict replaces anyway."""
+    rnn = nnx.eval_shape(lambda: ours.GRU(2, 4, 2, bidirectional=True, rngs=nnx.Rngs(1)))
+    for call in (lambda: rnn(X), rnn.state_dict):
+        with pytest.raises(TypeError, match="weight_ih_l0 is a shape without numbers.*load_state_dict first"):
+            call()
+    rnn.load_state_dict(RNN.state_dict())
+    assert (rnn(X)[0] == RNN(X)[0]).all()
 
 
 def test_under_jit_alike():

@@ -205,3 +205,18 @@ def test_missing_packages_are_named(tmp_path, monkeypatch):
     ):
         with pytest.raises(ImportError, match=r"pip install 'gru-jax\[interop\]'"):
             call()
+
+
+def test_what_is_no_path_and_no_key(tmp_path):
+    rnn = ours.GRU(2, 3)
+    folder = tmp_path / "weights.safetensors"
+    folder.mkdir()
+    for call, kind, message in (
+        (lambda: ours.save(rnn, None), TypeError, "save: path must be a path of a file; got None"),
+        (lambda: ours.save(rnn, folder), IsADirectoryError, "save: .* is a folder; pass the path of a file in it"),
+        (lambda: ours.read(3), TypeError, "read: path must be a path of a file; got 3"),
+        (lambda: ours.read("weights.pt", key=["ema"]), TypeError, "read: key must be the name of an entry"),
+    ):
+        with pytest.raises(kind, match=message):
+            call()
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]

@@ -179,3 +179,9 @@ def test_errors(name):
     with pytest.raises(kind, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_an_empty_sequence_is_unpadded_too():
+    sequences = [np.ones((0, 2), np.float32), np.ones((3, 2), np.float32)]
+    back = ours.unpad_sequence(ours.pad_sequence(sequences), [0, 3])
+    assert [x.shape for x in back] == [(0, 2), (3, 2)]

@@ -210,3 +210,19 @@ def test_wrong_kinds():
         ours.GRU(3, 2).state_dict({})
     with pytest.raises(TypeError, match="while JAX traces"):
         nnx.jit(lambda rnn: rnn.state_dict() and 1)(ours.GRU(3, 2))
+
+
+def test_a_layer_number_made_to_exhaust():
+    """A file that speaks of layer 99999999 is told what it lacks at once; numbers of any length are no layer."""
+    weights = ours.GRU(3, 4).state_dict()
+    for number in ("99999999", "9" * 5000):
+        with pytest.raises(ValueError, match="unexpected weight_ih_l9"):
+            ours.load({**weights, f"weight_ih_l{number}": weights["weight_ih_l0"]})
+
+
+@pytest.mark.parametrize("prefix", [3, None, b"rnn."])
+def test_a_prefix_that_is_no_text(prefix):
+    rnn = ours.GRU(3, 4)
+    for call in (rnn.load_state_dict, ours.load):
+        with pytest.raises(TypeError, match="prefix must be text"):
+            call(rnn.state_dict(), prefix=prefix)

@@ -23,6 +23,10 @@ MOVING = {
 """Operators whose output holds numbers of the first input and no others."""
 
 
+SHARING = {"Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+"""Operators whose output takes no memory of its own."""
+
+
 class NotConstantError(Exception):
     """A tensor does not follow from constants alone; the text says what it comes from."""
 
@@ -83,10 +87,11 @@ class Reader:
             if node.domain not in ("", "ai.onnx") or node.op_type not in {*COMPUTED, "Dropout"}:
                 raise NotConstantError(f"comes from the node {node.name!r}, a {node.op_type}")
         values = {leaf: given[leaf] if leaf in given else self._leaf(leaf) for leaf in leaves}
-        # Numbers are moved about, not made: much more of them than there were is an attack.
+        # Numbers are moved about, not made: much more of them than there were is an attack, at once or over many nodes.
         limit = 1024 + 4 * sum(value.size for value in values.values())
+        left = 16 * limit
         for node in nodes:
-            self._run(node, values, limit)
+            left -= self._run(node, values, min(limit, left))
         return values[name]
 
     def zero(self, name: str) -> bool | None:
@@ -155,12 +160,12 @@ class Reader:
                     return many if attribute.name.endswith("s") else np.array(attribute.i, np.int64)
         raise NotConstantError(f"comes from the node {node.name!r}, a Constant without dense numbers")
 
-    def _run(self, node: Any, values: dict[str, np.ndarray], limit: int) -> None:
-        """Computes one node's outputs from its inputs."""
+    def _run(self, node: Any, values: dict[str, np.ndarray], limit: int) -> int:
+        """Computes one node's outputs from its inputs; returns how many numbers it made."""
         fact = f"{self.file.who}: the node {node.name!r}, a {node.op_type}, cannot be computed"
         if node.op_type == "Dropout":
             values[node.output[0]] = values[node.input[0]]  # what it does outside of training
-            return
+            return 0
         try:
             inputs = {name: values[name] for name in node.input if name}
             if _size(node, [values[name] for name in node.input if name]) > limit:
@@ -178,10 +183,13 @@ class Reader:
         except Exception as error:  # of many kinds, for attributes and shapes that do not fit
             raise ValueError(f"{fact} ({files.line(error)})") from error
         values.update(zip([name for name in node.output if name], results, strict=True))
+        return sum(np.size(result) for result in results if node.op_type not in SHARING)
 
 
 def _size(node: Any, inputs: list[np.ndarray]) -> int:
     """An upper bound on the numbers that a node makes."""
+    if node.op_type == "Cast":
+        return inputs[0].size
     if node.op_type == "Concat":
         return sum(value.size for value in inputs)
     if node.op_type == "Mul":

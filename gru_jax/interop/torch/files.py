@@ -40,7 +40,7 @@ def read(path: str | os.PathLike[str], *, key: str | None = None) -> dict[str, n
       ImportError: when the package that the format needs is not installed.
 
     Example:
-      >>> import uuid
+      >>> import tempfile
       >>> from gru_jax.interop import torch as nn
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     try:
@@ -51,6 +51,10 @@ def read(path: str | os.PathLike[str], *, key: str | None = None) -> dict[str, n
 
     Source: files as torch.save of torch 2.13 and safetensors 0.8 write them.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"read: path must be a path of a file; got {checks.described(path)}")
+    if not isinstance(key, str | None):
+        raise TypeError(f"read: key must be the name of an entry, such as 'ema'; got {checks.described(key)}")
     file = Path(path)
     if file.is_dir():
         raise IsADirectoryError(f"read: {file} is a folder, not a file; pass the file with the weights in it")
@@ -73,7 +77,11 @@ def read(path: str | os.PathLike[str], *, key: str | None = None) -> dict[str, n
 
 def write(path: str | os.PathLike[str], state_dict: Mapping[str, np.ndarray]) -> None:
     """Writes arrays to a .safetensors file, whole or not at all."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"save: path must be a path of a file; got {checks.described(path)}")
     file = Path(path)
+    if file.is_dir():
+        raise IsADirectoryError(f"save: {file} is a folder; pass the path of a file in it")
     if file.suffix != ".safetensors":
         raise ValueError(
             f"save: the file's name must end in .safetensors; got {str(path)!r}; torch reads it with"

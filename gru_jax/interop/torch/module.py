@@ -40,7 +40,7 @@ class TorchModule(nnx.Module):
     @property
     def dtype(self) -> DType:
         """The dtype of the parameters."""
-        return self._value(next(iter(self._layout.shapes()))).dtype
+        return self._held(next(iter(self._layout.shapes()))).dtype
 
     @property
     def training(self) -> bool:
@@ -106,7 +106,9 @@ class TorchModule(nnx.Module):
         found = OrderedDict()
         for name in self._layout.shapes():
             value = source.get(name) if isinstance(source, Mapping) else getattr(source, name, None)
-            value = value[...] if isinstance(value, nnx.Variable) else value
+            value = value.get_value() if isinstance(value, nnx.Variable) else value
+            if isinstance(value, jax.ShapeDtypeStruct):
+                raise TypeError(f"{self._who}: {name} is a shape without numbers; call load_state_dict first")
             if value is None:
                 raise ValueError(
                     f"{self._who}: grads have no {name}; pass what nnx.grad gives for this module, such as"
@@ -134,7 +136,7 @@ class TorchModule(nnx.Module):
         """
         who = f"{self._who}.load_state_dict"
         checks.flag(who, "strict", strict)
-        given = names.mapping(who, state_dict)
+        given = names.mapping(who, state_dict, prefix)
         found = names.compare(who, names.under(given, prefix), self._layout.shapes())
         counted = found if strict else found._replace(missing=[], unexpected=[])
         text = names.problems(who, counted, given, self._layout, prefix, self._layout.described())
@@ -174,7 +176,7 @@ class TorchModule(nnx.Module):
                 setattr(self, name, nnx.Param(value))
 
     def _take(self, name: str, array: np.ndarray) -> None:
-        old = self._value(name)
+        old = self._held(name)  # of a module that nnx.eval_shape made, a shape and a dtype
         with np.errstate(over="ignore"):  # too large for half precision is infinite, as in torch
             value = array.astype(old.dtype)
         # Parameters that were placed on purpose stay where they are.
@@ -182,9 +184,18 @@ class TorchModule(nnx.Module):
         new = jnp.asarray(value) if sharding is None else jax.device_put(value, sharding)
         getattr(self, name).set_value(new)
 
-    def _value(self, name: str) -> Array:
+    def _held(self, name: str) -> Any:
         held = getattr(self, name)
-        return held[...] if isinstance(held, nnx.Variable) else held
+        return held.get_value() if isinstance(held, nnx.Variable) else held
+
+    def _value(self, name: str) -> Array:
+        held = self._held(name)
+        if isinstance(held, jax.ShapeDtypeStruct):
+            raise TypeError(
+                f"{self._who}: {name} is a shape without numbers, as nnx.eval_shape makes it; call load_state_dict"
+                f" first"
+            )
+        return held
 
     def _neutral(self, suffix: str) -> GRUParams:
         """One layer and direction in the neutral layout."""

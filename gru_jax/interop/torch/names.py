@@ -11,7 +11,7 @@ import numpy as np
 from gru_jax import checks
 from gru_jax.interop import arrays
 
-_KEY = re.compile(r"(?:weight|bias)_(?:ih|hh|hr)_l(\d+)(_reverse)?")
+_KEY = re.compile(r"(?:weight|bias)_(?:ih|hh|hr)_l(\d{1,9})(_reverse)?")
 _MATRIX = "weight_hh"
 
 
@@ -80,8 +80,10 @@ class Found(NamedTuple):
     wrong: list[str]
 
 
-def mapping(who: str, given: Any) -> Mapping[str, Any]:
-    """A state dict; raises TypeError for anything else, such as a path."""
+def mapping(who: str, given: Any, prefix: Any) -> Mapping[str, Any]:
+    """A state dict; raises TypeError for anything else, such as a path, and for a prefix that is no text."""
+    if not isinstance(prefix, str):
+        raise TypeError(f"{who}: prefix must be text such as 'encoder.rnn.'; got {checks.described(prefix)}")
     if isinstance(given, Mapping):
         return given
     path = isinstance(given, str) or hasattr(given, "__fspath__")
@@ -171,7 +173,8 @@ def guess(given: Mapping[str, Any], *, cell: bool) -> Layout | None:
     return Layout(
         int(features),
         int(hidden),
-        1 if cell else max(layers) + 1,
+        # A layer has names of its own: a file that speaks of layer 99999999 costs no memory.
+        1 if cell else min(max(layers) + 1, len(layers)),
         any(name.endswith("_reverse") and _KEY.fullmatch(name) for name in given),
         any(name.startswith("bias_") for name in given),
         cell,

@@ -206,6 +206,7 @@ def pad_packed_sequence(
     """
     who = "pad_packed_sequence"
     checks.flag(who, "batch_first", batch_first)
+    tensors.number(who, "padding_value", padding_value)
     packed = unwrapped(who, "sequence", sequence)
     lengths, rows, longest = packed.lengths, packed.rows, len(packed.batch_sizes)
     if total_length is not None:
@@ -249,9 +250,7 @@ def _padded(data: Array, rows: Array, used: Array, value: Any) -> Array:
 
 
 def _whole(name: str, given: Any) -> np.ndarray:
-    if isinstance(given, jax.core.Tracer):
-        raise TypeError(f"PackedSequence: {name} must be known while JAX traces; got a traced array; pass NumPy's")
-    found = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
+    found = tensors.whole("PackedSequence", name, given)
     if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer):
         raise TypeError(f"PackedSequence: {name} must be whole numbers in one row; got {checks.described(found)}")
     return found.astype(np.int64)

@@ -38,6 +38,7 @@ def pad_sequence(
     Source: torch.nn.utils.rnn.pad_sequence.
     """
     checks.flag("pad_sequence", "batch_first", batch_first)
+    tensors.number("pad_sequence", "padding_value", padding_value)
     checks.choice("pad_sequence", "padding_side", padding_side, ("right", "left"))
     found = _alike("pad_sequence", sequences)
     longest = max(len(x) for x in found)
@@ -58,7 +59,7 @@ def unpad_sequence(padded_sequences: Any, lengths: Any, batch_first: bool = Fals
 
     Args:
       padded_sequences: `[T, B, *]` (`[B, T, *]` with batch_first).
-      lengths: `[B]` whole numbers in [1, T] that are known while JAX traces.
+      lengths: `[B]` whole numbers in [0, T] that are known while JAX traces.
       batch_first: the batch axis leads.
 
     Returns:
@@ -82,7 +83,7 @@ def unpad_sequence(padded_sequences: Any, lengths: Any, batch_first: bool = Fals
         raise ValueError(f"{who}: padded_sequences must have at least 2 dimensions; got shape {list(x.shape)}")
     if not batch_first:
         x = x.swapaxes(0, 1)
-    found = tensors.lengths(who, lengths, x.shape[0], x.shape[1], x.shape[1])
+    found = tensors.lengths(who, lengths, x.shape[0], x.shape[1], x.shape[1], least=0)
     each = (one[:length] for one, length in zip(x, found.tolist(), strict=True))
     return [tensors.on_device(who, "padded_sequences", one) for one in each]
 
@@ -160,7 +161,7 @@ def invert_permutation(permutation: Any) -> np.ndarray | None:
     """
     if permutation is None:
         return None
-    found = np.asarray(permutation.detach().cpu() if hasattr(permutation, "detach") else permutation)
+    found = tensors.whole("invert_permutation", "permutation", permutation)
     if found.ndim != 1 or (np.sort(found) != np.arange(len(found))).any():
         raise ValueError(
             f"invert_permutation: permutation must hold each of 0, 1, ... once; got {checks.described(permutation)}"

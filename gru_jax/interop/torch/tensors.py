@@ -16,14 +16,17 @@ def array(who: str, name: str, given: Any) -> np.ndarray | Array:
     """A JAX, NumPy or torch array of any dtype as JAX's or NumPy's; raises TypeError for anything else."""
     if isinstance(given, nnx.Variable):
         given = given[...]
+    if isinstance(given, np.ma.MaskedArray):
+        raise TypeError(f"{who}: {name} must be an array without a mask; got a masked one; pass {name}.filled(0)")
     if isinstance(given, jax.Array | np.ndarray):
         return given
     if hasattr(given, "detach"):
-        # to_numpy knows bfloat16, which NumPy itself lacks, but takes floating-point numbers alone.
-        if given.dtype.is_floating_point:
-            return arrays.to_numpy(who, name, given)
-        return given.detach().cpu().numpy()
-    fix = "; pack sequences of different lengths with pack_sequence" if isinstance(given, list | tuple) else ""
+        return arrays.of_torch(who, name, given)
+    fix = ""
+    if isinstance(given, list | tuple):
+        fix = "; a GRU has one state, no pair" if name == "h0" else (
+            "; pack sequences of different lengths with pack_sequence"
+        )
     raise TypeError(f"{who}: {name} must be a JAX, NumPy or torch array; got {checks.described(given)}{fix}")
 
 
@@ -70,8 +73,8 @@ def device(who: str, given: Any) -> None:
         )
 
 
-def lengths(who: str, given: Any, batch: int, other: int, steps: int) -> np.ndarray:
-    """Whole numbers in [1, steps], one for each sequence, as NumPy's int64.
+def lengths(who: str, given: Any, batch: int, other: int, steps: int, *, least: int = 1) -> np.ndarray:
+    """Whole numbers in [least, steps], one for each sequence, as NumPy's int64.
 
     Args:
       who: whose error message it is.
@@ -79,13 +82,14 @@ def lengths(who: str, given: Any, batch: int, other: int, steps: int) -> np.ndar
       batch: how many there must be.
       other: how many there would be if the batch axis were the other one.
       steps: T.
+      least: 0 or 1.
     """
     if isinstance(given, jax.core.Tracer):
         raise TypeError(
             f"{who}: lengths must be known while JAX traces, as they decide shapes; got a traced array; pass a list or"
             f" NumPy array, or run gj.nnx.GRU with lengths=, which takes traced ones"
         )
-    found = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
+    found = whole(who, "lengths", given)
     if found.size and not np.issubdtype(found.dtype, np.integer):
         raise TypeError(f"{who}: lengths must be whole numbers; got {found.dtype}; convert with lengths.astype(int)")
     if found.ndim != 1 or len(found) != batch:
@@ -94,10 +98,10 @@ def lengths(who: str, given: Any, batch: int, other: int, steps: int) -> np.ndar
             f"{who}: lengths must hold one number for each of the {batch} sequences of input; got shape"
             f" {list(found.shape)}{fix}"
         )
-    if found.size and found.min() < 1:
+    if found.size and found.min() < least:
+        fix = "; leave empty sequences out, or run gj.nnx.GRU with lengths=, which takes 0" if least else ""
         raise ValueError(
-            f"{who}: every length must be at least 1; got {found.min()} at index {found.argmin()}; leave empty"
-            f" sequences out, or run gj.nnx.GRU with lengths=, which takes 0"
+            f"{who}: every length must be at least {least}; got {found.min()} at index {found.argmin()}{fix}"
         )
     if found.size and found.max() > steps:
         raise ValueError(
@@ -105,6 +109,24 @@ def lengths(who: str, given: Any, batch: int, other: int, steps: int) -> np.ndar
             f" along time, or clip the lengths"
         )
     return found.astype(np.int64)
+
+
+def whole(who: str, name: str, given: Any) -> np.ndarray:
+    """Numbers that are known while JAX traces as a NumPy array; whether they are whole is left to the caller."""
+    if isinstance(given, jax.core.Tracer):
+        raise TypeError(f"{who}: {name} must be known while JAX traces; got a traced array; pass NumPy's")
+    if hasattr(given, "detach"):
+        return arrays.of_torch(who, name, given)
+    try:
+        return np.asarray(given)
+    except ValueError as error:  # lists of different lengths
+        raise TypeError(f"{who}: {name} must be whole numbers in one row; got {checks.described(given)}") from error
+
+
+def number(who: str, name: str, given: Any) -> None:
+    """Raises TypeError unless `given` is a single number."""
+    if not isinstance(given, int | float | np.number | np.bool) and getattr(given, "shape", None) != ():
+        raise TypeError(f"{who}: {name} must be a number; got {checks.described(given)}")
 
 
 def offsets(batch_sizes: np.ndarray) -> np.ndarray:

@@ -44,9 +44,9 @@ def load(source: Any, *, prefix: str = "", **options: Any) -> nnx.GRU:
     """
     if isinstance(source, str | os.PathLike):
         source = files.read(source)
-    elif not isinstance(source, Mapping) and callable(getattr(source, "state_dict", None)):
+    elif not isinstance(source, Mapping | type) and callable(getattr(source, "state_dict", None)):
         source = source.state_dict()
-    given = names.mapping("load", source)
+    given = names.mapping("load", source, prefix)
     layout = names.infer("load", given, prefix)
     found = names.compare("load", names.under(given, prefix), layout.shapes())
     text = names.problems("load", found, given, layout, prefix, layout.described())
