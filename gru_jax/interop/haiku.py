@@ -148,6 +148,8 @@ def _picked(params: Any, names: Name | list[Name] | None) -> Any:
 def _named(params: Mapping[str, Any], names: Any, found: list[str]) -> Any:
     if isinstance(names, list | tuple):
         return type(names)(_named(params, name, found) for name in names)
+    if not isinstance(names, str):
+        raise TypeError(f"haiku.load: names must be text, pairs and lists of it; got {checks.described(names)}")
     if names not in found:
         what = "is no GRU" if names in params else "is not there"
         raise ValueError(f"haiku.load: {names!r} {what}; the GRUs are {_listed(found)}")

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx as flax_nnx
 
 from gru_jax import checks
 from gru_jax.cells import GRU, GRUParams
@@ -59,8 +60,7 @@ def read(who: str, layer: Any) -> Weights:
       TypeError: for anything else.
       ValueError: for a layer with a norm or a residual sum, which are no weights of a GRU.
     """
-    if hasattr(layer, "to_layer"):
-        layer = layer.to_layer()
+    layer = unfronted(who, layer)
     match layer:
         case Weights():
             return layer
@@ -75,12 +75,35 @@ def read(who: str, layer: Any) -> Weights:
         case (linen.GRU() as module, Mapping() as variables):
             return _of_spec(who, module.spec, module.spec.from_names(variables.get("params", variables)))
         case (GRU() as cell, GRUParams() as params):
-            cell.check_params(params, params.w_x.shape[0])
-            return Weights(cell, (_as_numpy(who, params),))
+            return Weights(cell, (as_numpy(who, cell, params),))
     raise TypeError(
         f"{who}: layer must be a gj.nnx.GRU, a pair (gj.linen.GRU, variables), a pair (gj.GRU, GRUParams) or a layer"
         f" of gj.interop; got {checks.described(layer)}"
     )
+
+
+def unfronted(who: str, layer: Any) -> Any:
+    """The layer behind a front, others as they are; raises TypeError for a module of shapes without numbers."""
+    if hasattr(layer, "to_layer") and not isinstance(layer, type):
+        layer = layer.to_layer()
+    if isinstance(layer, nnx.GRU | nnx.GRUCell):
+        leaves = jax.tree.leaves(flax_nnx.state(layer, flax_nnx.Param))
+        if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves):
+            raise TypeError(
+                f"{who}: the layer has shapes without numbers, as nnx.eval_shape makes it; give it its parameters with"
+                f" nnx.update first"
+            )
+    return layer
+
+
+def as_numpy(who: str, cell: GRU, params: Any) -> Any:
+    """One layer's `GRUParams`, or a pair of them, as NumPy arrays, checked to be those of the cell."""
+    if not isinstance(params, GRUParams):
+        return tuple(as_numpy(who, cell, one) for one in params)
+    # Before anything is computed: modules that nnx.vmap made hold several layers' parameters, one more axis.
+    w_x = arrays.of_rank(who, "w_x", params.w_x, 2)
+    cell.check_params(params, w_x.shape[0])
+    return jax.tree.map(lambda a: arrays.to_numpy(who, "a weight", a), params)
 
 
 def module(who: str, weights: Weights, options: Mapping[str, Any]) -> nnx.GRU:
@@ -261,8 +284,4 @@ def _of_spec(who: str, spec: GRUSpec, params: Any) -> Weights:
             )
     layers = params.layers if isinstance(params, StackParams) else (params,)
     merge = spec.merge if spec.bidirectional else "concat"
-    return Weights(spec.cell, tuple(_as_numpy(who, p) for p in layers), merge)
-
-
-def _as_numpy(who: str, params: Any) -> Any:
-    return jax.tree.map(lambda a: arrays.to_numpy(who, "a weight", a), params)
+    return Weights(spec.cell, tuple(as_numpy(who, spec.cell, p) for p in layers), merge)

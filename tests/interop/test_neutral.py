@@ -9,6 +9,7 @@ from flax.core import freeze
 
 import gru_jax as gj
 from gru_jax.interop import arrays, neutral
+from gru_jax.interop.onnx import plan
 from tests.interop import draws
 
 RNG = np.random.default_rng(0)
@@ -278,3 +279,25 @@ def test_float64_is_kept_or_refused(x64):
 def test_a_missing_package_is_named():
     with pytest.raises(ImportError, match=r"^who: needs the package gru_jax_missing; pip install 'gru-jax\[interop\]'"):
         arrays.imported("who", "gru_jax_missing")
+
+
+def many():
+    return nnx.vmap(lambda key: gj.nnx.GRU(3, 4, rngs=nnx.Rngs(key)))(jax.random.split(jax.random.key(0), 2))
+
+
+def shapes():
+    return nnx.eval_shape(lambda: gj.nnx.GRU(3, 4, rngs=nnx.Rngs(0)))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (many, ValueError, r"^who: w_x must have 2 dimensions; got shape \[2, 3, 12\], parameters stacked"),
+        (shapes, TypeError, "^who: the layer has shapes without numbers.*nnx.update first"),
+        (lambda: gj.interop.torch.GRU, TypeError, "^who: layer must be .*; got the class GRU"),
+    ],
+)
+def test_modules_that_hold_no_one_layer(make, error, message):
+    for read in (neutral.read, lambda who, layer: plan.read(who, layer, h0=False, convert=False)):
+        with pytest.raises(error, match=message):
+            read("who", make())

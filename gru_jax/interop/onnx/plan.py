@@ -68,8 +68,7 @@ def read(who: str, layer: Any, *, h0: bool, convert: bool) -> Plan:
       TypeError: for something else than a layer.
       ValueError: for a layer that a graph of ONNX cannot stand for.
     """
-    if hasattr(layer, "to_layer"):
-        layer = layer.to_layer()
+    layer = neutral.unfronted(who, layer)
     match layer:
         case nnx.GRU():
             plan = _of_spec(who, layer.spec, layer.functional()[1], h0=h0, convert=convert)
@@ -96,8 +95,9 @@ def _of_spec(who: str, spec: GRUSpec, params: Any, *, h0: bool, convert: bool) -
         )
     if spec.dtype is not None and np.dtype(spec.dtype) != np.float32 and not convert:
         raise ValueError(f"{who}: the layer computes in {np.dtype(spec.dtype).name}; {FIX}")
-    params = jax.tree.map(lambda a: arrays.to_numpy(who, "a weight", a), params)
     layers, norms = (params.layers, params.norms) if isinstance(params, StackParams) else ((params,), ())
+    layers = tuple(neutral.as_numpy(who, spec.cell, p) for p in layers)
+    norms = jax.tree.map(lambda a: arrays.to_numpy(who, "a weight", a), norms)
     return Plan(
         spec.cell,
         tuple((p,) if isinstance(p, GRUParams) else tuple(p) for p in layers),
