@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import marshal
+import os
 import zipfile
 
 import jax
@@ -341,3 +342,9 @@ def test_every_flipped_byte_is_read_or_refused_in_one_line(saved, tmp_path) -> N
                 assert str(error).startswith("keras.load: ") and "\n" not in str(error)
                 refused += 1
     assert refused > 50
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.keras")
+    with pytest.raises(FileNotFoundError, match="keras.load: there is no file"):
+        ours.load(tmp_path / "pipe.keras")

@@ -85,7 +85,7 @@ def one(who: str, path: Any, layer: str | None) -> Record:
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{who}: {path} is a directory; pass the .keras or .weights.h5 file")
-    if not path.exists():
+    if not path.is_file():  # a pipe or a device would be waited for
         raise FileNotFoundError(f"{who}: there is no file {path}")
     found = _read(who, path)
     names = [record.name for record in found]
