@@ -226,3 +226,14 @@ def test_a_prefix_that_is_no_text(prefix):
     for call in (rnn.load_state_dict, ours.load):
         with pytest.raises(TypeError, match="prefix must be text"):
             call(rnn.state_dict(), prefix=prefix)
+
+
+def test_what_scripts_ask_of_parameters():
+    theirs, mine = torch.nn.GRU(3, 4, 2, bidirectional=True), ours.GRU(3, 4, 2, bidirectional=True)
+    assert sum(p.numel() for p in mine.parameters()) == sum(p.numel() for p in theirs.parameters())
+    assert [p.dim() for p in mine.parameters()] == [p.dim() for p in theirs.parameters()]
+    assert all(isinstance(p, nnx.Param) for p in mine.parameters())
+    assert mine.half().dtype == jnp.float16 and mine.bfloat16().dtype == jnp.bfloat16
+    assert mine.float() is mine and mine.dtype == jnp.float32
+    with pytest.raises(TypeError, match="jax_enable_x64"):
+        mine.double()

@@ -29,6 +29,18 @@ class LoadResult(NamedTuple):
     unexpected_keys: list[str]
 
 
+class Parameter(nnx.Param[Array]):
+    """An `nnx.Param` that answers to what torch's scripts ask of parameters besides shape and dtype."""
+
+    def numel(self) -> int:
+        """How many numbers there are."""
+        return int(np.prod(self.shape))
+
+    def dim(self) -> int:
+        """How many axes there are."""
+        return len(self.shape)
+
+
 class TorchModule(nnx.Module):
     """An NNX module that holds its parameters as torch does; `_layout` says under which names."""
 
@@ -70,6 +82,22 @@ class TorchModule(nnx.Module):
         for _, param in self.named_parameters():
             param.set_value(param[...].astype(found))
         return self
+
+    def half(self) -> Self:
+        """Converts the parameters to float16, in place; returns the module itself."""
+        return self.to(jnp.float16)
+
+    def bfloat16(self) -> Self:
+        """Converts the parameters to bfloat16, in place; returns the module itself."""
+        return self.to(jnp.bfloat16)
+
+    def float(self) -> Self:
+        """Converts the parameters to float32, in place; returns the module itself."""
+        return self.to(jnp.float32)
+
+    def double(self) -> Self:
+        """Converts the parameters to float64, which needs JAX's 64-bit floats; returns the module itself."""
+        return self.to(jnp.float64)
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, nnx.Param[Array]]]:
         """The names and `nnx.Param`s in torch's order; the prefix, with a point, before each name."""
@@ -173,7 +201,7 @@ class TorchModule(nnx.Module):
             if isinstance(getattr(self, name, None), nnx.Variable):
                 getattr(self, name).set_value(value)
             else:
-                setattr(self, name, nnx.Param(value))
+                setattr(self, name, Parameter(value))
 
     def _take(self, name: str, array: np.ndarray) -> None:
         old = self._held(name)  # of a module that nnx.eval_shape made, a shape and a dtype
