@@ -7,16 +7,7 @@ in turn in one process, round by round; medians are printed, and written to benc
 """
 
 import argparse
-import datetime
-import importlib.metadata
-import json
-import os
-import platform
-import statistics
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 import gru_jax as gj
+from benchmarks import timing
 
 SHAPES = [(100, 32, 64, 64), (256, 32, 128, 256), (1024, 1, 64, 128), (2000, 16, 32, 64), (100, 64, 512, 512)]
 """(T, B, I, H)."""
@@ -50,19 +42,6 @@ def candidates(T: int, B: int, I: int, H: int) -> dict[str, Callable[[], Any]]:
     return {"states": ours("states"), "gates": ours("gates"), "nnx.RNN": lambda: flax_step(weights, x, h0)}
 
 
-def medians(steps: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Milliseconds of each, the median over rounds in which all take their turn."""
-    for _ in range(2):
-        jax.block_until_ready([step() for step in steps.values()])
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            jax.block_until_ready(step())
-            times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: round(statistics.median(each), 2) for name, each in times.items()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
@@ -72,26 +51,12 @@ def main() -> None:
     print("training step, ms: gru_jax with keep='states' and keep='gates', and flax's nnx.RNN; nnx.RNN over gates")
     print(f"{'T, B, I, H':>20} {'states':>9} {'gates':>9} {'nnx.RNN':>9}   ratio")
     for shape in SHAPES:
-        row = medians(candidates(*shape), args.rounds)
+        row = timing.medians(candidates(*shape), args.rounds)
         rows.append({"shape": shape, "ms": row})
         cells = " ".join(f"{ms:9.2f}" for ms in row.values())
         print(f"{', '.join(map(str, shape)):>20} {cells}   {row['nnx.RNN'] / row['gates']:.2f}", flush=True)
     if args.write:
-        today = datetime.date.today().isoformat()
-        device = jax.devices()[0]
-        record = {
-            "command": f"python -m benchmarks.training_step {' '.join(sys.argv[1:])}",
-            "date": today,
-            "device": device.device_kind,
-            "cores": os.cpu_count(),
-            "machine": platform.machine(),
-            "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")},
-            "rows": rows,
-        }
-        path = Path(__file__).parent / "results" / f"{today}-{device.platform}-training_step.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(record, indent=1) + "\n")
-        print(f"written to benchmarks/results/{path.name}")
+        timing.write("training_step", rows)
 
 
 if __name__ == "__main__":

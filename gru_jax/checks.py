@@ -23,7 +23,10 @@ def described(got: object) -> str:
         return f"the class {got.__name__}"
     if isinstance(got, tuple | list):
         return f"{type(got).__name__} of {len(got)}"
-    return repr(got) if isinstance(got, str | int | float | None) else type(got).__name__
+    if isinstance(got, str | int | float | None):
+        return repr(got)
+    home = type(got).__module__.split(".")[0]
+    return type(got).__name__ if home in ("builtins", "gru_jax") else f"{type(got).__name__} of {home}"
 
 
 def choice(who: str, name: str, got: object, options: Iterable[object]) -> None:

@@ -243,7 +243,9 @@ def _check_state(cell: Any, h0: Any, batch: tuple[int, ...], dtype: Any) -> Stat
         raise TypeError(f"scan: h0 must be {want_tree}, as cell.initial_state makes it; got {got_tree}")
     h0 = jax.tree.map(lambda h: checks.floating("scan", "h0", h), h0)
     for got, want in zip(jax.tree.leaves(h0), jax.tree.leaves(expected), strict=True):
-        fix = f"[*batch, H]; jnp.broadcast_to(h0, {want.shape}) gives every sequence the same"
+        fix = "[*batch, H]"
+        if got.shape == want.shape[-1:]:
+            fix += f"; jnp.broadcast_to(h0, {want.shape}) gives every sequence the same"
         checks.shape("scan", "h0", got.shape, want.shape, fix)
         checks.same_dtype("scan", "h0", got, dtype, "x")
     if hasattr(cell, "check_state"):

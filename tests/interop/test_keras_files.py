@@ -74,7 +74,14 @@ def test_real_files_read_equal(saved, file) -> None:
         with theirs():
             expected = layer(x)
         close(y if expected.ndim == 3 else y[:, -1], expected)
-        exported = ours.export(made)
+        spec = made.spec
+        exported = ours.export(
+            made,
+            activation=spec.activation,
+            recurrent_activation=spec.gate_activation,
+            merge_mode="ave" if spec.merge == "mean" else spec.merge,
+            reset_after=spec.reset == "after",
+        )
         flat = [a for part in exported for a in part] if isinstance(exported, tuple) else exported
         assert all((a == b).all() and a.shape == b.shape for a, b in zip(flat, layer.get_weights(), strict=True))
         front = ours.Bidirectional(ours.GRU(2), "ave") if name == "both" else None
@@ -148,7 +155,7 @@ ALL_CASES = [(b, r, t) for b in ("full", "minimal", "none") for r in ("after", "
 )
 def test_export_and_load(bias, reset, two) -> None:
     layer = gj.nnx.GRU(3, 4, num_layers=2, bidirectional=two, bias=bias, reset=reset, init="torch", rngs=nnx.Rngs(0))
-    exported = ours.export(layer)
+    exported = ours.export(layer, reset_after=reset == "after")
     again = ours.load(exported, reset_after=reset == "after")
     close(again(X)[0], layer(X)[0], 1e-6)
     if bias == "full" and reset == "after":
@@ -159,7 +166,7 @@ def test_export_and_load(bias, reset, two) -> None:
     front = ours.Bidirectional(front) if two else front
     front.build((None, None, 3))
     front.set_weights([*first[0], *first[1]] if two else first)
-    exported_again = ours.export(front)
+    exported_again = ours.export(front, reset_after=reset == "after")
     assert all((a == b).all() for a, b in zip(jax.tree.leaves(exported_again), jax.tree.leaves(first), strict=True))
     close(front.to_layer()(X)[0], front(X), 1e-6)
 
@@ -348,3 +355,22 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.keras")
     with pytest.raises(FileNotFoundError, match="keras.load: there is no file"):
         ours.load(tmp_path / "pipe.keras")
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"activation": "relu"}, {"activation": "relu"}),
+        ({"gate_activation": jnp.sin}, {"recurrent_activation": jnp.sin}),
+        ({"bidirectional": True, "merge": "mean"}, {"merge_mode": "ave"}),
+        ({"reset": "before", "bias": "none"}, {"reset_after": False}),
+    ],
+    ids=str,
+)
+def test_options_that_arrays_do_not_hold_are_named_or_refused(options, named) -> None:
+    layer = gj.nnx.GRU(3, 4, **options, rngs=nnx.Rngs(0))
+    ((name, value),) = named.items()
+    with pytest.raises(ValueError, match=f"has {name}=.*would be lost; pass {name}="):
+        ours.export(layer)
+    said = {"merge": "mean"} if name == "merge_mode" else named
+    close(ours.load(ours.export(layer, **named), **said)(X)[0], layer(X)[0], 1e-6)

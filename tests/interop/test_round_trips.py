@@ -31,7 +31,7 @@ FRAMEWORKS = {
         lambda theirs, _: gj.interop.torch.load(theirs),
     ),
     "keras": Framework(
-        lambda layer, _: gj.interop.keras.export(layer),
+        lambda layer, _: gj.interop.keras.export(layer, reset_after=layer.spec.reset == "after"),
         # Weights without biases do not show where the reset gate is.
         lambda theirs, reset: gj.interop.keras.load(theirs, reset_after=reset == "after"),
         ("after", "before"),

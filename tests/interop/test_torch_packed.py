@@ -185,3 +185,11 @@ def test_an_empty_sequence_is_unpadded_too():
     sequences = [np.ones((0, 2), np.float32), np.ones((3, 2), np.float32)]
     back = ours.unpad_sequence(ours.pad_sequence(sequences), [0, 3])
     assert [x.shape for x in back] == [(0, 2), (3, 2)]
+
+
+def test_torchs_own_spelling():
+    from gru_jax.interop.torch.utils.rnn import pack_padded_sequence
+
+    assert pack_padded_sequence is ours.pack_padded_sequence is ours.utils.rnn.pack_padded_sequence
+    with pytest.raises(AttributeError, match="has no Linear, only .* take the rest of the model from flax.nnx"):
+        ours.Linear  # noqa: B018

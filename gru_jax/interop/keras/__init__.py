@@ -7,6 +7,8 @@
 Neither Keras nor h5py is imported until something of theirs is asked for.
 """
 
+from typing import Any
+
 from gru_jax.interop.keras import constraints as constraints
 from gru_jax.interop.keras import initializers as initializers
 from gru_jax.interop.keras import layers as layers
@@ -32,3 +34,11 @@ __all__ = [
     "load",
     "regularizers",
 ]
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    raise AttributeError(
+        f"gru_jax.interop.keras has no {name}, only Keras' GRU, GRUCell and Bidirectional and what belongs to them;"
+        f" take the rest of the model from flax.nnx, which has Module, Linear, Dropout, ..."
+    )

@@ -1,7 +1,17 @@
 """`keras.layers`, as Keras' users import it: `from gru_jax.interop.keras.layers import GRU`."""
 
+from typing import Any
+
 from gru_jax.interop.keras.bidirectional import Bidirectional as Bidirectional
 from gru_jax.interop.keras.cell import GRUCell as GRUCell
 from gru_jax.interop.keras.gru import GRU as GRU
 
 __all__ = ["GRU", "Bidirectional", "GRUCell"]
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    raise AttributeError(
+        f"gru_jax.interop.keras.layers has no {name}, only Keras' GRU, GRUCell and Bidirectional;"
+        f" take the rest of the model from flax.nnx, which has Module, Linear, Dropout, ..."
+    )

@@ -74,18 +74,30 @@ def load(
     return _module(whole, said, run | options)
 
 
-def export(layer: Any) -> Any:
+def export(
+    layer: Any,
+    *,
+    reset_after: bool = True,
+    activation: Any = "tanh",
+    recurrent_activation: Any = "sigmoid",
+    merge_mode: str | None = "concat",
+) -> Any:
     """A layer's weights as Keras' `get_weights` lists.
 
     Args:
       layer: a `gj.nnx.GRU`, what else `gru_jax.interop.neutral.read` takes, or a layer of this package.
+      reset_after: what the Keras layer has, looked at only without biases, whose shape says it otherwise.
+      activation: of the candidate state in the Keras layer; the lists do not hold it.
+      recurrent_activation: of the gates, likewise.
+      merge_mode: of the Keras Bidirectional, likewise.
 
     Returns:
       `[kernel, recurrent_kernel, bias]` (without biases two arrays), for `keras_layer.set_weights`; with two directions
       the pair of such lists, so `bidirectional.set_weights([*forward, *backward])`; for several layers a list.
 
     Raises:
-      TypeError, ValueError: for what is no such layer, or has heads, a norm or a residual sum, which would be lost.
+      TypeError, ValueError: for what is no such layer, or has heads, a norm or a residual sum, which would be lost; for
+        options other than those that the Keras layer is said to have.
 
     Example:
       >>> from flax import nnx
@@ -96,11 +108,38 @@ def export(layer: Any) -> Any:
     """
     weights = neutral.read("keras.export", layer)
     neutral.require("keras.export", weights, "keras.layers.GRU", any_activation=True, any_merge=True)
+    _same_options(weights, reset_after, activation, recurrent_activation, merge_mode)
     nested: list[Any] = []
     for directions in weights.directions():
         lists = [_arrays(weights.cell, params) for params in directions]
         nested.append(tuple(lists) if weights.bidirectional else lists[0])
     return nested[0] if len(nested) == 1 else nested
+
+
+def _same_options(weights: neutral.Weights, reset_after: bool, candidate: Any, gate: Any, merge_mode: Any) -> None:
+    """Raises ValueError where the Keras layer would compute something else with these weights."""
+    who, cell = "keras.export", weights.cell
+    said = {
+        name: activations.for_cell(activations.get(who, name, function))
+        for name, function in (("activation", candidate), ("recurrent_activation", gate))
+    }
+    checks.choice(who, "merge_mode", merge_mode, ("concat", "sum", "mul", "ave", None))
+    checks.flag(who, "reset_after", reset_after)
+    merge = {"mean": "ave"}.get(str(weights.merge), weights.merge)
+    pairs: list[tuple[str, Any, Any]] = [
+        ("activation", cell.activation, said["activation"]),
+        ("recurrent_activation", cell.gate_activation, said["recurrent_activation"]),
+    ]
+    if cell.bias == "none":
+        pairs.append(("reset_after", cell.reset == "after", reset_after))
+    if weights.bidirectional:
+        pairs.append(("merge_mode", merge, merge_mode))
+    for name, has, given in pairs:
+        if has != given:
+            raise ValueError(
+                f"{who}: this layer has {name}={has!r}, which arrays do not hold and which would be lost; pass"
+                f" {name}={has!r} here, and to the Keras layer"
+            )
 
 
 def _arrays(cell: GRU, params: GRUParams) -> list[np.ndarray]:

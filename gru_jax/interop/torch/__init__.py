@@ -4,8 +4,9 @@ Code written for torch runs after a change of its import: `from gru_jax.interop 
 not imported, unless `read` meets a file that only torch can read.
 """
 
-import types
+from typing import Any
 
+from gru_jax.interop.torch import utils as utils
 from gru_jax.interop.torch.cell import GRUCell as GRUCell
 from gru_jax.interop.torch.files import read as read
 from gru_jax.interop.torch.gru import GRU as GRU
@@ -40,16 +41,11 @@ __all__ = [
     "unpad_sequence",
 ]
 
-# So that torch's own spelling, nn.utils.rnn.pack_padded_sequence, finds them too.
-utils = types.SimpleNamespace(
-    rnn=types.SimpleNamespace(
-        PackedSequence=PackedSequence,
-        invert_permutation=invert_permutation,
-        pack_padded_sequence=pack_padded_sequence,
-        pack_sequence=pack_sequence,
-        pad_packed_sequence=pad_packed_sequence,
-        pad_sequence=pad_sequence,
-        unpack_sequence=unpack_sequence,
-        unpad_sequence=unpad_sequence,
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    raise AttributeError(
+        f"gru_jax.interop.torch has no {name}, only torch's GRU, GRUCell and packed sequences; take the rest of the"
+        f" model from flax.nnx, which has Module, Linear, Dropout, ..."
     )
-)

@@ -46,15 +46,16 @@ def load(source: Any, *, prefix: str = "", **options: Any) -> nnx.GRU:
         source = files.read(source)
     elif not isinstance(source, Mapping | type) and callable(getattr(source, "state_dict", None)):
         source = source.state_dict()
-    given = names.mapping("load", source, prefix)
-    layout = names.infer("load", given, prefix)
-    found = names.compare("load", names.under(given, prefix), layout.shapes())
-    text = names.problems("load", found, given, layout, prefix, layout.described())
+    given = names.mapping("torch.load", source, prefix)
+    layout = names.infer("torch.load", given, prefix)
+    found = names.compare("torch.load", names.under(given, prefix), layout.shapes())
+    text = names.problems("torch.load", found, given, layout, prefix, layout.described())
     if text:
         raise ValueError(text)
     dtypes = sorted({str(array.dtype) for array in found.arrays.values()})
     if len(dtypes) > 1:
-        raise ValueError(f"load: all weights must have one dtype; got {' and '.join(dtypes)}; convert them to one")
+        got = " and ".join(dtypes)
+        raise ValueError(f"torch.load: all weights must have one dtype; got {got}; convert them to one")
 
     def params(end: str) -> GRUParams:
         tensors: list[Any] = [found.arrays[kind + end] for kind in layout.kinds()]
@@ -64,7 +65,7 @@ def load(source: Any, *, prefix: str = "", **options: Any) -> nnx.GRU:
     cell = GRU(layout.hidden_size, bias="full" if layout.bias else "none")
     pairs = layout.bidirectional
     each: Any = [tuple(map(params, ends)) if pairs else params(ends[0]) for ends in layout.suffixes()]
-    return neutral.module("load", neutral.Weights(cell, tuple(each)), options)
+    return neutral.module("torch.load", neutral.Weights(cell, tuple(each)), options)
 
 
 def export(layer: Any) -> OrderedDict[str, np.ndarray]:
@@ -95,8 +96,8 @@ def export(layer: Any) -> OrderedDict[str, np.ndarray]:
 
     Source: torch.nn.GRU of torch 2.13.
     """
-    weights = neutral.read("export", layer)
-    neutral.require("export", weights, "torch.nn.GRU", reset="after")
+    weights = neutral.read("torch.export", layer)
+    neutral.require("torch.export", weights, "torch.nn.GRU", reset="after")
     directions, hidden = weights.directions(), weights.cell.hidden_size
     found = OrderedDict()
     for index, layer_params in enumerate(directions):
