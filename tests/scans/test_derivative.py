@@ -31,7 +31,7 @@ MODES = {
         MODES,
         ("after-full-1", "before-minimal-2"),
         ("plain", "everything"),
-        quick=lambda mode, cell, situation: (cell == "after-full-1") == (situation == "everything"),
+        quick=lambda mode, cell, situation: cell == "after-full-1" and situation == "everything",
     ),
 )
 def test_every_mode_agrees_with_plain_differentiation(x64, mode, cell, situation):
@@ -48,7 +48,11 @@ def test_every_mode_agrees_with_plain_differentiation(x64, mode, cell, situation
 
 @pytest.mark.parametrize(
     "cell, keep",
-    table(("after-full-1", "before-full-4"), ("states", "gates"), quick=lambda cell, keep: keep == "states"),
+    table(
+        ("after-full-1", "before-full-4"),
+        ("states", "gates"),
+        quick=lambda cell, keep: (cell, keep) == ("after-full-1", "states"),
+    ),
 )
 def test_gradients_against_finite_differences(x64, cell, keep):
     cell, method = CELLS[cell], gj.Sequential(keep=keep)

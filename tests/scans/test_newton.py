@@ -18,8 +18,6 @@ QUICK = {
     ("after-full-1", "diagonal", "everything", False),
     ("before-minimal-2", "dense", "resets and holes", True),
     ("after-none-4", "dense", "lengths, held", True),
-    ("before-full-1", "diagonal", "lengths", True),
-    ("callables", "dense", "left padding", False),
 }
 
 
@@ -31,12 +29,19 @@ def test_agrees_with_the_loop(cell, jacobian, situation, reverse):
     """Outputs, final states and every gradient, in one piece and in windows that do not divide T."""
     cell, options = CELLS[cell], {**SITUATIONS[situation], "reverse": reverse}
     naive = outputs_and_gradients(cell, *arrays(cell), method="naive", **options)
-    for window in (None, 2):
+    for window in (None, 2) if situation == "everything" else (None,):
         ours = outputs_and_gradients(cell, *arrays(cell), method=gj.Newton(jacobian, window=window), **options)
         assert_close(ours, naive, 1e-6, 2e-5)
 
 
-@pytest.mark.parametrize("cell", (gj.GRU(32, init="torch"), gj.GRU(32, reset="before", heads=4, init="torch")), ids=str)
+@pytest.mark.parametrize(
+    "cell",
+    (
+        gj.GRU(32, init="torch"),
+        pytest.param(gj.GRU(32, reset="before", heads=4, init="torch"), marks=pytest.mark.slow),
+    ),
+    ids=("dense", "heads"),
+)
 def test_a_long_sequence_converges_in_a_few_rounds(cell):
     params = cell.init(jax.random.key(0), I)
     x = jax.random.normal(jax.random.key(1), (2, 3000, I))
@@ -68,7 +73,7 @@ def test_double_precision(x64):
     np.testing.assert_allclose(y, gj.scan(cell, params, x, method="sequential")[0], atol=1e-11)
 
 
-@pytest.mark.parametrize("dtype", (jnp.bfloat16, jnp.float16))
+@pytest.mark.parametrize("dtype", (jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow)))
 def test_half_precision(dtype):
     """The states are rounded once, at the end, so they are nearer to the exact ones than those of the steps."""
     cell = gj.GRU(8, init="torch")
@@ -93,7 +98,7 @@ def both_ways(params, x):
 
 
 @given(seed=st.integers(0, 10**6), scale=st.floats(0.1, 30), of_x=st.floats(0.1, 10), steps=st.integers(1, 60))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_never_wrong_without_saying_so(seed, scale, of_x, steps):
     """Whatever the weights: right to 1e-4, by convergence or by the fallback. One compilation serves all draws."""
     params = jax.tree.map(lambda p: p * scale, HARD.init(jax.random.key(seed), I))
@@ -207,7 +212,7 @@ def test_nothing_to_do(shape):
 
 def test_layers_take_it():
     layer = gj.bidirectional(gj.recurrent(gj.GRU(H), method="newton"))
-    net, plain = gj.stack(layer, layer), gj.stack(*[gj.bidirectional(gj.recurrent(gj.GRU(H)))] * 2)
+    net, plain = gj.stack(layer), gj.stack(gj.bidirectional(gj.recurrent(gj.GRU(H))))
     params = net.init(jax.random.key(0), I)
     x = jax.random.normal(jax.random.key(1), (B, T, I))
     np.testing.assert_allclose(net.apply(params, x)[0], plain.apply(params, x)[0], atol=1e-6)
