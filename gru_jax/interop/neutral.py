@@ -242,6 +242,12 @@ def require(
         )
 
 
+def reads_backwards(layer: Any) -> bool:
+    """Whether a layer of this library, or the module of a pair (module, variables), has reverse=True."""
+    holder = layer[0] if isinstance(layer, tuple) and layer else layer
+    return bool(getattr(getattr(holder, "spec", None), "reverse", False))
+
+
 def full_biases(params: GRUParams, hidden_size: int) -> tuple[Any, Any]:
     """Both bias vectors `[3H]`, zeros where the layer has fewer; (None, None) without biases."""
     b_x: Any = params.b_x

@@ -237,3 +237,11 @@ def test_what_scripts_ask_of_parameters():
     assert mine.float() is mine and mine.dtype == jnp.float32
     with pytest.raises(TypeError, match="jax_enable_x64"):
         mine.double()
+
+
+def test_a_layer_that_reads_backwards_is_refused():
+    with pytest.raises(ValueError, match="reads backwards .* would be lost"):
+        ours.export(gj.nnx.GRU(3, 4, reverse=True, rngs=nnx.Rngs(0)))
+    pair = gj.linen.GRU(4, reverse=True)
+    with pytest.raises(ValueError, match="reads backwards .* would be lost"):
+        ours.export((pair, pair.init(jax.random.key(0), jnp.ones((1, 2, 3)))))

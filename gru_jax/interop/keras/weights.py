@@ -81,6 +81,7 @@ def export(
     activation: Any = "tanh",
     recurrent_activation: Any = "sigmoid",
     merge_mode: str | None = "concat",
+    go_backwards: bool = False,
 ) -> Any:
     """A layer's weights as Keras' `get_weights` lists.
 
@@ -90,6 +91,7 @@ def export(
       activation: of the candidate state in the Keras layer; the lists do not hold it.
       recurrent_activation: of the gates, likewise.
       merge_mode: of the Keras Bidirectional, likewise.
+      go_backwards: of the Keras layer, likewise; its outputs then come in reversed order.
 
     Returns:
       `[kernel, recurrent_kernel, bias]` (without biases two arrays), for `keras_layer.set_weights`; with two directions
@@ -109,6 +111,12 @@ def export(
     weights = neutral.read("keras.export", layer)
     neutral.require("keras.export", weights, "keras.layers.GRU", any_activation=True, any_merge=True)
     _same_options(weights, reset_after, activation, recurrent_activation, merge_mode)
+    checks.flag("keras.export", "go_backwards", go_backwards)
+    if isinstance(layer, NeutralLayer | tuple) and neutral.reads_backwards(layer) != go_backwards:
+        raise ValueError(
+            f"keras.export: this layer has reverse={not go_backwards}, which arrays do not hold and which would be"
+            f" lost; pass go_backwards={not go_backwards} here, and to the Keras layer"
+        )
     nested: list[Any] = []
     for directions in weights.directions():
         lists = [_arrays(weights.cell, params) for params in directions]

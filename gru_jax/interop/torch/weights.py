@@ -85,7 +85,7 @@ def export(layer: Any) -> OrderedDict[str, np.ndarray]:
     Raises:
       TypeError: for anything else.
       ValueError: for a layer that torch.nn.GRU cannot compute, saying what would be lost: the reset gate before the
-        product, several heads, other activations, a norm, a residual sum.
+        product, several heads, other activations, a norm, a residual sum, reading backwards.
 
     Example:
       >>> import gru_jax as gj
@@ -97,6 +97,11 @@ def export(layer: Any) -> OrderedDict[str, np.ndarray]:
     Source: torch.nn.GRU of torch 2.13.
     """
     weights = neutral.read("torch.export", layer)
+    if neutral.reads_backwards(layer):
+        raise ValueError(
+            "torch.export: the layer reads backwards (reverse=True), which torch.nn.GRU does in its second direction"
+            " alone and which would be lost; export a layer without reverse, and flip its input and output in torch"
+        )
     neutral.require("torch.export", weights, "torch.nn.GRU", reset="after")
     directions, hidden = weights.directions(), weights.cell.hidden_size
     found = OrderedDict()
