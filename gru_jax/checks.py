@@ -26,7 +26,7 @@ def described(got: object) -> str:
     if isinstance(got, str | int | float | None):
         return repr(got)
     home = type(got).__module__.split(".")[0]
-    return type(got).__name__ if home in ("builtins", "gru_jax") else f"{type(got).__name__} of {home}"
+    return type(got).__name__ if home in ("builtins", "flax", "gru_jax") else f"{type(got).__name__} of {home}"
 
 
 def choice(who: str, name: str, got: object, options: Iterable[object]) -> None:

@@ -110,6 +110,7 @@ def test_missing_package_names_the_extra(package: str, folder: Path) -> None:
     assert not (folder / "out").exists()
 
 
+@pytest.mark.slow
 def test_missing_matplotlib_costs_the_pictures_only(folder: Path) -> None:
     done = run_with("sys.modules['matplotlib'] = None", folder, *RUN, "train.epochs=1")
     assert done.returncode == 0
@@ -155,7 +156,7 @@ def test_a_huge_learning_rate_diverges(folder: Path) -> None:
 
 
 # Files may grow to so many bytes and no further, as on a disk that is full.
-@pytest.mark.parametrize("limit", [500, 3000])
+@pytest.mark.parametrize("limit", [500, pytest.param(3000, marks=pytest.mark.slow)])
 def test_full_disk_loses_nothing(limit: int, folder: Path) -> None:
     full = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
     # The cache of compiled programs would meet the limit too, and says so on standard error.
@@ -203,7 +204,7 @@ STRICT = {
 }
 
 
-@pytest.mark.parametrize("strategy", ["single", "pmap"])
+@pytest.mark.parametrize("strategy", ["single", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_strictest_settings_of_jax(strategy: str, folder: Path) -> None:
     arguments = command(*RUN, "train.epochs=1", "optim.schedule.kind=cosine", f"parallel.strategy={strategy}")
     environ = environment(PYTHONWARNINGS="error", **STRICT)

@@ -122,6 +122,7 @@ def test_default_directory_fresh_and_fork(tmp_path: Path) -> None:
     assert len(list((tmp_path / "runs" / "tiny").iterdir())) == 3
 
 
+@pytest.mark.slow
 def test_more_epochs_continue_a_finished_run(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(TINY)
     base = ("run", "config.yaml", "train.eval_every=1 epoch", "log.every=9")

@@ -75,6 +75,7 @@ def test_list_names_configs_and_kinds(tmp_path: Path) -> None:
     assert elsewhere.returncode == 0 and "configs: none" in elsewhere.stdout
 
 
+@pytest.mark.slow
 def test_plot_draws_again_and_together(folder: Path) -> None:
     for seed in (1, 2):
         arguments = ("run", "config.yaml", "train.epochs=1", f"seed={seed}", "--out", f"s{seed}")

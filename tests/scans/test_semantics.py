@@ -144,7 +144,7 @@ def test_one_hidden_unit_and_no_initial_state():
     assert jnp.abs(y - expected).max() <= 1e-6
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(data=st.data())
 def test_random_options_equal_naive(data):
     cell = CELLS[data.draw(st.sampled_from(list(CELLS)), label="cell")]

@@ -16,9 +16,9 @@ from .experiments import BATCH, experiment, some_data, state_of
 PLAIN: dict[str, object] = {}
 DROPOUT: dict[str, object] = {"input_dropout": 0.3, "recurrent_dropout": 0.2}
 WAYS = [
-    ("data", 8, PLAIN),
+    pytest.param("data", 8, PLAIN, marks=pytest.mark.slow),
     ("data", 8, DROPOUT),
-    ("pmap", 8, PLAIN),
+    pytest.param("pmap", 8, PLAIN, marks=pytest.mark.slow),
     ("pmap", 8, DROPOUT),
     ("pmap", 1, PLAIN),
 ]
