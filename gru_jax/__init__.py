@@ -25,10 +25,12 @@ from gru_jax.combinators import bidirectional as bidirectional
 from gru_jax.combinators import recurrent as recurrent
 from gru_jax.combinators import stack as stack
 from gru_jax.scans import Associative as Associative
+from gru_jax.scans import Diagnosis as Diagnosis
 from gru_jax.scans import Method as Method
 from gru_jax.scans import Newton as Newton
 from gru_jax.scans import Sequential as Sequential
 from gru_jax.scans import Stats as Stats
+from gru_jax.scans import diagnose as diagnose
 from gru_jax.scans import linear_scan as linear_scan
 from gru_jax.scans import scan as scan
 
@@ -43,6 +45,7 @@ __all__ = [
     "MGU",
     "Associative",
     "Cell",
+    "Diagnosis",
     "GRUParams",
     "Gates",
     "Initializers",
@@ -57,6 +60,7 @@ __all__ = [
     "StackParams",
     "Stats",
     "bidirectional",
+    "diagnose",
     "interop",
     "linear_scan",
     "linen",

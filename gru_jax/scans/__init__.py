@@ -1,6 +1,8 @@
 """Scans: how the steps of a cell run over time. A method finds the trajectory; one derivative serves them all."""
 
 from gru_jax.scans.associative import Associative as Associative
+from gru_jax.scans.diagnosis import Diagnosis as Diagnosis
+from gru_jax.scans.diagnosis import diagnose as diagnose
 from gru_jax.scans.newton import Newton as Newton
 from gru_jax.scans.newton import Stats as Stats
 from gru_jax.scans.over_time import scan as scan
@@ -8,4 +10,14 @@ from gru_jax.scans.recurrences import linear_scan as linear_scan
 from gru_jax.scans.select import Method as Method
 from gru_jax.scans.sequential import Sequential as Sequential
 
-__all__ = ["Associative", "Method", "Newton", "Sequential", "Stats", "linear_scan", "scan"]
+__all__ = [
+    "Associative",
+    "Diagnosis",
+    "Method",
+    "Newton",
+    "Sequential",
+    "Stats",
+    "diagnose",
+    "linear_scan",
+    "scan",
+]
