@@ -36,10 +36,11 @@ class Layer(NamedTuple):
     Attributes:
       init: `(key, input_size, dtype=float32) -> params`.
       apply: `(params, x, h0=None, *, lengths=None, mask=None, resets=None, reverse=False, time_major=False,
-        padding="zero", key=None, deterministic=False, return_gates=False) -> (y, h)`, with the meanings that
-        `gru_jax.scan` gives them; `deterministic=True` turns all dropout off, and `return_gates=True` adds a third
-        value. The states h have the structure of h0: an array `[*batch, H]` for one layer and direction, a pair
-        (forward, backward) for two directions, a tuple with one entry a layer for a stack.
+        padding="zero", key=None, deterministic=False, return_gates=False, stats=False) -> (y, h)`, with the meanings
+        that `gru_jax.scan` gives them; `deterministic=True` turns all dropout off, `return_gates=True` adds the gates
+        and then `stats=True` the `Stats`. The states h have the structure of h0: an array `[*batch, H]` for one layer
+        and direction, a pair (forward, backward) for two directions, a tuple with one entry a layer for a stack; so
+        have gates and stats.
     """
 
     init: Callable[..., Params]
@@ -124,7 +125,7 @@ def bidirectional(forward: Layer, backward: Layer | None = None, *, merge: str |
       merge: "concat", "sum", "mul", "mean", or None for the pair of outputs.
 
     Returns:
-      A `Layer` whose params, states and gates are (forward, backward) pairs.
+      A `Layer` whose params, states, gates and stats are (forward, backward) pairs.
 
     Raises:
       ValueError: for an unknown merge.
@@ -184,7 +185,7 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
       norm: "layer" or "rms" normalises every layer's output over its features, None does not.
 
     Returns:
-      A `Layer` whose params are `StackParams` and whose states and gates are tuples, one entry a layer.
+      A `Layer` whose params are `StackParams` and whose states, gates and stats are tuples, one entry a layer.
 
     Raises:
       TypeError, ValueError: without layers, for a rate outside [0, 1), an unknown norm, or a residual sum of

@@ -51,6 +51,55 @@ def test_bidirectional_merges_two_scans(merge, options, reverse):
     same(others, list(zip(forward[1:], backward[1:], strict=True)))
 
 
+LAYERS = {
+    "one layer": RNN,
+    "bidirectional": gj.bidirectional(RNN),
+    "stack": gj.stack(RNN, gj.bidirectional(RNN), norm="rms", dropout=0.5),
+}
+
+
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
+@pytest.mark.parametrize("gates", [False, True])
+def test_stats_have_the_structure_of_the_states(layer, gates):
+    params = layer.init(jax.random.key(2), I)
+    y, h, *others = layer.apply(params, X, key=jax.random.key(0), stats=True, return_gates=gates)
+    same((y, h), layer.apply(params, X, key=jax.random.key(0)))
+    stats = others[-1]
+    assert len(others) == 1 + gates
+    each = jax.tree.leaves(stats, is_leaf=lambda part: isinstance(part, gj.Stats))
+    assert jax.tree.structure(stats, is_leaf=lambda part: isinstance(part, gj.Stats)) == jax.tree.structure(h)
+    for s in each:
+        assert s.iterations.shape == (B,) and (s.iterations == 0).all()
+        assert s.converged.all() and not s.fell_back.any()
+
+
+@pytest.mark.parametrize("layer", ["one layer", pytest.param("stack", marks=pytest.mark.slow)])
+def test_stats_of_newton_under_jit_grad_and_vmap(layer):
+    """Every direction of every layer says how often it went round; the numbers are those of the steps."""
+
+    def made(rnn):
+        return rnn if layer == "one layer" else gj.stack(rnn, gj.bidirectional(rnn), norm="layer", dropout=0.5)
+
+    net, steps = made(gj.recurrent(CELL, method="newton")), made(RNN)
+    params = net.init(jax.random.key(2), I)
+
+    def loss(params, x):
+        y, h, stats = net.apply(params, x, deterministic=True, stats=True)
+        return (y**2).sum(), (h, stats)
+
+    run = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (value, (h, stats)), gradient = run(params, X)
+    plain = jax.jit(jax.value_and_grad(lambda p, x: (steps.apply(p, x, deterministic=True)[0] ** 2).sum()))
+    same((value, gradient), plain(params, X), 1e-4)
+    mapped = jax.jit(jax.vmap(lambda x: loss(params, x)[1][1]))(X)
+    each = jax.tree.leaves(stats, is_leaf=lambda part: isinstance(part, gj.Stats))
+    alone = jax.tree.leaves(mapped, is_leaf=lambda part: isinstance(part, gj.Stats))
+    assert len(each) == len(alone) == len(jax.tree.leaves(h))
+    for s, a in zip(each, alone, strict=True):
+        assert s.converged.all() and (s.iterations > 0).all() and (s.residual < 1e-5).all()
+        assert (s.iterations == a.iterations).all() and a.fell_back.shape == (B,)
+
+
 def norm(kind, p, y):
     if kind is None:
         return y

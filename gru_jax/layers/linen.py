@@ -81,6 +81,7 @@ class GRU(linen.Module):
         resets: BoolArray | None = None,
         deterministic: bool | None = None,
         return_gates: bool = False,
+        stats: bool = False,
     ) -> Any:
         """Runs the layer over time.
 
@@ -94,11 +95,13 @@ class GRU(linen.Module):
           resets: `[*batch, T]`, True = start from h0.
           deterministic: turns dropout off; the module's own setting when None.
           return_gates: also return the gates of every step.
+          stats: also return how a parallel method did.
 
         Returns:
           y: `[*batch, T, H]`, twice as wide for two concatenated directions.
           h_n: the final states, of h0's structure.
           gates: with return_gates only, `Gates` in the structure of h_n, each `[*batch, T, H]`.
+          stats: with stats only, `Stats` in the structure of h_n, each `[*batch]`.
 
         Raises:
           TypeError, ValueError: for input that does not fit, before anything is computed.
@@ -115,6 +118,7 @@ class GRU(linen.Module):
             mask=mask,
             resets=resets,
             return_gates=return_gates,
+            stats=stats,
             **self._randomness(spec, deterministic),
         )
         # The state after `init` would be that of whatever x the parameters were made with.

@@ -82,6 +82,7 @@ class GRU(nnx.Module):
         deterministic: bool | None = None,
         rngs: nnx.Rngs | nnx.RngStream | Key | None = None,
         return_gates: bool = False,
+        stats: bool = False,
     ) -> Any:
         """Runs the layer over time.
 
@@ -96,11 +97,13 @@ class GRU(nnx.Module):
           deterministic: turns dropout off; the module's own setting when None.
           rngs: where dropout masks are drawn from instead of the module's own stream.
           return_gates: also return the gates of every step.
+          stats: also return how a parallel method did.
 
         Returns:
           y: `[*batch, T, H]`, twice as wide for two concatenated directions.
           h_n: the final states, of h0's structure.
           gates: with return_gates only, `Gates` in the structure of h_n, each `[*batch, T, H]`.
+          stats: with stats only, `Stats` in the structure of h_n, each `[*batch]`.
 
         Raises:
           TypeError, ValueError: for input that does not fit, before anything is computed.
@@ -115,6 +118,7 @@ class GRU(nnx.Module):
             mask=mask,
             resets=resets,
             return_gates=return_gates,
+            stats=stats,
             **self._randomness(deterministic, rngs),
         )
         if self.spec.stateful:

@@ -63,10 +63,11 @@ class GRUReadout(nnx.Module):
           x: `[*batch, T, I]`.
           h0: states before the first step, see `gj.nnx.GRU`.
           return_state: also return the final states, which the next call takes as h0.
-          **options: lengths, mask, resets, deterministic, rngs, return_gates of the GRU's call.
+          **options: lengths, mask, resets, deterministic, rngs, return_gates, stats of the GRU's call.
 
         Returns:
-          `[*batch, O]`, `[*batch, T, O]` with steps="all"; followed by the states and the gates if asked for.
+          `[*batch, O]`, `[*batch, T, O]` with steps="all"; followed by the states, the gates and the stats if
+          asked for.
 
         Raises:
           TypeError, ValueError: for input that does not fit, before anything is computed.

@@ -39,9 +39,10 @@ class Readout(NamedTuple):
     Attributes:
       init: `(key, dtype=float32) -> ReadoutParams`.
       apply: `(params, x, h0=None, *, lengths=None, mask=None, resets=None, key=None, deterministic=False,
-        return_state=False, return_gates=False)`; x is `[*batch, T, I]`, the result `[*batch, O]`, or `[*batch, T, O]`
-        with steps="all". Masked steps never count. `return_state=True` adds the network's final states, which the
-        next call takes as h0, `return_gates=True` its gates.
+        return_state=False, return_gates=False, stats=False)`; x is `[*batch, T, I]`, the result `[*batch, O]`, or
+        `[*batch, T, O]` with steps="all". Masked steps never count. `return_state=True` adds the network's final
+        states, which the next call takes as h0, `return_gates=True` its gates, `stats=True` the `Stats` of its
+        layers, in this order.
     """
 
     init: Callable[..., ReadoutParams]
@@ -107,15 +108,17 @@ def readout(
         *,
         return_state: bool = False,
         return_gates: bool = False,
+        stats: bool = False,
         **options: Any,
     ) -> Any:
-        if return_gates:
-            options["return_gates"] = True
-        found, (h, *gates) = features(params.net, x, h0, options)
+        # Named only when asked for: a network of somebody's own need not know them.
+        extras = {"return_gates": return_gates, "stats": stats}
+        options |= {name: asked for name, asked in extras.items() if asked}
+        found, (h, *others) = features(params.net, x, h0, options)
         product = found @ params.w
         out = ACTIVATIONS[activation](product + jnp.broadcast_to(params.b, product.shape))
-        others = ([h] if return_state else []) + gates
-        return (out, *others) if others else out
+        asked = ([h] if return_state else []) + others
+        return (out, *asked) if asked else out
 
     return Readout(init, apply)
 

@@ -165,6 +165,44 @@ def test_gates_of_every_layer_and_direction():
     assert z.shape == (B, T, H) and (z[1, 2:] == 0).all() and ((0 < z[0]) & (z[0] < 1)).all()
 
 
+@pytest.mark.parametrize("options", [
+    {"method": "sequential"},
+    {"method": gj.Newton(max_iters=1)},
+    {"num_layers": 2, "bidirectional": True, "norm": "rms"},
+    pytest.param({"num_layers": 2, "bidirectional": True, "method": "newton"}, marks=pytest.mark.slow),
+], ids=str)  # fmt: skip
+def test_stats_of_every_layer_and_direction(options):
+    module = gj.nnx.GRU(I, H, **options, rngs=nnx.Rngs(0))
+    variables = {"params": module.spec.to_names(module.functional()[1])}
+    y, h, stats = module(X, lengths=LENGTHS, stats=True)
+    same((y, h), gj.nnx.GRU(I, H, **options | {"method": "auto"}, rngs=nnx.Rngs(0))(X, lengths=LENGTHS), 1e-6)
+    twin = linen_of(options).apply(variables, X, lengths=LENGTHS, stats=True)
+    jax.tree.map(np.testing.assert_array_equal, twin, (y, h, stats))
+    is_stats = lambda part: isinstance(part, gj.Stats)  # noqa: E731
+    assert jax.tree.structure(stats, is_leaf=is_stats) == jax.tree.structure(h)
+    method = options.get("method", "auto")
+    for s in jax.tree.leaves(stats, is_leaf=is_stats):
+        assert s.iterations.shape == (B,)
+        assert (s.iterations > 0).all() == (method not in ("auto", "sequential"))
+        assert s.fell_back.any() == (method == gj.Newton(max_iters=1))
+    if method == "auto":
+        assert len(module(X, return_gates=True, stats=True)) == 4
+
+
+def test_stats_of_nnx_under_jit_and_grad():
+    module = gj.nnx.GRU(I, H, method="newton", rngs=nnx.Rngs(0))
+
+    def loss(module, x):
+        y, _, stats = module(x, stats=True)
+        return (y**2).sum(), stats
+
+    (value, stats), grads = nnx.jit(nnx.value_and_grad(loss, has_aux=True))(module, X)
+    plain = gj.nnx.GRU(I, H, rngs=nnx.Rngs(0))
+    expected, wanted = nnx.value_and_grad(lambda m: (m(X)[0] ** 2).sum())(plain)
+    same((value, nnx.to_pure_dict(grads)), (expected, nnx.to_pure_dict(wanted)), 1e-5)
+    assert (stats.iterations > 0).all() and stats.converged.all() and stats.residual.shape == (B,)
+
+
 def test_flax_s_own_rnn_and_bidirectional_take_the_cells():
     cell = gj.nnx.GRUCell(I, H, bias="minimal", rngs=nnx.Rngs(0))
     backward = gj.nnx.GRUCell(I, H, rngs=nnx.Rngs(1))

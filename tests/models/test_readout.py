@@ -108,6 +108,27 @@ def test_gates_of_every_layer_and_direction() -> None:
             assert 0 < float(direction.z.min()) and float(direction.z.max()) < 1
 
 
+def test_stats_of_every_layer() -> None:
+    """They come last, after the states and the gates; a net that does not know them is not asked for them."""
+    model, params = make(1, "last", layers=2)
+    x = jax.random.normal(jax.random.key(1), (2, T, I))
+    out, stats = model.apply(params, x, stats=True)
+    np.testing.assert_array_equal(out, model.apply(params, x))
+    assert len(stats) == 2 and stats[1].iterations.shape == (2,) and not stats[0].fell_back.any()
+    _, states, gates, again = model.apply(params, x, return_state=True, return_gates=True, stats=True)
+    chex.assert_trees_all_equal(again, stats)
+    assert states[1].shape == (2, H) and gates[1].z.shape == (2, T, H)
+
+    module = gj.models.GRUReadout(I, H, CLASSES, rngs=nnx.Rngs(0))
+    with jax.numpy_rank_promotion("allow"):
+        out, h, found = module(x, return_state=True, stats=True)
+    assert out.shape == (2, CLASSES) and h.shape == (2, H) and found.iterations.shape == (2,)
+
+    last = gj.Layer(lambda key, size, dtype=jnp.float32: (), lambda params, x, h0=None, *, deterministic=False: (x, h0))
+    own = gj.models.readout(last, I, CLASSES)
+    assert own.apply(own.init(jax.random.key(0)), x, stats=False).shape == (2, CLASSES)
+
+
 def test_unknown_steps_are_refused() -> None:
     with pytest.raises(ValueError, match="steps must be one of 'last', 'mean', 'all'; got 'first'"):
         make(pool="first")
