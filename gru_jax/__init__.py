@@ -30,9 +30,11 @@ from gru_jax.scans import Method as Method
 from gru_jax.scans import Newton as Newton
 from gru_jax.scans import Sequential as Sequential
 from gru_jax.scans import Stats as Stats
+from gru_jax.scans import TimeSharded as TimeSharded
 from gru_jax.scans import diagnose as diagnose
 from gru_jax.scans import linear_scan as linear_scan
 from gru_jax.scans import scan as scan
+from gru_jax.scans import time_sharded as time_sharded
 
 if TYPE_CHECKING:
     from gru_jax import interop as interop
@@ -59,6 +61,7 @@ __all__ = [
     "Sequential",
     "StackParams",
     "Stats",
+    "TimeSharded",
     "bidirectional",
     "diagnose",
     "interop",
@@ -70,6 +73,7 @@ __all__ = [
     "recurrent",
     "scan",
     "stack",
+    "time_sharded",
 ]
 
 __version__ = importlib.metadata.version("gru-jax")

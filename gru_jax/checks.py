@@ -66,8 +66,13 @@ def rate(who: str, name: str, got: object) -> None:
         )
 
 
-def key_for_dropout(who: str, names: Sequence[str], key: object, *, off: str) -> None:
-    """Raises when dropout is on (`names` are the rates above 0) and there is no random key, or none that is one."""
+def key_for_dropout(
+    who: str, names: Sequence[str], key: object, *, off: str, batch: tuple[int, ...] | None = None
+) -> None:
+    """Raises when dropout is on (`names` are the rates above 0) and there is no random key, or none that is one.
+
+    There may be one for each sequence; `batch` is then the shape that they have to have, or None for any.
+    """
     if not names:
         return
     if key is None:
@@ -75,10 +80,16 @@ def key_for_dropout(who: str, names: Sequence[str], key: object, *, off: str) ->
         raise ValueError(
             f"{who}: {rates} above 0 needs a random key; got key=None; pass key=jax.random.key(0), or {off}"
         )
-    random_key(who, key)
+    if not (is_keys(key) and batch in (None, getattr(key, "shape", None))):
+        random_key(who, key, or_keys="" if batch is None else f", or one for each sequence, {list(batch)}")
 
 
-def random_key(who: str, key: object) -> None:
+def is_keys(key: Any) -> bool:
+    """Whether `key` is an array of typed random keys, and not a single one."""
+    return hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape != ()
+
+
+def random_key(who: str, key: object, or_keys: str = "") -> None:
     """Raises TypeError unless `key` is one random key, typed or of the older kind (a row of uint32)."""
     dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
@@ -88,7 +99,7 @@ def random_key(who: str, key: object) -> None:
         return
     got = f"{dtype} of shape {list(shape)}" if dtype is not None and shape is not None else repr(key)
     fix = "pick one of them, or map over them with jax.vmap" if typed else "pass key=jax.random.key(0)"
-    raise TypeError(f"{who}: key must be one random key; got {got}; {fix}")
+    raise TypeError(f"{who}: key must be one random key{or_keys}; got {got}; {fix}")
 
 
 def floating_dtype(who: str, got: Any) -> None:

@@ -16,6 +16,7 @@ from gru_jax import checks
 from gru_jax.cells.base import Cell, accumulator
 from gru_jax.checks import described
 from gru_jax.scans import Method, scan
+from gru_jax.scans.masking import each_key
 from gru_jax.types import Array, Key, Params, State
 
 MERGES: dict[str | None, Callable[[Array, Array], Any]] = {
@@ -149,7 +150,7 @@ def bidirectional(forward: Layer, backward: Layer | None = None, *, merge: str |
     ) -> Any:
         checks.flag("bidirectional", "reverse", reverse)
         starts = _parts("bidirectional", "h0", h0, 2, "a pair (forward, backward)")
-        keys = (None, None) if key is None else jax.random.split(key)
+        keys = (None, None) if key is None else _two(key)
         runs = [
             one.apply(p, x, h, key=k, reverse=reverse != (direction == 1), **options)
             for direction, (one, p, h, k) in enumerate(
@@ -241,7 +242,9 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
         results = []
         for index, (layer, p, h) in enumerate(zip(layers, weights, starts, strict=True)):
             # One key for the layer and one for what follows it, a pair for each layer.
-            k, k_drop = (None, key) if key is None else jax.random.split(jax.random.fold_in(key, index))
+            k, k_drop = (None, None)
+            if key is not None:
+                k, k_drop = _two(each_key(functools.partial(_folded, index=index), key))
             y, *others = layer.apply(p, x, h, key=k, deterministic=deterministic, **options)
             results.append(others)
             if not isinstance(y, jax.Array):
@@ -249,12 +252,32 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
             if norm is not None:
                 y = _normalize(norm, norms[index], y)
             if k_drop is not None and drops and index < len(layers) - 1:
-                keep = jax.random.bernoulli(k_drop, 1 - drops, y.shape)
+                keep = _kept(k_drop, 1 - drops, y.shape, options.get("time_major", False))
                 y = jnp.where(keep, y / jnp.asarray(1 - drops, y.dtype), jnp.zeros_like(y))
             x = y + x if residual and _adds(index, x, y) else y
         return x, *(tuple(part) for part in zip(*results, strict=True))
 
     return Layer(init, apply)
+
+
+def _folded(key: Key, index: int) -> Key:
+    return jax.random.fold_in(key, index)
+
+
+def _two(key: Key) -> tuple[Key, Key]:
+    """Two keys of one; of an array of keys, two arrays."""
+    both = each_key(jax.random.split, key)
+    axis = key.ndim if checks.is_keys(key) else 0
+    return jnp.take(both, 0, axis=axis), jnp.take(both, 1, axis=axis)
+
+
+def _kept(key: Key, rate: float, shape: tuple[int, ...], time_major: bool) -> Array:
+    """True where an output is kept, `[*batch, T, H]`; each sequence by its own key, where there is one for each."""
+    if not checks.is_keys(key):
+        return jax.random.bernoulli(key, rate, shape)
+    steps = shape[0] if time_major else shape[-2]
+    keep = each_key(lambda key: jax.random.bernoulli(key, rate, (steps, shape[-1])), key)
+    return jnp.moveaxis(keep, -2, 0) if time_major else keep
 
 
 def _adds(index: int, x: Array, y: Array) -> bool:

@@ -6,6 +6,11 @@ from importlib.util import find_spec
 
 # Inherited by the subprocesses that tests start; it has to stand before jax looks for devices.
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Tests compile far more than they compute: LLVM's slow passes cost more than they save here. The HLO stays the same.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
 
 import jax
 import pytest

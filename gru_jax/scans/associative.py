@@ -13,6 +13,7 @@ from gru_jax.scans import derivative, masking, recurrences
 from gru_jax.scans.derivative import Solver
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.recurrences import DIAGONAL, LOGARITHMIC, MATRIX
+from gru_jax.scans.trajectory import Trajectory, exact
 from gru_jax.types import Array, State
 
 
@@ -46,31 +47,32 @@ class Associative:
     def __post_init__(self) -> None:
         checks.choice("Associative", "kernel", self.kernel, ("auto", *recurrences.KERNELS))
 
-    def trajectory(self, cell: Cell, context: Context, steps: Steps, reverse: bool) -> State:
-        """The states after every step, `[T, *batch, H]`, in original time order."""
-        kernel = recurrences.chosen(self.kernel)
+    def trajectory(self, cell: Cell, context: Context, steps: Steps, reverse: bool) -> Trajectory:
+        """The states of all steps."""
+        how = {"reverse": reverse, "kernel": recurrences.chosen(self.kernel), "time": context.time}
 
         def find(context: Context, steps: Steps) -> State:
             if getattr(cell, "in_log_space", False):
-                return _by_logarithms(cell, context, steps, reverse, kernel)
+                return _by_logarithms(cell, context, steps, **how)
             a, b = _coefficients(cell, context, steps)
-            return jax.tree.map(lambda a, b, h0: _run(a, b, h0, reverse, kernel), a, b, context.h0)
+            return jax.tree.map(lambda a, b, h0: _run(a, b, h0, **how), a, b, context.h0)
 
         def solver(context: Context, steps: Steps, starts: State) -> Solver:
             a, _ = _coefficients(cell, context, steps)
 
             def solve(b: State, v_0: State) -> State:
-                return jax.tree.map(lambda a, b, v: _run(a, b, v, reverse, kernel), a, b, v_0)
+                return jax.tree.map(lambda a, b, v: _run(a, b, v, **how), a, b, v_0)
 
             def transpose(c: State) -> tuple[State, State]:
-                full = jax.tree.map(lambda a, c: _transposed(a, c, reverse, kernel), a, c)
+                full = jax.tree.map(lambda a, c: _transposed(a, c, **how), a, c)
                 at_start = jax.tree.map(lambda a, l, c: _to_start(a, l, reverse).astype(c.dtype), a, full, c)
-                return jax.tree.map(lambda l, c: l.astype(c.dtype), full, c), at_start
+                adjoint = jax.tree.map(lambda l, c: l.astype(c.dtype), full, c)
+                return adjoint, context.time.only_first(at_start, reverse)
 
             return Solver(solve, transpose)
 
         recurrence = derivative.Recurrence(functools.partial(masking.F, cell), reverse, solver)
-        return derivative.differentiable(find, recurrence)(context, steps)
+        return exact(context, derivative.differentiable(find, recurrence)(context, steps), reverse)
 
     def keeps_states(self) -> bool:
         """True: the coefficients are computed again from the input."""
@@ -85,15 +87,15 @@ def _algebra(a: Array, b: Array) -> recurrences.Algebra:
     return DIAGONAL if a.ndim == b.ndim else MATRIX
 
 
-def _run(a: Array, b: Array, h0: Array, reverse: bool, kernel: str) -> Array:
+def _run(a: Array, b: Array, h0: Array, **how: Any) -> Array:
     full = accumulator(h0.dtype)
     wide = (array.astype(full) for array in (a, b, h0))
-    return recurrences.run(_algebra(a, b), *wide, reverse=reverse, kernel=kernel).astype(h0.dtype)
+    return recurrences.run(_algebra(a, b), *wide, **how).astype(h0.dtype)
 
 
-def _transposed(a: Array, c: Array, reverse: bool, kernel: str) -> Array:
+def _transposed(a: Array, c: Array, **how: Any) -> Array:
     full = accumulator(c.dtype)
-    return recurrences.transposed(_algebra(a, c), a.astype(full), c.astype(full), reverse=reverse, kernel=kernel)
+    return recurrences.transposed(_algebra(a, c), a.astype(full), c.astype(full), **how)
 
 
 def _to_start(a: Array, adjoint: Array, reverse: bool) -> Array:
@@ -105,10 +107,8 @@ def _to_start(a: Array, adjoint: Array, reverse: bool) -> Array:
     return MATRIX.apply(jnp.swapaxes(a, -1, -2), adjoint)
 
 
-def _by_logarithms(cell: Any, context: Context, steps: Steps, reverse: bool, kernel: str) -> Array:
+def _by_logarithms(cell: Any, context: Context, steps: Steps, **how: Any) -> Array:
     """The states of a cell whose states are 0 at least, found by their logarithms."""
     log_a, log_b = jax.vmap(lambda step: masking.log_affine(cell, context, step))(steps)
     h0 = jnp.log(context.h0.astype(log_b.dtype))
-    return jnp.exp(recurrences.run(LOGARITHMIC, log_a, log_b, h0, reverse=reverse, kernel=kernel)).astype(
-        context.h0.dtype
-    )
+    return jnp.exp(recurrences.run(LOGARITHMIC, log_a, log_b, h0, **how)).astype(context.h0.dtype)

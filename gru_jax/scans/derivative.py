@@ -11,12 +11,12 @@ linear solve, so forward mode, reverse mode and any mix of them follow, and the 
 differentiated. Nothing is computed for it before a tangent or a cotangent is there to be mapped.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
@@ -53,21 +53,13 @@ class Solver(NamedTuple):
     transpose: Callable[[State], tuple[State, State]]
 
 
-def before(states: State, h0: State, reverse: bool) -> State:
-    """The states before each step, from the states after it, `[T, *batch, H]`."""
-
-    def shift(h: Any, first: Any) -> Any:
-        return jnp.concatenate([h[1:], first[None]] if reverse else [first[None], h[:-1]])
-
-    return jax.tree.map(shift, states, h0)
-
-
 def differentiable(find: Callable[..., Any], recurrence: Recurrence, *, aux: bool = False) -> Callable[..., Any]:
     """`find` with the derivative above instead of its own.
 
     Args:
-      find: `(context, steps) -> states`, the trajectory `[T, *batch, H]` of `recurrence`; with aux
-        `-> (states, what has no derivative)`.
+      find: `(context, steps, *hints) -> states`, the trajectory `[T, *batch, H]` of `recurrence`; with aux
+        `-> (states, numbers that have no derivative)`, these in floating point. Hints help to find it, and nothing
+        depends on them.
       recurrence: what the trajectory solves.
       aux: whether `find` returns more than the states.
 
@@ -77,18 +69,19 @@ def differentiable(find: Callable[..., Any], recurrence: Recurrence, *, aux: boo
     """
 
     @jax.custom_jvp
-    def trajectory(context: Context, steps: Steps) -> tuple[State, Any]:
-        return find(context, steps) if aux else (find(context, steps), ())
+    def trajectory(context: Context, steps: Steps, *hints: Any) -> tuple[State, Any]:
+        return find(context, steps, *hints) if aux else (find(context, steps, *hints), ())
 
     @trajectory.defjvp
-    def rule(primals: tuple[Context, Steps], tangents: tuple[Context, Steps]) -> tuple[Any, Any]:
-        context, steps = primals
-        states, others = trajectory(context, steps)
+    def rule(primals: Any, tangents: Any) -> tuple[Any, Any]:
+        context, steps, *hints = primals
+        states, others = trajectory(context, steps, *hints)
         states = checkpoint_name(states, STATES)
-        moving, rejoin = _floating(primals)
-        d, _ = _floating(tangents)
+        moving, rejoin = _floating((context, steps))
+        d, _ = _floating(tangents[:2])
         h0_of = lambda moving: rejoin(moving)[0].h0  # noqa: E731
-        starts = before(states, context.h0, recurrence.reverse)
+        before = functools.partial(context.time.before, reverse=recurrence.reverse)
+        starts = before(states, context.h0)
 
         def all_steps(moving: list[Any], starts: State) -> State:
             context, steps = rejoin(moving)
@@ -97,7 +90,7 @@ def differentiable(find: Callable[..., Any], recurrence: Recurrence, *, aux: boo
         def system(unknown: tuple[State, list[Any]]) -> tuple[State, list[Any]]:
             """(v, d) to (v - J v_before - B d, d): with (0, d) on the right, v is the tangent that belongs to d."""
             v, d = unknown
-            moved = jax.jvp(all_steps, (moving, starts), (d, before(v, h0_of(d), recurrence.reverse)))[1]
+            moved = jax.jvp(all_steps, (moving, starts), (d, before(v, h0_of(d))))[1]
             return jax.tree.map(jnp.subtract, v, moved), d
 
         def solve(_: Any, right: tuple[State, list[Any]]) -> tuple[State, list[Any]]:
@@ -117,13 +110,9 @@ def differentiable(find: Callable[..., Any], recurrence: Recurrence, *, aux: boo
             return adjoint, [x + y + z for x, y, z in zip(d, pulled, at_start, strict=True)]
 
         v, _ = lax.custom_linear_solve(system, _all_linear(states, d), solve, transpose_solve)
-        return (states, others), (v, jax.tree.map(_no_tangent, others))
+        return (states, others), (v, jax.tree.map(jnp.zeros_like, others))
 
-    return trajectory if aux else lambda context, steps: trajectory(context, steps)[0]
-
-
-def _no_tangent(a: Any) -> Any:
-    return jnp.zeros_like(a) if jnp.issubdtype(a.dtype, jnp.floating) else np.zeros(a.shape, jax.dtypes.float0)
+    return trajectory if aux else lambda *args: trajectory(*args)[0]
 
 
 def _floating(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:

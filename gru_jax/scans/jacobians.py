@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gru_jax.cells.base import Cell
-from gru_jax.scans import derivative, masking, recurrences
+from gru_jax.scans import masking, recurrences
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.recurrences import DIAGONAL, MATRIX
+from gru_jax.scans.time_axis import TimeAxis
 from gru_jax.types import Array, State
 
 EXACT_UP_TO = 16
@@ -55,6 +56,15 @@ class AllSteps:
     cell: Cell
     context: Context
     steps: Steps
+
+    @property
+    def time(self) -> TimeAxis:
+        """Where the steps lie."""
+        return self.context.time
+
+    def before(self, states: Array, start: Array) -> Array:
+        """The states before each step, from those after it."""
+        return self.time.before(states, start, False)
 
     def __call__(self, starts: Array) -> Array:
         """`F_t(starts_t)` for every t, `[T, *batch, S]`."""
@@ -113,12 +123,12 @@ class AllSteps:
         size = starts.shape[-1]
         width = block_size(cell, size)
         if jacobian == "dense" or width == 1:
-            return Jacobian(tangent, cotangent, _blocks(tangent, starts, width), exact=True)
+            return Jacobian(tangent, cotangent, _blocks(tangent, starts, width), exact=True, time=context.time)
         if at is not None and hasattr(cell, "diagonal"):
             diagonal = jax.vmap(lambda at, now: masking.diagonal(cell, context, at, now))(at, steps)
         else:
             diagonal = _estimated_diagonal(tangent, starts)
-        return Jacobian(tangent, cotangent, diagonal, exact=False)
+        return Jacobian(tangent, cotangent, diagonal, exact=False, time=context.time)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,12 +141,14 @@ class Jacobian:
       kept: the part of J that a linear recurrence solves with: its diagonal `[T, *batch, S]`, or blocks of it
         `[T, *batch, k, n, n]`.
       exact: whether that part is all of J.
+      time: where the steps lie.
     """
 
     tangent: Callable[[Array], Array]
     cotangent: Callable[[Array], Array]
     kept: Array
     exact: bool
+    time: TimeAxis
 
     def times_kept(self, v: Array) -> Array:
         """The kept part of J times v."""
@@ -157,14 +169,15 @@ class Jacobian:
             scale = (1 / (1 + damping)).reshape(1, *damping.shape, *(1,) * (kept.ndim - 1 - damping.ndim))
             kept = kept * jnp.broadcast_to(scale, kept.shape)
         if self._diagonal(b):
-            return recurrences.run(DIAGONAL, kept, b, v_0, kernel=kernel)
-        return recurrences.run(MATRIX, kept, self._cut(b), self._cut(v_0), kernel=kernel).reshape(b.shape)
+            return recurrences.run(DIAGONAL, kept, b, v_0, kernel=kernel, time=self.time)
+        h = recurrences.run(MATRIX, kept, self._cut(b), self._cut(v_0), kernel=kernel, time=self.time)
+        return h.reshape(b.shape)
 
     def solve_transposed(self, c: Array, kernel: str) -> Array:
         """l of `l_t = c_t + K_{t+1}^T l_{t+1}`."""
         if self._diagonal(c):
-            return recurrences.transposed(DIAGONAL, self.kept, c, kernel=kernel)
-        return recurrences.transposed(MATRIX, self.kept, self._cut(c), kernel=kernel).reshape(c.shape)
+            return recurrences.transposed(DIAGONAL, self.kept, c, kernel=kernel, time=self.time)
+        return recurrences.transposed(MATRIX, self.kept, self._cut(c), kernel=kernel, time=self.time).reshape(c.shape)
 
     def _diagonal(self, v: Array) -> bool:
         return self.kept.ndim == v.ndim
@@ -172,11 +185,6 @@ class Jacobian:
     def _cut(self, v: Array) -> Array:
         n = self.kept.shape[-1]
         return v.reshape(*v.shape[:-1], v.shape[-1] // n, n)
-
-
-def starts_of(states: Array, start: Array) -> Array:
-    """The states before each step, from those after it."""
-    return derivative.before(states, start, False)
 
 
 def _blocks(tangent: Callable[[Array], Array], like: Array, width: int) -> Array:

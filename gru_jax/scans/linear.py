@@ -51,7 +51,10 @@ def by_scan(cell: Cell, reverse: bool, unroll: int = 1) -> Callable[[Context, St
                 v = _add(_cast(forward(at, step, v), v), b_t)
                 return v, _cast(v, b_t)
 
-            return lax.scan(body, _widen(v_0), (at, steps, b), reverse=reverse, unroll=unroll)[1]
+            def run(start: State) -> tuple[State, State]:
+                return lax.scan(body, start, (at, steps, b), reverse=reverse, unroll=unroll)
+
+            return context.time.relay(run, _widen(v_0), reverse)[1]
 
         def transpose(c: State) -> tuple[State, State]:
             def body(carry: State, inputs: Any) -> tuple[State, State]:
@@ -60,8 +63,12 @@ def by_scan(cell: Cell, reverse: bool, unroll: int = 1) -> Callable[[Context, St
                 return _cast(backward(at, step, adjoint), carry), _cast(adjoint, c_t)
 
             end = jax.tree.map(jnp.zeros_like, context.h0)
-            first, adjoints = lax.scan(body, _widen(end), (at, steps, c), reverse=not reverse, unroll=unroll)
-            return adjoints, _cast(first, end)
+
+            def run(start: State) -> tuple[State, State]:
+                return lax.scan(body, start, (at, steps, c), reverse=not reverse, unroll=unroll)
+
+            first, adjoints = context.time.relay(run, _widen(end), not reverse)
+            return adjoints, context.time.only_first(_cast(first, end), reverse)
 
         return Solver(solve, transpose)
 

@@ -17,6 +17,7 @@ from gru_jax.scans import jacobians, linear, recurrences
 from gru_jax.scans.derivative import Solver
 from gru_jax.scans.jacobians import AllSteps
 from gru_jax.scans.masking import Context, Steps
+from gru_jax.scans.time_axis import TimeAxis, on_same_axes
 from gru_jax.types import Array, State
 
 MOST = 64
@@ -30,7 +31,8 @@ def solver(cell: Cell, reverse: bool, jacobian: str, context: Context, steps: St
     turn: Callable[[Any], Any] = (lambda tree: jax.tree.map(lambda a: jnp.flip(a, 0), tree)) if reverse else lambda t: t
     pack = jacobians.unravel(context.h0)
     wide = lambda tree: jacobians.ravel(jax.tree.map(lambda a: a.astype(accumulator(a.dtype)), tree))  # noqa: E731
-    f = AllSteps(cell, context._replace(h0=pack(wide(context.h0))), turn(steps))
+    time = context.time.flipped() if reverse else context.time
+    f = AllSteps(cell, context._replace(h0=pack(wide(context.h0)), time=time), turn(steps))
 
     def narrow(vector: Array, like: State) -> State:
         return jax.tree.map(lambda a, b: a.astype(b.dtype), pack(vector), like)
@@ -42,10 +44,10 @@ def solver(cell: Cell, reverse: bool, jacobian: str, context: Context, steps: St
             return turn(narrow(j.solve(right, start, kernel), b))
 
         def again(v: Array) -> Array:
-            before = jacobians.starts_of(v, start)
+            before = f.before(v, start)
             return j.solve(right + j.tangent(before) - j.times_kept(before), start, kernel)
 
-        v, settled = _until_settled(again, j.solve(right, start, kernel))
+        v, settled = _until_settled(again, j.solve(right, start, kernel), time)
         return lax.cond(settled, lambda: turn(narrow(v, b)), lambda: by_steps().solve(b, v_0))
 
     def transpose(c: State) -> tuple[State, State]:
@@ -53,36 +55,32 @@ def solver(cell: Cell, reverse: bool, jacobian: str, context: Context, steps: St
         j = f.linearize(wide(turn(starts)), jacobian)
         end = jax.tree.map(jnp.zeros_like, context.h0)
 
-        def back(pulled: Array) -> Array:
-            """What step t + 1 sends to step t."""
-            return jnp.concatenate([pulled[1:], jnp.zeros_like(pulled[:1])])
-
         def result(l: Array) -> tuple[State, State]:
-            return turn(narrow(l, c)), narrow(j.cotangent(l)[0], end)
+            return turn(narrow(l, c)), time.only_first(narrow(j.cotangent(l)[0], end), False)
 
         if j.exact:
             return result(j.solve_transposed(right, kernel))
 
         def again(l: Array) -> Array:
             missing = j.cotangent(l) - j.kept_transposed_times(l)
-            return j.solve_transposed(right + back(missing), kernel)
+            return j.solve_transposed(right + time.following(missing, False), kernel)
 
-        l, settled = _until_settled(again, j.solve_transposed(right, kernel))
+        l, settled = _until_settled(again, j.solve_transposed(right, kernel), time)
         return lax.cond(settled, lambda: result(l), lambda: by_steps().transpose(c))
 
     return Solver(solve, transpose)
 
 
-def _until_settled(again: Callable[[Array], Array], first: Array) -> tuple[Array, Array]:
+def _until_settled(again: Callable[[Array], Array], first: Array, time: TimeAxis) -> tuple[Array, Array]:
     """The fixed point of `again`, and whether it was reached."""
     tol = 4 * float(jnp.finfo(first.dtype).eps)
 
     def size(a: Array) -> Array:
-        return jnp.abs(a).max((0, -1), initial=0)
+        return time.max(jnp.abs(a).max((0, -1), initial=0))
 
     def more(carry: tuple[Array, Array, Array]) -> Array:
         _, settled, k = carry
-        return (~settled).any() & (k < MOST)
+        return time.any(~settled) & (k < MOST)
 
     def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         v, _, k = carry
@@ -90,5 +88,5 @@ def _until_settled(again: Callable[[Array], Array], first: Array) -> tuple[Array
         return new, size(new - v) <= tol * size(new), k + 1
 
     start = (first, jnp.zeros(first.shape[1:-1], bool), jnp.zeros((), jnp.int32))
-    v, settled, _ = lax.while_loop(more, step, start)
-    return v, settled.all()
+    v, settled, _ = lax.while_loop(more, step, (*on_same_axes(start[:2]), start[2]))
+    return v, ~time.any(~settled)

@@ -8,13 +8,15 @@ Inside the scans time is the leading axis of every per-step array.
 """
 
 import inspect
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from gru_jax.cells.base import Cell, Gates
+from gru_jax.checks import is_keys
+from gru_jax.scans.time_axis import WHOLE, TimeAxis
 from gru_jax.types import Array, BoolArray, IntArray, Key, Params, State
 
 
@@ -26,12 +28,14 @@ class Context(NamedTuple):
       h0: the state before the first step and after a reset, `[*batch, H]`.
       drop_x: scaled input dropout mask, `[*batch, I]`, or None.
       drop_h: scaled recurrent dropout mask, `[*batch, H]`, or None.
+      time: where the steps lie.
     """
 
     params: Params
     h0: State
     drop_x: Array | None
     drop_h: Array | None
+    time: TimeAxis = WHOLE
 
 
 class Steps(NamedTuple):
@@ -41,11 +45,13 @@ class Steps(NamedTuple):
       x: input, `[T, *batch, I]`.
       use: True where the step counts, `[T, *batch]`, or None when all do.
       reset: True where the state becomes h0 before the step, `[T, *batch]`, or None.
+      guess: what the states may be, for a method that starts from a guess, `[T, *batch, H]`, or None.
     """
 
     x: Any
     use: BoolArray | None
     reset: BoolArray | None
+    guess: State = None
 
 
 def project(cell: Cell, context: Context, x: Array) -> Any:
@@ -144,7 +150,8 @@ def dropout_masks(
     """The scaled masks for input and recurrent dropout: one a sequence, the same at every step (Gal, Keras).
 
     Args:
-      key: random key; not looked at when both rates are 0.
+      key: random key, or keys `[*batch]`, which give each sequence the masks that it would have alone; not looked at
+        when both rates are 0.
       batch: shape of the leading batch dimensions.
       sizes: (I, H).
       rates: (input, recurrent) dropout rates.
@@ -155,6 +162,8 @@ def dropout_masks(
     """
     if key is None or not any(rates):
         return None, None
+    if is_keys(key):
+        return each_key(lambda key: dropout_masks(key, (), sizes, rates, dtype), key)
     drawn = []
     for part, size, rate in zip(jax.random.split(key), sizes, rates, strict=True):
         keep = jax.random.bernoulli(part, 1 - rate, (*batch, size)) if rate else None
@@ -162,29 +171,16 @@ def dropout_masks(
     return drawn[0], drawn[1]
 
 
+def each_key(function: Callable[[Key], Any], key: Key) -> Any:
+    """The function of a random key, or of each of an array of them, whose dimensions then lead in the result."""
+    for _ in key.shape if is_keys(key) else ():
+        function = jax.vmap(function)
+    return function(key)
+
+
 def zero_where_masked(use: BoolArray | None, a: Array) -> Array:
     """a with 0 at masked steps: nothing at a masked step is seen, not even a NaN."""
     return a if use is None else _choose(use, a, jnp.zeros_like(a))
-
-
-def on_same_axes(tree: Any) -> Any:
-    """`tree`, every number in it varying over the same mesh axes, inside `jax.shard_map`; as it is elsewhere.
-
-    A state that starts the same on all devices and ends differently on each has no type that a loop could carry.
-    """
-    axes: frozenset[str] = frozenset().union(*(_axes(leaf) for leaf in jax.tree.leaves(tree)))
-
-    def spread(leaf: Any) -> Any:
-        missing = tuple(sorted(axes - _axes(leaf)))
-        return lax.pcast(leaf, missing, to="varying") if missing else leaf
-
-    return jax.tree.map(spread, tree) if axes else tree
-
-
-def _axes(leaf: Any) -> frozenset[str]:
-    # jax.typeof calls it so since 0.10; without the attribute there is nothing to agree on.
-    kind = getattr(jax.typeof(leaf), "manual_axis_type", None)
-    return frozenset() if kind is None else frozenset(kind.varying)
 
 
 def takes_dropout(cell: Any) -> bool:

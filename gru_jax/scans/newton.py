@@ -11,8 +11,10 @@ from jax import lax
 from gru_jax import checks
 from gru_jax.cells.base import Cell, accumulator
 from gru_jax.scans import derivative, jacobians, linear_by_iteration, masking, recurrences
-from gru_jax.scans.jacobians import AllSteps, Jacobian, starts_of
+from gru_jax.scans.jacobians import AllSteps, Jacobian
 from gru_jax.scans.masking import Context, Steps
+from gru_jax.scans.time_axis import on_same_axes
+from gru_jax.scans.trajectory import Stats, Trajectory
 from gru_jax.types import Array, State
 
 ERROR_OF_TOL = 16
@@ -20,22 +22,6 @@ ERROR_OF_TOL = 16
 
 CERTIFY = 24
 """Rounds in which the estimate of the error has to settle."""
-
-
-class Stats(NamedTuple):
-    """How a parallel method did, one value for each sequence, `[*batch]`.
-
-    Attributes:
-      iterations: rounds until the residual was small enough; the most of any window.
-      residual: largest `|h_t - F_t(h_{t-1})|` of what was found, relative to max(1, |h|).
-      converged: whether the residual and the estimated error were within their bounds.
-      fell_back: whether the states come from the sequential scan instead.
-    """
-
-    iterations: Array
-    residual: Array
-    converged: Array
-    fell_back: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +45,9 @@ class Newton:
       window: steps that are solved at once, the state being carried from window to window; None is all of them.
       fallback: for sequences that have not converged: "sequential" computes them step by step, inside the same
         `jit`; "error" raises when the program runs; "nan" fills them with NaN.
+      init: the first guess of the states, shaped as the states are, `[*batch, T, H]`: a trajectory from before, of
+        slightly other parameters or input (in a training loop that sees the same sequences again), saves rounds. Only
+        the number of rounds depends on it. None guesses one step from h0, everywhere.
 
     Raises:
       TypeError, ValueError: for an option of the wrong type or value.
@@ -81,6 +70,8 @@ class Newton:
     max_iters: int = 64
     window: int | None = None
     fallback: str = "sequential"
+    # An array cannot be hashed. `scan` takes it off before the method becomes a static argument of anything.
+    init: State = dataclasses.field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         checks.choice("Newton", "jacobian", self.jacobian, ("auto", "dense", "diagonal"))
@@ -97,24 +88,27 @@ class Newton:
                 bound = "above 0" if least is None else "at least 0"
                 raise ValueError(f"Newton: {name} must be {bound} and finite; got {value}")
 
-    def trajectory(self, cell: Cell, context: Context, steps: Steps, reverse: bool) -> State:
-        """The states after every step, `[T, *batch, H]`, in original time order."""
-        return self.trajectory_and_stats(cell, context, steps, reverse)[0]
-
-    def trajectory_and_stats(self, cell: Cell, context: Context, steps: Steps, reverse: bool) -> tuple[State, Stats]:
-        """The states after every step, and how they were found."""
+    def trajectory(self, cell: Cell, context: Context, steps: Steps, reverse: bool) -> Trajectory:
+        """The states of all steps, and how they were found."""
         size = jacobians.ravel(context.h0).shape[-1]
         jacobian = self.resolved(cell, size)
 
-        def find(context: Context, steps: Steps) -> tuple[State, Stats]:
+        def find(context: Context, steps: Steps, guess: State) -> tuple[State, Stats]:
+            steps = steps._replace(guess=guess)
             if reverse:
-                steps = jax.tree.map(lambda a: jnp.flip(a, 0), steps)
+                context, steps = context._replace(time=context.time.flipped()), _turned(steps)
             states, stats = self._find(cell, context, steps, jacobian)
-            return jax.tree.map(lambda a: jnp.flip(a, 0), states) if reverse else states, stats
+            # JAX has no tangents for whole numbers and flags that differ from device to device.
+            stats = jax.tree.map(lambda a: a.astype(stats.residual.dtype), stats)
+            return _turned(states) if reverse else states, stats
 
         solver = functools.partial(linear_by_iteration.solver, cell, reverse, jacobian)
         recurrence = derivative.Recurrence(functools.partial(masking.F, cell), reverse, solver)
-        return derivative.differentiable(find, recurrence, aux=True)(context, steps)
+        run = derivative.differentiable(find, recurrence, aux=True)
+        states, found = run(context, steps._replace(guess=None), steps.guess)
+        rounds, residual, *flags = lax.stop_gradient(found)
+        stats = Stats(rounds.astype(jnp.int32), residual, *(flag > 0 for flag in flags))
+        return Trajectory(states, context.time.end(states, reverse), stats)
 
     def keeps_states(self) -> bool:
         """True: everything else is computed again for the backward pass."""
@@ -146,8 +140,9 @@ class Newton:
         self, cell: Cell, context: Context, steps: Steps, start: Array, *, jacobian: str, tol: float
     ) -> tuple[Array, Stats]:
         """The states from `start` on, `[T, *batch, S]`, with the fallback done."""
-        f = AllSteps(cell, context, steps)
-        h, stats = _iterate(f, start, jacobian, self.damping, tol, self.max_iters)
+        f = AllSteps(cell, context, steps._replace(guess=None))
+        first = None if steps.guess is None else jacobians.ravel(steps.guess).astype(start.dtype)
+        h, stats = _iterate(f, start, first, jacobian, self.damping, tol, self.max_iters)
         bad = ~stats.converged
         if self.fallback == "nan":
             return jnp.where(_rows(bad, h), jnp.full_like(h, jnp.nan), h), stats
@@ -156,7 +151,7 @@ class Newton:
             return h, stats
         # One branch runs, so that the sequential scan costs nothing where all have converged (under jax.vmap both do).
         safe = lambda: jnp.where(_rows(bad, h), _step_by_step(f, start), h)  # noqa: E731
-        return lax.cond(bad.any(), safe, lambda: h), stats._replace(fell_back=bad)
+        return lax.cond(f.time.any(bad), safe, lambda: h), stats._replace(fell_back=bad)
 
 
 def _default_tol(dtype: Any) -> float:
@@ -165,11 +160,14 @@ def _default_tol(dtype: Any) -> float:
 
 
 def _iterate(
-    f: AllSteps, start: Array, jacobian: str, damping: float, tol: float, max_iters: int
+    f: AllSteps, start: Array, guess: Array | None, jacobian: str, damping: float, tol: float, max_iters: int
 ) -> tuple[Array, Stats]:
     batch, dtype = start.shape[:-1], start.dtype
     kernel = recurrences.chosen("auto")
     length = jax.tree.leaves(f.steps)[0].shape[0]
+
+    def size(a: Array, h: Array) -> Array:
+        return _size(f, a, h)
 
     class Loop(NamedTuple):
         h: Array
@@ -180,13 +178,13 @@ def _iterate(
         taken: Array
 
     def more(loop: Loop) -> Array:
-        return (~loop.done).any() & (loop.round < max_iters)
+        return f.time.any(~loop.done) & (loop.round < max_iters)
 
     def step(loop: Loop) -> Loop:
-        before = starts_of(loop.h, start)
+        before = f.before(loop.h, start)
         after = f(before)
         off = after - loop.h
-        residual = _size(off, loop.h)
+        residual = size(off, loop.h)
         j = f.linearize(before, jacobian)
         # Sequences that are there stay as they are; the others differ from them in nothing but this choice.
         grew = residual > loop.residual
@@ -196,12 +194,13 @@ def _iterate(
         new = loop.h + moved
         # Where a product of factors above 1 has overflowed, a plain step is taken instead.
         new = jnp.where(jnp.isfinite(new), new, after)
-        done = loop.done | ((residual <= tol) & (_size(moved, loop.h) <= ERROR_OF_TOL * tol))
+        done = loop.done | ((residual <= tol) & (size(moved, loop.h) <= ERROR_OF_TOL * tol))
         h = jnp.where(_rows(done, new), loop.h, new)
         taken = jnp.where(done, loop.taken, loop.taken + 1)
         return Loop(h, loop.round + 1, jnp.where(loop.done, loop.residual, residual), raised, done, taken)
 
-    guess = f(jnp.broadcast_to(start, (length, *start.shape)))
+    if guess is None:
+        guess = f(jnp.broadcast_to(start, (length, *start.shape)))
     none = jnp.zeros(batch, bool)
     first = Loop(
         jnp.where(jnp.isfinite(guess), guess, jnp.zeros_like(guess)),
@@ -211,16 +210,17 @@ def _iterate(
         none,
         jnp.zeros(batch, jnp.int32),
     )
-    loop = lax.while_loop(more, step, first)
-    before = starts_of(loop.h, start)
+    together = on_same_axes(first._replace(round=none))
+    loop = lax.while_loop(more, step, together._replace(round=first.round))
+    before = f.before(loop.h, start)
     off = f(before) - loop.h
     j = f.linearize(before, jacobian)
-    certain = _certified(j, jnp.maximum(jnp.abs(off), f.rounding(before)), loop.h, tol, kernel)
+    certain = _certified(f, j, jnp.maximum(jnp.abs(off), f.rounding(before)), loop.h, tol, kernel)
     converged = loop.done & certain & jnp.isfinite(loop.residual)
     return loop.h, Stats(loop.taken, loop.residual, converged, none)
 
 
-def _certified(j: Jacobian, error: Array, h: Array, tol: float, kernel: str) -> Array:
+def _certified(f: AllSteps, j: Jacobian, error: Array, h: Array, tol: float, kernel: str) -> Array:
     """`[*batch]`: whether an error of that size at every step stays small on its way through all of the sequence.
 
     Even a trajectory whose every step is right to the last bit drifts away from the true one where the network
@@ -233,20 +233,21 @@ def _certified(j: Jacobian, error: Array, h: Array, tol: float, kernel: str) -> 
     bound = ERROR_OF_TOL * tol
     e = j.solve(error, zero, kernel)
     if j.exact:
-        return _size(e, h) <= bound
+        return _size(f, e, h) <= bound
 
     def more(carry: tuple[Array, Array, Array]) -> Array:
         _, settled, k = carry
-        return (~settled).any() & (k < CERTIFY)
+        return f.time.any(~settled) & (k < CERTIFY)
 
     def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         e, _, k = carry
-        before = starts_of(e, zero)
+        before = f.before(e, zero)
         new = j.solve(error + j.tangent(before) - j.times_kept(before), zero, kernel)
-        return new, _size(new - e, h) <= 0.25 * _size(new, h), k + 1
+        return new, _size(f, new - e, h) <= 0.25 * _size(f, new, h), k + 1
 
-    e, settled, _ = lax.while_loop(more, step, (e, jnp.zeros(h.shape[1:-1], bool), jnp.zeros((), jnp.int32)))
-    return settled & (_size(e, h) <= bound)
+    start = on_same_axes((e, jnp.zeros(h.shape[1:-1], bool)))
+    e, settled, _ = lax.while_loop(more, step, (*start, jnp.zeros((), jnp.int32)))
+    return settled & (_size(f, e, h) <= bound)
 
 
 def _step_by_step(f: AllSteps, start: Array) -> Array:
@@ -256,7 +257,10 @@ def _step_by_step(f: AllSteps, start: Array) -> Array:
         h = masking.F(f.cell, f.context, now, h)
         return h, h
 
-    return jacobians.ravel(lax.scan(body, pack(start), f.steps)[1])
+    def run(start: State) -> tuple[State, State]:
+        return lax.scan(body, start, f.steps)
+
+    return jacobians.ravel(f.time.relay(run, pack(start), False)[1])
 
 
 def _in_windows(solve: Any, context: Context, steps: Steps, start: Array, window: int) -> tuple[Array, Stats]:
@@ -281,9 +285,14 @@ def _in_windows(solve: Any, context: Context, steps: Steps, start: Array, window
     return h, stats
 
 
-def _size(a: Array, h: Array) -> Array:
+def _turned(tree: Any) -> Any:
+    """Time the other way round."""
+    return jax.tree.map(lambda a: jnp.flip(a, 0), tree)
+
+
+def _size(f: AllSteps, a: Array, h: Array) -> Array:
     """The largest element relative to max(1, |h|), for each sequence: `[T, *batch, S]` to `[*batch]`."""
-    return (jnp.abs(a) / jnp.maximum(jnp.abs(h), 1)).max((0, -1), initial=0)
+    return f.time.max((jnp.abs(a) / jnp.maximum(jnp.abs(h), 1)).max((0, -1), initial=0))
 
 
 def _rows(flag: Array, like: Array) -> Array:

@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from gru_jax import checks
-from gru_jax.cells.base import Cell, Gates, accumulator
-from gru_jax.scans import derivative, masking, naive, select
-from gru_jax.scans.newton import Newton, Stats
+from gru_jax.cells.base import Cell, Gates
+from gru_jax.scans import derivative, masking, naive, select, time_sharding
 from gru_jax.scans.select import Method
+from gru_jax.scans.time_axis import on_same_axes
+from gru_jax.scans.time_sharding import TimeSharded
+from gru_jax.scans.trajectory import Stats, certain
 from gru_jax.types import Array, BoolArray, IntArray, Key, Params, State
 
 
@@ -66,7 +68,8 @@ def scan(
         reference) or a method such as `Sequential(unroll=4)`.
       input_dropout: rate in [0, 1) at which input features are dropped, one mask for a sequence's every step.
       recurrent_dropout: the same for the state inside the recurrent products.
-      key: random key, needed when a rate is above 0.
+      key: random key, needed when a rate is above 0; or one for each sequence, `[*batch]`, which gives each the masks
+        that it would have alone.
       return_gates: also return what the cell decided at each step.
       stats: also return how a parallel method did.
 
@@ -90,17 +93,21 @@ def scan(
       ((2, 7, 4), True, 0.0)
     """
     options = Options(reverse, time_major, padding, input_dropout, recurrent_dropout, return_gates, stats)
-    _check_options(cell, options, key)
+    _check_options(cell, options)
     select.check(method, cell)
+    method, guess = time_sharding.hinted(method)
     x, h0, lengths, mask, resets = _check_arrays(cell, params, x, h0, lengths, mask, resets, time_major)
+    _check_key(options, key, x.shape[1:-1] if time_major else x.shape[:-2])
     arrays = (params, x, h0, lengths, mask, resets, key if input_dropout or recurrent_dropout else None)
     if method == "naive":
         params, x, h0, lengths, mask, resets, key = arrays
         named = {name: value for name, value in options._asdict().items() if name != "stats"}
         made = naive.scan(cell, params, x, h0, lengths=lengths, mask=mask, resets=resets, key=key, **named)
         batch = x.shape[1:-1] if time_major else x.shape[:-2]
-        return (*made, _certain(batch, x.dtype)) if stats else made
-    return _run(cell, method, options, *arrays)
+        return (*made, certain(batch, x.dtype)) if stats else made
+    if guess is not None:
+        guess = jax.lax.stop_gradient(_check_guess(cell, guess, x.shape[:-1], x.dtype))
+    return _run(cell, method, options, *arrays, guess)
 
 
 # Compiled as a whole and cached by (cell, method, options, shapes), so that a call outside of jit costs no tracing.
@@ -124,6 +131,7 @@ def _scan(
     mask: BoolArray | None,
     resets: BoolArray | None,
     key: Key | None,
+    guess: State,
 ) -> Any:
     # Everything from the caller's arrays on happens in here, the transposition to leading time included: what is saved
     # for the backward pass are then the caller's arrays themselves, not copies of them.
@@ -141,24 +149,24 @@ def _scan(
     hidden = cell.output(h0).shape[-1]
     rates = (options.input_dropout, options.recurrent_dropout)
     drop_x, drop_h = masking.dropout_masks(key, batch, (x.shape[-1], hidden), rates, x.dtype)
+    resets, guess = to_time_major(resets, -1), jax.tree.map(lambda a: to_time_major(a, -2), guess)
+    if isinstance(method, TimeSharded):
+        method = method.on_mesh_of(x)
+        x, use, resets, guess = method.placed((x, use, resets, guess), by_steps=True)
+        h0, drop_x, drop_h = method.placed((h0, drop_x, drop_h), by_steps=False)
     context = masking.Context(params, h0, drop_x, drop_h)
-    steps = masking.Steps(masking.zero_where_masked(use, x), use, to_time_major(resets, -1))
+    steps = masking.Steps(masking.zero_where_masked(use, x), use, resets, guess)
 
     if T == 0:
         empty = from_time_major(jnp.zeros((0, *batch, hidden), x.dtype))
-        return _outputs(options, empty, h0, Gates(empty, empty, empty), _certain(batch, x.dtype))
-    context, steps = masking.on_same_axes((context, steps))
-    found = _certain(batch, x.dtype)
-    if isinstance(method, Newton):
-        states, found = method.trajectory_and_stats(cell, context, steps, options.reverse)
-    else:
-        states = method.trajectory(cell, context, steps, options.reverse)
-    final = jax.tree.map(lambda h: h[0] if options.reverse else h[-1], states)
+        return _outputs(options, empty, h0, Gates(empty, empty, empty), certain(batch, x.dtype))
+    context, steps = on_same_axes((context, steps))
+    states, final, found = method.trajectory(cell, context, steps, options.reverse)
     y = cell.output(states)
     y = from_time_major(masking.zero_where_masked(use, y) if options.padding == "zero" else y)
     seen = None
     if options.return_gates:
-        starts = derivative.before(states, h0, options.reverse)
+        starts = context.time.before(states, h0, options.reverse)
         seen = jax.vmap(functools.partial(masking.gates, cell, context))(steps, starts)
         seen = jax.tree.map(lambda g: from_time_major(masking.zero_where_masked(use, g)), seen)
     return _outputs(options, y, final, seen, found)
@@ -168,13 +176,7 @@ def _outputs(options: Options, y: Array, final: State, gates: Any, stats: Stats)
     return y, final, *([gates] if options.return_gates else []), *([stats] if options.stats else [])
 
 
-def _certain(batch: tuple[int, ...], dtype: Any) -> Stats:
-    """The stats of a method that takes one step after another."""
-    never = jnp.zeros(batch, bool)
-    return Stats(jnp.zeros(batch, jnp.int32), jnp.zeros(batch, accumulator(dtype)), ~never, never)
-
-
-def _check_options(cell: Any, options: Options, key: Key | None) -> None:
+def _check_options(cell: Any, options: Options) -> None:
     if not isinstance(cell, Cell) or isinstance(cell, type):
         raise TypeError(
             f"scan: cell must be a cell such as gj.GRU(hidden_size=64), with init, project, step, initial_state and"
@@ -190,10 +192,8 @@ def _check_options(cell: Any, options: Options, key: Key | None) -> None:
     for name in ("reverse", "time_major", "return_gates", "stats"):
         checks.flag("scan", name, getattr(options, name))
     checks.choice("scan", "padding", options.padding, ("zero", "hold"))
-    rates = {name: getattr(options, name) for name in ("input_dropout", "recurrent_dropout")}
-    for name, rate in rates.items():
-        checks.rate("scan", name, rate)
-    checks.key_for_dropout("scan", [name for name, rate in rates.items() if rate], key, off="set the rate to 0")
+    for name in ("input_dropout", "recurrent_dropout"):
+        checks.rate("scan", name, getattr(options, name))
     if options.recurrent_dropout and not masking.takes_dropout(cell):
         raise ValueError(
             f"scan: recurrent_dropout needs a cell whose step takes a dropout mask, step(params, u, h, drop);"
@@ -201,6 +201,11 @@ def _check_options(cell: Any, options: Options, key: Key | None) -> None:
         )
     if options.return_gates and not hasattr(cell, "gates"):
         raise ValueError(f"scan: return_gates needs a cell with a method gates; {type(cell).__name__} has none")
+
+
+def _check_key(options: Options, key: Any, batch: tuple[int, ...]) -> None:
+    names = [name for name in ("input_dropout", "recurrent_dropout") if getattr(options, name)]
+    checks.key_for_dropout("scan", names, key, off="set the rate to 0", batch=batch)
 
 
 def _check_arrays(
@@ -234,6 +239,18 @@ def _check_arrays(
     if lengths is not None:
         lengths = checks.lengths("scan", lengths, batch, T)
     return x, h0, lengths, flags[0], flags[1]
+
+
+def _check_guess(cell: Any, guess: Any, steps: tuple[int, ...], dtype: Any) -> State:
+    expected = jax.eval_shape(lambda: cell.initial_state(steps, dtype))
+    got_tree, want_tree = str(jax.tree.structure(guess)), str(jax.tree.structure(expected))
+    if got_tree != want_tree:
+        raise TypeError(f"Newton: init must be {want_tree}, the states of all steps; got {got_tree}")
+    guess = jax.tree.map(lambda h: checks.floating("Newton", "init", h), guess)
+    for got, want in zip(jax.tree.leaves(guess), jax.tree.leaves(expected), strict=True):
+        checks.shape("Newton", "init", got.shape, want.shape, "the states of all steps, as scan returned them")
+        checks.same_dtype("Newton", "init", got, dtype, "x")
+    return guess
 
 
 def _check_state(cell: Any, h0: Any, batch: tuple[int, ...], dtype: Any) -> State:

@@ -7,6 +7,7 @@ state a chunk from each to the next: O(sqrt T) steps, each array read twice.
 Inside the scans time is the leading axis.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from jax import lax
 
 from gru_jax import checks
 from gru_jax.cells.base import accumulator
+from gru_jax.scans.time_axis import WHOLE, TimeAxis, on_same_axes
 from gru_jax.types import Array
 
 KERNELS = ("scan", "associative", "chunked")
@@ -59,7 +61,14 @@ LOGARITHMIC = Algebra(
 
 
 def run(
-    algebra: Algebra, a: Array, b: Array, h0: Array, *, reverse: bool = False, kernel: str = "scan"
+    algebra: Algebra,
+    a: Array,
+    b: Array,
+    h0: Array,
+    *,
+    reverse: bool = False,
+    kernel: str = "scan",
+    time: TimeAxis = WHOLE,
 ) -> Array:
     """The states of a linear recurrence.
 
@@ -70,10 +79,13 @@ def run(
       h0: `[*batch, H]`.
       reverse: from the last step to the first.
       kernel: "scan", "associative" or "chunked".
+      time: where the steps lie.
 
     Returns:
       h, `[T, *batch, H]`.
     """
+    if time.split:
+        h0 = _start_of_part(algebra, a, b, h0, reverse, kernel, time)
     if kernel == "associative":
         return _associative(algebra, a, b, h0, reverse)
     if kernel == "chunked":
@@ -86,13 +98,14 @@ def run(
     return lax.scan(body, h0, (a, b), reverse=reverse)[1]
 
 
-def transposed(algebra: Algebra, a: Array, c: Array, *, reverse: bool = False, kernel: str = "scan") -> Array:
+def transposed(
+    algebra: Algebra, a: Array, c: Array, *, reverse: bool = False, kernel: str = "scan", time: TimeAxis = WHOLE
+) -> Array:
     """The transposed recurrence, `l_t = c_t + a_{t+1}^T l_{t+1}`; arguments as for `run`."""
     if algebra is MATRIX:
         a = jnp.swapaxes(a, -1, -2)
-    nothing = jnp.zeros_like(a[:1])
-    following = jnp.concatenate([nothing, a[:-1]] if reverse else [a[1:], nothing])
-    return run(algebra, following, c, jnp.zeros_like(c[0]), reverse=not reverse, kernel=kernel)
+    following = time.following(a, reverse)
+    return run(algebra, following, c, jnp.zeros_like(c[0]), reverse=not reverse, kernel=kernel, time=time)
 
 
 def linear_scan(
@@ -191,10 +204,48 @@ def _associative(algebra: Algebra, a: Array, b: Array, h0: Array, reverse: bool)
     first = -1 if reverse else 0
     b = b.at[first].set(algebra.add(algebra.apply(a[first], h0), b[first]))
 
-    def combine(early: tuple[Array, Array], late: tuple[Array, Array]) -> tuple[Array, Array]:
-        return algebra.compose(late[0], early[0]), algebra.add(algebra.apply(late[0], early[1]), late[1])
+    return lax.associative_scan(functools.partial(_one_after_the_other, algebra), (a, b), reverse=reverse)[1]
 
-    return lax.associative_scan(combine, (a, b), reverse=reverse)[1]
+
+def _start_of_part(
+    algebra: Algebra, a: Array, b: Array, h0: Array, reverse: bool, kernel: str, time: TimeAxis
+) -> Array:
+    """The state before this part's first step, of a recurrence whose steps lie in parts on several devices.
+
+    Each part is summed up as one step (its factor, its end from zero); only those travel, in O(log parts) exchanges.
+    """
+    factor, end = _summed_up(algebra, a, b, reverse, kernel)
+    place, distance = time.place(reverse), 1
+    while distance < time.parts:
+        earlier = time.received((factor, end), reverse, distance)
+        joined = _one_after_the_other(algebra, earlier, (factor, end))
+        factor, end = jax.tree.map(
+            lambda new, old, reached=place >= distance: jnp.where(reached, new, old), joined, (factor, end)
+        )
+        distance *= 2
+    return time.handed_on(algebra.add(algebra.apply(factor, h0), end), h0, reverse)
+
+
+def _summed_up(algebra: Algebra, a: Array, b: Array, reverse: bool, kernel: str) -> tuple[Array, Array]:
+    """All steps as one, `h -> factor h + end`."""
+    if kernel == "scan":
+        def body(all: tuple[Array, Array], now: tuple[Array, Array]) -> tuple[Any, None]:
+            return _one_after_the_other(algebra, all, now), None
+
+        nothing = algebra.one(a[0]), algebra.zero(b[0])
+        return lax.scan(body, on_same_axes((nothing, (a[0], b[0])))[0], (a, b), reverse=reverse)[0]
+    if reverse:
+        a, b = jnp.flip(a, 0), jnp.flip(b, 0)
+    while a.shape[0] > 1:
+        if a.shape[0] % 2:
+            a = jnp.concatenate([a, algebra.one(a[:1])])
+            b = jnp.concatenate([b, algebra.zero(b[:1])])
+        a, b = _one_after_the_other(algebra, (a[0::2], b[0::2]), (a[1::2], b[1::2]))
+    return a[0], b[0]
+
+
+def _one_after_the_other(algebra: Algebra, early: tuple[Array, Array], late: tuple[Array, Array]) -> tuple[Any, Any]:
+    return algebra.compose(late[0], early[0]), algebra.add(algebra.apply(late[0], early[1]), late[1])
 
 
 def _chunked(algebra: Algebra, a: Array, b: Array, h0: Array, reverse: bool) -> Array:
@@ -216,7 +267,7 @@ def _chunked(algebra: Algebra, a: Array, b: Array, h0: Array, reverse: bool) -> 
         return (product, h), (product, h)
 
     a, b = cut(a, algebra.one), cut(b, algebra.zero)
-    nothing = algebra.one(a[0]), algebra.zero(b[0])
+    nothing, _ = on_same_axes(((algebra.one(a[0]), algebra.zero(b[0])), (a[0], b[0])))
     (factor, rest), (products, local) = lax.scan(within, nothing, (a, b), reverse=reverse)
 
     def across(h: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -12,14 +12,16 @@ from gru_jax.scans.associative import Associative
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.newton import Newton
 from gru_jax.scans.sequential import Sequential
-from gru_jax.types import DType, State
+from gru_jax.scans.time_sharding import TimeSharded
+from gru_jax.scans.trajectory import Trajectory
+from gru_jax.types import DType
 
 
 class Method(Protocol):
     """A way to find the trajectory of a cell: a frozen dataclass of options."""
 
-    def trajectory(self, cell: Cell, context: Context, steps: Steps, reverse: bool) -> State:
-        """The states after every step, `[T, *batch, H]`, in original time order, with the shared derivative."""
+    def trajectory(self, cell: Cell, context: Context, steps: Steps, reverse: bool) -> Trajectory:
+        """The states of all steps, with the shared derivative."""
 
     def keeps_states(self) -> bool:
         """Whether the backward pass is to be given nothing but arguments and states."""
@@ -41,6 +43,8 @@ def check(method: str | Method, cell: Cell) -> None:
         got = f"the class {method.__name__}; call it" if isinstance(method, type) else repr(method)
         names = ", ".join(map(repr, METHODS))
         raise TypeError(f"scan: method must be one of {names} or a method such as gj.Sequential(); got {got}")
+    if isinstance(method, TimeSharded):
+        check(method.method, cell)
     if (method == "associative" or isinstance(method, Associative)) and not hasattr(cell, "affine"):
         raise ValueError(
             f"scan: method {method!r} needs a cell that is linear in its state, with a method affine(params, u) ->"
@@ -60,6 +64,15 @@ def resolve(method: str | Method, cell: Cell, states: int, dtype: DType) -> Meth
     Returns:
       A method without any "auto" in it.
     """
+    if isinstance(method, TimeSharded):
+        inner = method.method
+        # Steps in turn would leave all devices but one waiting.
+        if inner == "auto" and not hasattr(cell, "affine"):
+            inner = Newton()
+        inner = resolve(inner, cell, states, dtype)
+        if isinstance(inner, Sequential):
+            inner = dataclasses.replace(inner, keep="states")
+        return dataclasses.replace(method, method=inner)
     if isinstance(method, str):
         # For a cell that is linear in its state the recurrence over all of time is never slower: on CPU it is the same
         # loop with nothing but a product and a sum in it.

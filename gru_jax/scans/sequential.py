@@ -11,6 +11,7 @@ from gru_jax import checks
 from gru_jax.cells.base import Cell
 from gru_jax.scans import derivative, linear, masking
 from gru_jax.scans.masking import Context, Steps
+from gru_jax.scans.trajectory import Trajectory, exact
 from gru_jax.types import State
 
 
@@ -53,18 +54,18 @@ class Sequential:
         checks.choice("Sequential", "hoist", self.hoist, ("auto", True, False))
         checks.choice("Sequential", "keep", self.keep, ("auto", "states", "gates"))
 
-    def trajectory(self, cell: Cell, context: Context, steps: Steps, reverse: bool) -> State:
-        """The states after every step, `[T, *batch, H]`, in original time order."""
+    def trajectory(self, cell: Cell, context: Context, steps: Steps, reverse: bool) -> Trajectory:
+        """The states of all steps."""
 
         def find(context: Context, steps: Steps) -> State:
             return self._find(cell, context, steps, reverse)
 
         if not self.keeps_states():
-            return find(context, steps)
+            return exact(context, find(context, steps), reverse)
         recurrence = derivative.Recurrence(
             functools.partial(masking.F, cell), reverse, linear.by_scan(cell, reverse, self.unroll)
         )
-        return derivative.differentiable(find, recurrence)(context, steps)
+        return exact(context, derivative.differentiable(find, recurrence)(context, steps), reverse)
 
     def keeps_states(self) -> bool:
         """Whether the backward pass is to be given nothing but arguments and states."""
@@ -84,4 +85,7 @@ class Sequential:
             h = masking.advance(cell, context, u, step, h)
             return h, h
 
-        return lax.scan(body, context.h0, inputs, reverse=reverse, unroll=self.unroll)[1]
+        def run(start: State) -> tuple[State, State]:
+            return lax.scan(body, start, inputs, reverse=reverse, unroll=self.unroll)
+
+        return context.time.relay(run, context.h0, reverse)[1]

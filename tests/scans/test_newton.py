@@ -121,7 +121,8 @@ def test_a_hard_sequence_leaves_the_others_alone():
     assert stats.converged.tolist() == [True, False] and stats.fell_back.tolist() == [False, True]
     assert int(stats.iterations[0]) <= 2
     np.testing.assert_array_equal(y[0], 0)
-    np.testing.assert_allclose(y[1], gj.scan(cell, closed, x[1], method="sequential")[0], atol=1e-6)
+    # In the same batch: a chaotic network makes of another order of summation another trajectory.
+    np.testing.assert_allclose(y, gj.scan(cell, closed, x, method="sequential", mask=mask)[0], atol=1e-6)
 
 
 def hard_case():

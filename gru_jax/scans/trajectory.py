@@ -1,0 +1,52 @@
+"""What a method finds: the states after every step, the state at the end, and how sure it is of them."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gru_jax.cells.base import accumulator
+from gru_jax.scans.masking import Context
+from gru_jax.types import Array, State
+
+
+class Stats(NamedTuple):
+    """How a parallel method did, one value for each sequence, `[*batch]`.
+
+    Attributes:
+      iterations: rounds until the residual was small enough; the most of any window.
+      residual: largest `|h_t - F_t(h_{t-1})|` of what was found, relative to max(1, |h|).
+      converged: whether the residual and the estimated error were within their bounds.
+      fell_back: whether the states come from the sequential scan instead.
+    """
+
+    iterations: Array
+    residual: Array
+    converged: Array
+    fell_back: Array
+
+
+class Trajectory(NamedTuple):
+    """A sequence's states.
+
+    Attributes:
+      states: after every step, `[T, *batch, H]`, in original time order.
+      final: after the last step, `[*batch, H]`.
+      stats: how they were found.
+    """
+
+    states: State
+    final: State
+    stats: Stats
+
+
+def exact(context: Context, states: State, reverse: bool) -> Trajectory:
+    """The trajectory of a method that leaves no residual."""
+    like = jax.tree.leaves(context.h0)[0]
+    return Trajectory(states, context.time.end(states, reverse), certain(like.shape[:-1], like.dtype))
+
+
+def certain(batch: tuple[int, ...], dtype: Any) -> Stats:
+    """The stats of a method that takes one step after another."""
+    never = jnp.zeros(batch, bool)
+    return Stats(jnp.zeros(batch, jnp.int32), jnp.zeros(batch, accumulator(dtype)), ~never, never)
