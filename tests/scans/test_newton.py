@@ -125,6 +125,47 @@ def test_a_hard_sequence_leaves_the_others_alone():
     np.testing.assert_allclose(y, gj.scan(cell, closed, x, method="sequential", mask=mask)[0], atol=1e-6)
 
 
+def test_a_trajectory_from_before_saves_rounds():
+    """Only the number of rounds depends on where Newton starts: not the states, not the gradient."""
+    params = HARD.init(jax.random.key(0), I)
+    x = jax.random.normal(jax.random.key(1), (2, 300, I))
+
+    @jax.jit
+    def run(params, init):
+        def loss(params, init):
+            method = gj.Newton("diagonal", init=init)
+            y, h, stats = gj.scan(HARD, params, x, lengths=jnp.array([300, 120]), method=method, stats=True)
+            return weigh((y, h)), (y, stats)
+
+        return jax.value_and_grad(loss, (0, 1), has_aux=True)(params, init)
+
+    (_, (y, stats)), _ = run(params, jnp.zeros((2, 300, 8)))
+    nearby = jax.tree.map(lambda p: p * 1.0001, params)
+    (_, (cold, cold_stats)), (cold_gradient, of_init) = run(nearby, jnp.full((2, 300, 8), jnp.nan))
+    (_, (warm, warm_stats)), (warm_gradient, _) = run(nearby, y)
+    assert (warm_stats.iterations < cold_stats.iterations).all() and warm_stats.converged.all()
+    np.testing.assert_allclose(warm, cold, atol=5e-6)
+    for a, b in zip(warm_gradient, cold_gradient, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4, rtol=1e-4)
+    np.testing.assert_array_equal(of_init, 0)
+    assert gj.Newton(init=y) == gj.Newton() and hash(gj.Newton(init=y)) == hash(gj.Newton())
+
+
+@pytest.mark.parametrize(
+    ("init", "error", "match"),
+    [
+        (jnp.zeros((2, 60, 7)), ValueError, r"Newton: init must have shape \[2, 60, 8\]; got \[2, 60, 7\]"),
+        ((jnp.zeros((2, 60, 8)),), TypeError, "Newton: init must be .* the states of all steps"),
+        (jnp.zeros((2, 60, 8), int), TypeError, "Newton: init must be"),
+        (jnp.zeros((2, 60, 8), jnp.bfloat16), TypeError, "init is bfloat16"),
+    ],
+)
+def test_an_init_of_another_shape_is_refused(init, error, match):
+    params = HARD.init(jax.random.key(0), I)
+    with pytest.raises(error, match=match):
+        gj.scan(HARD, params, jnp.ones((2, 60, I)), method=gj.Newton(init=init))
+
+
 def hard_case():
     params = jax.tree.map(lambda p: p * 20, HARD.init(jax.random.key(0), I))
     return params, jax.random.normal(jax.random.key(1), (2, 500, I))
