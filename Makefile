@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-slow lint types doctest docs bench clean
+.PHONY: help demo test test-slow lint types doctest docs bench bench-time clean
 
 PYTHON ?=
 BIN := .venv/bin
@@ -51,6 +51,9 @@ docs: .venv/has-dev  ## the site, into site/
 bench: .venv/has-experiments  ## time of an import and of a training step, beside jax and flax
 	$(BIN)/python -m benchmarks.import_time
 	$(BIN)/python -m benchmarks.training_step
+
+bench-time: .venv/has-experiments  ## all of time at once: time, memory and rounds of every method, some ten minutes
+	$(BIN)/python -m benchmarks.parallel
 
 clean:  ## remove .venv, the site and the caches; runs/ stays
 	rm -rf .venv site .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -1,92 +1,166 @@
-"""Time and memory of one step after another and of all of time at once, forward and training step.
+"""Time, memory and rounds of one step after another and of all of time at once, forward and training step.
 
-    python -m benchmarks.parallel [--rounds 5] [--write]
+    python -m benchmarks.parallel [--rounds 5] [--quick | --write]
+    python -m benchmarks.parallel --draw benchmarks/results/<file>.json
 
-For a GRU with torch's initial values: the sequential scan, and Newton's method with the dense (up to H = 32) and the
-diagonal Jacobian. For minGRU: the sequential scan, and the linear recurrence in its three forms. The candidates run in
-turn in one process; medians are printed, and written to benchmarks/results/ with --write. Memory is what the compiled
-training step allocates beside its arguments and results. Every candidate's outputs are compared with the sequential
-ones before its time counts.
+For a GRU with torch's initial values: the sequential scan, and Newton's method with the dense and the diagonal
+Jacobian. For minGRU: the sequential scan, and the linear recurrence in its three forms. Every row is measured in a
+fresh process (`benchmarks.alone`), which compares the outputs with the sequential ones; the backend is JAX's own
+choice, and on an accelerator the list of shapes is longer. Then: memory against T and H, and rounds and the largest
+Lyapunov exponent against the scale of the parameters. `--write` writes benchmarks/results/ and the plots of
+docs/images/; `--quick` is a smoke test that keeps nothing; `--draw` draws the plots of a file again.
 """
 
 import argparse
-from collections.abc import Callable
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 
-import gru_jax as gj
-from benchmarks import timing
+from benchmarks import parallel_plots, timing
 from gru_jax.scans.recurrences import KERNELS
 
-SHAPES = [(1024, 8, 8), (1024, 8, 64), (16384, 1, 8), (16384, 1, 64), (16384, 1, 128)]
-"""(T, B, H); the input has 8 features."""
+ROOT = Path(__file__).parent.parent
+IMAGES = ROOT / "docs" / "images"
+
+NEWTON = ("sequential", "newton dense", "newton diagonal")
+LINEAR = ("sequential", *(f"associative {kernel}" for kernel in KERNELS))
+
+OVER_TIME = [(1024, 1, 32), (4096, 1, 32), (16384, 1, 32), (65536, 1, 32)]
+"""(T, B, H) of the plot of time against T."""
+SHAPES = [*OVER_TIME, (1024, 8, 8), (1024, 8, 64), (16384, 1, 64), (16384, 1, 128), (65536, 1, 8), (65536, 1, 128)]
+LINEAR_SHAPES = [(1024, 8, 64), (65536, 1, 128)]
+ON_ACCELERATORS = [(262144, 1, 32), (1024, 64, 128), (16384, 16, 32), (65536, 16, 8), (65536, 16, 128), (1048576, 1, 8)]
+"""More shapes, for both cells."""
+
+MEMORY_OVER_TIME = [(T, 1, 128) for T in (8192, 16384, 32768, 65536)]
+MEMORY_OVER_WIDTH = [(16384, 1, H) for H in (32, 64, 128, 256)]
+LARGEST, ALLOWED = (65536, 1, 128), 2560
+"""A shape, and how many MiB the training step with the diagonal Jacobian may take there."""
+
+DENSE_BYTES = 2 * 10**9
+"""Where the Jacobians of all steps are larger, "dense" is not run."""
+
+SCALES = {"T": 2048, "B": 4, "H": 32, "scales": [0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 8, 10, 14, 20]}
+
+HEADER = (
+    f"{'cell':>7} {'T':>8} {'B':>3} {'H':>4}  {'method':<24}{'forward ms':>11}{'training ms':>12}"
+    f"{'compile s':>12}{'temp MiB':>10}{'peak MiB':>10}{'rounds':>7}"
+)
 
 
-def methods(cell: Any, hidden: int) -> dict[str, Any]:
-    """What runs the cell."""
-    if isinstance(cell, gj.MinGRU):
-        return {"sequential": gj.Sequential(), **{kernel: gj.Associative(kernel) for kernel in KERNELS}}
-    dense = {"newton dense": gj.Newton("dense")} if hidden <= 32 else {}
-    return {"sequential": gj.Sequential(), **dense, "newton diagonal": gj.Newton("diagonal")}
+def jobs(backend: str, rounds: int, quick: bool) -> list[dict[str, Any]]:
+    """What is to be measured, one object for each process."""
+    shapes, linear, scales = SHAPES, LINEAR_SHAPES, SCALES
+    over_time, over_width = MEMORY_OVER_TIME, MEMORY_OVER_WIDTH
+    if backend != "cpu":
+        shapes, linear = [*shapes, *ON_ACCELERATORS], [*linear, *ON_ACCELERATORS]
+    if quick:
+        shapes, linear = [(32, 1, 8)], [(32, 1, 8)]
+        over_time, over_width = [(32, 1, 8), (64, 1, 8)], [(32, 1, 8)]
+        scales = {"T": 50, "B": 2, "H": 8, "scales": [1, 20]}
+    wanted = [("GRU", *shape, name) for shape in shapes for name in NEWTON]
+    wanted += [("GRU", *shape, "newton diagonal") for shape in [*over_time, *over_width]]
+    wanted += [("MinGRU", *shape, name) for shape in linear for name in (LINEAR[:2] if quick else LINEAR)]
+    runs = [
+        {"measure": "run", "cell": cell, "T": T, "B": B, "H": H, "method": name, "rounds": rounds}
+        for cell, T, B, H, name in dict.fromkeys(wanted)
+        if name != "newton dense" or 4 * T * B * H * H < DENSE_BYTES
+    ]
+    run_dense = {shape_of(job) for job in runs if job["method"] == "newton dense"}
+    unrun = [
+        {"measure": "compiled_memory", "T": T, "B": B, "H": H, "method": "newton dense"}
+        for T, B, H in dict.fromkeys([*over_time, *over_width])
+        if (T, B, H) not in run_dense
+    ]
+    return [*runs, *unrun, {"measure": "scales", **scales}]
 
 
-def measure(cell: Any, T: int, B: int, hidden: int, rounds: int) -> list[dict[str, Any]]:
-    """One row for each method."""
-    params = cell.init(jax.random.key(0), 8)
-    x = jax.random.normal(jax.random.key(1), (B, T, 8))
-    forward: dict[str, Callable[[], Any]] = {}
-    training: dict[str, Callable[[], Any]] = {}
-    rows = {}
-    expected = gj.scan(cell, params, x, method="sequential")[0]
-    for name, method in methods(cell, hidden).items():
-        y, _, stats = gj.scan(cell, params, x, method=method, stats=True)
-        off = float(jnp.abs(y - expected).max())
-        assert off < 1e-4, f"{name}: off by {off}"
+def shape_of(row: dict[str, Any]) -> tuple[int, int, int]:
+    """(T, B, H) of a row."""
+    return row["T"], row["B"], row["H"]
 
-        def loss(params: Any, x: Any, method: Any = method) -> Any:
-            return (gj.scan(cell, params, x, method=method)[0] ** 2).sum()
 
-        run = jax.jit(lambda params, x, method=method: gj.scan(cell, params, x, method=method))
-        step = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(params, x).compile()
-        forward[name] = lambda run=run: run(params, x)
-        training[name] = lambda step=step: step(params, x)
-        rows[name] = {
-            "cell": type(cell).__name__,
-            "T, B, H": [T, B, hidden],
-            "method": name,
-            "iterations": int(stats.iterations.max()),
-            "fell_back": bool(stats.fell_back.any()),
-            "largest_difference": off,
-            "training_MiB": round(step.memory_analysis().temp_size_in_bytes / 2**20, 1),
-        }
-    for name, ms in timing.medians(forward, rounds).items():
-        rows[name]["forward_ms"] = ms
-    for name, ms in timing.medians(training, rounds).items():
-        rows[name]["training_ms"] = ms
-    return list(rows.values())
+def alone(job: dict[str, Any]) -> dict[str, Any]:
+    """The job's numbers, from a process that does nothing else."""
+    environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ}
+    command = [sys.executable, "-m", "benchmarks.alone", json.dumps(job)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False)
+    if done.returncode:
+        raise SystemExit(f"benchmarks.parallel: {json.dumps(job)} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def printed(row: dict[str, Any]) -> str:
+    """The row as text."""
+    if row["measure"] == "compiled_memory":
+        return f"{'GRU':>7} {row['T']:8} {row['B']:3} {row['H']:4}  {row['method']:<24}{'':35}{row['temporary_MiB']:10}"
+    if row["measure"] == "scales":
+        lines = ["", "parameters times   Lyapunov   dense: rounds, converged   diagonal: rounds, converged"]
+        for each in row["rows"]:
+            found = (f"{each[kind]['rounds']:>20}{each[kind]['converged']:>8}" for kind in ("dense", "diagonal"))
+            lines.append(f"{each['scale']:16}{each['lyapunov']:11.3f}{''.join(found)}")
+        return "\n".join(lines)
+    compiling = f"{row['forward_compile_s']} + {row['training_compile_s']}"
+    temporary, peak = ("-" if row[name] is None else row[name] for name in ("temporary_MiB", "peak_MiB"))
+    return (
+        f"{row['cell']:>7} {row['T']:8} {row['B']:3} {row['H']:4}  {row['method']:<24}{row['forward_ms']:11.2f}"
+        f"{row['training_ms']:12.2f}{compiling:>12}{temporary:>10}{peak:>10}"
+        f"{row['rounds_taken']:7}{'  fell back' if row['fell_back'] else ''}"
+    )
+
+
+def growth(rows: list[dict[str, Any]], along: str, B: int, **fixed: int) -> float | None:
+    """k where the diagonal training step's memory grows as `along` to the power k; None for fewer than two sizes."""
+    points = parallel_plots.memory(rows, "newton diagonal", along, B=B, **fixed)
+    if len(points) < 2:
+        return None
+    sizes, mib = zip(*points, strict=True)
+    return float(np.polyfit(np.log(sizes), np.log(mib), 1)[0])
+
+
+def report_memory(rows: list[dict[str, Any]]) -> None:
+    """How memory grows, and whether the largest shape stays within bounds."""
+    for along, fixed in (("T", {"H": 128}), ("H", {"T": 16384})):
+        power = growth(rows, along, 1, **fixed)
+        if power is not None:
+            print(f"memory of the diagonal training step grows as {along}^{power:.2f} ({fixed}, B = 1)")
+    for row in rows:
+        if row["measure"] == "run" and shape_of(row) == LARGEST and row["method"] == "newton diagonal":
+            verdict = "within" if max(row["temporary_MiB"] or 0, row["peak_MiB"] or 0) <= ALLOWED else "OVER"
+            print(f"T, B, H = {LARGEST}: {row['temporary_MiB']} MiB, {verdict} the bound of {ALLOWED} MiB")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--write", action="store_true", help="into benchmarks/results/")
+    parser.add_argument("--quick", action="store_true", help="a smoke test: tiny shapes, nothing is kept")
+    parser.add_argument("--write", action="store_true", help="into benchmarks/results/ and docs/images/")
+    parser.add_argument("--draw", type=Path, help="draw the plots of this results file and measure nothing")
     args = parser.parse_args()
+    if args.quick and args.write:
+        parser.error("--quick measures nothing worth writing; leave one of the two out")
+    if args.draw:
+        parallel_plots.draw(json.loads(args.draw.read_text()), IMAGES)
+        return
+    # Asked of another process: this one must not take an accelerator's memory from those that measure.
+    backend = subprocess.check_output([sys.executable, "-c", "import jax; print(jax.default_backend())"], text=True)
+    print(HEADER)
     rows = []
-    print(f"{'cell':>8} {'T, B, H':>14} {'method':>16} {'forward ms':>11} {'training ms':>12} {'MiB':>7} {'rounds':>7}")
-    for T, B, hidden in SHAPES:
-        for cell in (gj.GRU(hidden, init="torch"), gj.MinGRU(hidden)):
-            for row in measure(cell, T, B, hidden, args.rounds):
-                rows.append(row)
-                shape = ", ".join(map(str, row["T, B, H"]))
-                print(
-                    f"{row['cell']:>8} {shape:>14} {row['method']:>16} {row['forward_ms']:11.2f}"
-                    f" {row['training_ms']:12.2f} {row['training_MiB']:7.1f} {row['iterations']:7d}",
-                    flush=True,
-                )
+    for job in jobs(backend.split()[-1], args.rounds, args.quick):
+        rows.append(alone(job))
+        print(printed(rows[-1]), flush=True)
+    report_memory(rows)
     if args.write:
-        timing.write("parallel", rows)
+        parallel_plots.draw(timing.write("parallel", rows), IMAGES)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            parallel_plots.draw({"device": backend.strip(), "cores": os.cpu_count(), "rows": rows}, Path(folder))
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ from typing import Any
 import jax
 
 
-def medians(steps: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Milliseconds of each, the median over rounds in which all take their turn."""
-    for _ in range(2):
+def medians(steps: dict[str, Callable[[], Any]], rounds: int, warmups: int = 2) -> dict[str, float]:
+    """Milliseconds of each, the median over rounds in which all take their turn, after rounds that do not count."""
+    for _ in range(warmups):
         jax.block_until_ready([step() for step in steps.values()])
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
@@ -28,7 +28,7 @@ def medians(steps: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float
     return {name: round(statistics.median(each), 2) for name, each in times.items()}
 
 
-def write(name: str, rows: list[dict[str, Any]]) -> None:
+def write(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Writes benchmarks/results/<date>-<platform>-<name>.json, with the command, the machine and the versions."""
     today = datetime.date.today().isoformat()
     device = jax.devices()[0]
@@ -45,3 +45,4 @@ def write(name: str, rows: list[dict[str, Any]]) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n")
     print(f"written to benchmarks/results/{path.name}")
+    return record
