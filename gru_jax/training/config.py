@@ -132,6 +132,11 @@ def config_hash(config: Config) -> str:
     """8 hex digits of everything that decides the numbers of a run, the seed aside."""
     outside = {"name", "seed", "data_root", "checkpoint", "log", "parallel"}
     deciding = {key: value for key, value in config.resolved().items() if key not in outside}
+    # How the steps run over time changes the numbers by rounding alone, as the strategy does; only a tolerance of
+    # one's own may change them by more.
+    tol = deciding["model"].pop("method", {}).get("tol")
+    if tol is not None:
+        deciding["model"]["method.tol"] = tol
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -155,8 +160,10 @@ def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
 def is_free(key: str, old: object, new: object) -> bool:
     """Whether a run may be continued with the new value.
 
-    It may when the value changes what is watched, or where it is computed, but not the numbers.
+    It may when the value changes what is watched, or where and how it is computed, but not the numbers.
     """
     if key == "train.epochs":
         return isinstance(old, int) and isinstance(new, int) and new > old
+    if key.startswith("model.method."):
+        return key != "model.method.tol"
     return key.partition(".")[0] in ("log", "checkpoint", "parallel", "data_root", "name")

@@ -13,6 +13,7 @@ from gru_jax.data.dataset import Dataset, Split
 from gru_jax.models import Readout
 from gru_jax.training.config import Config
 from gru_jax.training.losses import Sums
+from gru_jax.training.newton_sums import from_meta
 from gru_jax.training.step import Batch, TrainState, data_key, eval_step, init_state, train_step
 from gru_jax.types import Array, IntArray, Params
 
@@ -44,18 +45,20 @@ def build(config: Config) -> Experiment:
     model = config.model.build(config.shape)
     optimizer = config.optim.build()
     schedule = config.optim.schedule.build(config.total_steps, config.steps_per_epoch)
+    newton = config.model.newton is not None
     return Experiment(
         config,
         model,
-        functools.partial(init_state, model=model, optimizer=optimizer),
+        functools.partial(init_state, model=model, optimizer=optimizer, newton=newton),
         functools.partial(
             train_step,
             model=model,
             optimizer=optimizer,
             schedule=schedule,
             stochastic=config.model.stochastic,
+            newton=newton,
         ),
-        functools.partial(eval_step, model=model),
+        functools.partial(eval_step, model=model, newton=newton),
         schedule,
         functools.partial(_train_batch, size=config.task.batch),
     )
@@ -69,10 +72,25 @@ def first_state(experiment: Experiment) -> TrainState:
 
 
 def abstract_state(experiment: Experiment) -> TrainState:
-    """Shapes and dtypes of the state; computes nothing."""
+    """Shapes and dtypes of the state as checkpoints hold it; computes nothing."""
     seed = jax.ShapeDtypeStruct((), jnp.uint32)
     rate = jax.ShapeDtypeStruct((), jnp.float32)
-    return jax.eval_shape(experiment.init_state, seed, rate)
+    return to_checkpoint(jax.eval_shape(experiment.init_state, seed, rate))
+
+
+def to_checkpoint(state: TrainState) -> TrainState:
+    """The part of a state that no method adds to: a run may go on with another one.
+
+    What is left out is `state.sums.newton`, which goes into the checkpoint's meta.
+    """
+    return state._replace(sums=state.sums._replace(newton=None))
+
+
+def from_checkpoint(experiment: Experiment, state: TrainState, meta: dict[str, Any]) -> TrainState:
+    """The state of a checkpoint, for the method of this experiment."""
+    if experiment.config.model.newton is None:
+        return state
+    return state._replace(sums=state.sums._replace(newton=from_meta(meta.get("newton"))))
 
 
 def parameter_count(params: Params) -> int:

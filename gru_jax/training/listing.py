@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gru_jax.training.architectures import MODELS
+from gru_jax.training.methods import METHODS
 from gru_jax.training.optim import OPTIMIZERS, SCHEDULES
 from gru_jax.training.sections import Section
 from gru_jax.training.tasks import TASKS
@@ -23,6 +24,7 @@ def listing(configs: Path) -> str:
     for title, sections in (
         ("tasks", TASKS),
         ("models", MODELS),
+        ("methods", METHODS),
         ("optimizers", OPTIMIZERS),
         ("schedules", SCHEDULES),
     ):

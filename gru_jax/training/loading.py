@@ -74,7 +74,8 @@ def load_config(file: str | Path, arguments: Sequence[str] = ()) -> LoadedConfig
     values: dict[str, Any] = {} if fatal else document.value
     keys_of_kind = functools.partial(messages.keys_of_kind, Config)
     default_kind = functools.partial(messages.default_kind, Config)
-    laid = overrides.apply(values, arguments, keys_of_kind, default_kind)
+    kind_alone = functools.partial(messages.kind_alone, Config)
+    laid = overrides.apply(values, arguments, keys_of_kind, default_kind, kind_alone)
     # Without a file, every key would be reported missing: the file is what is wrong.
     config, problems = (None, []) if fatal else _validate(values)
     said = {complaint.path for complaint in document.complaints}
@@ -138,6 +139,10 @@ def _mark(problem: Problem, document: Document) -> tuple[int, int]:
         return document.key_marks[problem.path]
     if problem.path in document.marks:
         return document.marks[problem.path]
+    around = problem.path[:-1]
+    if problem.path[-1:] == ("kind",) and messages.kind_alone(Config, around) and around in document.marks:
+        # Where a kind's name stands for the section, the section's place is the kind's.
+        return document.marks[around]
     for length in range(len(problem.path) - 1, 0, -1):
         if problem.path[:length] in document.key_marks:
             return document.key_marks[problem.path[:length]]

@@ -1,5 +1,6 @@
 """The training loop: steps, metrics, evaluations, checkpoints, and the ways it can end."""
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,10 +13,11 @@ from gru_jax.data.dataset import Dataset
 from gru_jax.training import checkpoint
 from gru_jax.training.checkpoint import Checkpoint
 from gru_jax.training.devices import Placement
-from gru_jax.training.experiment import Experiment, eval_batches
+from gru_jax.training.experiment import Experiment, eval_batches, to_checkpoint
 from gru_jax.training.history import History
 from gru_jax.training.losses import add_up, no_sums
 from gru_jax.training.metrics_log import MetricsLog
+from gru_jax.training.newton_sums import NewtonSums, joined, newton_metrics, to_meta, why_not_finite, why_slow
 from gru_jax.training.progress import Reporter
 from gru_jax.training.run_directory import RunDirectory
 from gru_jax.training.sections import interval_steps
@@ -85,6 +87,7 @@ class Loop:
         self.experiment, self.dataset, self.placement = experiment, dataset, placement
         self.run, self.reporter, self.stop, self.meta = run, reporter, stop, meta
         self.config, self.total = config, config.total_steps
+        self.newton, self.warned = config.model.newton, False
         self.eval_every = interval_steps(config.train.eval_every, config.steps_per_epoch)
         self.save_every = interval_steps(config.checkpoint.every, config.steps_per_epoch)
         self.train_split = jax.device_put(dataset.train)
@@ -140,8 +143,10 @@ class Loop:
         return state, finite
 
     def _log_train(self, step: int, state: TrainState, log: MetricsLog) -> tuple[TrainState, bool]:
-        sums = add_up([self.placement.get(state.sums)])
+        fetched = self.placement.get(state.sums)
+        sums = add_up([fetched])
         if sums["bad_steps"]:
+            self._explain(fetched.newton)
             return state, False
         factor = float(self.experiment.schedule(jnp.asarray(step - 1, jnp.int32)))
         metrics = {
@@ -150,9 +155,15 @@ class Loop:
             "grad_norm": sums["grad_norm"] / sums["steps"],
             "lr": self.config.optim.lr * factor,
         }
+        if self.newton is not None:
+            metrics |= newton_metrics(fetched.newton)
+            said = why_slow(self.newton, fetched.newton, step - int(sums["steps"]) + 1, step)
+            if said and not self.warned:
+                self.warned = True
+                self.reporter.warn(said)
         self.history.last_train = metrics
         self._write(step, metrics, log)
-        return state._replace(sums=self.placement.put_state(no_sums())), True
+        return state._replace(sums=self.placement.put_state(no_sums(newton=self.newton is not None))), True
 
     def _evaluate(self, step: int, state: TrainState, log: MetricsLog) -> bool:
         metrics = self.evaluate(state.params, "valid")
@@ -171,25 +182,41 @@ class Loop:
         for batch, weight in eval_batches(self.dataset, split, self.config.task.batch):
             batch, weight = self.placement.put_batch((batch, weight))
             parts.append(self.watch.call("eval", self.placement.eval_step, params, batch, weight))
-        sums = add_up(map(self.placement.get, parts))
-        return {
+        fetched = [self.placement.get(part) for part in parts]
+        sums = add_up(fetched)
+        metrics = {
             f"{split}/loss": sums["loss"] / sums["examples"],
             f"{split}/accuracy": sums["correct"] / sums["examples"],
         }
+        if self.newton is not None:
+            newton = functools.reduce(joined, (part.newton for part in fetched))
+            metrics |= newton_metrics(newton, f"{split}/")
+            if not np.isfinite(metrics[f"{split}/loss"]):
+                self._explain(newton)
+        return metrics
+
+    def _explain(self, newton: NewtonSums | None) -> None:
+        """Says so when values are not finite because of the method."""
+        said = why_not_finite(self.newton, newton) if self.newton is not None and newton is not None else None
+        if said:
+            self.reporter.warn(said)
 
     def _save(self, step: int, state: TrainState, log: MetricsLog) -> bool:
         host = self.placement.get(state)
         # The loss of the steps since the last line has not been looked at yet.
         if host.sums.bad_steps:
+            self._explain(host.sums.newton)
             return False
         log.sync()
         self.watch.mark()
         best = host.params if self.best_params is None else self.best_params
         meta = self.meta | {"history": self.history.to_meta(), "metrics_lines": log.lines}
+        if host.sums.newton is not None:
+            meta["newton"] = to_meta(host.sums.newton)
         try:
             checkpoint.save(
                 self.run.checkpoints,
-                Checkpoint(step, host, best, meta),
+                Checkpoint(step, to_checkpoint(host), best, meta),
                 self.config.checkpoint.keep,
             )
         except checkpoint.NotFinite:

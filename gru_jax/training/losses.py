@@ -1,11 +1,12 @@
 """Loss and accuracy as sums over examples, so that batches, devices and log windows add up."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from gru_jax.training.newton_sums import NewtonSums, joined, no_newton_sums
 from gru_jax.types import Array, IntArray
 
 
@@ -19,6 +20,7 @@ class Sums(NamedTuple):
         grad_norm: sum over steps of the gradient's norm before clipping.
         steps: number of steps.
         bad_steps: steps whose loss or gradient was not finite.
+        newton: totals of Newton's method; None where another one runs.
     """
 
     loss: Array
@@ -27,20 +29,31 @@ class Sums(NamedTuple):
     grad_norm: Array
     steps: Array
     bad_steps: Array
+    newton: NewtonSums | None = None
+
+
+_NAMES = tuple(name for name in Sums._fields if name != "newton")
 
 
 def add_up(parts: Iterable[Sums]) -> dict[str, float]:
-    """Totals that were fetched from the devices, added up by name."""
-    total = dict.fromkeys(Sums._fields, 0.0)
+    """Totals that were fetched from the devices, added up by name; those of `newton` are left out."""
+    total = dict.fromkeys(_NAMES, 0.0)
     for part in parts:
-        for name, value in part._asdict().items():
-            total[name] += float(value)
+        for name in _NAMES:
+            total[name] += float(getattr(part, name))
     return total
 
 
-def no_sums() -> Sums:
+def no_sums(newton: bool = False) -> Sums:
     """All totals 0."""
-    return Sums(*(jnp.zeros((), jnp.float32) for _ in Sums._fields))
+    zeros: dict[str, Any] = {name: jnp.zeros((), jnp.float32) for name in _NAMES}
+    return Sums(**zeros, newton=no_newton_sums() if newton else None)
+
+
+def plus(a: Sums, b: Sums) -> Sums:
+    """The totals of both, which are of one method."""
+    newton = None if a.newton is None or b.newton is None else joined(a.newton, b.newton)
+    return Sums(**{name: getattr(a, name) + getattr(b, name) for name in _NAMES}, newton=newton)
 
 
 def cross_entropy(logits: Array, labels: IntArray) -> Array:

@@ -10,7 +10,7 @@ import annotated_types
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from gru_jax.training.sections import Expected, Section
+from gru_jax.training.sections import KIND_ALONE, Expected, Section
 from gru_jax.training.yaml12 import KeyPath
 
 
@@ -71,10 +71,14 @@ def _problem(detail: Any, root: type[Section]) -> Problem:
         full = full_keys(root, str(path[-1])) if len(path) == 1 else []
         if full:
             return Problem(path, known + "; did you mean " + " or ".join(map(repr, full)) + "?", at_key=True)
+        if keys == ["kind"]:
+            kinds = [of for of in kinds_at(root, path[:-1]) if path[-1] in (keys_of_kind(root, path[:-1], of) or ())]
+            known += f"; it is a key of {', '.join(map(repr, kinds))}" if kinds else ""
+            return Problem(path, known, at_key=True)
         return Problem(path, known + suggestion(path[-1], keys), at_key=True)
     if kind == "union_tag_not_found":
-        kinds = ", ".join(repr(name) for name in kinds_at(root, path))
-        return Problem((*path, "kind"), f"is missing; choose one of {kinds}")
+        choices = ", ".join(repr(name) for name in kinds_at(root, path))
+        return Problem((*path, "kind"), f"is missing; choose one of {choices}")
     if kind == "union_tag_invalid":
         got = detail["input"]["kind"]
         return Problem((*path, "kind"), _unknown_kind(got, kinds_at(root, path)))
@@ -150,6 +154,12 @@ def keys_of_kind(root: type[Section], path: KeyPath, kind: object) -> frozenset[
         if _kind_of(section) == kind:
             return frozenset(_keys(section))
     return None
+
+
+def kind_alone(root: type[Section], path: KeyPath) -> bool:
+    """Whether the name of a kind may stand for the section at a path."""
+    fields = [_field(section, path[-1]) for section in sections_at(root, path[:-1])] if path else []
+    return any(field is not None and KIND_ALONE in field.metadata for field in fields)
 
 
 # What other libraries call our keys.

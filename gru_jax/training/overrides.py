@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gru_jax.training import yaml12
+from gru_jax.training.sections import of_kind_alone
 from gru_jax.training.yaml12 import Complaint, KeyPath
 
 KeysOfKind = Callable[[KeyPath, object], frozenset[str] | None]
@@ -12,6 +13,9 @@ KeysOfKind = Callable[[KeyPath, object], frozenset[str] | None]
 
 DefaultKind = Callable[[KeyPath], str | None]
 """Path of a section that the file leaves out -> the `kind` it then has, or None."""
+
+KindAlone = Callable[[KeyPath], bool]
+"""Path of a section -> whether the name of its kind may stand for it."""
 
 
 @dataclasses.dataclass
@@ -30,7 +34,11 @@ class Overrides:
 
 
 def apply(
-    values: dict[str, Any], arguments: Sequence[str], keys_of_kind: KeysOfKind, default_kind: DefaultKind
+    values: dict[str, Any],
+    arguments: Sequence[str],
+    keys_of_kind: KeysOfKind,
+    default_kind: DefaultKind,
+    kind_alone: KindAlone,
 ) -> Overrides:
     """Lays the arguments over `values`, in place, from left to right.
 
@@ -41,7 +49,7 @@ def apply(
     for argument in arguments:
         path, value, fact = _read(argument)
         if not fact:
-            fact = _put(values, path, value, argument, result, keys_of_kind, default_kind)
+            fact = _put(values, path, value, argument, result, keys_of_kind, default_kind, kind_alone)
         if fact:
             result.complaints.append((argument, Complaint(fact)))
     return result
@@ -74,8 +82,11 @@ def _put(
     result: Overrides,
     keys_of_kind: KeysOfKind,
     default_kind: DefaultKind,
+    kind_alone: KindAlone,
 ) -> str:
     section, origin = values, result.origin
+    if kind_alone(path):
+        value = of_kind_alone(value)
     if isinstance(value, str) and value and keys_of_kind(path, value) is not None:
         name = ".".join(map(str, path))
         return f"{name} is a section with keys; did you mean '{name}.kind={value}'?"
@@ -85,6 +96,8 @@ def _put(
             default = default_kind(path[:depth])
             section[str(key)] = {} if default is None or path[depth:] == ("kind",) else {"kind": default}
             origin[path[:depth]] = argument
+        if kind_alone(path[:depth]):
+            section[str(key)] = of_kind_alone(section[str(key)])
         section = section[str(key)]
         if not isinstance(section, dict):
             name = ".".join(map(str, path[:depth]))

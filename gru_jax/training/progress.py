@@ -92,7 +92,8 @@ class Reporter:
 
     def metrics(self, values: Mapping[str, float]) -> None:
         """Newest values to show."""
-        self._metrics.update({key: values[key] for key in values if "/" in key})
+        # valid/newton/... and the like are for the files: no line is long enough for them.
+        self._metrics.update({key: values[key] for key in values if key.count("/") == 1})
 
     def step(self, step: int) -> None:
         """Called after every step; cheap."""
@@ -103,7 +104,7 @@ class Reporter:
             self._bar.update(self._task, description="training", completed=step, rate=self._speed(step, rate))
         elif now - self._said_at >= SECONDS_BETWEEN_LINES:
             self._said_at = now
-            metrics = (f"{key} {value:.4f}" for key, value in self._metrics.items())
+            metrics = (f"{key} {_number(value)}" for key, value in self._metrics.items())
             said = (f"step {step}/{self._total}", self._speed(step, rate), *metrics)
             self.note("  ".join(part for part in said if part))
 

@@ -16,7 +16,9 @@ from gru_jax.training.experiment import (
     abstract_state,
     build,
     first_state,
+    from_checkpoint,
     parameter_count,
+    to_checkpoint,
 )
 from gru_jax.training.history import History
 from gru_jax.training.loading import LoadedConfig
@@ -176,7 +178,7 @@ def _start(
         reporter.warn(f"{directory.metrics} has {kept} of the {wanted} lines up to step {found.step}")
     history = History.from_meta(found.meta["history"])
     best = found.best_params if history.best else None
-    return Start(found.state, best, history, found.step)
+    return Start(from_checkpoint(experiment, found.state, found.meta), best, history, found.step)
 
 
 def _fork_params(source: RunDirectory, experiment: Experiment) -> Params:
@@ -211,7 +213,7 @@ def _train(
         if start.forked:
             # Before config.yaml: no kill can leave a run that would start over from other parameters.
             params, first = start.state.params, meta | {"history": start.history.to_meta()}
-            checkpoint.save(directory.checkpoints, Checkpoint(0, start.state, params, first), keep=1)
+            checkpoint.save(directory.checkpoints, Checkpoint(0, to_checkpoint(start.state), params, first), keep=1)
             start = start._replace(saved_at=0)
         directory.write_inputs(loaded, environment(devices[: placement.devices]))
         directory.set_status("running")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 
@@ -26,6 +26,15 @@ Width = Annotated[int, Field(ge=1, le=2**16)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def of_kind_alone(value: Any) -> Any:
+    """`{kind: name}` for a name, anything else as it is."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
+KIND_ALONE = BeforeValidator(of_kind_alone)
+"""Marks a field of sections where the name of a kind stands for the section with all of its defaults."""
 
 
 def broken_rule(key: str, fact: str) -> PydanticCustomError:

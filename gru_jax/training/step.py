@@ -6,14 +6,15 @@ state: a run continues from its state alone, and runs that differ in seed and ra
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from gru_jax.models import Readout
-from gru_jax.training.losses import Sums, correct, cross_entropy, no_sums
+from gru_jax.training.losses import Sums, correct, cross_entropy, no_sums, plus
+from gru_jax.training.newton_sums import newton_sums
 from gru_jax.types import Array, IntArray, Key, Params
 
 _INIT, _DATA, _DROPOUT = 0, 1, 2
@@ -54,11 +55,13 @@ class Batch(NamedTuple):
     position: IntArray
 
 
-def init_state(seed: IntArray, rate: Array, model: Readout, optimizer: optax.GradientTransformation) -> TrainState:
+def init_state(
+    seed: IntArray, rate: Array, model: Readout, optimizer: optax.GradientTransformation, newton: bool = False
+) -> TrainState:
     """The state before the first step, from scalars: `seed` uint32, `rate` float32."""
     params = model.init(jax.random.fold_in(jax.random.key(seed), _INIT))
     zero = jnp.zeros((), jnp.int32)
-    return TrainState(zero, seed, rate, params, optimizer.init(params), no_sums())
+    return TrainState(zero, seed, rate, params, optimizer.init(params), no_sums(newton))
 
 
 def data_key(seed: IntArray) -> Key:
@@ -74,6 +77,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     schedule: Callable[[IntArray], Array],
     stochastic: bool = False,
+    newton: bool = False,
     axis: str | None = None,
 ) -> TrainState:
     """One optimizer step.
@@ -85,6 +89,7 @@ def train_step(
         optimizer: gradient -> direction of ascent, without a learning rate.
         schedule: step -> factor on `state.rate`.
         stochastic: whether the model draws dropout masks.
+        newton: whether it runs Newton's method, whose statistics are then a part of the sums.
         axis: the mapped axis to average over, under `jax.pmap`.
 
     Returns:
@@ -93,18 +98,18 @@ def train_step(
     step_key = jax.random.fold_in(jax.random.key(state.seed), _DROPOUT)
     step_key = jax.random.fold_in(step_key, state.step)
 
-    def logits_of(params: Params) -> Array:
+    def answers(params: Params) -> Any:
         if not stochastic:
-            return model.apply(params, batch.x, deterministic=True)
+            return model.apply(params, batch.x, deterministic=True, stats=newton)
         keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(batch.position)
-        return jax.vmap(lambda x, key: model.apply(params, x, key=key))(batch.x, keys)
+        return jax.vmap(lambda x, key: model.apply(params, x, key=key, stats=newton))(batch.x, keys)
 
-    def mean_loss(params: Params) -> tuple[Array, tuple[Array, Array]]:
-        logits = logits_of(params)
+    def mean_loss(params: Params) -> tuple[Array, tuple[Array, Array, Any]]:
+        logits, stats = answers(params) if newton else (answers(params), None)
         loss = cross_entropy(logits, batch.y)
-        return loss.mean(), (loss.sum(), correct(logits, batch.y).sum())
+        return loss.mean(), (loss.sum(), correct(logits, batch.y).sum(), stats)
 
-    (_, (loss, hits)), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+    (_, (loss, hits, stats)), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
     examples = jnp.asarray(batch.y.size, jnp.float32)
     if axis is not None:
         gradient = jax.lax.pmean(gradient, axis)
@@ -115,15 +120,20 @@ def train_step(
     norm = optax.tree.norm(gradient)
     one = jnp.ones((), jnp.float32)
     bad = 1 - (jnp.isfinite(loss) & jnp.isfinite(norm)).astype(jnp.float32)
-    sums = jax.tree.map(jnp.add, state.sums, Sums(loss, hits, examples, norm, one, bad))
+    solves = newton_sums(stats, jnp.ones(batch.y.shape, jnp.float32), axis) if newton else None
+    sums = plus(state.sums, Sums(loss, hits, examples, norm, one, bad, solves))
     return TrainState(state.step + 1, state.seed, state.rate, params, opt_state, sums)
 
 
-def eval_step(params: Params, batch: Batch, weight: Array, *, model: Readout, axis: str | None = None) -> Sums:
+def eval_step(
+    params: Params, batch: Batch, weight: Array, *, model: Readout, newton: bool = False, axis: str | None = None
+) -> Sums:
     """The totals of one evaluation batch; examples of weight 0 are padding."""
-    logits = model.apply(params, batch.x, deterministic=True)
+    answers = model.apply(params, batch.x, deterministic=True, stats=newton)
+    logits, stats = answers if newton else (answers, None)
     loss = (cross_entropy(logits, batch.y) * weight).sum()
     hits = (correct(logits, batch.y) * weight).sum()
     zero = jnp.zeros((), jnp.float32)
     sums = Sums(loss, hits, weight.sum(), zero, zero, zero)
-    return sums if axis is None else jax.lax.psum(sums, axis)
+    sums = sums if axis is None else jax.lax.psum(sums, axis)
+    return sums._replace(newton=newton_sums(stats, weight, axis)) if newton else sums

@@ -15,7 +15,8 @@ from .config_files import GOOD
 SCALARS = st.one_of(
     st.sampled_from(
         ["1e-3", "no", ".nan", "-.inf", "~", "''", "[]", "{}", "[1, {a: b}]", "&a [*a]", "*a", "!x y"]
-        + ["{kind: adam}", "1 epoch", "-1", "0", "1e999", "9" * 5000, "0x", "? ", "- ", "|", ">", "%", "@"]
+        + ["newton", "{kind: newton}", "{kind: adam}", "1 epoch"]
+        + ["-1", "0", "1e999", "9" * 5000, "0x", "? ", "- ", "|", ">", "%", "@"]
         + ["!!python/name:os.system", "<<: *a", "{<<: {a: 1}}", "\t", "\u2028", "\x85", "{kind: [a]}"]
     ),
     st.text(max_size=12),
@@ -24,6 +25,7 @@ SCALARS = st.one_of(
 )
 KEYS = st.sampled_from(
     ["schema", "name", "seed", "task", "task.kind", "task.batch", "model", "model.kind", "model.hidden"]
+    + ["model.method", "model.method.kind", "model.method.tol"]
     + ["model.heads", "optim", "optim.kind", "optim.lr", "optim.schedule", "optim.schedule.kind"]
     + ["train.early_stop", "train.early_stop.patience", "train.eval_every", "parallel", "x.y.z", "", "."]
 )  # fmt: skip

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+import gru_jax as gj
 from gru_jax.training.loading import load_config
+from gru_jax.training.methods import AutoMethod, NewtonMethod, SequentialMethod
 
 from .config_files import GOOD, errors, write
 
@@ -33,6 +35,42 @@ BROKEN = [
     ("  layers: 1", "  pool: lst", "8:9: model.pool: expected one of 'last', 'mean', got 'lst'; did you mean 'last'?"),
     ("  layers: 1", "  heads: 3", "8:10: model.heads: 3 heads do not divide hidden, 16, evenly"),
     ("  layers: 1", "  norm: batch", "8:9: model.norm: expected one of 'layer', 'rms' or null, got 'batch'"),
+    ("  layers: 1", "  method: nwton", "8:11: model.method.kind: unknown kind 'nwton'; did you mean 'newton'?"),
+    (
+        "  layers: 1",
+        "  method: 3",
+        "8:11: model.method: expected 'auto', 'sequential', 'newton' or a section with such a kind, got 3",
+    ),
+    (
+        "  layers: 1",
+        "  method: {tol: 1}",
+        "8:11: model.method.kind: is missing; choose one of 'auto', 'sequential', 'newton'",
+    ),
+    (
+        "  layers: 1",
+        "  method: {kind: newton, tol: 0}",
+        "8:31: model.method.tol: expected a number > 0 or null, got 0",
+    ),
+    (
+        "  layers: 1",
+        "  method: {kind: newton, windw: 8}",
+        "8:26: model.method.windw: unknown key for kind 'newton'; did you mean 'window'?",
+    ),
+    (
+        "  layers: 1",
+        "  method: {kind: newton, fallback: error}",
+        "8:36: model.method.fallback: expected one of 'sequential', 'nan', got 'error'",
+    ),
+    (
+        "  layers: 1",
+        "  method: {kind: auto, tol: 1}",
+        "8:24: model.method.tol: unknown key for kind 'auto'; it is a key of 'newton'",
+    ),
+    (
+        "  layers: 1",
+        "  method: {kind: sequential, hoist: 1}",
+        "8:37: model.method.hoist: expected 'auto', true or false, got 1",
+    ),
     ("  kind: sgd", "  kind: sdg", "10:9: optim.kind: unknown kind 'sdg'; did you mean 'sgd'?"),
     (
         "  kind: sgd",
@@ -119,6 +157,9 @@ OVERRIDES = [
     ("train.early_stop.patience=0", "train.early_stop.patience: expected a whole number >= 1"),
     ("parallel.strategy=dat", "parallel.strategy: expected one of 'single', 'data', 'pmap', got 'dat'"),
     ("task.batch=5000", "task.batch: 5000 is more than the 1266 training examples"),
+    ("model.method=nwton", "model.method.kind: unknown kind 'nwton'; did you mean 'newton'?"),
+    ("model.method.window=8", "model.method.window: unknown key for kind 'auto'; it is a key of 'newton'"),
+    ("method=newton", "method: unknown key; did you mean 'model.method'?"),
 ]  # fmt: skip
 
 
@@ -160,6 +201,34 @@ def test_override_reaches_the_config(override: str, expected: tuple[str, object]
     for key in expected[0].split("."):
         value = getattr(value, key)
     assert value == expected[1]
+
+
+METHODS = [
+    ("auto", [], {"kind": "auto"}),
+    ("newton", [], {"kind": "newton", "window": None}),
+    ("newton", ["model.method.window=8"], {"kind": "newton", "window": 8}),
+    ("auto", ["model.method=newton", "model.method.window=8"], {"kind": "newton", "window": 8}),
+    ("auto", ["model.method.kind=newton", "model.method.window=8"], {"kind": "newton", "window": 8}),
+    ("{kind: newton, window: 8}", ["model.method=newton"], {"kind": "newton", "window": None}),
+    ("{kind: newton, window: 8}", ["model.method.kind=sequential"], {"kind": "sequential", "unroll": 1}),
+    ("auto", ["model={kind: gru, method: newton}", "model.method.tol=1e-4"], {"kind": "newton", "tol": 1e-4}),
+    ("{kind: sequential, hoist: true}", [], {"kind": "sequential", "hoist": True}),
+]
+
+
+@pytest.mark.parametrize(("method", "overrides", "expected"), METHODS)
+def test_a_kind_stands_for_its_section(method: str, overrides: list[str], expected: dict, tmp_path: Path) -> None:
+    text = GOOD.replace("  layers: 1", f"  method: {method}")
+    found = load_config(write(tmp_path, text), overrides).config.model.method
+    assert {key: getattr(found, key) for key in expected} == expected
+
+
+def test_methods_have_the_defaults_of_the_library() -> None:
+    newton, sequential = NewtonMethod(kind="newton"), SequentialMethod(kind="sequential", unroll=3, keep="states")
+    assert newton.build() == gj.Newton() and AutoMethod(kind="auto").build() == "auto"
+    assert sequential.build() == gj.Sequential(3, keep="states")
+    own = {"jacobian": "dense", "damping": 0.5, "tol": 1e-3, "max_iters": 7, "window": 5, "fallback": "nan"}
+    assert NewtonMethod(kind="newton", **own).build() == gj.Newton(**own)
 
 
 def test_new_kind_drops_what_it_does_not_have(tmp_path: Path) -> None:

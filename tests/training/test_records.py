@@ -84,11 +84,15 @@ DECIDING = [
     {"task": {"batch": 8}},
     {"train": {"epochs": 3}},
     {"train": {"eval_every": "3 steps"}},
+    {"model": {"method": {"kind": "newton", "tol": 1e-3}}},
 ]
 FREE = [
     {"log": {"every": 3}},
     {"checkpoint": {"keep": 9}},
     {"parallel": {"strategy": "data"}},
+    {"model": {"method": "newton"}},
+    {"model": {"method": {"kind": "newton", "window": 4, "fallback": "nan"}}},
+    {"model": {"method": {"kind": "sequential", "unroll": 4}}},
 ]
 
 
@@ -100,6 +104,19 @@ def test_hash_changes_with_what_decides_the_numbers(sections: dict[str, dict[str
 @pytest.mark.parametrize("sections", FREE)
 def test_hash_ignores_what_does_not(sections: dict[str, dict[str, object]]) -> None:
     assert config_module.config_hash(config(**sections)) == config_module.config_hash(config())
+
+
+def test_hashes_stay_what_they_are() -> None:
+    """Run directories carry them in their names: a new key must not change those of old configs."""
+    assert config_module.config_hash(config()) == "beb93114"
+
+
+@pytest.mark.parametrize("sections", [*DECIDING, *FREE])
+def test_what_keeps_the_hash_may_change_in_a_run(sections: dict[str, dict[str, object]]) -> None:
+    changed = config_module.changes(config(), config(**sections))
+    assert changed
+    free = all(config_module.is_free(key, *pair) for key, pair in changed.items())
+    assert free == (sections in FREE or "epochs" in sections.get("train", {}))
 
 
 @pytest.mark.parametrize(("old", "new", "free"), [(2, 3, True), (3, 2, False), (2, None, False), ("2", 3, False)])

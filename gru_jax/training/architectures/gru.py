@@ -6,6 +6,7 @@ from pydantic import model_validator
 
 from gru_jax.data.dataset import TaskShape
 from gru_jax.models import Readout, readout
+from gru_jax.training.methods import AnyMethod, AutoMethod, NewtonMethod
 from gru_jax.training.sections import Fraction, Section, Width, broken_rule
 
 # The names of gru_jax.cells.activations, which a test compares; written out so that they are types.
@@ -35,6 +36,7 @@ class GRUModel(Section):
     residual: bool = False
     norm: Literal["layer", "rms"] | None = None
     pool: Literal["last", "mean"] = "last"
+    method: AnyMethod = AutoMethod(kind="auto")
 
     @model_validator(mode="after")
     def _heads_divide_hidden(self) -> "GRUModel":
@@ -46,6 +48,11 @@ class GRUModel(Section):
     def stochastic(self) -> bool:
         """Whether training draws dropout masks."""
         return max(self.dropout, self.input_dropout, self.recurrent_dropout) > 0
+
+    @property
+    def newton(self) -> NewtonMethod | None:
+        """The method, if it is Newton's."""
+        return self.method if isinstance(self.method, NewtonMethod) else None
 
     def build(self, task: TaskShape) -> Readout:
         """The model's pure functions, for sequences of the task's shape."""
@@ -60,7 +67,12 @@ class GRUModel(Section):
             heads=self.heads,
             init=self.init,
         )
-        layer = gj.recurrent(cell, input_dropout=self.input_dropout, recurrent_dropout=self.recurrent_dropout)
+        layer = gj.recurrent(
+            cell,
+            method=self.method.build(),
+            input_dropout=self.input_dropout,
+            recurrent_dropout=self.recurrent_dropout,
+        )
         if self.bidirectional:
             layer = gj.bidirectional(layer, merge=self.merge)
         net = gj.stack(*[layer] * self.layers, dropout=self.dropout, residual=self.residual, norm=self.norm)
