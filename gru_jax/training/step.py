@@ -98,14 +98,12 @@ def train_step(
     step_key = jax.random.fold_in(jax.random.key(state.seed), _DROPOUT)
     step_key = jax.random.fold_in(step_key, state.step)
 
-    def answers(params: Params) -> Any:
-        if not stochastic:
-            return model.apply(params, batch.x, deterministic=True, stats=newton)
-        keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(batch.position)
-        return jax.vmap(lambda x, key: model.apply(params, x, key=key, stats=newton))(batch.x, keys)
+    # A key for each example, not jax.vmap over them, under which Newton's fallback would always be computed.
+    keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(batch.position) if stochastic else None
 
     def mean_loss(params: Params) -> tuple[Array, tuple[Array, Array, Any]]:
-        logits, stats = answers(params) if newton else (answers(params), None)
+        answers = model.apply(params, batch.x, key=keys, deterministic=not stochastic, stats=newton)
+        logits, stats = answers if newton else (answers, None)
         loss = cross_entropy(logits, batch.y)
         return loss.mean(), (loss.sum(), correct(logits, batch.y).sum(), stats)
 
