@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +87,14 @@ def shape_of(row: dict[str, Any]) -> tuple[int, int, int]:
     return row["T"], row["B"], row["H"]
 
 
-def alone(job: dict[str, Any]) -> dict[str, Any]:
-    """The job's numbers, from a process that does nothing else."""
+def alone(job: dict[str, Any]) -> dict[str, Any] | None:
+    """The job's numbers, from a process that does nothing else; None, and a message, where it failed."""
     environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ}
     command = [sys.executable, "-m", "benchmarks.alone", json.dumps(job)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False)
     if done.returncode:
-        raise SystemExit(f"benchmarks.parallel: {json.dumps(job)} failed:\n{done.stderr[-2000:]}")
+        print(f"benchmarks.parallel: {json.dumps(job)} failed:\n{done.stderr[-2000:]}", file=sys.stderr, flush=True)
+        return None
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -151,16 +153,23 @@ def main() -> None:
     # Asked of another process: this one must not take an accelerator's memory from those that measure.
     backend = subprocess.check_output([sys.executable, "-c", "import jax; print(jax.default_backend())"], text=True)
     print(HEADER)
-    rows = []
+    start, rows, failed = time.monotonic(), [], 0
     for job in jobs(backend.split()[-1], args.rounds, args.quick):
-        rows.append(alone(job))
-        print(printed(rows[-1]), flush=True)
+        row = alone(job)
+        # One shape too many for this machine does not undo the measurements of the others.
+        failed += row is None
+        if row is not None:
+            rows.append(row)
+            print(printed(row), flush=True)
     report_memory(rows)
+    print(f"measured in {(time.monotonic() - start) / 60:.1f} minutes")
     if args.write:
         parallel_plots.draw(timing.write("parallel", rows), IMAGES)
     else:
         with tempfile.TemporaryDirectory() as folder:
             parallel_plots.draw({"device": backend.strip(), "cores": os.cpu_count(), "rows": rows}, Path(folder))
+    if failed:
+        raise SystemExit(f"{failed} measurements failed; what they wrote stands above")
 
 
 if __name__ == "__main__":

@@ -100,3 +100,9 @@ def test_quick_numbers_are_not_written():
     command = [sys.executable, "-m", "benchmarks.parallel", "--quick", "--write"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 2 and "measures nothing worth writing" in done.stderr
+
+
+def test_what_fails_is_told_and_left_out(capsys):
+    job = {"measure": "run", "cell": "GRU", "T": 5, "B": 1, "H": 4, "method": "newton full", "rounds": 1}
+    assert parallel.alone(job) is None
+    assert "jacobian must be one of" in capsys.readouterr().err

@@ -124,7 +124,8 @@ def diagnose(
 
     Returns:
       A `Diagnosis`: `lyapunov`, `iterations`, `milliseconds`, `memory` and more, and the fastest method as `best`. A
-      sequence without a step that counts has exponent NaN, one with a step that forgets all has -inf.
+      sequence without a step that counts, or without finite states, has exponent NaN; one with a step that forgets
+      all of the state has -inf.
 
     Raises:
       TypeError, ValueError: for what `scan` refuses, for arrays that are being traced, and for no steps at all.
@@ -303,12 +304,13 @@ def _times(
 
 def _verdict(found: Any) -> str:
     if not found.size:
-        return "no step counts"
+        return "none, for no step counts or the states are not finite"
     low, high = float(found.min()), float(found.max())
     numbers = f"{high:.3f}" if f"{low:.3f}" == f"{high:.3f}" else f"{low:.3f} to {high:.3f}"
     if high >= 0:
         return f"{numbers}; differences grow, Newton's method cannot be counted on"
-    return f"{numbers}; differences fall to a third in {math.ceil(-1 / high)} steps"
+    few = max(1, math.ceil(-1 / high))
+    return f"{numbers}; differences fall to a third in {few} step{'s' if few > 1 else ''}"
 
 
 def _short(method: Any) -> str:

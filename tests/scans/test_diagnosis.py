@@ -144,7 +144,8 @@ def test_measures_from_the_first_step_that_counts(reverse):
     cell = gj.MinGRU(H)
     params, x, _ = arrays(cell, 30, batch=())
     narrow = lambda tree: jax.tree.map(lambda a: a.astype(jnp.bfloat16), tree)  # noqa: E731
-    found = gj.diagnose(cell, narrow(params), narrow(x), lengths=jnp.array(20), reverse=reverse, steps=8, gradient=reverse)
+    options = {"lengths": jnp.array(20), "reverse": reverse, "steps": 8, "gradient": reverse}
+    found = gj.diagnose(cell, narrow(params), narrow(x), **options)
     taken = x[:20][::-1][:8] if reverse else x[:8]
     exact = lyapunov(cell, *narrow((params, taken)), jnp.zeros(H))
     assert (found.measured, found.steps, found.lyapunov.shape) == (8, 30, ())
