@@ -8,6 +8,7 @@ from pydantic import Field
 
 from gru_jax.data.dataset import TaskShape
 from gru_jax.training.architectures import AnyModel
+from gru_jax.training.methods import AutoMethod, NewtonMethod
 from gru_jax.training.optim import Adam, AnyOptimizer
 from gru_jax.training.sections import Count, Expected, Interval, Section
 from gru_jax.training.tasks import AnyTask
@@ -52,11 +53,15 @@ class LogConfig(Section):
 class ParallelConfig(Section):
     """`single` device; `data`: the batch split over a mesh under jit; `pmap`: split with jax.pmap.
 
-    `devices`: how many to use; null is all there are.
+    `time`: the time axis of every sequence split over the devices, under jit. `parts` of them share a sequence, and
+    the batch is split over what is left: 8 devices with `parts: 4` are a mesh of 2 x 4.
+
+    `devices`: how many to use; null is all there are. `parts`: null is all of those.
     """
 
-    strategy: Literal["single", "data", "pmap"] = "single"
+    strategy: Literal["single", "data", "pmap", "time"] = "single"
     devices: Count | None = None
+    parts: Count | None = None
 
 
 class Config(Section):
@@ -93,6 +98,13 @@ class Config(Section):
         """The sizes of the task."""
         return self.task.shape()
 
+    @property
+    def newton(self) -> NewtonMethod | None:
+        """Newton's method, where the run uses it: with time split over devices, "auto" stands for it."""
+        if self.parallel.strategy == "time" and isinstance(self.model.method, AutoMethod):
+            return NewtonMethod(kind="newton")
+        return self.model.newton
+
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, defaults included, as plain nested mappings."""
         return self.model_dump(mode="json", by_alias=True)
@@ -109,6 +121,12 @@ def broken_rules(config: Config) -> list[tuple[tuple[str, ...], str]]:
     if config.parallel.strategy == "single" and (config.parallel.devices or 1) > 1:
         fact = "strategy 'single' uses one device; choose 'data' or 'pmap'"
         found.append((("parallel", "devices"), fact))
+    if config.parallel.strategy != "time" and config.parallel.parts is not None:
+        fact = f"strategy {config.parallel.strategy!r} leaves time whole; choose 'time', or leave parts out"
+        found.append((("parallel", "parts"), fact))
+    if config.parallel.strategy == "time" and config.newton is not None and config.newton.window is not None:
+        fact = "strategy 'time' solves the parts of time at once; leave window out"
+        found.append((("model", "method", "window"), fact))
     return found
 
 
@@ -122,8 +140,18 @@ def broken_device_rules(config: Config, available: int, platform: str) -> list[t
         if platform == "cpu":
             fact += f"; XLA_FLAGS=--xla_force_host_platform_device_count={devices} makes so many of the CPU"
         return [(("parallel", "devices"), fact)]
-    if config.task.batch % devices:
-        fact = f"{config.task.batch} does not split evenly over {devices} devices"
+    rows = devices
+    if config.parallel.strategy == "time":
+        parts = config.parallel.parts or devices
+        if devices % parts:
+            fact = f"{devices} devices do not make groups of {parts}"
+            return [(("parallel", "parts"), fact)]
+        if config.shape.time % parts:
+            fact = f"the {config.shape.time} steps of a sequence do not split evenly over {parts} devices"
+            return [(("parallel", "parts"), fact)]
+        rows = devices // parts
+    if config.task.batch % rows:
+        fact = f"{config.task.batch} does not split evenly over {rows} devices"
         return [(("task", "batch"), fact)]
     return []
 

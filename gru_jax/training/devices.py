@@ -1,6 +1,6 @@
-"""One signature for three ways to use the devices: one of them, a mesh under jit, or `jax.pmap`.
+"""One signature for four ways to use the devices: one of them, `jax.pmap`, or a mesh under jit, batch or time split.
 
-All three compute the same numbers up to the order of summation.
+All of them compute the same numbers up to the order of summation.
 """
 
 import functools
@@ -24,7 +24,7 @@ class Placement(NamedTuple):
             read again.
         eval_step: `(params, batch, weight) -> Sums`.
         put_state: host or device pytree -> state on the devices.
-        put_batch: pytree of `[B, ...]` -> split over the devices.
+        put_batch: a `Batch`, or a pair of one and its weights `[B]` -> split over the devices.
         get: pytree on the devices -> the same as numpy arrays.
         devices: how many are used.
     """
@@ -37,19 +37,26 @@ class Placement(NamedTuple):
     devices: int
 
 
+def time_mesh(devices: Sequence[jax.Device], parts: int | None) -> Mesh:
+    """A mesh with the axes "data" and "time", `parts` devices along time; None is all of them."""
+    return Mesh(np.array(devices).reshape(-1, parts or len(devices)), ("data", "time"))
+
+
 def place(
     strategy: str,
     train_step: Callable[..., TrainState],
     eval_step: Callable[..., Sums],
     devices: Sequence[jax.Device],
+    parts: int | None = None,
 ) -> Placement:
     """Prepares the pure steps for the devices.
 
     Args:
-        strategy: `"single"`, `"data"` (jit over a mesh, the batch split by NamedSharding) or
-            `"pmap"`.
+        strategy: `"single"`, `"data"` (jit over a mesh, the batch split by NamedSharding), `"pmap"` or `"time"` (jit
+            over `time_mesh`, for steps whose model was built for it).
         train_step, eval_step: as in `gru_jax.training.step`, with `axis` still open.
         devices: which to use; `"single"` takes the first.
+        parts: of `"time"`, see `time_mesh`.
 
     Raises:
         ValueError: unknown strategy.
@@ -61,19 +68,27 @@ def place(
         return _on_mesh(train_step, eval_step, Mesh(np.array(devices), ("data",)))
     if strategy == "pmap":
         return _pmap(train_step, eval_step, devices)
-    raise ValueError(f"place: strategy must be 'single', 'data' or 'pmap', got {strategy!r}")
+    if strategy == "time":
+        return _on_mesh(train_step, eval_step, time_mesh(devices, parts))
+    raise ValueError(f"place: strategy must be 'single', 'data', 'pmap' or 'time', got {strategy!r}")
 
 
 def _on_mesh(train_step: Any, eval_step: Any, mesh: Mesh) -> Placement:
     everywhere = NamedSharding(mesh, PartitionSpec())
-    split = NamedSharding(mesh, PartitionSpec("data"))
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    steps = NamedSharding(mesh, PartitionSpec("data", "time")) if "time" in mesh.axis_names else rows
+    split = Batch(steps, rows, rows)  # type: ignore[arg-type]  # of arrays, their shardings
+
+    def put_batch(tree: Any) -> Any:
+        return jax.device_put(tree, split if isinstance(tree, Batch) else (split, rows))
+
     return Placement(
         # Shardings are stated, not inferred, so that the first and the thousandth call are one
         # program.
         jax.jit(train_step, in_shardings=(everywhere, split), out_shardings=everywhere, donate_argnums=0),
-        jax.jit(eval_step, in_shardings=(everywhere, split, split), out_shardings=everywhere),
+        jax.jit(eval_step, in_shardings=(everywhere, split, rows), out_shardings=everywhere),
         lambda tree: jax.device_put(tree, everywhere),
-        lambda tree: jax.device_put(tree, split),
+        put_batch,
         jax.device_get,
         mesh.size,
     )

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from gru_jax.data.batches import batch_indices, evaluation_batches
 from gru_jax.data.dataset import Dataset, Split
@@ -40,12 +41,17 @@ class Experiment(NamedTuple):
     train_batch: Callable[[Split, IntArray, IntArray], Batch]
 
 
-def build(config: Config) -> Experiment:
-    """Builds the functions; loads no data and computes nothing."""
-    model = config.model.build(config.shape)
+def build(config: Config, mesh: Mesh | None = None) -> Experiment:
+    """Builds the functions; loads no data and computes nothing.
+
+    Args:
+        config: of the run.
+        mesh: where the time axis is split, axes "data" and "time"; None where it is whole.
+    """
+    model = config.model.build(config.shape, mesh)
     optimizer = config.optim.build()
     schedule = config.optim.schedule.build(config.total_steps, config.steps_per_epoch)
-    newton = config.model.newton is not None
+    newton = config.newton is not None
     return Experiment(
         config,
         model,
@@ -88,7 +94,7 @@ def to_checkpoint(state: TrainState) -> TrainState:
 
 def from_checkpoint(experiment: Experiment, state: TrainState, meta: dict[str, Any]) -> TrainState:
     """The state of a checkpoint, for the method of this experiment."""
-    if experiment.config.model.newton is None:
+    if experiment.config.newton is None:
         return state
     return state._replace(sums=state.sums._replace(newton=from_meta(meta.get("newton"))))
 

@@ -87,7 +87,7 @@ class Loop:
         self.experiment, self.dataset, self.placement = experiment, dataset, placement
         self.run, self.reporter, self.stop, self.meta = run, reporter, stop, meta
         self.config, self.total = config, config.total_steps
-        self.newton, self.warned = config.model.newton, False
+        self.newton, self.warned = config.newton, False
         self.eval_every = interval_steps(config.train.eval_every, config.steps_per_epoch)
         self.save_every = interval_steps(config.checkpoint.every, config.steps_per_epoch)
         self.train_split = jax.device_put(dataset.train)

@@ -17,7 +17,7 @@ from rich.text import Text
 SECONDS_BETWEEN_LINES = 5.0
 IN_TABLE = (
     "status", "test/accuracy", "test/loss", "valid/accuracy", "valid/loss", "best_step", "steps",
-    "epochs", "params", "wall_s", "compile_s", "device_kind", "devices",
+    "epochs", "newton/iterations", "newton/fell_back", "params", "wall_s", "compile_s", "device_kind", "devices",
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from gru_jax.data.dataset import Dataset
 from gru_jax.training import checkpoint, run_directory
 from gru_jax.training.checkpoint import Checkpoint
 from gru_jax.training.config import Config, broken_device_rules, config_hash
-from gru_jax.training.devices import Placement, place
+from gru_jax.training.devices import Placement, place, time_mesh
 from gru_jax.training.environment import environment
 from gru_jax.training.experiment import (
     Experiment,
@@ -55,7 +55,9 @@ def prepare(loaded: LoadedConfig) -> Experiment:
     if broken:
         raise loaded.error(broken)
     try:
-        experiment = build(config)
+        parallel = config.parallel
+        mesh = time_mesh(devices[: parallel.devices], parallel.parts) if parallel.strategy == "time" else None
+        experiment = build(config, mesh)
         abstract_state(experiment)
     except (TypeError, ValueError) as error:
         # The library's own checks speak of their arguments, which are named as the keys are.
@@ -207,7 +209,8 @@ def _train(
 ) -> int:
     config = loaded.config
     devices = devices[: config.parallel.devices]
-    placement = place(config.parallel.strategy, experiment.train_step, experiment.eval_step, devices)
+    strategy, parts = config.parallel.strategy, config.parallel.parts
+    placement = place(strategy, experiment.train_step, experiment.eval_step, devices, parts)
     meta = {"fingerprint": dataset.fingerprint, "config_hash": config_hash(config)}
     with StopRequest() as stop:
         if start.forked:
@@ -229,7 +232,8 @@ def _train(
             result |= loop.evaluate(placement.put_state(outcome.best_params), "test")
         directory.set_result(result)
         if outcome.status == "done":
-            _draw(directory, experiment, dataset, outcome.best_params, reporter)
+            # One sequence does not fill a mesh.
+            _draw(directory, build(config), dataset, outcome.best_params, reporter)
         directory.set_status(outcome.status)
     reporter.result(result)
     if outcome.status == "diverged":

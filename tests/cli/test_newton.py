@@ -17,6 +17,7 @@ def finish(folder: Path, out: str, *overrides: str) -> str:
     """Runs to the end; what went to standard error."""
     done = gru_jax(*RUN, "--out", out, *overrides, cwd=folder)
     assert done.returncode == 0, done.stderr
+    assert out != "newton" or "newton/fell_back" in done.stdout
     return done.stderr
 
 
@@ -58,6 +59,7 @@ def test_lines_and_result(folder: Path) -> None:
     assert values["valid/newton/iterations"] == 2
 
 
+@pytest.mark.slow
 def test_goes_on_with_the_same_lines(folder: Path) -> None:
     cut(folder, "newton", "again")
     finish(folder, "again", METHOD)
@@ -81,6 +83,14 @@ def test_goes_on_with_another_method(folder: Path) -> None:
             assert has == ((source == "newton") == (line["step"] <= 30)), line
         for line, other in zip(lines, metrics(folder / "steps"), strict=True):
             assert {key: line[key] for key in other} == pytest.approx(other, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_forks(folder: Path) -> None:
+    finish(folder, "newton", METHOD, "--fork")
+    lines = metrics(folder / "newton-2")
+    assert KEYS <= set(lines[0])
+    assert lines[0]["train/loss"] < metrics(folder / "newton")[0]["train/loss"]
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import pytest
 
 import gru_jax as gj
 from gru_jax.training.devices import place
+from gru_jax.training.experiment import abstract_state, from_checkpoint, to_checkpoint
 from gru_jax.training.losses import plus
 from gru_jax.training.methods import NewtonMethod
 from gru_jax.training.newton_sums import (
@@ -98,6 +99,13 @@ def test_a_step_counts_every_sequence_of_every_layer(model: dict[str, Any]) -> N
     twice = plus(state.sums, state.sums)
     assert float(twice.newton.solves) == 2 * float(sums.solves) and float(twice.steps) == 6
     assert float(twice.newton.most_iterations) == float(sums.most_iterations)
+    # A checkpoint is the same for every method; what is Newton's goes through its meta.
+    host = jax.device_get(state)
+    saved, meta = to_checkpoint(host), json.loads(json.dumps({"newton": to_meta(host.sums.newton)}))
+    assert jax.tree.structure(saved) == jax.tree.structure(abstract_state(newton)) == jax.tree.structure(plain)
+    jax.tree.map(np.testing.assert_array_equal, from_checkpoint(newton, saved, meta), host)
+    assert from_checkpoint(newton, saved, {}).sums.newton == from_meta(None)
+    assert from_checkpoint(steps, saved, meta) is saved
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from jax.sharding import Mesh
 from pydantic import model_validator
 
 from gru_jax.data.dataset import TaskShape
@@ -54,8 +55,8 @@ class GRUModel(Section):
         """The method, if it is Newton's."""
         return self.method if isinstance(self.method, NewtonMethod) else None
 
-    def build(self, task: TaskShape) -> Readout:
-        """The model's pure functions, for sequences of the task's shape."""
+    def build(self, task: TaskShape, mesh: Mesh | None = None) -> Readout:
+        """The model's pure functions, for sequences of the task's shape; with a mesh, split over it in time."""
         import gru_jax as gj
 
         cell = gj.GRU(
@@ -67,9 +68,12 @@ class GRUModel(Section):
             heads=self.heads,
             init=self.init,
         )
+        method = self.method.build()
+        if mesh is not None:
+            method = gj.TimeSharded(mesh, "time", "data", method)
         layer = gj.recurrent(
             cell,
-            method=self.method.build(),
+            method=method,
             input_dropout=self.input_dropout,
             recurrent_dropout=self.recurrent_dropout,
         )
