@@ -151,7 +151,8 @@ def _scan(
     drop_x, drop_h = masking.dropout_masks(key, batch, (x.shape[-1], hidden), rates, x.dtype)
     resets, guess = to_time_major(resets, -1), jax.tree.map(lambda a: to_time_major(a, -2), guess)
     if isinstance(method, TimeSharded):
-        method = method.on_mesh_of(x)
+        method = method.fitted(x)
+    if isinstance(method, TimeSharded):
         x, use, resets, guess = method.placed((x, use, resets, guess), by_steps=True)
         h0, drop_x, drop_h = method.placed((h0, drop_x, drop_h), by_steps=False)
     context = masking.Context(params, h0, drop_x, drop_h)

@@ -27,7 +27,8 @@ class TimeSharded:
 
     Args:
       mesh: the devices.
-      axis: the mesh axis over which time is split; T has to be a multiple of its size.
+      axis: the mesh axis over which time is split; T has to be a multiple of its size. Shorter sequences than that are
+        not split.
       batch_axis: a mesh axis over which the first batch dimension is split as well; None where it is not.
       method: "auto" (a linear recurrence for cells that are linear in their state, Newton's method for others),
         "associative", "newton", "sequential" (the parts in turn: no faster than one device, exact for every cell), or
@@ -100,9 +101,13 @@ class TimeSharded:
         """True: everything else is computed again for the backward pass."""
         return True
 
-    def on_mesh_of(self, x: Array) -> "TimeSharded":
-        """This method on the kind of mesh that x is on: where x's type has no mesh, JAX propagates the shardings."""
+    def fitted(self, x: Array) -> "TimeSharded | Any":
+        """The method for x, `[T, *batch, I]`: on the kind of mesh that x is on; not split where T is too short."""
+        # Layers are stepped, and asked for the shape of what they put out, with a single step.
+        if x.shape[0] < self.mesh.shape[self.axis]:
+            return self.method
         self.check_split(x.shape[0], x.shape[1:-1])
+        # Where x's type has no mesh, JAX propagates the shardings.
         if set(self.mesh.axis_types) == {AxisType.Auto} or not jax.typeof(x).sharding.mesh.empty:
             return self
         return dataclasses.replace(self, mesh=Mesh(self.mesh.devices, self.mesh.axis_names))

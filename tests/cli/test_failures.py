@@ -52,6 +52,8 @@ def test_bad_config(verb: str, content: str | bytes | None, said: list[str], tmp
 
 DEVICES = [
     (("parallel.strategy=data", "task.batch=33"), "task.batch: 33 does not split evenly over 8 devices"),
+    (("parallel.strategy=time", "parallel.parts=3"), "parallel.parts: 8 devices do not make groups of 3"),
+    (("parallel.strategy=time", "parallel.devices=5"), "the 8 steps of a sequence do not split evenly over 5 devices"),
     (("parallel.strategy=pmap", "parallel.devices=9"), "9 devices are asked for, and jax has 8; XLA_FLAGS=--xla_"),
 ]
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gru_jax.training.devices import place
+from gru_jax.training.devices import place, time_mesh
+from gru_jax.training.experiment import build
 from gru_jax.training.step import Batch, TrainState
 
 from .experiments import BATCH, experiment, some_data, state_of
@@ -21,6 +22,10 @@ WAYS = [
     pytest.param("pmap", 8, PLAIN, marks=pytest.mark.slow),
     ("pmap", 8, DROPOUT),
     ("pmap", 1, PLAIN),
+    ("time", 8, DROPOUT),
+    pytest.param("time", 8, PLAIN, marks=pytest.mark.slow),
+    pytest.param("time of two axes", 8, PLAIN, marks=pytest.mark.slow),
+    ("time of two axes", 8, DROPOUT),
 ]
 STEPS = 4
 
@@ -28,6 +33,10 @@ STEPS = 4
 def trained(strategy: str, devices: int, model: dict[str, object]) -> tuple[Any, Any]:
     """(state after STEPS steps, totals of an evaluation); asserts one compilation on the way."""
     exp, data = experiment(model=model), jax.device_put(some_data())
+    parts = None
+    if strategy.startswith("time"):
+        strategy, parts = "time", 2 if "two" in strategy else None
+        exp = build(exp.config, time_mesh(jax.devices()[:devices], parts))
     traces = 0
 
     def train_step(*args: Any, **options: Any) -> TrainState:
@@ -35,7 +44,7 @@ def trained(strategy: str, devices: int, model: dict[str, object]) -> tuple[Any,
         traces += 1
         return exp.train_step(*args, **options)
 
-    placement = place(strategy, train_step, exp.eval_step, jax.devices()[:devices])
+    placement = place(strategy, train_step, exp.eval_step, jax.devices()[:devices], parts)
     assert placement.devices == devices
     state = placement.put_state(state_of(exp))
     traced_by_step = []
@@ -83,5 +92,5 @@ def test_state_goes_in_and_out_unchanged(strategy: str, devices: int) -> None:
 
 def test_unknown_strategy_is_refused() -> None:
     exp = experiment()
-    with pytest.raises(ValueError, match="'single', 'data' or 'pmap', got 'both'"):
+    with pytest.raises(ValueError, match="'single', 'data', 'pmap' or 'time', got 'both'"):
         place("both", exp.train_step, exp.eval_step, jax.devices())
