@@ -107,8 +107,9 @@ class TimeSharded:
         if x.shape[0] < self.mesh.shape[self.axis]:
             return self.method
         self.check_split(x.shape[0], x.shape[1:-1])
-        # Where x's type has no mesh, JAX propagates the shardings.
-        if set(self.mesh.axis_types) == {AxisType.Auto} or not jax.typeof(x).sharding.mesh.empty:
+        # Where neither x's type nor its surroundings have a mesh, JAX propagates the shardings.
+        typed = not (jax.typeof(x).sharding.mesh.empty and jax.sharding.get_abstract_mesh().empty)
+        if typed or set(self.mesh.axis_types) == {AxisType.Auto}:
             return self
         return dataclasses.replace(self, mesh=Mesh(self.mesh.devices, self.mesh.axis_names))
 

@@ -27,5 +27,5 @@ def test_keys_of_another_batch_are_refused():
     cell = gj.GRU(H)
     params = cell.init(jax.random.key(0), I)
     keys = jax.random.split(jax.random.key(2), 3)
-    with pytest.raises(TypeError, match=r"one random key, or one for each sequence, \[5\]; got key<fry> of shape \[3\]"):
+    with pytest.raises(TypeError, match=r"or one for each sequence, \[5\]; got key<fry> of shape \[3\]"):
         gj.scan(cell, params, jnp.ones((5, 7, I)), input_dropout=0.5, key=keys)
