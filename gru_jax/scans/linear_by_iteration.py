@@ -76,7 +76,7 @@ def _until_settled(again: Callable[[Array], Array], first: Array, time: TimeAxis
     tol = 4 * float(jnp.finfo(first.dtype).eps)
 
     def size(a: Array) -> Array:
-        return time.max(jnp.abs(a).max((0, -1), initial=0))
+        return time.largest(jnp.abs(a))
 
     def more(carry: tuple[Array, Array, Array]) -> Array:
         _, settled, k = carry
@@ -85,7 +85,8 @@ def _until_settled(again: Callable[[Array], Array], first: Array, time: TimeAxis
     def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         v, _, k = carry
         new = again(v)
-        return new, size(new - v) <= tol * size(new), k + 1
+        scale = size(new)
+        return new, (size(new - v) <= tol * scale) & jnp.isfinite(scale), k + 1
 
     start = (first, jnp.zeros(first.shape[1:-1], bool), jnp.zeros((), jnp.int32))
     v, settled, _ = lax.while_loop(more, step, (*on_same_axes(start[:2]), start[2]))

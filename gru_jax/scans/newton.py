@@ -292,7 +292,7 @@ def _turned(tree: Any) -> Any:
 
 def _size(f: AllSteps, a: Array, h: Array) -> Array:
     """The largest element relative to max(1, |h|), for each sequence: `[T, *batch, S]` to `[*batch]`."""
-    return f.time.max((jnp.abs(a) / jnp.maximum(jnp.abs(h), 1)).max((0, -1), initial=0))
+    return f.time.largest(jnp.abs(a) / jnp.maximum(jnp.abs(h), 1))
 
 
 def _rows(flag: Array, like: Array) -> Array:

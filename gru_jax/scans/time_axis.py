@@ -66,9 +66,11 @@ class TimeAxis:
             return tree
         return jax.tree.map(lambda a: jnp.where(self.place(reverse) == 0, a, jnp.zeros_like(a)), tree)
 
-    def max(self, a: Array) -> Array:
-        """The largest of all parts."""
-        return on_same_axes((lax.pmax(a, self.mesh_axis), a))[0] if self.split else a
+    def largest(self, a: Array) -> Array:
+        """The largest element of each sequence, `[T, *batch, S]` to `[*batch]`; infinity where one is NaN."""
+        # XLA's CPU code for a maximum over a large array can lose NaN.
+        seen = jnp.where(jnp.isnan(a), jnp.full_like(a, jnp.inf), a).max((0, -1), initial=0)
+        return on_same_axes((lax.pmax(seen, self.mesh_axis), a))[0] if self.split else seen
 
     def any(self, flag: Array) -> Array:
         """Whether there is a True in any part, of any sequence; one answer for all devices, which stay together."""

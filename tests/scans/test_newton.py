@@ -166,6 +166,26 @@ def test_an_init_of_another_shape_is_refused(init, error, match):
         gj.scan(HARD, params, jnp.ones((2, 60, I)), method=gj.Newton(init=init))
 
 
+@pytest.mark.parametrize("where", ("params", "one sequence"))
+def test_nan_never_converges(where):
+    """In a batch so large that XLA's maximum over it loses NaN."""
+    params, x = HARD.init(jax.random.key(0), I), jax.random.normal(jax.random.key(1), (128, 60, I))
+    bad = jnp.arange(128) == 17
+    if where == "params":
+        params, bad = params._replace(b_h=params.b_h.at[0].set(jnp.nan)), jnp.ones_like(bad)
+    else:
+        x = x.at[17, 30].set(jnp.nan)
+
+    def loss(x):
+        y, _, stats = gj.scan(HARD, params, x, method=gj.Newton("diagonal"), stats=True)
+        return y.sum(), (y, stats)
+
+    gradient, (y, stats) = jax.jit(jax.grad(loss, has_aux=True))(x)
+    np.testing.assert_array_equal(stats.converged, ~bad)
+    np.testing.assert_array_equal(jnp.isnan(y).any((1, 2)), bad)
+    np.testing.assert_array_equal(jnp.isnan(gradient).any((1, 2)), bad)
+
+
 def hard_case():
     params = jax.tree.map(lambda p: p * 20, HARD.init(jax.random.key(0), I))
     return params, jax.random.normal(jax.random.key(1), (2, 500, I))
