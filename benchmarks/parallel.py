@@ -5,10 +5,11 @@
 
 For a GRU with torch's initial values: the sequential scan, and Newton's method with the dense and the diagonal
 Jacobian. For minGRU: the sequential scan, and the linear recurrence in its three forms. Every row is measured in a
-fresh process (`benchmarks.alone`), which compares the outputs with the sequential ones; the backend is JAX's own
-choice, and on an accelerator the list of shapes is longer. Then: memory against T and H, and rounds and the largest
-Lyapunov exponent against the scale of the parameters. `--write` writes benchmarks/results/ and the plots of
-docs/images/; `--quick` is a smoke test that keeps nothing; `--draw` draws the plots of a file again.
+fresh process (`benchmarks.alone`), which compares the outputs with the sequential ones and times the two in turn ("x
+seq." is the ratio, under 1 where the method is faster); the backend is JAX's own choice, and on an accelerator the
+list of shapes is longer. Then: memory against T and H, and rounds and the largest Lyapunov exponent against the scale
+of the parameters. `--write` writes benchmarks/results/ and the plots of docs/images/; `--quick` is a smoke test that
+keeps nothing; `--draw` draws the plots of a file again.
 """
 
 import argparse
@@ -50,7 +51,7 @@ DENSE_BYTES = 2 * 10**9
 SCALES = {"T": 2048, "B": 4, "H": 32, "scales": [0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 8, 10, 14, 20]}
 
 HEADER = (
-    f"{'cell':>7} {'T':>8} {'B':>3} {'H':>4}  {'method':<24}{'forward ms':>11}{'training ms':>12}"
+    f"{'cell':>7} {'T':>8} {'B':>3} {'H':>4}  {'method':<24}{'forward ms':>11}{'x seq.':>8}{'training ms':>12}{'x seq.':>8}"
     f"{'compile s':>12}{'temp MiB':>10}{'peak MiB':>10}{'rounds':>7}"
 )
 
@@ -101,7 +102,7 @@ def alone(job: dict[str, Any]) -> dict[str, Any] | None:
 def printed(row: dict[str, Any]) -> str:
     """The row as text."""
     if row["measure"] == "compiled_memory":
-        return f"{'GRU':>7} {row['T']:8} {row['B']:3} {row['H']:4}  {row['method']:<24}{'':35}{row['temporary_MiB']:10}"
+        return f"{'GRU':>7} {row['T']:8} {row['B']:3} {row['H']:4}  {row['method']:<24}{'':51}{row['temporary_MiB']:10}"
     if row["measure"] == "scales":
         lines = ["", "parameters times   Lyapunov   dense: rounds, converged   diagonal: rounds, converged"]
         for each in row["rows"]:
@@ -112,7 +113,8 @@ def printed(row: dict[str, Any]) -> str:
     temporary, peak = ("-" if row[name] is None else row[name] for name in ("temporary_MiB", "peak_MiB"))
     return (
         f"{row['cell']:>7} {row['T']:8} {row['B']:3} {row['H']:4}  {row['method']:<24}{row['forward_ms']:11.2f}"
-        f"{row['training_ms']:12.2f}{compiling:>12}{temporary:>10}{peak:>10}"
+        f"{row['forward_of_sequential']:8.2f}{row['training_ms']:12.2f}{row['training_of_sequential']:8.2f}"
+        f"{compiling:>12}{temporary:>10}{peak:>10}"
         f"{row['rounds_taken']:7}{'  fell back' if row['fell_back'] else ''}"
     )
 

@@ -16,7 +16,7 @@ def test_one_measurement():
     job = {"measure": "run", "cell": "MinGRU", "T": 20, "B": 2, "H": 4, "method": "associative chunked", "rounds": 1}
     row = alone.run(job)
     assert job.items() <= row.items() and row["largest_difference"] < 1e-5 and not row["fell_back"]
-    assert all(row[name] > 0 for name in ("training_ms", "training_compile_s", "temporary_MiB"))
+    assert all(row[name] > 0 for name in ("training_ms", "training_compile_s", "temporary_MiB", "forward_of_sequential"))
     if sys.platform == "linux":
         assert row["peak_MiB"] >= 0
     assert "associative chunked" in parallel.printed(row)
@@ -51,6 +51,7 @@ def rows():
             continue
         mib = job["T"] * job["H"] ** (1 + (job["method"] == "newton dense")) / 1e4
         timed = {f"{kind}_{unit}": job["T"] / 10 for kind in ("forward", "training") for unit in ("ms", "compile_s")}
+        timed |= {f"{kind}_of_sequential": 1.0 for kind in ("forward", "training")}
         yield job | timed | {"temporary_MiB": mib, "peak_MiB": None, "rounds_taken": 3, "fell_back": False}
 
 
