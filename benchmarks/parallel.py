@@ -51,7 +51,8 @@ DENSE_BYTES = 2 * 10**9
 SCALES = {"T": 2048, "B": 4, "H": 32, "scales": [0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 8, 10, 14, 20]}
 
 HEADER = (
-    f"{'cell':>7} {'T':>8} {'B':>3} {'H':>4}  {'method':<24}{'forward ms':>11}{'x seq.':>8}{'training ms':>12}{'x seq.':>8}"
+    f"{'cell':>7} {'T':>8} {'B':>3} {'H':>4}  {'method':<24}{'forward ms':>11}{'x seq.':>8}"
+    f"{'training ms':>12}{'x seq.':>8}"
     f"{'compile s':>12}{'temp MiB':>10}{'peak MiB':>10}{'rounds':>7}"
 )
 

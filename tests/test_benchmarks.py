@@ -16,7 +16,8 @@ def test_one_measurement():
     job = {"measure": "run", "cell": "MinGRU", "T": 20, "B": 2, "H": 4, "method": "associative chunked", "rounds": 1}
     row = alone.run(job)
     assert job.items() <= row.items() and row["largest_difference"] < 1e-5 and not row["fell_back"]
-    assert all(row[name] > 0 for name in ("training_ms", "training_compile_s", "temporary_MiB", "forward_of_sequential"))
+    assert all(row[name] > 0 for name in ("training_ms", "training_compile_s", "temporary_MiB"))
+    assert row["forward_of_sequential"] > 0
     if sys.platform == "linux":
         assert row["peak_MiB"] >= 0
     assert "associative chunked" in parallel.printed(row)
