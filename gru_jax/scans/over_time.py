@@ -106,7 +106,9 @@ def scan(
         batch = x.shape[1:-1] if time_major else x.shape[:-2]
         return (*made, certain(batch, x.dtype)) if stats else made
     if guess is not None:
-        guess = jax.lax.stop_gradient(_check_guess(cell, guess, x.shape[:-1], x.dtype))
+        what = "the states of all steps, as scan returned them"
+        guess = _check_like("Newton", "init", cell, guess, x.shape[:-1], x.dtype, what)
+        guess = jax.lax.stop_gradient(guess)
     return _run(cell, method, options, *arrays, guess)
 
 
@@ -242,30 +244,24 @@ def _check_arrays(
     return x, h0, lengths, flags[0], flags[1]
 
 
-def _check_guess(cell: Any, guess: Any, steps: tuple[int, ...], dtype: Any) -> State:
-    expected = jax.eval_shape(lambda: cell.initial_state(steps, dtype))
-    got_tree, want_tree = str(jax.tree.structure(guess)), str(jax.tree.structure(expected))
-    if got_tree != want_tree:
-        raise TypeError(f"Newton: init must be {want_tree}, the states of all steps; got {got_tree}")
-    guess = jax.tree.map(lambda h: checks.floating("Newton", "init", h), guess)
-    for got, want in zip(jax.tree.leaves(guess), jax.tree.leaves(expected), strict=True):
-        checks.shape("Newton", "init", got.shape, want.shape, "the states of all steps, as scan returned them")
-        checks.same_dtype("Newton", "init", got, dtype, "x")
-    return guess
-
-
 def _check_state(cell: Any, h0: Any, batch: tuple[int, ...], dtype: Any) -> State:
-    expected = jax.eval_shape(lambda: cell.initial_state(batch, dtype))
-    got_tree, want_tree = str(jax.tree.structure(h0)), str(jax.tree.structure(expected))
-    if got_tree != want_tree:
-        raise TypeError(f"scan: h0 must be {want_tree}, as cell.initial_state makes it; got {got_tree}")
-    h0 = jax.tree.map(lambda h: checks.floating("scan", "h0", h), h0)
-    for got, want in zip(jax.tree.leaves(h0), jax.tree.leaves(expected), strict=True):
-        fix = "[*batch, H]"
-        if got.shape == want.shape[-1:]:
-            fix += f"; jnp.broadcast_to(h0, {want.shape}) gives every sequence the same"
-        checks.shape("scan", "h0", got.shape, want.shape, fix)
-        checks.same_dtype("scan", "h0", got, dtype, "x")
+    h0 = _check_like("scan", "h0", cell, h0, batch, dtype, "[*batch, H]")
     if hasattr(cell, "check_state"):
         cell.check_state(h0)
     return h0
+
+
+def _check_like(who: str, name: str, cell: Any, state: Any, shape: tuple[int, ...], dtype: Any, what: str) -> State:
+    """Raises unless `state` is one of the cell with these leading dimensions."""
+    expected = jax.eval_shape(lambda: cell.initial_state(shape, dtype))
+    got_tree, want_tree = str(jax.tree.structure(state)), str(jax.tree.structure(expected))
+    if got_tree != want_tree:
+        raise TypeError(f"{who}: {name} must be {want_tree}, as cell.initial_state makes it; got {got_tree}")
+    state = jax.tree.map(lambda h: checks.floating(who, name, h), state)
+    for got, want in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True):
+        fix = what
+        if got.shape == want.shape[-1:]:
+            fix += f"; jnp.broadcast_to({name}, {want.shape}) gives every sequence the same"
+        checks.shape(who, name, got.shape, want.shape, fix)
+        checks.same_dtype(who, name, got, dtype, "x")
+    return state

@@ -155,7 +155,7 @@ def test_a_trajectory_from_before_saves_rounds():
     ("init", "error", "match"),
     [
         (jnp.zeros((2, 60, 7)), ValueError, r"Newton: init must have shape \[2, 60, 8\]; got \[2, 60, 7\]"),
-        ((jnp.zeros((2, 60, 8)),), TypeError, "Newton: init must be .* the states of all steps"),
+        ((jnp.zeros((2, 60, 8)),), TypeError, "Newton: init must be .* as cell.initial_state makes it; got"),
         (jnp.zeros((2, 60, 8), int), TypeError, "Newton: init must be"),
         (jnp.zeros((2, 60, 8), jnp.bfloat16), TypeError, "init is bfloat16"),
     ],
