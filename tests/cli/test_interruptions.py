@@ -53,8 +53,9 @@ def finish(folder: Path, uninterrupted: Path) -> subprocess.CompletedProcess[str
 KILLS = (2, 7, 13, 40, 61, 90, 33, 120, 150)
 
 
-def test_killed_at_file_operations(folder: Path, uninterrupted: Path) -> None:
-    for operation in KILLS:
+@pytest.mark.parametrize("kills", [(7, 61, 150), pytest.param(KILLS, marks=pytest.mark.slow)], ids=("three", "nine"))
+def test_killed_at_file_operations(kills: tuple[int, ...], folder: Path, uninterrupted: Path) -> None:
+    for operation in kills:
         died = subprocess.run(
             [sys.executable, KILLED, str(operation), *RUN],
             cwd=folder,
