@@ -72,6 +72,11 @@ class TimeAxis:
         seen = jnp.where(jnp.isnan(a), jnp.full_like(a, jnp.inf), a).max((0, -1), initial=0)
         return on_same_axes((lax.pmax(seen, self.mesh_axis), a))[0] if self.split else seen
 
+    def known_to_all(self, a: Array) -> Array:
+        """What is the same on all parts, as JAX has to be told."""
+        whole = a.astype(jnp.int32) if a.dtype == bool else a
+        return lax.pmax(whole, self.mesh_axis).astype(a.dtype) if self.split else a
+
     def any(self, flag: Array) -> Array:
         """Whether there is a True in any part, of any sequence; one answer for all devices, which stay together."""
         return agreed(flag.any()) if self.split else flag.any()

@@ -84,9 +84,7 @@ class TimeSharded:
         def part(context: Context, steps: Steps) -> Trajectory:
             context, steps = on_same_axes((context._replace(time=time), steps))
             states, final, stats = self.method.trajectory(cell, context, steps, reverse)
-            # They are the same on all parts; a maximum is what tells JAX so.
-            seen = jax.tree.map(lambda a: jax.lax.pmax(a.astype(jax.numpy.float32), self.axis).astype(a.dtype), stats)
-            return Trajectory(states, final, seen)
+            return Trajectory(states, final, jax.tree.map(time.known_to_all, stats))
 
         whole, rows, each = PartitionSpec(), self._spec(by_steps=False), self._spec(by_steps=True)
         run = jax.shard_map(
