@@ -34,6 +34,10 @@ def solver(cell: Cell, reverse: bool, jacobian: str, context: Context, steps: St
     time = context.time.flipped() if reverse else context.time
     f = AllSteps(cell, context._replace(h0=pack(wide(context.h0)), time=time), turn(steps))
 
+    def finite(vector: Array) -> Array:
+        # Products of factors above 1 overflow where the recurrence itself, step by step, may not.
+        return ~time.any(~jnp.isfinite(vector))
+
     def narrow(vector: Array, like: State) -> State:
         return jax.tree.map(lambda a, b: a.astype(b.dtype), pack(vector), like)
 
@@ -41,13 +45,14 @@ def solver(cell: Cell, reverse: bool, jacobian: str, context: Context, steps: St
         right, start = wide(turn(b)), wide(v_0)
         j = f.linearize(wide(turn(starts)), jacobian)
         if j.exact:
-            return turn(narrow(j.solve(right, start, kernel), b))
+            v = j.solve(right, start, kernel)
+            return lax.cond(finite(v), lambda: turn(narrow(v, b)), lambda: by_steps().solve(b, v_0))
 
         def again(v: Array) -> Array:
             before = f.before(v, start)
             return j.solve(right + j.tangent(before) - j.times_kept(before), start, kernel)
 
-        v, settled = _until_settled(again, j.solve(right, start, kernel), time)
+        v, settled = _until_settled(again, j.solve(right, start, kernel), time, last=True)
         return lax.cond(settled, lambda: turn(narrow(v, b)), lambda: by_steps().solve(b, v_0))
 
     def transpose(c: State) -> tuple[State, State]:
@@ -59,24 +64,36 @@ def solver(cell: Cell, reverse: bool, jacobian: str, context: Context, steps: St
             return turn(narrow(l, c)), time.only_first(narrow(j.cotangent(l)[0], end), False)
 
         if j.exact:
-            return result(j.solve_transposed(right, kernel))
+            l = j.solve_transposed(right, kernel)
+            return lax.cond(finite(l), lambda: result(l), lambda: by_steps().transpose(c))
 
         def again(l: Array) -> Array:
             missing = j.cotangent(l) - j.kept_transposed_times(l)
             return j.solve_transposed(right + time.following(missing, False), kernel)
 
-        l, settled = _until_settled(again, j.solve_transposed(right, kernel), time)
+        l, settled = _until_settled(again, j.solve_transposed(right, kernel), time, last=False)
         return lax.cond(settled, lambda: result(l), lambda: by_steps().transpose(c))
 
     return Solver(solve, transpose)
 
 
-def _until_settled(again: Callable[[Array], Array], first: Array, time: TimeAxis) -> tuple[Array, Array]:
-    """The fixed point of `again`, and whether it was reached."""
-    tol = 4 * float(jnp.finfo(first.dtype).eps)
+def _until_settled(
+    again: Callable[[Array], Array], first: Array, time: TimeAxis, *, last: bool
+) -> tuple[Array, Array]:
+    """The fixed point of `again`, `[T, *batch, S]`, and whether it was reached.
 
-    def size(a: Array) -> Array:
-        return time.largest(jnp.abs(a))
+    Each unit is held to its own size, for heads need not be of one scale. And the end that the solution runs to (the
+    last step, or the first), which may have faded to nothing beside the rest, is held to its own: it is what h_T
+    tells of h0.
+    """
+    eps = float(jnp.finfo(first.dtype).eps)
+
+    def reached(new: Array, old: Array) -> Array:
+        change, size = jnp.abs(new - old), jnp.abs(new)
+        of_units = time.largest(size, axis=0)
+        steady = (time.largest(change, axis=0) <= 4 * eps * of_units) & jnp.isfinite(of_units)
+        at_end, of_end = (time.from_edge(a[-1 if last else 0], last=last).max(-1) for a in (change, size))
+        return steady.all(-1) & (at_end <= 64 * eps * of_end)
 
     def more(carry: tuple[Array, Array, Array]) -> Array:
         _, settled, k = carry
@@ -85,8 +102,7 @@ def _until_settled(again: Callable[[Array], Array], first: Array, time: TimeAxis
     def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         v, _, k = carry
         new = again(v)
-        scale = size(new)
-        return new, (size(new - v) <= tol * scale) & jnp.isfinite(scale), k + 1
+        return new, reached(new, v), k + 1
 
     start = (first, jnp.zeros(first.shape[1:-1], bool), jnp.zeros((), jnp.int32))
     v, settled, _ = lax.while_loop(more, step, (*on_same_axes(start[:2]), start[2]))

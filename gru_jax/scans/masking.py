@@ -78,6 +78,11 @@ def affine(cell: Any, context: Context, step: Steps) -> tuple[State, State]:
     a, b = cell.affine(context.params, project(cell, context, step.x))
 
     def folded(a: Array, b: Array, h0: Array) -> tuple[Array, Array]:
+        if b.shape != h0.shape or a.shape not in (b.shape, (*b.shape, b.shape[-1])):
+            raise ValueError(
+                f"{type(cell).__name__}.affine: a must be [*batch, H] or [*batch, H, H] and b [*batch, H], here"
+                f" {list(h0.shape)}; got {list(a.shape)} and {list(b.shape)}; broadcast what is the same for all"
+            )
         matrix = a.ndim > b.ndim
         if step.reset is not None:
             old = h0.astype(a.dtype)

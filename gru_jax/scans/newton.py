@@ -20,7 +20,7 @@ from gru_jax.types import Array, State
 ERROR_OF_TOL = 16
 """The estimated error of an accepted trajectory, in units of tol, is at most this."""
 
-CERTIFY = 24
+CERTIFY = 48
 """Rounds in which the estimate of the error has to settle."""
 
 
@@ -106,8 +106,8 @@ class Newton:
         recurrence = derivative.Recurrence(functools.partial(masking.F, cell), reverse, solver)
         run = derivative.differentiable(find, recurrence, aux=True)
         states, found = run(context, steps._replace(guess=None), steps.guess)
-        rounds, residual, *flags = lax.stop_gradient(found)
-        stats = Stats(rounds.astype(jnp.int32), residual, *(flag > 0 for flag in flags))
+        rounds, residual, error, *flags = lax.stop_gradient(found)
+        stats = Stats(rounds.astype(jnp.int32), residual, error, *(flag > 0 for flag in flags))
         return Trajectory(states, context.time.end(states, reverse), stats)
 
     def keeps_states(self) -> bool:
@@ -126,28 +126,30 @@ class Newton:
         wide = context._replace(h0=jax.tree.map(lambda h: h.astype(accumulator(h.dtype)), context.h0))
         start = jacobians.ravel(wide.h0)
         tol = self.tol if self.tol is not None else _default_tol(kept_dtype)
-        solve = functools.partial(self._window, cell, wide, jacobian=jacobian, tol=tol)
         T = jax.tree.leaves(steps)[0].shape[0]
+
+        def solve(steps: Steps, start: Array, error: Array) -> tuple[Array, Array, Stats]:
+            guess = None if steps.guess is None else jacobians.ravel(steps.guess).astype(start.dtype)
+            part = AllSteps(cell, wide, steps._replace(guess=None))
+            return _iterate(part, start, error, guess, jacobian, self.damping, tol, self.max_iters)
+
+        exact = jnp.zeros_like(start)
         if self.window is None or self.window >= T:
-            h, stats = solve(steps, start)
+            h, _, stats = solve(steps, start, exact)
         else:
-            h, stats = _in_windows(solve, wide, steps, start, self.window)
+            h, stats = _in_windows(solve, steps, start, exact, self.window)
+        h, stats = self._checked(AllSteps(cell, wide, steps._replace(guess=None)), start, h, stats, tol)
         like = jax.tree.map(lambda a: a.dtype, context.h0)
         states = jax.tree.map(lambda a, dtype: a.astype(dtype), jacobians.unravel(context.h0)(h), like)
         return states, stats
 
-    def _window(
-        self, cell: Cell, context: Context, steps: Steps, start: Array, *, jacobian: str, tol: float
-    ) -> tuple[Array, Stats]:
-        """The states from `start` on, `[T, *batch, S]`, with the fallback done."""
-        f = AllSteps(cell, context, steps._replace(guess=None))
-        first = None if steps.guess is None else jacobians.ravel(steps.guess).astype(start.dtype)
-        h, stats = _iterate(f, start, first, jacobian, self.damping, tol, self.max_iters)
+    def _checked(self, f: AllSteps, start: Array, h: Array, stats: Stats, tol: float) -> tuple[Array, Stats]:
+        """The states, `[T, *batch, S]`, with what has not converged replaced or refused."""
         bad = ~stats.converged
         if self.fallback == "nan":
             return jnp.where(_rows(bad, h), jnp.full_like(h, jnp.nan), h), stats
         if self.fallback == "error":
-            jax.debug.callback(_raise_unless_converged, stats.converged, stats.residual, stats.iterations, tol)
+            jax.debug.callback(_raise_unless_converged, stats, tol)
             return h, stats
         # One branch runs, so that the sequential scan costs nothing where all have converged (under jax.vmap both do).
         safe = lambda: jnp.where(_rows(bad, h), _step_by_step(f, start), h)  # noqa: E731
@@ -160,8 +162,16 @@ def _default_tol(dtype: Any) -> float:
 
 
 def _iterate(
-    f: AllSteps, start: Array, guess: Array | None, jacobian: str, damping: float, tol: float, max_iters: int
-) -> tuple[Array, Stats]:
+    f: AllSteps,
+    start: Array,
+    error: Array,
+    guess: Array | None,
+    jacobian: str,
+    damping: float,
+    tol: float,
+    max_iters: int,
+) -> tuple[Array, Array, Stats]:
+    """The states from `start` on, which may be off by `error`, and by how much their last one may be off."""
     batch, dtype = start.shape[:-1], start.dtype
     kernel = recurrences.chosen("auto")
     length = jax.tree.leaves(f.steps)[0].shape[0]
@@ -215,39 +225,46 @@ def _iterate(
     before = f.before(loop.h, start)
     off = f(before) - loop.h
     j = f.linearize(before, jacobian)
-    certain = _certified(f, j, jnp.maximum(jnp.abs(off), f.rounding(before)), loop.h, tol, kernel)
-    converged = loop.done & certain & jnp.isfinite(loop.residual)
-    return loop.h, Stats(loop.taken, loop.residual, converged, none)
+    errors, largest = _errors(f, j, off, f.rounding(before), error, loop.h, kernel)
+    converged = loop.done & (largest <= ERROR_OF_TOL * tol) & jnp.isfinite(loop.residual)
+    return loop.h, errors[-1], Stats(loop.taken, loop.residual, largest, converged, none)
 
 
-def _certified(f: AllSteps, j: Jacobian, error: Array, h: Array, tol: float, kernel: str) -> Array:
-    """`[*batch]`: whether an error of that size at every step stays small on its way through all of the sequence.
+def _errors(
+    f: AllSteps, j: Jacobian, off: Array, rounding: Array, start: Array, h: Array, kernel: str
+) -> tuple[Array, Array]:
+    """An estimate of how far off the states are, `[T, *batch, S]`, and the largest of it, `[*batch]`.
 
     Even a trajectory whose every step is right to the last bit drifts away from the true one where the network
-    amplifies differences. So the tangent system is solved for an error of random sign at every step.
+    amplifies differences. So the tangent system is solved for what is left of the residual, with its signs, and for
+    rounding of a random sign in every step.
     """
     signs = jax.random.rademacher(jax.random.key(1), (h.shape[0], h.shape[-1]), h.dtype)
     signs = jnp.broadcast_to(signs.reshape(h.shape[0], *(1,) * (h.ndim - 2), h.shape[-1]), h.shape)
-    error = signs * error
-    zero = jnp.zeros_like(h[0])
-    bound = ERROR_OF_TOL * tol
-    e = j.solve(error, zero, kernel)
+    new_in_step = off + signs * rounding
+    e = j.solve(new_in_step, start, kernel)
     if j.exact:
-        return _size(f, e, h) <= bound
+        return e, _size(f, e, h)
 
-    def more(carry: tuple[Array, Array, Array]) -> Array:
-        _, settled, k = carry
+    def more(carry: tuple[Array, Array, Array, Array]) -> Array:
+        _, _, settled, k = carry
         return f.time.any(~settled) & (k < CERTIFY)
 
-    def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        e, _, k = carry
-        before = f.before(e, zero)
-        new = j.solve(error + j.tangent(before) - j.times_kept(before), zero, kernel)
-        return new, _size(f, new - e, h) <= 0.25 * _size(f, new, h), k + 1
+    def step(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        e, changed, settled, k = carry
+        before = f.before(e, start)
+        new = j.solve(new_in_step + j.tangent(before) - j.times_kept(before), start, kernel)
+        change = _size(f, new - e, h)
+        # What all rounds to come would change, if each changes as much less than the one before.
+        shrinks = change / jnp.maximum(changed, jnp.finfo(h.dtype).tiny)
+        to_come = change * shrinks / (1 - shrinks)
+        small = (change == 0) | ((shrinks < 0.9) & (to_come <= 0.25 * _size(f, new, h)))
+        return new, change, settled | small, k + 1
 
-    start = on_same_axes((e, jnp.zeros(h.shape[1:-1], bool)))
-    e, settled, _ = lax.while_loop(more, step, (*start, jnp.zeros((), jnp.int32)))
-    return settled & (_size(f, e, h) <= bound)
+    first = on_same_axes((e, _size(f, e, h), jnp.zeros(h.shape[1:-1], bool)))
+    e, _, settled, _ = lax.while_loop(more, step, (*first, jnp.zeros((), jnp.int32)))
+    largest = 1.25 * _size(f, e, h)
+    return e, jnp.where(settled, largest, jnp.full_like(largest, jnp.inf))
 
 
 def _step_by_step(f: AllSteps, start: Array) -> Array:
@@ -263,26 +280,26 @@ def _step_by_step(f: AllSteps, start: Array) -> Array:
     return jacobians.ravel(f.time.relay(run, pack(start), False)[1])
 
 
-def _in_windows(solve: Any, context: Context, steps: Steps, start: Array, window: int) -> tuple[Array, Stats]:
-    """One window after the other, the end of each being the start of the next."""
+def _in_windows(solve: Any, steps: Steps, start: Array, exact: Array, window: int) -> tuple[Array, Stats]:
+    """One window after the other, the end of each, and how far off it may be, being the start of the next."""
     T = jax.tree.leaves(steps)[0].shape[0]
     whole = T // window
 
     def cut(a: Array) -> Array:
         return a[: whole * window].reshape(whole, window, *a.shape[1:])
 
-    def body(start: Array, steps: Steps) -> tuple[Array, tuple[Array, Stats]]:
-        h, stats = solve(steps, start)
-        return h[-1], (h, stats)
+    def body(carry: tuple[Array, Array], steps: Steps) -> tuple[tuple[Array, Array], tuple[Array, Stats]]:
+        h, error, stats = solve(steps, *carry)
+        return (h[-1], error), (h, stats)
 
-    start, (h, each) = lax.scan(body, start, jax.tree.map(cut, steps))
+    end, (h, each) = lax.scan(body, on_same_axes((start, exact)), jax.tree.map(cut, steps))
     h = h.reshape(whole * window, *h.shape[2:])
     if T % window:
-        rest, last = solve(jax.tree.map(lambda a: a[whole * window :], steps), start)
+        rest, _, last = solve(jax.tree.map(lambda a: a[whole * window :], steps), *end)
         h = jnp.concatenate([h, rest])
         each = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), each, last)
-    stats = Stats(each.iterations.max(0), each.residual.max(0), each.converged.all(0), each.fell_back.any(0))
-    return h, stats
+    rounds, residual, error, *flags = each
+    return h, Stats(rounds.max(0), residual.max(0), error.max(0), flags[0].all(0), flags[1].any(0))
 
 
 def _turned(tree: Any) -> Any:
@@ -300,12 +317,13 @@ def _rows(flag: Array, like: Array) -> Array:
     return jnp.broadcast_to(flag[None, ..., None], like.shape)
 
 
-def _raise_unless_converged(converged: Any, residual: Any, iterations: Any, tol: float) -> None:
+def _raise_unless_converged(stats: Stats, tol: float) -> None:
+    rounds, residual, error, converged, _ = stats
     if not converged.all():
-        worst = residual[~converged].max()
-        failed = int((~converged).sum())
+        bad = ~converged
         raise FloatingPointError(
-            f"Newton: {failed} of {converged.size} sequences did not converge in {int(iterations.max())} iterations;"
-            f" the residual is {float(worst):.2e}, the tolerance {tol:.1e}; use window=256, a larger"
-            f" max_iters, or fallback='sequential'"
+            f"Newton: {int(bad.sum())} of {converged.size} sequences did not converge in {int(rounds.max())}"
+            f" iterations; the residual is {float(residual[bad].max()):.2e} (tolerance {tol:.1e}), the estimated error"
+            f" {float(error[bad].max()):.2e} (at most {ERROR_OF_TOL * tol:.1e}); use fallback='sequential', a larger"
+            f" max_iters or tol, or, where time is not split over devices, a window"
         )

@@ -64,8 +64,8 @@ def scan(
       reverse: run from each sequence's last step to its first; outputs stay in original time order.
       time_major: the time axis leads in x, mask, resets and y: `[T, *batch, ...]`.
       padding: what y holds at masked steps: "zero", or "hold" for the state that is held there (as Keras).
-      method: "auto", "sequential", "associative" (cells that are linear in their state), "naive" (a Python loop, the
-        reference) or a method such as `Sequential(unroll=4)`.
+      method: "auto", "sequential", "associative" (cells that are linear in their state), "newton" (all other cells),
+        "naive" (a Python loop, the reference) or a method such as `Sequential(unroll=4)`.
       input_dropout: rate in [0, 1) at which input features are dropped, one mask for a sequence's every step.
       recurrent_dropout: the same for the state inside the recurrent products.
       key: random key, needed when a rate is above 0; or one for each sequence, `[*batch]`, which gives each the masks
@@ -77,8 +77,8 @@ def scan(
       y: outputs, `[*batch, T, H]`.
       h_T: the state after the last step that was not masked, `[*batch, H]`; h0 where there was none.
       gates: with `return_gates` only: `Gates(r, z, n)`, each `[*batch, T, H]`, 0 at masked steps.
-      stats: with `stats` only: `Stats(iterations, residual, converged, fell_back)`, each `[*batch]`; one step after
-        another is always converged, after 0 iterations.
+      stats: with `stats` only: `Stats(iterations, residual, error, converged, fell_back)`, each `[*batch]`; one step
+        after another is always converged, after 0 iterations.
 
     Raises:
       TypeError, ValueError: for a wrong rank, shape, dtype, value or choice, before anything is computed.

@@ -29,6 +29,7 @@ class Algebra(NamedTuple):
 
     Attributes:
       apply: `(a, h) -> a h`.
+      apply_product: the same for an a that is composed of many.
       compose: `(later a, earlier a) -> their product`.
       add: `(h, h) -> their sum`.
       one: an `a` like the given one that changes nothing.
@@ -36,17 +37,28 @@ class Algebra(NamedTuple):
     """
 
     apply: Callable[[Any, Any], Any]
+    apply_product: Callable[[Any, Any], Any]
     compose: Callable[[Any, Any], Any]
     add: Callable[[Any, Any], Any]
     one: Callable[[Any], Any]
     zero: Callable[[Any], Any]
 
 
-DIAGONAL = Algebra(jnp.multiply, jnp.multiply, jnp.add, jnp.ones_like, jnp.zeros_like)
+def _product_times(a: Array, h: Array) -> Array:
+    """a h, but 0 where h is 0: a product of factors above 1 overflows before the states do, or where there are none."""
+    return jnp.where(jnp.isinf(a) & (h == 0), jnp.zeros_like(h), a * h)
+
+
+DIAGONAL = Algebra(jnp.multiply, _product_times, jnp.multiply, jnp.add, jnp.ones_like, jnp.zeros_like)
 """a and h of one shape, multiplied element by element."""
 
+def _matrix_times(a: Array, h: Array) -> Array:
+    return jnp.einsum("...ij,...j->...i", a, h, precision=lax.Precision.HIGHEST)
+
+
 MATRIX = Algebra(
-    lambda a, h: jnp.einsum("...ij,...j->...i", a, h, precision=lax.Precision.HIGHEST),
+    _matrix_times,
+    _matrix_times,
     lambda late, early: jnp.einsum("...ij,...jk->...ik", late, early, precision=lax.Precision.HIGHEST),
     jnp.add,
     lambda a: jnp.broadcast_to(jnp.eye(a.shape[-1], dtype=a.dtype), a.shape),
@@ -55,7 +67,7 @@ MATRIX = Algebra(
 """a a matrix for each state vector, `[..., H, H]` for h `[..., H]`: dense, or one for each block of H."""
 
 LOGARITHMIC = Algebra(
-    jnp.add, jnp.add, jnp.logaddexp, jnp.zeros_like, lambda h: jnp.full_like(h, -jnp.inf)
+    jnp.add, jnp.add, jnp.add, jnp.logaddexp, jnp.zeros_like, lambda h: jnp.full_like(h, -jnp.inf)
 )
 """a and h given by their logarithms, both of them 0 at least: no product over many steps underflows."""
 
@@ -91,11 +103,43 @@ def run(
     if kernel == "chunked":
         return _chunked(algebra, a, b, h0, reverse)
 
+    if algebra is LOGARITHMIC:
+        return _log_steps(a, b, h0, reverse)
+
     def body(h: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
         h = algebra.add(algebra.apply(now[0], h), now[1])
         return h, h
 
     return lax.scan(body, h0, (a, b), reverse=reverse)[1]
+
+
+def _log_steps(log_a: Array, log_b: Array, log_h0: Array, reverse: bool) -> Array:
+    """Step by step in logarithms, with what each sum rounds away carried along.
+
+    A state that decays slowly changes its logarithm by less than a unit in the last place of it; a plain sum would
+    round that away in every step, always in the same direction.
+    """
+
+    def exactly(a: Array, b: Array) -> tuple[Array, Array]:
+        """a + b, and what its rounding lost."""
+        total = a + b
+        of_b = total - a
+        lost = (a - (total - of_b)) + (b - of_b)
+        return total, jnp.where(jnp.isfinite(total), lost, jnp.zeros_like(lost))
+
+    def body(carry: tuple[Array, Array], now: tuple[Array, Array]) -> tuple[Any, Array]:
+        h, lost = carry
+        decayed, lost_a = exactly(h, now[0])
+        lost = lost + lost_a
+        # log(a h + b) = log(a h) + log(1 + b / (a h)), or the other way round, whichever is small.
+        larger = jnp.maximum(decayed, now[1])
+        gap = jnp.where(jnp.isfinite(larger), -jnp.abs(decayed + lost - now[1]), jnp.full_like(larger, -jnp.inf))
+        h, lost_b = exactly(larger, jnp.log1p(jnp.exp(gap)))
+        lost = jnp.where(decayed >= now[1], lost, jnp.zeros_like(lost)) + lost_b
+        return (h, lost), h + lost
+
+    start = on_same_axes(((log_h0, jnp.zeros_like(log_h0)), (log_a[0], log_b[0])))[0]
+    return lax.scan(body, start, (log_a, log_b), reverse=reverse)[1]
 
 
 def transposed(
@@ -223,7 +267,7 @@ def _start_of_part(
             lambda new, old, reached=place >= distance: jnp.where(reached, new, old), joined, (factor, end)
         )
         distance *= 2
-    return time.handed_on(algebra.add(algebra.apply(factor, h0), end), h0, reverse)
+    return time.handed_on(algebra.add(algebra.apply_product(factor, h0), end), h0, reverse)
 
 
 def _summed_up(algebra: Algebra, a: Array, b: Array, reverse: bool, kernel: str) -> tuple[Array, Array]:
@@ -245,7 +289,7 @@ def _summed_up(algebra: Algebra, a: Array, b: Array, reverse: bool, kernel: str)
 
 
 def _one_after_the_other(algebra: Algebra, early: tuple[Array, Array], late: tuple[Array, Array]) -> tuple[Any, Any]:
-    return algebra.compose(late[0], early[0]), algebra.add(algebra.apply(late[0], early[1]), late[1])
+    return algebra.compose(late[0], early[0]), algebra.add(algebra.apply_product(late[0], early[1]), late[1])
 
 
 def _chunked(algebra: Algebra, a: Array, b: Array, h0: Array, reverse: bool) -> Array:
@@ -271,8 +315,8 @@ def _chunked(algebra: Algebra, a: Array, b: Array, h0: Array, reverse: bool) -> 
     (factor, rest), (products, local) = lax.scan(within, nothing, (a, b), reverse=reverse)
 
     def across(h: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
-        return algebra.add(algebra.apply(now[0], h), now[1]), h
+        return algebra.add(algebra.apply_product(now[0], h), now[1]), h
 
     starts = lax.scan(across, h0, (factor, rest), reverse=reverse)[1]
-    h = algebra.add(algebra.apply(products, jnp.broadcast_to(starts, local.shape)), local)
+    h = algebra.add(algebra.apply_product(products, jnp.broadcast_to(starts, local.shape)), local)
     return jnp.swapaxes(h, 0, 1).reshape(chunks * size, *h.shape[2:])[:T]

@@ -60,16 +60,26 @@ class TimeAxis:
         last = self.place(reverse) == self.parts - 1
         return jax.tree.map(lambda h: lax.psum(jnp.where(last, h, jnp.zeros_like(h)), self.mesh_axis), ends)
 
+    def from_edge(self, a: Array, *, last: bool) -> Array:
+        """What the last part has, or the first, on every device."""
+        if not self.split:
+            return a
+        there = self.place(False) == (self.parts - 1 if last else 0)
+        return on_same_axes((lax.psum(jnp.where(there, a, jnp.zeros_like(a)), self.mesh_axis), a))[0]
+
     def only_first(self, tree: Any, reverse: bool) -> Any:
         """`tree` on the part that time begins with, zeros on the others."""
         if not self.split:
             return tree
         return jax.tree.map(lambda a: jnp.where(self.place(reverse) == 0, a, jnp.zeros_like(a)), tree)
 
-    def largest(self, a: Array) -> Array:
-        """The largest element of each sequence, `[T, *batch, S]` to `[*batch]`; infinity where one is NaN."""
+    def largest(self, a: Array, axis: int | tuple[int, ...] = (0, -1)) -> Array:
+        """The largest element of each sequence, `[T, *batch, S]` to `[*batch]`; infinity where one is NaN.
+
+        With axis 0 that of each unit of it, `[*batch, S]`.
+        """
         # XLA's CPU code for a maximum over a large array can lose NaN.
-        seen = jnp.where(jnp.isnan(a), jnp.full_like(a, jnp.inf), a).max((0, -1), initial=0)
+        seen = jnp.where(jnp.isnan(a), jnp.full_like(a, jnp.inf), a).max(axis, initial=0)
         return on_same_axes((lax.pmax(seen, self.mesh_axis), a))[0] if self.split else seen
 
     def known_to_all(self, a: Array) -> Array:

@@ -39,7 +39,7 @@ class TimeSharded:
 
     Example:
       >>> import jax, jax.numpy as jnp, gru_jax as gj
-      >>> mesh = jax.make_mesh((len(jax.devices()),), ("time",))
+      >>> mesh = jax.make_mesh((len(jax.devices()),), ("time",), axis_types=(jax.sharding.AxisType.Auto,))
       >>> rnn = gj.recurrent(gj.MinGRU(4), method=gj.TimeSharded(mesh, "time"))
       >>> y, h = rnn.apply(rnn.init(jax.random.key(0), 3), jnp.ones((2, 8, 3)))
       >>> y.shape, h.shape
@@ -91,7 +91,7 @@ class TimeSharded:
             part,
             mesh=self.mesh,
             in_specs=(Context(whole, rows, rows, rows, whole), each),  # type: ignore[arg-type]
-            out_specs=Trajectory(each, rows, Stats(rows, rows, rows, rows)),  # type: ignore[arg-type]
+            out_specs=Trajectory(each, rows, Stats(rows, rows, rows, rows, rows)),  # type: ignore[arg-type]
         )
         return run(context, steps)
 

@@ -15,13 +15,15 @@ class Stats(NamedTuple):
 
     Attributes:
       iterations: rounds until the residual was small enough; the most of any window.
-      residual: largest `|h_t - F_t(h_{t-1})|` of what was found, relative to max(1, |h|).
+      residual: largest `|h_t - F_t(h_{t-1})|` of what was found, before any fallback, relative to max(1, |h|).
+      error: how far off what was found may be, estimated, relative to max(1, |h|); infinite where no estimate settled.
       converged: whether the residual and the estimated error were within their bounds.
       fell_back: whether the states come from the sequential scan instead.
     """
 
     iterations: Array
     residual: Array
+    error: Array
     converged: Array
     fell_back: Array
 
@@ -49,4 +51,5 @@ def exact(context: Context, states: State, reverse: bool) -> Trajectory:
 def certain(batch: tuple[int, ...], dtype: Any) -> Stats:
     """The stats of a method that takes one step after another."""
     never = jnp.zeros(batch, bool)
-    return Stats(jnp.zeros(batch, jnp.int32), jnp.zeros(batch, accumulator(dtype)), ~never, never)
+    nothing = jnp.zeros(batch, accumulator(dtype))
+    return Stats(jnp.zeros(batch, jnp.int32), nothing, nothing, ~never, never)

@@ -30,7 +30,8 @@ from .experiments import BATCH, experiment, some_data, state_of, train
 
 def stats(iterations: list[int], residual: list[float], converged: list[bool]) -> gj.Stats:
     bad = ~jnp.array(converged)
-    return gj.Stats(jnp.array(iterations, jnp.int32), jnp.array(residual, jnp.float32), ~bad, bad)
+    left = jnp.array(residual, jnp.float32)
+    return gj.Stats(jnp.array(iterations, jnp.int32), left, left, ~bad, bad)
 
 
 TWO_LAYERS = (
