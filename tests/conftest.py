@@ -25,6 +25,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 ORACLES = ("equinox", "h5py", "haiku", "keras", "onnx", "onnxruntime", "safetensors", "torch")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def forget_compiled_programs() -> Iterator[None]:
+    """What one file compiled hardly serves another, and Python's garbage collector walks through all of it."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def getkey() -> Callable[[], jax.Array]:
     """A function that gives a new random key at each call, the same ones in every run."""

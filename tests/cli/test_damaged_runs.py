@@ -56,7 +56,10 @@ def test_damaged_file_is_named(
     assert snapshot(folder) == before
 
 
-@pytest.mark.parametrize("content", [b"{}", b"[]", b"\xff", None])
+SLOWLY = [pytest.param(content, marks=pytest.mark.slow) for content in (b"{}", b"[]")]
+
+
+@pytest.mark.parametrize("content", [*SLOWLY, b"\xff", None])
 def test_damaged_result_is_computed_again(content: bytes | None, folder: Path) -> None:
     path, lost = folder / "out" / "result.json", result(folder / "out")
     damaged = path.read_bytes().replace(b'"total_steps": 9', b'"total_steps": "9"') if content is None else content

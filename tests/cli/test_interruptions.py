@@ -206,6 +206,7 @@ def test_vanished_checkpoints_are_no_fresh_start(halfway: Path) -> None:
     assert refused.returncode == 1 and "holds no checkpoint" in refused.stderr
 
 
+@pytest.mark.slow
 def test_half_a_line_of_metrics_is_dropped(halfway: Path, uninterrupted: Path) -> None:
     with open(halfway / "out" / "metrics.jsonl", "a") as file:
         file.write('{"step": 36, "epo')

@@ -154,7 +154,7 @@ def test_free_keys_continue_with_a_note(tmp_path: Path) -> None:
     assert result(tmp_path / "out")["devices"] == 4
 
 
-@pytest.mark.parametrize("strategy", ["data", "pmap"])
+@pytest.mark.parametrize("strategy", ["data", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_eight_devices_give_the_numbers_of_one(strategy: str, finished: Path) -> None:
     out = f"out-{strategy}"
     arguments = ("run", "config.yaml", f"parallel.strategy={strategy}", "--out", out)
@@ -166,6 +166,7 @@ def test_eight_devices_give_the_numbers_of_one(strategy: str, finished: Path) ->
         assert one == pytest.approx(eight, rel=1e-3, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_early_stop(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(TINY)
     arguments = ("run", "config.yaml", "optim.lr=1e-9", "train.early_stop.metric=valid/accuracy")
@@ -177,7 +178,7 @@ def test_early_stop(tmp_path: Path) -> None:
     assert again.returncode == 0 and "this run is finished" in again.stdout
 
 
-@pytest.mark.parametrize(("out", "again"), [(".", "--fresh"), ("ckpt/..", "--fork")])
+@pytest.mark.parametrize(("out", "again"), [(".", "--fresh"), pytest.param("ckpt/..", "--fork", marks=pytest.mark.slow)])
 def test_a_new_directory_stands_beside_the_run(out: str, again: str, finished: Path, tmp_path: Path) -> None:
     run = shutil.copytree(finished / "out", tmp_path / "run")
     done = gru_jax("run", "config.yaml", again, "--out", out, cwd=run)
@@ -187,6 +188,7 @@ def test_a_new_directory_stands_beside_the_run(out: str, again: str, finished: P
     assert snapshot(run) == snapshot(finished / "out")
 
 
+@pytest.mark.slow
 def test_output_in_ascii(finished: Path) -> None:
     arguments = command("run", "config.yaml", "train.epochs=1", "--out", "größe")
     environ = environment(PYTHONIOENCODING="ascii")

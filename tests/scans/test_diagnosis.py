@@ -45,7 +45,7 @@ def arrays(cell, steps, batch=(2,), scale=1.0):
     return params, x, jax.random.normal(keys[2], (*batch, H))
 
 
-@pytest.mark.parametrize("scale", (1.0, 20.0), ids=("forgets", "chaotic"))
+@pytest.mark.parametrize("scale", (pytest.param(1.0, marks=pytest.mark.slow), 20.0), ids=("forgets", "chaotic"))
 def test_exponent_is_the_growth_of_the_product_of_jacobians(scale):
     cell, steps = gj.GRU(H, init="torch"), 400
     params, x, h0 = arrays(cell, steps, scale=scale)
@@ -138,7 +138,7 @@ def test_best_is_the_fastest_that_converged(scale, monkeypatch):
         assert not found.converged["newton diagonal"].any() and "cannot be counted on" in str(found)
 
 
-@pytest.mark.parametrize("reverse", (False, True))
+@pytest.mark.parametrize("reverse", (pytest.param(False, marks=pytest.mark.slow), True))
 def test_measures_from_the_first_step_that_counts(reverse):
     """Half precision, no batch, either direction: the steps that are looked at are the first ones taken."""
     cell = gj.MinGRU(H)
