@@ -178,7 +178,9 @@ def test_early_stop(tmp_path: Path) -> None:
     assert again.returncode == 0 and "this run is finished" in again.stdout
 
 
-@pytest.mark.parametrize(("out", "again"), [(".", "--fresh"), pytest.param("ckpt/..", "--fork", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("out", "again"), [(".", "--fresh"), pytest.param("ckpt/..", "--fork", marks=pytest.mark.slow)]
+)
 def test_a_new_directory_stands_beside_the_run(out: str, again: str, finished: Path, tmp_path: Path) -> None:
     run = shutil.copytree(finished / "out", tmp_path / "run")
     done = gru_jax("run", "config.yaml", again, "--out", out, cwd=run)
