@@ -1,15 +1,16 @@
-"""Which examples a training step sees: a pure function of (key, step), so resuming needs no state.
+"""Which sequences a step sees: a pure function of (seed, step), so resuming needs no state. And padding them."""
 
-Also the fixed-size, padded batches of an evaluation.
-"""
-
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
-from gru_jax.data.dataset import Split
+from gru_jax.data.dataset import DataMissing, Example, Source, Split, TaskShape
 from gru_jax.types import IntArray, Key
+
+# Padding to a few lengths only, for each costs a compilation: the longest, and its halves down to this.
+_SHORTEST = 256
 
 
 def batch_indices(key: Key, step: IntArray, examples: int, size: int) -> IntArray:
@@ -37,14 +38,102 @@ def batch_indices(key: Key, step: IntArray, examples: int, size: int) -> IntArra
     return jax.lax.dynamic_slice_in_dim(order, (step % per_epoch) * size, size)
 
 
-def evaluation_batches(split: Split, size: int) -> Iterator[tuple[Split, np.ndarray]]:
-    """A split in order, in batches of one size.
+def taken(split: Split, rows: Any) -> Split:
+    """Some of a split's sequences, by their numbers `[n]`."""
+    return jax.tree.map(lambda leaf: leaf[rows], split)
+
+
+class SourceBatches:
+    """Training batches of a source, in an order of its own for every seed and epoch.
+
+    What does not fill a batch is left out of an epoch. `batches[step]` needs no batch before it.
+
+    Args:
+        source: where the sequences are.
+        shape: of the task.
+        size: of a batch.
+        seed: of the order.
+    """
+
+    def __init__(self, source: Source, shape: TaskShape, size: int, seed: int) -> None:
+        try:
+            import grain
+        except ImportError as error:
+            raise DataMissing(
+                "data in files are shuffled by grain, which is not installed;"
+                " gru-jax[experiments] brings it: pip install '.[experiments]' in a clone"
+            ) from error
+        self._source, self._shape, self._size = source, shape, size
+        self._order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+
+    def __getitem__(self, step: int) -> Split:
+        examples, size = len(self._source), self._size
+        epoch, place = divmod(step, examples // size)
+        first = epoch * examples + place * size
+        rows = [int(self._order[i]) for i in range(first, first + size)]
+        return _batch(self._source, rows, self._shape)
+
+
+def evaluation_batches(split: Split | Source, shape: TaskShape, size: int) -> Iterator[tuple[Split, np.ndarray]]:
+    """A split in batches of one size: every sequence once, sources from short to long.
 
     Yields:
-        (batch, weight `[size]` float32): the last batch is filled up with examples of weight 0.
+        (batch, weight `[size]` float32): the last batch is filled up with sequences of weight 0.
     """
-    for start in range(0, len(split.y), size):
-        rows = np.arange(start, start + size)
-        weight = (rows < len(split.y)).astype(np.float32)
-        rows = np.minimum(rows, len(split.y) - 1)
-        yield Split(split.x[rows], split.y[rows]), weight
+    examples = len(split.y) if isinstance(split, Split) else len(split)
+    order = np.arange(examples) if isinstance(split, Split) else np.argsort(split.lengths, kind="stable")
+    for start in range(0, examples, size):
+        places = np.arange(start, start + size)
+        weight = (places < examples).astype(np.float32)
+        rows = order[np.minimum(places, examples - 1)]
+        if isinstance(split, Split):
+            yield taken(split, rows), weight
+        else:
+            yield _batch(split, rows.tolist(), shape), weight
+
+
+def _batch(source: Source, rows: list[int], shape: TaskShape) -> Split:
+    time = padded_length(source.lengths, int(source.lengths[rows].max()))
+    return padded([source[row] for row in rows], time, shape)
+
+
+def padded_length(lengths: np.ndarray, longest: int) -> int:
+    """The number of steps that a batch is padded to, one of a few.
+
+    Args:
+        lengths: `[N]`, of all sequences.
+        longest: of those in the batch.
+
+    Example:
+        >>> padded_length(np.array([100, 1793]), 800), padded_length(np.array([30, 160]), 40)
+        (897, 160)
+    """
+    time = int(lengths.max())
+    while time > _SHORTEST and -(-time // 2) >= longest:
+        time = -(-time // 2)
+    return time
+
+
+def padded(examples: Sequence[Example], time: int, shape: TaskShape) -> Split:
+    """Sequences of any lengths side by side, zeros after each.
+
+    Args:
+        examples: N of them.
+        time: T, at least the longest.
+        shape: of the task: what x and y are.
+
+    Returns:
+        A `Split` with lengths.
+    """
+    x = _side_by_side([example.x for example in examples], time, np.int32 if shape.tokens else np.float32)
+    targets = [example.y for example in examples]
+    dtype = np.int32 if shape.target in ("class", "tags") else np.float32
+    y = _side_by_side(targets, time, dtype) if shape.target in ("tags", "notes") else np.stack(targets).astype(dtype)
+    return Split(x, y, np.array([len(example.x) for example in examples], np.int32))
+
+
+def _side_by_side(sequences: Sequence[np.ndarray], time: int, dtype: Any) -> np.ndarray:
+    made = np.zeros((len(sequences), time, *sequences[0].shape[1:]), dtype)
+    for row, sequence in zip(made, sequences, strict=True):
+        row[: len(sequence)] = sequence
+    return made

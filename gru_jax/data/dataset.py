@@ -1,48 +1,118 @@
-"""What a task hands to training: three splits of sequences with labels, and their sizes."""
+"""What a task hands to training: sequences with what is to be told of them, in three splits, and their sizes."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from gru_jax.types import Array, BoolArray, IntArray, Key
+
+Target = Literal["class", "values", "tags", "notes"]
+"""What is told: of a sequence its class or numbers, of every step its tag or which of several notes sound."""
+
 
 class TaskShape(NamedTuple):
-    """The sizes of a task, known without loading it."""
+    """The sizes of a task, known without loading it.
+
+    Attributes:
+        train, valid, test: sequences in each split; of generated data, those called an epoch of training.
+        time: steps of the longest training sequence.
+        features: numbers at each step, or, with `tokens`, how many tokens there are.
+        outputs: classes or tags to choose from, numbers, or notes.
+        target: what is told.
+        tokens: whether a step is the number of a token, from 0.
+    """
 
     train: int
     valid: int
     test: int
     time: int
     features: int
-    classes: int
+    outputs: int
+    target: Target = "class"
+    tokens: bool = False
 
 
 class Split(NamedTuple):
-    """Sequences with one label each.
+    """Sequences side by side, and what is to be told of them.
 
     Attributes:
-        x: `[N, T, I]` float32.
-        y: `[N]` int32, class numbers.
+        x: `[N, T, I]` float32, or `[N, T]` int32 tokens.
+        y: the target: class `[N]` int32, values `[N, O]` float32, tags `[N, T]` int32, notes `[N, T, O]` float32.
+        lengths: `[N]` int32, steps of each; None when all have T.
+        asked: `[N, T]` bool, the steps whose tags or notes count; None when all do. Steps past the length never do.
     """
+
+    x: Array
+    y: Array
+    lengths: IntArray | None = None
+    asked: BoolArray | None = None
+
+
+class Example(NamedTuple):
+    """One sequence: x `[T, I]` or `[T]`; y a class, values `[O]`, tags `[T]` or notes `[T, O]`."""
 
     x: np.ndarray
     y: np.ndarray
+
+
+class Source(Protocol):
+    """Sequences of any lengths, read one by one as they are needed.
+
+    Attributes:
+        lengths: `[N]`, steps of each.
+    """
+
+    lengths: np.ndarray
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example: ...
+
+
+class Sequences:
+    """A `Source` of arrays in memory.
+
+    Args:
+        x: N arrays `[T, I]` or `[T]`.
+        y: N targets, see `Example`.
+    """
+
+    def __init__(self, x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> None:
+        self.x, self.y = x, y
+        self.lengths = np.array([len(each) for each in x], np.int32)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> Example:
+        return Example(self.x[index], self.y[index])
+
+
+Generator = Callable[[Key, int], Split]
+"""`(key, examples) -> Split`, pure and the same under `jax.jit` with `examples` static: data made as they are needed."""
 
 
 class Dataset(NamedTuple):
     """A task's data.
 
     Attributes:
-        train, valid, test: the three splits.
+        train: all of it, a source of it, or what makes it.
+        valid, test: the splits that training never sees.
         description: one line for people, the split included.
         fingerprint: 16 hex digits that change with any value or with the split.
     """
 
-    train: Split
-    valid: Split
-    test: Split
+    train: Split | Source | Generator
+    valid: Split | Source
+    test: Split | Source
     description: str
     fingerprint: str
 
 
 class DataMissing(Exception):
     """The data, or the package that carries it, is not here; the message says how to get it."""
+
+
+class DataDamaged(Exception):
+    """A data file is not what its name says; the message names the file, the fact and the fix."""

@@ -16,7 +16,7 @@ def shape(view: str) -> TaskShape:
         view: `"pixels"`, 64 steps of one pixel, or `"rows"`, 8 steps of 8 pixels.
     """
     time, features = {"pixels": (64, 1), "rows": (8, 8)}[view]
-    return TaskShape(TRAIN, VALID, TEST, time, features, classes=10)
+    return TaskShape(TRAIN, VALID, TEST, time, features, outputs=10)
 
 
 def load(view: str) -> Dataset:

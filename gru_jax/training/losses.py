@@ -1,4 +1,4 @@
-"""Loss and accuracy as sums over examples, so that batches, devices and log windows add up."""
+"""Loss and accuracy as sums over what was asked, so that batches, devices and log windows add up."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -6,17 +6,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gru_jax.data.dataset import Target
 from gru_jax.training.newton_sums import NewtonSums, joined, no_newton_sums
 from gru_jax.types import Array, IntArray
 
 
 class Sums(NamedTuple):
-    """Totals over examples and steps, float32 scalars.
+    """Totals over targets and steps, float32 scalars.
+
+    A target is a sequence, or, where every step has an answer, a step; padding is none.
 
     Attributes:
-        loss: sum over examples of the cross-entropy, nats.
-        correct: number of examples classified correctly.
-        examples: number of examples.
+        loss: sum over targets of the loss.
+        correct: number of targets answered correctly; 0 where there are no classes.
+        targets: number of targets.
         grad_norm: sum over steps of the gradient's norm before clipping.
         steps: number of steps.
         bad_steps: steps whose loss or gradient was not finite.
@@ -25,7 +28,7 @@ class Sums(NamedTuple):
 
     loss: Array
     correct: Array
-    examples: Array
+    targets: Array
     grad_norm: Array
     steps: Array
     bad_steps: Array
@@ -54,6 +57,44 @@ def plus(a: Sums, b: Sums) -> Sums:
     """The totals of both, which are of one method."""
     newton = None if a.newton is None or b.newton is None else joined(a.newton, b.newton)
     return Sums(**{name: getattr(a, name) + getattr(b, name) for name in _NAMES}, newton=newton)
+
+
+def losses_and_hits(outputs: Array, y: Array, target: Target) -> tuple[Array, Array]:
+    """The loss of every target, and whether it was answered correctly.
+
+    Args:
+        outputs: of the model, `[B, O]`; for tags and notes `[B, T, O]`.
+        y: see `gru_jax.data.dataset.Split`.
+        target: which loss: of classes and tags the cross-entropy, of values the mean square, of notes the sum over
+            notes of the binary cross-entropy.
+
+    Returns:
+        Two arrays `[B]`, or, for tags and notes, `[B, T]`; nats, but for values. There are no correct values or notes.
+    """
+    if target in ("class", "tags"):
+        return cross_entropy(outputs, y), correct(outputs, y)
+    if target == "values":
+        loss = jnp.square(outputs - y).mean(axis=-1)
+    else:
+        loss = (jax.nn.softplus(outputs) - outputs * y).sum(axis=-1)
+    return loss, jnp.zeros_like(loss)
+
+
+def metrics_of(sums: dict[str, float], target: Target, split: str) -> dict[str, float]:
+    """What a line of metrics says of totals.
+
+    Args:
+        sums: of `add_up`.
+        target: what was told.
+        split: "train", "valid" or "test".
+    """
+    loss = sums["loss"] / sums["targets"]
+    metrics = {f"{split}/loss": loss}
+    if target in ("class", "tags"):
+        metrics[f"{split}/accuracy"] = sums["correct"] / sums["targets"]
+    if target == "notes":
+        metrics[f"{split}/nll"] = loss
+    return metrics
 
 
 def cross_entropy(logits: Array, labels: IntArray) -> Array:

@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gru_jax.models import Readout
-from gru_jax.training.losses import Sums, correct, cross_entropy, no_sums, plus
+from gru_jax.data.dataset import Split, Target
+from gru_jax.models import Model
+from gru_jax.training.losses import Sums, losses_and_hits, no_sums, plus
 from gru_jax.training.newton_sums import newton_sums
 from gru_jax.types import Array, IntArray, Key, Params
 
-_INIT, _DATA, _DROPOUT = 0, 1, 2
+_INIT, _DATA, _DROPOUT, _NOISE = 0, 1, 2, 3
 
 
 class TrainState(NamedTuple):
@@ -41,22 +42,46 @@ class TrainState(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Examples of one step.
+    """Sequences of one step.
 
     Attributes:
-        x: `[B, T, I]`.
-        y: `[B]`, class numbers.
-        position: `[B]`, the position of each example in the batch; it picks the example's dropout
+        x: `[B, T, I]`, or `[B, T]` tokens.
+        y: targets, see `gru_jax.data.dataset.Split`.
+        weight: `[B]`, or, where every step has a target, `[B, T]`: 1 where it counts, 0 for padding.
+        position: `[B]`, the position of each sequence in the batch; it picks the sequence's dropout
             masks, which are therefore the same however the batch is split over devices.
+        lengths: `[B]`, steps of each; None when all have T.
     """
 
     x: Array
-    y: IntArray
+    y: Array
+    weight: Array
     position: IntArray
+    lengths: IntArray | None = None
+
+
+def batch_of(split: Split, target: Target, weight: Array | None = None) -> Batch:
+    """Sequences side by side as a batch.
+
+    Args:
+        split: `[B, ...]`.
+        target: what is told of them.
+        weight: `[B]`, 0 for those that only fill up the batch; None when all count.
+    """
+    size = split.x.shape[0]
+    weight = jnp.ones(size, jnp.float32) if weight is None else jnp.asarray(weight)
+    if target in ("tags", "notes"):
+        steps = jnp.arange(split.x.shape[1], dtype=jnp.int32)[None, :]
+        counts = jnp.ones(split.x.shape[:2], bool) if split.asked is None else jnp.asarray(split.asked)
+        if split.lengths is not None:
+            counts = counts & (steps < jnp.asarray(split.lengths)[:, None])
+        weight = weight[:, None] * counts.astype(jnp.float32)
+    lengths = None if split.lengths is None else jnp.asarray(split.lengths)
+    return Batch(jnp.asarray(split.x), jnp.asarray(split.y), weight, jnp.arange(size, dtype=jnp.int32), lengths)
 
 
 def init_state(
-    seed: IntArray, rate: Array, model: Readout, optimizer: optax.GradientTransformation, newton: bool = False
+    seed: IntArray, rate: Array, model: Model, optimizer: optax.GradientTransformation, newton: bool = False
 ) -> TrainState:
     """The state before the first step, from scalars: `seed` uint32, `rate` float32."""
     params = model.init(jax.random.fold_in(jax.random.key(seed), _INIT))
@@ -73,9 +98,11 @@ def train_step(
     state: TrainState,
     batch: Batch,
     *,
-    model: Readout,
+    model: Model,
     optimizer: optax.GradientTransformation,
     schedule: Callable[[IntArray], Array],
+    target: Target = "class",
+    weight_noise: float = 0.0,
     stochastic: bool = False,
     newton: bool = False,
     axis: str | None = None,
@@ -84,10 +111,13 @@ def train_step(
 
     Args:
         state: the state before it.
-        batch: the examples; under `jax.pmap`, this device's share of them.
+        batch: the sequences; under `jax.pmap`, this device's share of them.
         model: the network with its output layer.
         optimizer: gradient -> direction of ascent, without a learning rate.
         schedule: step -> factor on `state.rate`.
+        target: what the model tells, which decides the loss.
+        weight_noise: standard deviation of normal noise on every parameter, drawn at each step, under which the
+            gradient is taken.
         stochastic: whether the model draws dropout masks.
         newton: whether it runs Newton's method, whose statistics are then a part of the sums.
         axis: the mapped axis to average over, under `jax.pmap`.
@@ -95,43 +125,78 @@ def train_step(
     Returns:
         The state after it, the totals in `sums` grown by this step.
     """
-    step_key = jax.random.fold_in(jax.random.key(state.seed), _DROPOUT)
-    step_key = jax.random.fold_in(step_key, state.step)
-
+    step_key = _step_key(state, _DROPOUT)
     # A key for each example, not jax.vmap over them, under which Newton's fallback would always be computed.
     keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(batch.position) if stochastic else None
 
-    def mean_loss(params: Params) -> tuple[Array, tuple[Array, Array, Any]]:
-        answers = model.apply(params, batch.x, key=keys, deterministic=not stochastic, stats=newton)
-        logits, stats = answers if newton else (answers, None)
-        loss = cross_entropy(logits, batch.y)
-        return loss.mean(), (loss.sum(), correct(logits, batch.y).sum(), stats)
+    def over_devices(total: Any) -> Any:
+        return total if axis is None else jax.lax.psum(total, axis)
 
-    (_, (loss, hits, stats)), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
-    examples = jnp.asarray(batch.y.size, jnp.float32)
-    if axis is not None:
-        gradient = jax.lax.pmean(gradient, axis)
-        loss, hits, examples = jax.lax.psum((loss, hits, examples), axis)
+    # At least 1: a batch in which nothing is asked has the gradient 0.
+    targets = over_devices(batch.weight.sum())
+    share = 1 / jnp.maximum(targets, 1)
+
+    def mean_loss(params: Params) -> tuple[Array, tuple[Array, Array, Any]]:
+        answers = model.apply(
+            params, batch.x, lengths=batch.lengths, key=keys, deterministic=not stochastic, **_asking(newton)
+        )
+        outputs, stats = answers if newton else (answers, None)
+        losses, hits = losses_and_hits(outputs, batch.y, target)
+        loss = _total(losses, batch.weight)
+        return loss * share, (loss, _total(hits, batch.weight), stats)
+
+    params = _noisy(state.params, _step_key(state, _NOISE), weight_noise) if weight_noise else state.params
+    (_, (loss, hits, stats)), gradient = jax.value_and_grad(mean_loss, has_aux=True)(params)
+    gradient, loss, hits = over_devices((gradient, loss, hits))
     direction, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     rate = state.rate * jnp.asarray(schedule(state.step), jnp.float32)
     params = jax.tree.map(lambda p, d: p - rate.astype(p.dtype) * d, state.params, direction)
     norm = optax.tree.norm(gradient)
     one = jnp.ones((), jnp.float32)
     bad = 1 - (jnp.isfinite(loss) & jnp.isfinite(norm)).astype(jnp.float32)
-    solves = newton_sums(stats, jnp.ones(batch.y.shape, jnp.float32), axis) if newton else None
-    sums = plus(state.sums, Sums(loss, hits, examples, norm, one, bad, solves))
+    solves = newton_sums(stats, jnp.ones(batch.position.shape, jnp.float32), axis) if newton else None
+    sums = plus(state.sums, Sums(loss, hits, targets, norm, one, bad, solves))
     return TrainState(state.step + 1, state.seed, state.rate, params, opt_state, sums)
 
 
 def eval_step(
-    params: Params, batch: Batch, weight: Array, *, model: Readout, newton: bool = False, axis: str | None = None
+    params: Params,
+    batch: Batch,
+    *,
+    model: Model,
+    target: Target = "class",
+    newton: bool = False,
+    axis: str | None = None,
 ) -> Sums:
-    """The totals of one evaluation batch; examples of weight 0 are padding."""
-    answers = model.apply(params, batch.x, deterministic=True, stats=newton)
-    logits, stats = answers if newton else (answers, None)
-    loss = (cross_entropy(logits, batch.y) * weight).sum()
-    hits = (correct(logits, batch.y) * weight).sum()
+    """The totals of one evaluation batch; what has weight 0 is padding."""
+    answers = model.apply(params, batch.x, lengths=batch.lengths, deterministic=True, **_asking(newton))
+    outputs, stats = answers if newton else (answers, None)
+    losses, hits = losses_and_hits(outputs, batch.y, target)
     zero = jnp.zeros((), jnp.float32)
-    sums = Sums(loss, hits, weight.sum(), zero, zero, zero)
+    sums = Sums(_total(losses, batch.weight), _total(hits, batch.weight), batch.weight.sum(), zero, zero, zero)
     sums = sums if axis is None else jax.lax.psum(sums, axis)
-    return sums._replace(newton=newton_sums(stats, weight, axis)) if newton else sums
+    if not newton:
+        return sums
+    counts = batch.weight.reshape(batch.weight.shape[0], -1).max(axis=1)
+    return sums._replace(newton=newton_sums(stats, counts, axis))
+
+
+def _asking(newton: bool) -> dict[str, bool]:
+    # Named only when asked for: a model of somebody's own need not know it.
+    return {"stats": True} if newton else {}
+
+
+def _total(values: Array, weight: Array) -> Array:
+    # Not a product alone: what stands in padding may not be finite.
+    return jnp.where(weight > 0, values.astype(jnp.float32) * weight, 0).sum()
+
+
+def _step_key(state: TrainState, purpose: int) -> Key:
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(state.seed), purpose), state.step)
+
+
+def _noisy(params: Params, key: Key, sd: float) -> Params:
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves))
+    moved = [leaf + sd * jax.random.normal(k, leaf.shape, leaf.dtype) for leaf, k in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(structure, moved)
