@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 from gru_jax.models.output_layer import Readout as Readout
 from gru_jax.models.output_layer import ReadoutParams as ReadoutParams
 from gru_jax.models.output_layer import readout as readout
+from gru_jax.models.protocol import Model as Model
 
 if TYPE_CHECKING:
     from gru_jax.models.nnx import GRUReadout as GRUReadout
 
-__all__ = ["GRUReadout", "Readout", "ReadoutParams", "readout"]
+__all__ = ["GRUReadout", "Model", "Readout", "ReadoutParams", "readout"]
 
 
 def __getattr__(name: str) -> Any:
