@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
@@ -11,7 +11,10 @@ from gru_jax.training import messages, overrides, yaml12
 from gru_jax.training.config import Config, broken_rules
 from gru_jax.training.messages import Problem
 from gru_jax.training.overrides import Overrides
+from gru_jax.training.sections import Section
 from gru_jax.training.yaml12 import Document, KeyPath
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 
 class ConfigError(Exception):
@@ -62,24 +65,15 @@ def load_config(file: str | Path, arguments: Sequence[str] = ()) -> LoadedConfig
         ConfigError: with one line `file:line:column: path: fact` for each thing that is wrong.
     """
     path = Path(file)
-    document = yaml12.read_file(path)
-    fatal = document.value is None
-    if fatal and not document.complaints:
-        fact = "is empty; a config needs at least the keys schema, name, task and model"
-        document.complaints.append(yaml12.Complaint(fact))
-    elif not fatal and not isinstance(document.value, dict):
-        fact = f"expected keys with values, got {messages.show(document.value)}"
-        document.complaints.append(yaml12.Complaint(fact, (), *document.marks[()]))
-        fatal = True
-    values: dict[str, Any] = {} if fatal else document.value
+    document, values = _read(path, "a config needs at least the keys schema, name, task and model")
     keys_of_kind = functools.partial(messages.keys_of_kind, Config)
     default_kind = functools.partial(messages.default_kind, Config)
     kind_alone = functools.partial(messages.kind_alone, Config)
-    laid = overrides.apply(values, arguments, keys_of_kind, default_kind, kind_alone)
-    # Without a file, every key would be reported missing: the file is what is wrong.
-    config, problems = (None, []) if fatal else _validate(values)
-    said = {complaint.path for complaint in document.complaints}
-    problems = [problem for problem in problems if problem.path not in said]
+    laid = overrides.apply({} if values is None else values, arguments, keys_of_kind, default_kind, kind_alone)
+    config, problems = _validate(values, Config)
+    if config is not None:
+        problems = [Problem(path, fact) for path, fact in broken_rules(config)]
+    problems = _unsaid(problems, document)
     if problems or document.complaints or laid.complaints:
         raise ConfigError(_lines(str(file), document, laid, problems))
     assert config is not None
@@ -87,12 +81,60 @@ def load_config(file: str | Path, arguments: Sequence[str] = ()) -> LoadedConfig
     return LoadedConfig(config, str(file), text, tuple(arguments), document, laid)
 
 
-def _validate(values: dict[str, Any]) -> tuple[Config | None, list[Problem]]:
+def load_section(file: str | Path, root: type[AnySection], needs: str) -> tuple[AnySection, Document]:
+    """Reads a file of another kind than a config by the same rules.
+
+    Args:
+        file: a YAML file.
+        root: what the file holds.
+        needs: said of an empty file: what it has to hold.
+
+    Returns:
+        The values, and the document with their places.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    document, values = _read(Path(file), needs)
+    section, problems = _validate(values, root)
+    problems = _unsaid(problems, document)
+    if section is None or problems or document.complaints:
+        raise ConfigError(_lines(str(file), document, Overrides(), problems))
+    return section, document
+
+
+def error_at(file: str | Path, document: Document, found: Iterable[tuple[KeyPath, str]]) -> ConfigError:
+    """The error for problems that were found in a file after it was read."""
+    return ConfigError(_lines(str(file), document, Overrides(), [Problem(path, fact) for path, fact in found]))
+
+
+def _read(path: Path, needs: str) -> tuple[Document, dict[str, Any] | None]:
+    """The document and its values; None where there are none to validate: the file is what is wrong."""
+    document = yaml12.read_file(path)
+    if document.value is None:
+        if not document.complaints:
+            document.complaints.append(yaml12.Complaint(f"is empty; {needs}"))
+        return document, None
+    if not isinstance(document.value, dict):
+        fact = f"expected keys with values, got {messages.show(document.value)}"
+        document.complaints.append(yaml12.Complaint(fact, (), *document.marks[()]))
+        return document, None
+    return document, document.value
+
+
+def _validate(values: dict[str, Any] | None, root: type[AnySection]) -> tuple[AnySection | None, list[Problem]]:
+    if values is None:
+        return None, []
     try:
-        config = Config.model_validate(values)
+        return root.model_validate(values), []
     except ValidationError as error:
-        return None, messages.problems(error, Config)
-    return config, [Problem(path, fact) for path, fact in broken_rules(config)]
+        return None, messages.problems(error, root)
+
+
+def _unsaid(problems: Iterable[Problem], document: Document) -> list[Problem]:
+    """The problems at places that reading the file has not complained about yet."""
+    said = {complaint.path for complaint in document.complaints}
+    return [problem for problem in problems if problem.path not in said]
 
 
 def _lines(file: str, document: Document, laid: Overrides, problems: Iterable[Problem]) -> list[str]:
