@@ -1,4 +1,4 @@
-"""The command `gru-jax`: run, check, plot, list.
+"""The command `gru-jax`: run, table, check, plot, list.
 
 Heavy imports stand inside the functions that need them, so that help and config errors come at
 once.
@@ -71,6 +71,21 @@ def _parser() -> argparse.ArgumentParser:
         help="as --fresh, but from the existing run's best parameters",
     )
 
+    table = verbs.add_parser(
+        "table",
+        help="make a published table: run what is missing, print it",
+        allow_abbrev=False,
+        epilog=_EXIT_CODES,
+    )
+    table.add_argument("name", metavar="NAME", help="folder below experiments/, or the path of a table.yaml")
+    table.add_argument("--scale", choices=["smoke", "full"], help="in minutes, or as it was published")
+    table.add_argument("--format", choices=["md", "tex", "csv"], default="md", help="how it is printed (default: md)")
+    table.add_argument("--data-root", metavar="DIR", help="where the data files are")
+    table.add_argument("--jobs", metavar="N", type=_jobs, default=1, help="runs at a time (default: 1)")
+    table.add_argument("--show", action="store_true", help="print the results there are, run nothing")
+    table.add_argument("--rows", metavar="REGEX", help="only the rows in whose label it is found")
+    table.add_argument("--seeds", metavar="LIST", help="such as 0-9 or 0,2,5-7, in place of the table's own")
+
     check = verbs.add_parser("check", help="validate a config and print what it amounts to", allow_abbrev=False)
     check.add_argument("config", metavar="CONFIG", help="YAML file")
     check.add_argument("overrides", metavar="key.sub=value", nargs="*", default=[], help=_OVERRIDES_HELP)
@@ -88,6 +103,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 1024, got {text!r}")
+    return int(text)
+
+
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
@@ -95,8 +116,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if options or (rest and not hasattr(arguments, "overrides")):
         word = (options or rest)[0]
         known = ["--out", "--fresh", "--fork", "--help"]
+        if arguments.verb == "table":
+            known = ["--scale", "--format", "--data-root", "--jobs", "--show", "--rows", "--seeds", "--help"]
         words = sys.argv[1:] if argv is None else argv
-        near = _as_override(word, words) or difflib.get_close_matches(word.partition("=")[0], known, n=1)
+        near = _as_override(word, words) if hasattr(arguments, "overrides") else []
+        near = near or difflib.get_close_matches(word.partition("=")[0], known, n=1)
         parser.error(f"unknown argument {word!r}" + (f", did you mean {near[0]!r}?" if near else ""))
     try:
         str(getattr(arguments, "out", None)).encode()
@@ -129,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     try:
         arguments = _parse(argv)
-        verb = {"run": _run, "check": _check, "plot": _plot, "list": _list}[arguments.verb]
+        verb = {"run": _run, "table": _table, "check": _check, "plot": _plot, "list": _list}[arguments.verb]
         return verb(arguments)
     except BrokenPipeError:
         # The reader of our output is gone (`| head`); Python must not try to flush into it at exit.
@@ -205,7 +229,7 @@ def _guarded(verb: Callable[[], int]) -> int:
     try:
         import jax
 
-        from gru_jax.data.dataset import DataMissing
+        from gru_jax.data.dataset import DataDamaged, DataMissing
         from gru_jax.training.checkpoint import CheckpointError, silence_orphans
         from gru_jax.training.loading import ConfigError
         from gru_jax.training.run_directory import RunError
@@ -220,6 +244,8 @@ def _guarded(verb: Callable[[], int]) -> int:
         return _refuse(error.lines)
     except DataMissing as error:
         return _fail(str(error), MISSING)
+    except DataDamaged as error:
+        return _fail(f"{error}\nnothing was changed.", FAILED)
     except RunError as error:
         return _fail(f"{error}\nnothing was changed.", error.exit_code)
     except CheckpointError as error:
@@ -230,6 +256,16 @@ def _guarded(verb: Callable[[], int]) -> int:
         return _fail(f"{error}; what was written before is whole", FAILED)
     except jax.errors.JaxRuntimeError as error:
         return _fail(f"the device could not go on: {str(error).splitlines()[0]}", FAILED)
+
+
+def _table(arguments: argparse.Namespace) -> int:
+    def verb() -> int:
+        from gru_jax.tables.command import Request, make_table
+
+        wanted = ("name", "scale", "format", "data_root", "jobs", "show", "rows", "seeds")
+        return make_table(Request(*(getattr(arguments, each) for each in wanted)))
+
+    return _guarded(verb)
 
 
 def _check(arguments: argparse.Namespace) -> int:

@@ -90,7 +90,7 @@ class Sequences:
 
 
 Generator = Callable[[Key, int], Split]
-"""`(key, examples) -> Split`, pure and the same under `jax.jit` with `examples` static: data made as they are needed."""
+"""`(key, examples) -> Split`, pure, `examples` static under `jax.jit`: data made as they are needed."""
 
 
 class Dataset(NamedTuple):

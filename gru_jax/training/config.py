@@ -8,20 +8,22 @@ from pydantic import Field
 
 from gru_jax.data.dataset import TaskShape
 from gru_jax.training.architectures import AnyModel
+from gru_jax.training.losses import TARGET_METRICS
 from gru_jax.training.methods import AutoMethod, NewtonMethod
 from gru_jax.training.optim import Adam, AnyOptimizer
-from gru_jax.training.sections import Count, Expected, Interval, Section
+from gru_jax.training.sections import Count, Expected, Interval, NonNegative, Section
 from gru_jax.training.tasks import AnyTask
 
 
 class EarlyStopConfig(Section):
-    """Stop when `metric` has not improved for `patience` evaluations.
+    """Stop when `metric` has not improved for `patience` evaluations, or as soon as it is as good as `reached`.
 
     `metric` also picks the best parameters, those that are tested.
     """
 
-    metric: Literal["valid/loss", "valid/accuracy"] = "valid/loss"
+    metric: Literal["valid/loss", "valid/accuracy", "valid/nll"] = "valid/loss"
     patience: Count = 10
+    reached: NonNegative | None = None
 
 
 class TrainConfig(Section):
@@ -118,6 +120,12 @@ def broken_rules(config: Config) -> list[tuple[tuple[str, ...], str]]:
         found.append((("task", "batch"), f"{batch} is more than the {train} training examples"))
     elif config.total_steps >= 2**31:
         found.append((("train", "epochs"), f"{config.total_steps} steps are more than can be counted"))
+    metrics = TARGET_METRICS[config.shape.target]
+    best_by = config.train.best_by.removeprefix("valid/")
+    if best_by not in metrics:
+        has = " and ".join(f"'valid/{name}'" for name in metrics)
+        fact = f"task kind {config.task.kind!r} has {has}, not {config.train.best_by!r}"
+        found.append((("train", "early_stop", "metric"), fact))
     if config.parallel.strategy == "single" and (config.parallel.devices or 1) > 1:
         fact = "strategy 'single' uses one device; choose 'data' or 'pmap'"
         found.append((("parallel", "devices"), fact))
@@ -156,10 +164,29 @@ def broken_device_rules(config: Config, available: int, platform: str) -> list[t
     return []
 
 
+# Keys that came after runs had been given their hashes: with these values they change nothing, and are left out.
+_LATER_KEYS: dict[str, object] = {
+    "train.early_stop.reached": None,
+    "optim.weight_noise": 0.0,
+    "model.embedding": None,
+    "model.tied": False,
+}
+
+
+def _forget(values: dict[str, Any], path: list[str], default: object) -> None:
+    inner = values.get(path[0])
+    if len(path) > 1 and isinstance(inner, dict):
+        _forget(inner, path[1:], default)
+    elif len(path) == 1 and path[0] in values and inner == default:
+        del values[path[0]]
+
+
 def config_hash(config: Config) -> str:
     """8 hex digits of everything that decides the numbers of a run, the seed aside."""
     outside = {"name", "seed", "data_root", "checkpoint", "log", "parallel"}
     deciding = {key: value for key, value in config.resolved().items() if key not in outside}
+    for path, default in _LATER_KEYS.items():
+        _forget(deciding, path.split("."), default)
     # How the steps run over time changes the numbers by rounding alone, as the strategy does; only a tolerance of
     # one's own may change them by more.
     tol = deciding["model"].pop("method", {}).get("tol")

@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gru_jax.training.losses import Sums
 from gru_jax.training.step import Batch, TrainState
-from gru_jax.types import Params
+from gru_jax.types import Array, Params
 
 
 class Placement(NamedTuple):
@@ -22,15 +23,15 @@ class Placement(NamedTuple):
     Attributes:
         train_step: `(state, batch) -> state`; the old state's buffers are reused and must not be
             read again.
-        eval_step: `(params, batch, weight) -> Sums`.
+        eval_step: `(params, batch) -> Sums`.
         put_state: host or device pytree -> state on the devices.
-        put_batch: a `Batch`, or a pair of one and its weights `[B]` -> split over the devices.
+        put_batch: a `Batch` -> split over the devices.
         get: pytree on the devices -> the same as numpy arrays.
         devices: how many are used.
     """
 
     train_step: Callable[[TrainState, Batch], TrainState]
-    eval_step: Callable[[Params, Batch, Any], Sums]
+    eval_step: Callable[[Params, Batch], Sums]
     put_state: Callable[[Any], Any]
     put_batch: Callable[[Any], Any]
     get: Callable[[Any], Any]
@@ -77,21 +78,38 @@ def _on_mesh(train_step: Any, eval_step: Any, mesh: Mesh) -> Placement:
     everywhere = NamedSharding(mesh, PartitionSpec())
     rows = NamedSharding(mesh, PartitionSpec("data"))
     steps = NamedSharding(mesh, PartitionSpec("data", "time")) if "time" in mesh.axis_names else rows
-    split = Batch(steps, rows, rows)  # type: ignore[arg-type]  # of arrays, their shardings
+    split = Batch(x=steps, y=rows, weight=rows, position=rows, lengths=rows)  # type: ignore[arg-type]  # shardings
 
-    def put_batch(tree: Any) -> Any:
-        return jax.device_put(tree, split if isinstance(tree, Batch) else (split, rows))
+    def put_batch(batch: Batch) -> Batch:
+        batch = batch_in_parts(batch, mesh.shape.get("time", 1))
+        return jax.device_put(batch, split if batch.lengths is not None else split._replace(lengths=None))
 
     return Placement(
         # Shardings are stated, not inferred, so that the first and the thousandth call are one
         # program.
-        jax.jit(train_step, in_shardings=(everywhere, split), out_shardings=everywhere, donate_argnums=0),
-        jax.jit(eval_step, in_shardings=(everywhere, split, rows), out_shardings=everywhere),
+        jax.jit(train_step, in_shardings=(everywhere, None), out_shardings=everywhere, donate_argnums=0),
+        jax.jit(eval_step, in_shardings=(everywhere, None), out_shardings=everywhere),
         lambda tree: jax.device_put(tree, everywhere),
         put_batch,
         jax.device_get,
         mesh.size,
     )
+
+
+def batch_in_parts(batch: Batch, parts: int) -> Batch:
+    """The batch with enough padding after it to have its time split evenly: T becomes a multiple of `parts`."""
+    size, time = batch.x.shape[:2]
+    extra = -time % parts
+    if not extra:
+        return batch
+    lengths = jnp.full((size,), time, jnp.int32) if batch.lengths is None else batch.lengths
+
+    def longer(a: Array) -> Array:
+        return jnp.pad(a, [(0, 0), (0, extra)] + [(0, 0)] * (a.ndim - 2))
+
+    per_step = batch.weight.ndim == 2
+    y, weight = (longer(batch.y), longer(batch.weight)) if per_step else (batch.y, batch.weight)
+    return batch._replace(x=longer(batch.x), y=y, weight=weight, lengths=lengths)
 
 
 def _pmap(train_step: Any, eval_step: Any, devices: Sequence[jax.Device]) -> Placement:

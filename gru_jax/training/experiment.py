@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from gru_jax.data.batches import batch_indices, evaluation_batches
-from gru_jax.data.dataset import Dataset, Split
-from gru_jax.models import Readout
+from gru_jax.data.batches import SourceBatches, batch_indices, evaluation_batches, taken
+from gru_jax.data.dataset import Dataset, Generator, Source, Split, Target, TaskShape
+from gru_jax.models import Model
 from gru_jax.training.config import Config
 from gru_jax.training.losses import Sums
 from gru_jax.training.newton_sums import from_meta
-from gru_jax.training.step import Batch, TrainState, data_key, eval_step, init_state, train_step
+from gru_jax.training.step import Batch, TrainState, batch_of, data_key, eval_step, init_state, train_step
 from gru_jax.types import Array, IntArray, Params
 
 
@@ -27,18 +27,16 @@ class Experiment(NamedTuple):
         model: the network with its output layer.
         init_state: `(seed, rate) -> TrainState`.
         train_step: `(state, batch, axis=None) -> TrainState`.
-        eval_step: `(params, batch, weight, axis=None) -> Sums`.
+        eval_step: `(params, batch, axis=None) -> Sums`.
         schedule: `step -> factor` on the peak learning rate.
-        train_batch: `(train split, seed, step) -> Batch`.
     """
 
     config: Config
-    model: Readout
+    model: Model
     init_state: Callable[[IntArray, Array], TrainState]
     train_step: Callable[..., TrainState]
     eval_step: Callable[..., Sums]
     schedule: Callable[[IntArray], Array]
-    train_batch: Callable[[Split, IntArray, IntArray], Batch]
 
 
 def build(config: Config, mesh: Mesh | None = None) -> Experiment:
@@ -51,22 +49,21 @@ def build(config: Config, mesh: Mesh | None = None) -> Experiment:
     model = config.model.build(config.shape, mesh)
     optimizer = config.optim.build()
     schedule = config.optim.schedule.build(config.total_steps, config.steps_per_epoch)
-    newton = config.newton is not None
+    options: dict[str, Any] = {"model": model, "target": config.shape.target, "newton": config.newton is not None}
     return Experiment(
         config,
         model,
-        functools.partial(init_state, model=model, optimizer=optimizer, newton=newton),
+        functools.partial(init_state, model=model, optimizer=optimizer, newton=options["newton"]),
         functools.partial(
             train_step,
-            model=model,
             optimizer=optimizer,
             schedule=schedule,
+            weight_noise=config.optim.weight_noise,
             stochastic=config.model.stochastic,
-            newton=newton,
+            **options,
         ),
-        functools.partial(eval_step, model=model, newton=newton),
+        functools.partial(eval_step, **options),
         schedule,
-        functools.partial(_train_batch, size=config.task.batch),
     )
 
 
@@ -104,13 +101,35 @@ def parameter_count(params: Params) -> int:
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
 
 
-def eval_batches(dataset: Dataset, split: str, size: int) -> Iterator[tuple[Batch, np.ndarray]]:
-    """The batches of an evaluation, each with its weights `[size]`."""
-    for part, weight in evaluation_batches(getattr(dataset, split), size):
-        position = jnp.arange(size, dtype=jnp.int32)
-        yield Batch(jnp.asarray(part.x), jnp.asarray(part.y), position), weight
+def train_batches(train: Split | Source | Generator, shape: TaskShape, size: int, seed: int) -> Callable[[int], Batch]:
+    """The batch of every training step, a function of the step alone.
+
+    Args:
+        train: the training data.
+        shape: of the task.
+        size: sequences in a batch.
+        seed: of the run; decides the order, and what is generated.
+    """
+    if not isinstance(train, Split) and not callable(train):
+        of_source = SourceBatches(train, shape, size, seed)
+        return lambda step: batch_of(of_source[step], shape.target)
+    made = functools.partial(batch_at, target=shape.target, size=size)
+    if isinstance(train, Split):
+        data, compiled = jax.device_put(train), jax.jit(made)
+        return lambda step: compiled(data, jnp.uint32(seed), jnp.int32(step))
+    generated = jax.jit(functools.partial(made, train))
+    return lambda step: generated(jnp.uint32(seed), jnp.int32(step))
 
 
-def _train_batch(train: Split, seed: Any, step: Any, *, size: int) -> Batch:
-    rows = batch_indices(data_key(seed), step, train.y.shape[0], size)
-    return Batch(train.x[rows], train.y[rows], jnp.arange(size, dtype=jnp.int32))
+def batch_at(train: Split | Generator, seed: IntArray, step: IntArray, *, target: Target, size: int) -> Batch:
+    """The batch of a step, of data on the device or made there; pure, so that it may be mapped over seeds."""
+    key = data_key(seed)
+    if callable(train):
+        return batch_of(train(jax.random.fold_in(key, step), size), target)
+    return batch_of(taken(train, batch_indices(key, step, train.y.shape[0], size)), target)
+
+
+def eval_batches(dataset: Dataset, split: str, shape: TaskShape, size: int) -> Iterator[Batch]:
+    """The batches of an evaluation."""
+    for part, weight in evaluation_batches(getattr(dataset, split), shape, size):
+        yield batch_of(part, shape.target, weight)

@@ -35,23 +35,27 @@ class History:
         """The inverse of `to_meta`."""
         return cls(**meta)
 
-    def evaluated(self, step: int, metrics: dict[str, float], best_by: str, patience: int | None) -> bool:
+    def evaluated(
+        self, step: int, metrics: dict[str, float], best_by: str, patience: int | None, reached: float | None = None
+    ) -> bool:
         """Takes note of an evaluation.
 
         Args:
             step: when it was.
             metrics: its values.
-            best_by: the metric that decides; a loss is better when lower, all else when higher.
+            best_by: the metric that decides; an accuracy is better when higher, all else when lower.
             patience: evaluations without a new best after which to stop, or None.
+            reached: a value that is good enough to stop, or None.
 
         Returns:
             Whether it is the best so far.
         """
-        sign = -1 if best_by.endswith("loss") else 1
+        sign = 1 if best_by.endswith("accuracy") else -1
         is_best = not self.best or sign * metrics[best_by] > sign * self.best[best_by]
         if is_best:
             self.best, self.best_step, self.evaluations_since_best = dict(metrics), step, 0
         else:
             self.evaluations_since_best += 1
-        self.stopped_early = patience is not None and self.evaluations_since_best >= patience
+        done = reached is not None and sign * metrics[best_by] >= sign * reached
+        self.stopped_early = done or (patience is not None and self.evaluations_since_best >= patience)
         return is_best

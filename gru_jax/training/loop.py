@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,9 +13,9 @@ from gru_jax.data.dataset import Dataset
 from gru_jax.training import checkpoint
 from gru_jax.training.checkpoint import Checkpoint
 from gru_jax.training.devices import Placement
-from gru_jax.training.experiment import Experiment, eval_batches, to_checkpoint
+from gru_jax.training.experiment import Experiment, eval_batches, to_checkpoint, train_batches
 from gru_jax.training.history import History
-from gru_jax.training.losses import add_up, no_sums
+from gru_jax.training.losses import add_up, metrics_of, no_sums
 from gru_jax.training.metrics_log import MetricsLog
 from gru_jax.training.newton_sums import NewtonSums, joined, newton_metrics, to_meta, why_not_finite, why_slow
 from gru_jax.training.progress import Reporter
@@ -47,7 +47,7 @@ class _Stopwatch:
 
     def __init__(self, history: History) -> None:
         self.history = history
-        self._called: set[str] = set()
+        self._called: set[Hashable] = set()
         self._since = time.perf_counter()
 
     def mark(self, compiling: bool = False) -> None:
@@ -59,7 +59,7 @@ class _Stopwatch:
             self.history.train_s += now - self._since
         self._since = now
 
-    def call(self, name: str, function: Callable[..., Any], *args: Any) -> Any:
+    def call(self, name: Hashable, function: Callable[..., Any], *args: Any) -> Any:
         """Calls a compiled function; its first call is waited for and booked as compilation."""
         if name in self._called:
             return function(*args)
@@ -90,8 +90,7 @@ class Loop:
         self.newton, self.warned = config.newton, False
         self.eval_every = interval_steps(config.train.eval_every, config.steps_per_epoch)
         self.save_every = interval_steps(config.checkpoint.every, config.steps_per_epoch)
-        self.train_split = jax.device_put(dataset.train)
-        self.train_batch = jax.jit(experiment.train_batch)
+        self.train_batch = train_batches(dataset.train, config.shape, config.task.batch, config.seed)
 
     def train(self, state: TrainState, best_params: Params | None, history: History, saved_at: int) -> Outcome:
         """Trains to the end, to a request to stop or to the first loss that is not finite.
@@ -105,7 +104,6 @@ class Loop:
         self.history, self.watch = history, _Stopwatch(history)
         self.best_params, self.saved_at = best_params, saved_at
         step = int(state.step)
-        seed = jnp.asarray(state.seed)
         state = self.placement.put_state(state)
         log = MetricsLog(self.run.metrics, resume_step=step)
         self.reporter.start(step, self.total)
@@ -113,9 +111,9 @@ class Loop:
             while step < self.total and not history.stopped_early:
                 if self.stop.requested:
                     return self._end("preempted", step, state, log)
-                batch = self.watch.call("batch", self.train_batch, self.train_split, seed, jnp.asarray(step, jnp.int32))
+                batch = self.watch.call("batch", self.train_batch, step)
                 batch = self.placement.put_batch(batch)
-                state = self.watch.call("train", self.placement.train_step, state, batch)
+                state = self.watch.call(("train", batch.x.shape), self.placement.train_step, state, batch)
                 step += 1
                 self.reporter.step(step)
                 state, finite = self._at_boundary(step, state, log)
@@ -149,9 +147,7 @@ class Loop:
             self._explain(fetched.newton)
             return state, False
         factor = float(self.experiment.schedule(jnp.asarray(step - 1, jnp.int32)))
-        metrics = {
-            "train/loss": sums["loss"] / sums["examples"],
-            "train/accuracy": sums["correct"] / sums["examples"],
+        metrics = metrics_of(sums, self.config.shape.target, "train") | {
             "grad_norm": sums["grad_norm"] / sums["steps"],
             "lr": self.config.optim.lr * factor,
         }
@@ -170,24 +166,21 @@ class Loop:
         if not np.isfinite(metrics["valid/loss"]):
             return False
         early_stop = self.config.train.early_stop
-        patience = early_stop.patience if early_stop else None
-        if self.history.evaluated(step, metrics, self.config.train.best_by, patience):
+        patience, reached = (early_stop.patience, early_stop.reached) if early_stop else (None, None)
+        if self.history.evaluated(step, metrics, self.config.train.best_by, patience, reached):
             self.best_params = self.placement.get(state.params)
         self._write(step, metrics, log)
         return True
 
     def evaluate(self, params: Params, split: str) -> dict[str, float]:
-        """Mean loss and accuracy of parameters, on the devices, over a whole split."""
+        """The metrics of parameters, on the devices, over a whole split."""
         parts = []
-        for batch, weight in eval_batches(self.dataset, split, self.config.task.batch):
-            batch, weight = self.placement.put_batch((batch, weight))
-            parts.append(self.watch.call("eval", self.placement.eval_step, params, batch, weight))
+        for batch in eval_batches(self.dataset, split, self.config.shape, self.config.task.batch):
+            batch = self.placement.put_batch(batch)
+            parts.append(self.watch.call(("eval", batch.x.shape), self.placement.eval_step, params, batch))
         fetched = [self.placement.get(part) for part in parts]
         sums = add_up(fetched)
-        metrics = {
-            f"{split}/loss": sums["loss"] / sums["examples"],
-            f"{split}/accuracy": sums["correct"] / sums["examples"],
-        }
+        metrics = metrics_of(sums, self.config.shape.target, split)
         if self.newton is not None:
             newton = functools.reduce(joined, (part.newton for part in fetched))
             metrics |= newton_metrics(newton, f"{split}/")

@@ -80,6 +80,15 @@ def losses_and_hits(outputs: Array, y: Array, target: Target) -> tuple[Array, Ar
     return loss, jnp.zeros_like(loss)
 
 
+TARGET_METRICS: dict[Target, tuple[str, ...]] = {
+    "class": ("loss", "accuracy"),
+    "values": ("loss",),
+    "tags": ("loss", "accuracy"),
+    "notes": ("loss", "nll"),
+}
+"""The metrics of every kind of target."""
+
+
 def metrics_of(sums: dict[str, float], target: Target, split: str) -> dict[str, float]:
     """What a line of metrics says of totals.
 
@@ -89,12 +98,8 @@ def metrics_of(sums: dict[str, float], target: Target, split: str) -> dict[str, 
         split: "train", "valid" or "test".
     """
     loss = sums["loss"] / sums["targets"]
-    metrics = {f"{split}/loss": loss}
-    if target in ("class", "tags"):
-        metrics[f"{split}/accuracy"] = sums["correct"] / sums["targets"]
-    if target == "notes":
-        metrics[f"{split}/nll"] = loss
-    return metrics
+    known = {"loss": loss, "accuracy": sums["correct"] / sums["targets"], "nll": loss}
+    return {f"{split}/{name}": known[name] for name in TARGET_METRICS[target]}
 
 
 def cross_entropy(logits: Array, labels: IntArray) -> Array:

@@ -85,12 +85,14 @@ class Optimizer(Section):
     """What all optimizers share.
 
     The gradient is clipped first. `weight_decay` is then added to the gradient, times the
-    parameters (as in torch); only `adamw` keeps it apart from the moments.
+    parameters (as in torch); only `adamw` keeps it apart from the moments. `weight_noise` is the standard deviation
+    of normal noise on the parameters under which each gradient is taken.
     """
 
     lr: Positive = 1e-3
     weight_decay: NonNegative = 0.0
     clip_norm: Positive | None = None
+    weight_noise: NonNegative = 0.0
     schedule: AnySchedule = ConstantSchedule(kind="constant")
 
     def direction(self) -> "optax.GradientTransformation":

@@ -5,25 +5,28 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from gru_jax.data.dataset import Dataset
 from gru_jax.training import checkpoint, plots
-from gru_jax.training.experiment import Experiment, abstract_state, build
+from gru_jax.training.experiment import Experiment, abstract_state, build, eval_batches
 from gru_jax.training.run_directory import RunDirectory, RunError
 from gru_jax.types import Params
 
 
 def draw(directory: RunDirectory, experiment: Experiment, dataset: Dataset, params: Params) -> list[Path]:
-    """Writes `plots/curves.png` and `plots/gates.png`; returns their paths."""
-    curves, gates = directory.plots / "curves.png", directory.plots / "gates.png"
-    plots.curves({experiment.config.name: directory.metrics_lines()}, curves)
-    x = jnp.asarray(dataset.test.x[0])
-    logits, layers = experiment.model.apply(params, x, deterministic=True, return_gates=True)
-    name, label, predicted = experiment.config.name, dataset.test.y[0], logits.argmax()
-    title = f"{name}: first test sequence, label {label}, predicted {predicted}"
-    plots.gates(_named(layers), gates, title)
-    return [curves, gates]
+    """Writes `plots/curves.png` and, for a model with gates, `plots/gates.png`; returns their paths."""
+    paths = [directory.plots / "curves.png"]
+    plots.curves({experiment.config.name: directory.metrics_lines()}, paths[0])
+    if experiment.config.model.kind == "gru":
+        first = next(eval_batches(dataset, "test", experiment.config.shape, 1))
+        time = first.x.shape[1] if first.lengths is None else int(first.lengths[0])
+        outputs, layers = experiment.model.apply(params, first.x[0, :time], deterministic=True, return_gates=True)
+        title = f"{experiment.config.name}: first test sequence"
+        if experiment.config.shape.target == "class":
+            title += f", label {first.y[0]}, predicted {outputs.argmax()}"
+        paths.append(directory.plots / "gates.png")
+        plots.gates(_named(layers), paths[1], title)
+    return paths
 
 
 def _named(layers: Any) -> list[tuple[str, Any]]:

@@ -14,7 +14,7 @@ from gru_jax.training.files import write_bytes
 logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 FORMATS = (".png", ".pdf", ".svg")
-_PANELS = (("loss", "cross-entropy (nats)"), ("accuracy", "accuracy"))
+_PANELS = {"loss": "loss", "accuracy": "accuracy"}
 _TRAIN, _VALID = ":", "-"
 
 
@@ -36,15 +36,17 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
-    """Loss and accuracy against the step, training dotted and validation solid, one colour a run.
+    """Loss, and accuracy where there is one, against the step, training dotted and validation solid, one colour a run.
 
     Args:
         runs: label -> lines of its `metrics.jsonl`.
         path: picture to write; its suffix, one of `FORMATS`, says as what.
     """
-    figure = _figure(10, 4)
-    axes = figure.subplots(1, len(_PANELS))
-    for axis, (metric, label) in zip(axes, _PANELS, strict=True):
+    keys = {key for lines in runs.values() for line in lines for key in line}
+    panels = {metric: label for metric, label in _PANELS.items() if f"valid/{metric}" in keys} or {"loss": "loss"}
+    figure = _figure(5 * len(panels), 4)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (metric, label) in zip(axes, panels.items(), strict=True):
         for number, (name, lines) in enumerate(runs.items()):
             for split, style in (("train", _TRAIN), ("valid", _VALID)):
                 points = [(line["step"], line[key]) for line in lines if (key := f"{split}/{metric}") in line]

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from gru_jax.data.dataset import Split, Target
@@ -60,7 +61,7 @@ class Batch(NamedTuple):
     lengths: IntArray | None = None
 
 
-def batch_of(split: Split, target: Target, weight: Array | None = None) -> Batch:
+def batch_of(split: Split, target: Target, weight: Array | np.ndarray | None = None) -> Batch:
     """Sequences side by side as a batch.
 
     Args:

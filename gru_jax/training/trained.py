@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gru_jax.models import Readout
+from gru_jax.models import Model
 from gru_jax.training import checkpoint
 from gru_jax.training.config import Config
 from gru_jax.training.experiment import abstract_state, build
@@ -24,7 +24,7 @@ class Trained(NamedTuple):
     """
 
     config: Config
-    model: Readout
+    model: Model
     params: Params
 
 

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from gru_jax.data.batches import batch_indices, evaluation_batches
-from gru_jax.data.dataset import Split
+from gru_jax.data.dataset import Split, TaskShape
+
+SHAPE = TaskShape(9, 9, 9, time=5, features=1, outputs=10)
 
 
 @pytest.mark.parametrize(("examples", "size"), [(12, 4), (13, 4), (7, 7), (5, 1)])
@@ -37,7 +39,7 @@ def test_evaluation_sees_every_example_once(examples: int, size: int) -> None:
     x = np.arange(examples, dtype=np.float32).reshape(examples, 1, 1)
     split = Split(x, np.arange(examples, dtype=np.int32))
     seen = []
-    for batch, weight in evaluation_batches(split, size):
+    for batch, weight in evaluation_batches(split, SHAPE, size):
         assert batch.x.shape == (size, 1, 1) and weight.shape == (size,)
         assert np.array_equal(batch.x[:, 0, 0], batch.y)
         seen += batch.y[weight == 1].tolist()

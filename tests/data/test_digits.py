@@ -20,7 +20,7 @@ def test_shapes_are_those_announced(view: str) -> None:
         assert split.y.shape == (getattr(shape, name),)
         assert split.x.dtype == np.float32 and split.y.dtype == np.int32
         assert split.x.min() == 0 and split.x.max() == 1
-        assert set(split.y) == set(range(shape.classes))
+        assert set(split.y) == set(range(shape.outputs))
 
 
 def test_split_is_stratified_and_holds_every_image_once() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from gru_jax.data.dataset import Split
 from gru_jax.training.config import Config
-from gru_jax.training.experiment import Experiment, build
+from gru_jax.training.experiment import Experiment, batch_at, build
 
 BATCH = 16
 
@@ -52,6 +52,11 @@ def some_data() -> Split:
     return Split(x, x.mean(axis=1).argmax(axis=1).astype(np.int32))
 
 
+def batch_of_step(data: Split, seed: Any, step: Any) -> Any:
+    """The batch that a step sees of classified sequences."""
+    return batch_at(data, jnp.asarray(seed, jnp.uint32), jnp.asarray(step, jnp.int32), target="class", size=BATCH)
+
+
 def state_of(experiment: Experiment, seed: int = 0, rate: float = 1e-2) -> Any:
     """The state before the first step."""
     init_state, _ = compiled(experiment)
@@ -63,6 +68,6 @@ def train(experiment: Experiment, state: Any, steps: int) -> Any:
     _, step_once = compiled(experiment)
     data = jax.device_put(some_data())
     for step in range(steps):
-        batch = experiment.train_batch(data, state.seed, jnp.asarray(step, jnp.int32))
+        batch = batch_of_step(data, state.seed, step)
         state = step_once(state, batch)
     return state

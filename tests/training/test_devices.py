@@ -4,15 +4,15 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gru_jax.data.batches import taken
 from gru_jax.training.devices import place, time_mesh
 from gru_jax.training.experiment import build
-from gru_jax.training.step import Batch, TrainState
+from gru_jax.training.step import TrainState, batch_of
 
-from .experiments import BATCH, experiment, some_data, state_of
+from .experiments import BATCH, batch_of_step, experiment, some_data, state_of
 
 PLAIN: dict[str, object] = {}
 DROPOUT: dict[str, object] = {"input_dropout": 0.3, "recurrent_dropout": 0.2}
@@ -49,14 +49,12 @@ def trained(strategy: str, devices: int, model: dict[str, object]) -> tuple[Any,
     state = placement.put_state(state_of(exp))
     traced_by_step = []
     for step in range(STEPS):
-        batch = exp.train_batch(data, jnp.asarray(0, jnp.uint32), jnp.asarray(step, jnp.int32))
+        batch = batch_of_step(data, 0, step)
         state = placement.train_step(state, placement.put_batch(batch))
         traced_by_step.append(traces)
     assert traced_by_step == [traced_by_step[0]] * STEPS, "a later step was compiled again"
-    x, y = some_data()
-    batch = Batch(x[:BATCH], y[:BATCH], np.arange(BATCH, dtype=np.int32))
-    weight = np.arange(BATCH) < 11
-    sums = placement.eval_step(state.params, *placement.put_batch((batch, weight.astype(np.float32))))
+    batch = batch_of(taken(some_data(), slice(BATCH)), "class", (np.arange(BATCH) < 11).astype(np.float32))
+    sums = placement.eval_step(state.params, placement.put_batch(batch))
     return placement.get(state), placement.get(sums)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import gru_jax as gj
+from gru_jax.data.batches import taken
 from gru_jax.training.devices import place
 from gru_jax.training.experiment import abstract_state, from_checkpoint, to_checkpoint
 from gru_jax.training.losses import plus
@@ -23,9 +24,9 @@ from gru_jax.training.newton_sums import (
     why_not_finite,
     why_slow,
 )
-from gru_jax.training.step import Batch
+from gru_jax.training.step import batch_of
 
-from .experiments import BATCH, experiment, some_data, state_of, train
+from .experiments import BATCH, batch_of_step, experiment, some_data, state_of, train
 
 
 def stats(iterations: list[int], residual: list[float], converged: list[bool]) -> gj.Stats:
@@ -118,15 +119,13 @@ def test_sums_do_not_depend_on_devices(strategy: str, devices: int) -> None:
     placement = place(strategy, exp.train_step, exp.eval_step, jax.devices()[:devices])
     state = placement.put_state(state_of(exp))
     for step in range(3):
-        batch = exp.train_batch(data, jnp.asarray(0, jnp.uint32), jnp.asarray(step, jnp.int32))
+        batch = batch_of_step(data, 0, step)
         state = placement.train_step(state, placement.put_batch(batch))
     sums = placement.get(state.sums).newton
     assert sums.solves == expected.solves and sums.unconverged == 0
     # A rounding error more or less can be a round more or less.
     np.testing.assert_allclose(sums.iterations, expected.iterations, rtol=0.02)
     assert 0 < sums.residual <= 8 * np.finfo(np.float32).eps
-    x, y = some_data()
-    batch = Batch(x[:BATCH], y[:BATCH], np.arange(BATCH, dtype=np.int32))
-    weight = (np.arange(BATCH) < 11).astype(np.float32)
-    found = placement.get(placement.eval_step(state.params, *placement.put_batch((batch, weight)))).newton
+    batch = batch_of(taken(some_data(), slice(BATCH)), "class", (np.arange(BATCH) < 11).astype(np.float32))
+    found = placement.get(placement.eval_step(state.params, placement.put_batch(batch))).newton
     assert found.solves == 11 and 11 <= found.iterations <= 11 * found.most_iterations

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gru_jax.data.batches import taken
 from gru_jax.training.losses import add_up, correct, cross_entropy
-from gru_jax.training.step import Batch
+from gru_jax.training.step import batch_of
 
-from .experiments import BATCH, compiled, experiment, some_data, state_of, train
+from .experiments import BATCH, batch_of_step, compiled, experiment, some_data, state_of, train
 
 DROPOUT = {"layers": 2, "dropout": 0.2, "input_dropout": 0.1, "recurrent_dropout": 0.1}
 
@@ -21,13 +22,13 @@ def test_loss_falls() -> None:
     exp = experiment()
     start = state_of(exp)
     early, late = train(exp, start, 4).sums, train(exp, start, 60).sums
-    assert float(late.loss / late.examples) < 0.95 * float(early.loss / early.examples)
+    assert float(late.loss / late.targets) < 0.95 * float(early.loss / early.targets)
 
 
 def test_sums_are_totals_over_steps() -> None:
     sums = add_up([jax.device_get(train(experiment(), state_of(experiment()), 3).sums)])
-    assert sums["steps"] == 3 and sums["examples"] == 3 * BATCH and sums["bad_steps"] == 0
-    assert 0 <= sums["correct"] <= sums["examples"] and sums["grad_norm"] > 0
+    assert sums["steps"] == 3 and sums["targets"] == 3 * BATCH and sums["bad_steps"] == 0
+    assert 0 <= sums["correct"] <= sums["targets"] and sums["grad_norm"] > 0
 
 
 @pytest.mark.parametrize("model", [{}, pytest.param(DROPOUT, marks=pytest.mark.slow)])
@@ -40,7 +41,7 @@ def test_seeds_and_rates_under_vmap(model: dict[str, object]) -> None:
     @jax.jit
     @jax.vmap
     def step_once(state):
-        return exp.train_step(state, exp.train_batch(data, state.seed, state.step))
+        return exp.train_step(state, batch_of_step(data, state.seed, state.step))
 
     for _ in range(5):
         states = step_once(states)
@@ -59,7 +60,7 @@ def test_state_alone_continues_bit_for_bit(model: dict[str, object]) -> None:
     _, step_once = compiled(exp)
     state = jax.device_put(half)
     for step in range(3, 6):
-        state = step_once(state, exp.train_batch(data, state.seed, jnp.asarray(step, jnp.int32)))
+        state = step_once(state, batch_of_step(data, state.seed, step))
     jax.tree.map(np.testing.assert_array_equal, state, whole)
 
 
@@ -74,7 +75,7 @@ def test_dropout_masks_change_with_the_step_only() -> None:
     exp = experiment(model=DROPOUT)
     state = state_of(exp)
     data = some_data()
-    batch = Batch(data.x[:BATCH], data.y[:BATCH], jnp.arange(BATCH, dtype=jnp.int32))
+    batch = batch_of(taken(data, slice(BATCH)), "class")
     _, step_once = compiled(exp)
     losses = [float(step_once(state._replace(step=jnp.asarray(step)), batch).sums.loss) for step in (0, 0, 1)]
     assert losses[0] == losses[1] != losses[2]
@@ -90,13 +91,12 @@ def test_bad_steps_are_counted() -> None:
 def test_evaluation_ignores_padding() -> None:
     exp, data = experiment(), some_data()
     params = state_of(exp).params
-    position = jnp.arange(8, dtype=jnp.int32)
     weight = jnp.array([1, 1, 1, 0, 0, 0, 0, 0], jnp.float32)
     eval_step = jax.jit(exp.eval_step)
-    padded = eval_step(params, Batch(data.x[:8], data.y[:8], position), weight)
-    alone = eval_step(params, Batch(data.x[:3], data.y[:3], position[:3]), weight[:3])
+    padded = eval_step(params, batch_of(taken(data, slice(8)), "class", weight))
+    alone = eval_step(params, batch_of(taken(data, slice(3)), "class"))
     close(padded, alone, rtol=1e-6)
-    assert float(padded.examples) == 3
+    assert float(padded.targets) == 3
 
 
 def test_cross_entropy_and_accuracy_by_hand() -> None:
