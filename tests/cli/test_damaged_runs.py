@@ -73,6 +73,7 @@ def test_damaged_result_is_computed_again(content: bytes | None, folder: Path) -
     assert metrics(folder / "out") == before
 
 
+@pytest.mark.slow
 def test_missing_lines_of_metrics_are_noticed(folder: Path) -> None:
     (folder / "out" / "metrics.jsonl").write_text('{"step": 3}\n')
     done = gru_jax(*MORE, cwd=folder)

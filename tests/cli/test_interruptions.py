@@ -53,7 +53,7 @@ def finish(folder: Path, uninterrupted: Path) -> subprocess.CompletedProcess[str
 KILLS = (2, 7, 13, 40, 61, 90, 33, 120, 150)
 
 
-@pytest.mark.parametrize("kills", [(7, 61, 150), pytest.param(KILLS, marks=pytest.mark.slow)], ids=("three", "nine"))
+@pytest.mark.parametrize("kills", [(61,), pytest.param(KILLS, marks=pytest.mark.slow)], ids=("once", "nine"))
 def test_killed_at_file_operations(kills: tuple[int, ...], folder: Path, uninterrupted: Path) -> None:
     for operation in kills:
         died = subprocess.run(
@@ -120,6 +120,7 @@ def test_sigterm_saves_and_exits_75(folder: Path) -> None:
     assert f"resuming at step {newest}" in out
 
 
+@pytest.mark.slow
 def test_preempted_at_any_step_changes_no_number(folder: Path, uninterrupted: Path) -> None:
     # A signal that arrives before the first step: it is saved at a step that is on no boundary.
     script = (

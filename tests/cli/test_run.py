@@ -75,6 +75,7 @@ def test_again_prints_the_result_and_touches_nothing(finished: Path) -> None:
     assert snapshot(finished) == before
 
 
+@pytest.mark.slow
 def test_resolved_config_is_rerunnable_and_gives_the_same_numbers(finished: Path) -> None:
     done = gru_jax("run", "out/config.yaml", "--out", "again", cwd=finished)
     assert done.returncode == 0, done.stderr
@@ -137,6 +138,7 @@ def test_more_epochs_continue_a_finished_run(tmp_path: Path) -> None:
     assert result(tmp_path / "grown")["test/loss"] == result(tmp_path / "whole")["test/loss"]
 
 
+@pytest.mark.slow
 def test_free_keys_continue_with_a_note(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(TINY)
     first = gru_jax("run", "config.yaml", "train.epochs=1", "--out", "out", cwd=tmp_path)
@@ -154,6 +156,7 @@ def test_free_keys_continue_with_a_note(tmp_path: Path) -> None:
     assert result(tmp_path / "out")["devices"] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["data", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_eight_devices_give_the_numbers_of_one(strategy: str, finished: Path) -> None:
     out = f"out-{strategy}"
@@ -178,6 +181,7 @@ def test_early_stop(tmp_path: Path) -> None:
     assert again.returncode == 0 and "this run is finished" in again.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("out", "again"), [(".", "--fresh"), pytest.param("ckpt/..", "--fork", marks=pytest.mark.slow)]
 )

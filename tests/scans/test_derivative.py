@@ -49,6 +49,7 @@ def test_every_mode_agrees_with_plain_differentiation(x64, mode, cell, situation
         assert float(jnp.abs(ours - plain).max()) <= 1e-12 * scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cell, keep",
     table(

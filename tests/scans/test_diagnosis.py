@@ -94,6 +94,7 @@ def test_resets_and_masks_change_nothing_where_every_step_is_alike(decay, expect
     assert jnp.isnan(ours[2]), "nothing was measured"
 
 
+@pytest.mark.slow
 def test_rounds_predict_those_of_the_whole_sequence():
     cell = gj.GRU(H, init="torch")
     params, x, h0 = arrays(cell, 4000, scale=2.0)

@@ -55,7 +55,7 @@ def test_slow_decay_in_log_space(kernel):
     assert abs(float(h[0]) / exact - 1) <= (1e-6 if kernel == "scan" else 5e-5)
 
 
-@pytest.mark.parametrize("steps", (20, pytest.param(45, marks=pytest.mark.slow), 60))
+@pytest.mark.parametrize("steps", (pytest.param(20, marks=pytest.mark.slow), pytest.param(45, marks=pytest.mark.slow), 60))
 def test_what_has_faded_is_still_right(steps):
     """The gradient of the last state with respect to the first, and the tangent the other way, are tiny and exact."""
     cell = gj.GRU(32, init="torch")
@@ -71,6 +71,7 @@ def test_what_has_faded_is_still_right(steps):
         assert jnp.abs(ours - theirs).max() <= 2e-5 * jnp.abs(theirs).max()
 
 
+@pytest.mark.slow
 def test_heads_of_different_scale():
     cell = gj.GRU(8, heads=2, init="torch")
     params = cell.init(jax.random.key(0), I)

@@ -125,6 +125,7 @@ def test_a_hard_sequence_leaves_the_others_alone():
     np.testing.assert_allclose(y, gj.scan(cell, closed, x, method="sequential", mask=mask)[0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_trajectory_from_before_saves_rounds():
     """Only the number of rounds depends on where Newton starts: not the states, not the gradient."""
     params = HARD.init(jax.random.key(0), I)
@@ -228,6 +229,7 @@ class Peephole:
         return h["c"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jacobian", (pytest.param("dense", marks=pytest.mark.slow), "diagonal"))
 def test_a_users_cell(jacobian):
     cell = Peephole()

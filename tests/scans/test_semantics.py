@@ -52,10 +52,11 @@ CORNERS = ("plain", "lengths", "everything")
         SITUATIONS,
         (False, True),
         quick=lambda method, cell, situation, reverse: (
-            (method == "states" and reverse == (situation == "everything") and situation != "plain")
-            and (cell in MAIN or situation == "everything")
+            method == "states"
+            and reverse == (situation == "everything")
+            and (situation == "everything" or (cell == "before-minimal-2" and situation != "plain"))
         )
-        or (cell == "after-full-1" and situation in CORNERS),
+        or (cell == "after-full-1" and situation in CORNERS and reverse == (situation == "lengths")),
     ),
 )
 def test_every_method_equals_naive(method, cell, situation, reverse):
@@ -67,7 +68,7 @@ def test_every_method_equals_naive(method, cell, situation, reverse):
 @pytest.mark.parametrize(
     "cell, situation, reverse",
     table(
-        CELLS, SITUATIONS, (False, True), quick=lambda c, s, r: c in MAIN and s in CORNERS and not r
+        CELLS, SITUATIONS, (False, True), quick=lambda c, s, r: c in MAIN and s == "everything" and not r
     ),
 )
 def test_float64_to_1e_12(x64, cell, situation, reverse):

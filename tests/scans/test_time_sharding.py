@@ -111,6 +111,7 @@ def test_the_numbers_of_one_device(cell, method, situation, mesh, kind):
     assert "collective-permute" in compiled
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cell, size", table(("GRU", "MinGRU"), (4, 8), quick=lambda cell, size: (cell, size) == ("GRU", 4))
 )

@@ -110,6 +110,7 @@ def test_a_step_counts_every_sequence_of_every_layer(model: dict[str, Any]) -> N
     assert from_checkpoint(steps, saved, meta) is saved
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "devices"), [pytest.param("data", 8, marks=pytest.mark.slow), ("pmap", 2)]
 )
