@@ -306,9 +306,10 @@ def _plot(arguments: argparse.Namespace) -> int:
 
 def _list(arguments: argparse.Namespace) -> int:
     def verb() -> int:
+        from gru_jax.tables.command import listed
         from gru_jax.training.listing import listing
 
-        print(listing(Path("configs")))
+        print(listing(Path("configs"), listed()))
         return OK
 
     return _guarded(verb)

@@ -22,7 +22,8 @@ ALLOWED = {room: set(CORE[:place]) for place, room in enumerate(CORE)} | {
     "data": {"types"},
     "models": set(CORE),
     "training": {*CORE, "gru_jax", "models", "data"},
-    "cli": {*CORE, "gru_jax", "models", "data", "training"},
+    "tables": {*CORE, "gru_jax", "models", "data", "training"},
+    "cli": {*CORE, "gru_jax", "models", "data", "training", "tables"},
     "__main__": {"cli"},
 }
 

@@ -12,15 +12,18 @@ from gru_jax.training.sections import Section
 from gru_jax.training.tasks import TASKS
 
 
-def listing(configs: Path) -> str:
+def listing(configs: Path, tables: Sequence[str] = ()) -> str:
     """The list as text.
 
     Args:
         configs: folder to look for YAML files in.
+        tables: a line for each table.
     """
     files = sorted(configs.rglob("*.yaml"))
     lines = ["configs:" if files else f"configs: none under {configs}/ here"]
     lines += [f"  {file}  {_about(file)}".rstrip() for file in files]
+    if tables:
+        lines += ["tables:", *(f"  {line}" for line in tables)]
     for title, sections in (
         ("tasks", TASKS),
         ("models", MODELS),
@@ -38,7 +41,10 @@ def _kinds(sections: Sequence[type[Section]]) -> list[str]:
         summary = (section.__doc__ or "").strip().splitlines()[0]
         fields = {name: field for name, field in section.model_fields.items() if name != "kind"}
         kind = typing.get_args(section.model_fields["kind"].annotation)[0]
-        keys = ", ".join(f"{name}={_show(field.default)}" for name, field in fields.items())
+        keys = ", ".join(
+            f"{name} (required)" if field.is_required() else f"{name}={_show(field.get_default(call_default_factory=True))}"
+            for name, field in fields.items()
+        )
         lines += [f"  {kind}: {summary}"] + ([f"      {keys}"] if keys else [])
     return lines
 

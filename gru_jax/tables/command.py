@@ -1,0 +1,103 @@
+"""What `gru-jax table` does: runs what is missing, writes the results, prints the table."""
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from gru_jax.tables import rendering, results
+from gru_jax.tables.plans import plan
+from gru_jax.tables.spec import SCALES, ScaleName, load_table
+from gru_jax.training.loading import ConfigError
+
+
+class Request(NamedTuple):
+    """The arguments of the command.
+
+    Attributes:
+        name: of the table, or its path.
+        scale: None, with `show`, for both.
+        form: "md", "tex" or "csv".
+        data_root: where the data files are.
+        jobs: runs at a time.
+        show: print what there is, run nothing.
+        rows: a regular expression found in the labels of the rows to run.
+        seeds: such as "0-9" or "0,2,5-7".
+    """
+
+    name: str
+    scale: ScaleName | None
+    form: rendering.Format
+    data_root: str | None
+    jobs: int
+    show: bool
+    rows: str | None
+    seeds: str | None
+
+
+def make_table(request: Request) -> int:
+    """Runs the command.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ConfigError: the table, one of its configs or an argument is wrong; nothing was started.
+        OSError: something could not be written; what was there is whole.
+    """
+    table = load_table(request.name)
+    if request.show:
+        print(rendering.render(table, [request.scale] if request.scale else list(SCALES), request.form), end="")
+        return 0
+    if request.scale is None:
+        raise ConfigError(["--scale: choose smoke (minutes) or full (as published); --show prints what there is"])
+    if request.jobs > 1:
+        # This process only builds the models: the memory of the device is for those that run them.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    rows = _pattern(request.rows) if request.rows is not None else None
+    seeds = _seeds(request.seeds) if request.seeds is not None else None
+    plans = plan(table, request.scale, rows=rows, seeds=seeds, data_root=request.data_root)
+    # The import brings in jax and all of training: not before the arguments are found to be right.
+    from gru_jax.tables.running import make
+
+    code = make(table, plans, request.jobs, _say)
+    results.write_if_changed(table.folder / rendering.PAGE, rendering.page(table))
+    print(rendering.render(table, [request.scale], request.form), end="")
+    return code
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise ConfigError([f"--rows: {text!r} is no regular expression: {error}"]) from error
+
+
+def _seeds(text: str) -> list[int]:
+    """The numbers of "0-9", "3" or "0,2,5-7"."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", part.strip())
+        last = int(match[2] or match[1]) if match else -1
+        if match is None or not int(match[1]) <= last < int(match[1]) + 1000:
+            raise ConfigError([f"--seeds: expected numbers such as 0-9 or 0,2,5-7, got {text!r}"])
+        seeds += range(int(match[1]), last + 1)
+    return list(dict.fromkeys(seeds))
+
+
+def listed() -> Sequence[str]:
+    """One line for each table under experiments/ here: its name and title."""
+    from gru_jax.tables.spec import known
+
+    lines = []
+    for name in known():
+        try:
+            lines.append(f"{name}  {load_table(name).spec.title}")
+        except ConfigError as error:
+            lines.append(f"{name}  {error.lines[0]}")
+    return lines
