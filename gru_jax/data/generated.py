@@ -1,0 +1,117 @@
+"""Data made by a function of a random key: training makes them as it goes, validation and test are made once."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gru_jax.data.dataset import Dataset, Generator, Split
+from gru_jax.types import BoolArray, IntArray, Key
+
+# Two words no seed stands for: `jax.random.key(seed)` has a first word of 0, and all that training folds into it
+# comes out of the hash. They are part of every published number: never change them.
+_VALID_KEY = (0x76616C69, 0x64617465)
+_TEST_KEY = (0x74657374, 0x73706C74)
+
+
+def dataset(
+    generate: Generator, *, valid: int, test: int, description: str, generate_test: Generator | None = None
+) -> Dataset:
+    """A dataset whose training sequences are new at every step.
+
+    Validation and test are made here, from two keys of their own, and are the same in every run, with
+    every seed and on every device.
+
+    Args:
+        generate: makes the training and validation sequences.
+        valid, test: sequences in these splits.
+        description: one line for people.
+        generate_test: makes the test sequences, where they are of another kind.
+
+    Returns:
+        A `Dataset` with `generate` as `train`, and numpy arrays in the other splits.
+
+    Example:
+        >>> def generate(key, examples):
+        ...     x = jax.random.bernoulli(key, shape=(examples, 5)).astype(jnp.int32)
+        ...     return Split(x, jnp.sum(x, axis=1))
+        >>> made = dataset(generate, valid=2, test=3, description="counting ones")
+        >>> made.test.x.shape, made.train(jax.random.key(0), 4).x.shape
+        ((3, 5), (4, 5))
+    """
+    fixed = (
+        _made(generate, _VALID_KEY, valid),
+        _made(generate_test or generate, _TEST_KEY, test),
+    )
+    return Dataset(generate, *fixed, description, fingerprint(fixed))
+
+
+def _made(generate: Generator, words: tuple[int, int], examples: int) -> Split:
+    # Not the process's default kind of key, which a setting changes.
+    key = jax.random.wrap_key_data(jnp.array(words, jnp.uint32), impl="threefry2x32")
+    with jax.threefry_partitionable(True):
+        return jax.device_get(jax.jit(generate, static_argnums=1)(key, examples))
+
+
+def fingerprint(splits: Sequence[Any]) -> str:
+    """16 hex digits that change with any number in a pytree of arrays."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(splits):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def distinct(key: Key, examples: int, count: int, below: int) -> IntArray:
+    """Subsets of the whole numbers from 0, each as likely as any other.
+
+    Floyd's way: the i-th draw is one of the first `below - count + i + 1` numbers, and stands for the last
+    of them when it has been drawn before. No array of size `below` is made or sorted.
+
+    Args:
+        key: random key.
+        examples: how many subsets, N.
+        count: numbers in each, K.
+        below: the numbers are those in [0, below).
+
+    Returns:
+        `[N, K]` int32, ascending in every row.
+
+    Raises:
+        ValueError: there are fewer than `count` numbers.
+
+    Example:
+        >>> distinct(jax.random.key(0), 2, 3, 3).tolist()
+        [[0, 1, 2], [0, 1, 2]]
+
+    Source: J. Bentley and B. Floyd, A sample of brilliance, Communications of the ACM 30 (1987).
+    """
+    if not 0 <= count <= below:
+        raise ValueError(f"distinct: count must lie in [0, below = {below}]; got {count}; ask for fewer numbers")
+    last = jnp.arange(below - count, below, dtype=jnp.int32)
+    draws = jax.random.randint(key, (examples, count), 0, last[None] + 1, jnp.int32)
+
+    def add(i: IntArray, chosen: IntArray) -> IntArray:
+        draw = draws[:, i]
+        again = jnp.any(chosen == draw[:, None], axis=1)
+        return chosen.at[:, i].set(jnp.where(again, last[i], draw))
+
+    chosen = jax.lax.fori_loop(0, count, add, jnp.full((examples, count), -1, jnp.int32))
+    return jnp.sort(chosen, axis=1)
+
+
+def shuffled(key: Key, rows: IntArray) -> IntArray:
+    """Every row of `[N, K]` in a random order of its own."""
+    return jax.random.permutation(key, rows, axis=1, independent=True)
+
+
+def steps_before(lengths: IntArray, time: int) -> BoolArray:
+    """`[N, T]`, True at the first `lengths` steps.
+
+    Example:
+        >>> steps_before(jnp.array([1, 3]), 3).tolist()
+        [[True, False, False], [True, True, True]]
+    """
+    return jnp.arange(time, dtype=lengths.dtype)[None] < lengths[:, None]
