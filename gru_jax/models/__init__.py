@@ -1,5 +1,6 @@
-"""`gru_jax.models`: networks with an output layer, as functions (`readout`) and as a Flax module (`GRUReadout`)."""
+"""`gru_jax.models`: networks with an output layer, as functions and as a Flax module, and cells to compare with."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from gru_jax.models.output_layer import Readout as Readout
@@ -8,17 +9,20 @@ from gru_jax.models.output_layer import readout as readout
 from gru_jax.models.protocol import Model as Model
 
 if TYPE_CHECKING:
+    from gru_jax.models.flax_cells import LSTM as LSTM
+    from gru_jax.models.flax_cells import LSTMState as LSTMState
+    from gru_jax.models.flax_cells import TanhRNN as TanhRNN
     from gru_jax.models.nnx import GRUReadout as GRUReadout
 
-__all__ = ["GRUReadout", "Model", "Readout", "ReadoutParams", "readout"]
+__all__ = ["LSTM", "GRUReadout", "LSTMState", "Model", "Readout", "ReadoutParams", "TanhRNN", "readout"]
+
+# flax.nnx and flax.linen take long to import, and functional code does without them.
+_WITH_FLAX = {"GRUReadout": "nnx", "LSTM": "flax_cells", "LSTMState": "flax_cells", "TanhRNN": "flax_cells"}
 
 
 def __getattr__(name: str) -> Any:
-    # flax.nnx takes long to import, and functional code does without it.
-    if name == "GRUReadout":
-        from gru_jax.models.nnx import GRUReadout
-
-        return GRUReadout
+    if name in _WITH_FLAX:
+        return getattr(importlib.import_module(f"gru_jax.models.{_WITH_FLAX[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

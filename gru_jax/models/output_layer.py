@@ -79,26 +79,16 @@ def readout(
       >>> tagger.apply(params, jnp.ones((5, 7, 3))).shape
       (5, 7, 2)
     """
-    if not (callable(getattr(net, "init", None)) and callable(getattr(net, "apply", None))):
-        raise TypeError(
-            f"readout: net must have init and apply, as gj.recurrent and gj.stack make; got {checks.described(net)}"
-        )
+    check_network("readout", net)
     check(input_size, output_size, steps, activation)
-
-    def features(params: Params, x: Array, h0: State, options: dict[str, Any]) -> tuple[Array, Any]:
-        y, h, *gates = net.apply(params, x, h0, **options)
-        last = h[-1] if isinstance(params, StackParams) else h
-        return pooled(y, last, valid_steps(x, options.get("lengths"), options.get("mask")), steps), (h, *gates)
 
     def init(key: Key, dtype: DType = jnp.float32) -> ReadoutParams:
         checks.random_key("readout", key)
         net_key, head_key = jax.random.split(key)
         net_params = net.init(net_key, input_size, dtype)
-        # The features' number depends on layers, directions and merging, which the network knows and we need not.
-        x = jax.ShapeDtypeStruct((1, input_size), dtype)
-        found, _ = jax.eval_shape(lambda p, x: features(p, x, None, {"deterministic": True}), net_params, x)
+        size = feature_size(net, net_params, input_size, dtype, steps)
         full = accumulator(dtype)
-        w = jax.nn.initializers.lecun_normal()(head_key, (found.shape[-1], output_size), full).astype(dtype)
+        w = jax.nn.initializers.lecun_normal()(head_key, (size, output_size), full).astype(dtype)
         return ReadoutParams(net_params, w, jnp.zeros(output_size, dtype))
 
     def apply(
@@ -111,16 +101,47 @@ def readout(
         stats: bool = False,
         **options: Any,
     ) -> Any:
-        # Named only when asked for: a network of somebody's own need not know them.
-        extras = {"return_gates": return_gates, "stats": stats}
-        options |= {name: asked for name, asked in extras.items() if asked}
-        found, (h, *others) = features(params.net, x, h0, options)
+        options |= extras(return_gates, stats)
+        found, (h, *others) = features(net, params.net, x, h0, steps, options)
         product = found @ params.w
         out = ACTIVATIONS[activation](product + jnp.broadcast_to(params.b, product.shape))
         asked = ([h] if return_state else []) + others
         return (out, *asked) if asked else out
 
     return Readout(init, apply)
+
+
+def extras(return_gates: bool, stats: bool) -> dict[str, bool]:
+    """What is asked of a network beside outputs and states.
+
+    Named only when asked for: a network of somebody's own need not know it.
+    """
+    asked = {"return_gates": return_gates, "stats": stats}
+    return {name: wanted for name, wanted in asked.items() if wanted}
+
+
+def features(
+    net: Any, params: Params, x: Array, h0: State, steps: str, options: dict[str, Any]
+) -> tuple[Array, tuple[Any, ...]]:
+    """What the output layer sees, and whatever else the network gives: states, then gates, then stats."""
+    y, h, *others = net.apply(params, x, h0, **options)
+    last = h[-1] if isinstance(params, StackParams) else h
+    return pooled(y, last, valid_steps(x, options.get("lengths"), options.get("mask")), steps), (h, *others)
+
+
+def feature_size(net: Any, params: Params, input_size: int, dtype: DType, steps: str) -> int:
+    """How many features the output layer sees: layers, directions and merging decide it, which the network knows."""
+    x = jax.ShapeDtypeStruct((1, input_size), dtype)
+    found = jax.eval_shape(lambda p, x: features(net, p, x, None, steps, {"deterministic": True})[0], params, x)
+    return int(found.shape[-1])
+
+
+def check_network(who: str, net: Any) -> None:
+    """Raises TypeError unless `net` is a pair of functions."""
+    if not (callable(getattr(net, "init", None)) and callable(getattr(net, "apply", None))):
+        raise TypeError(
+            f"{who}: net must have init and apply, as gj.recurrent and gj.stack make; got {checks.described(net)}"
+        )
 
 
 def check(input_size: int, output_size: int, steps: str, activation: str) -> None:
@@ -136,7 +157,7 @@ def pooled(y: Array, last: State, valid: BoolArray | None, steps: str) -> Array:
 
     Args:
       y: outputs of the network, `[*batch, T, F]`.
-      last: final state of its last layer, `[*batch, H]`, or the pair of them of two directions.
+      last: final state of its last layer, `[*batch, H]` or a named tuple, or the plain pair of them of two directions.
       valid: `[*batch, T]`, the steps that count; None when all do.
       steps: "last", "mean" or "all".
 
@@ -152,7 +173,10 @@ def pooled(y: Array, last: State, valid: BoolArray | None, steps: str) -> Array:
         return y
     if steps == "mean":
         return _mean(y, valid)
-    return jnp.concatenate(last, axis=-1) if isinstance(last, tuple) else _last(y, valid)
+    # The state of one direction may be a tuple too, an LSTM's is, but then it has names.
+    if type(last) is not tuple:
+        return _last(y, valid)
+    return jnp.concatenate([getattr(state, "h", state) for state in last], axis=-1)
 
 
 def valid_steps(x: Array, lengths: IntArray | None, mask: BoolArray | None) -> BoolArray | None:
