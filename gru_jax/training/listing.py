@@ -5,6 +5,8 @@ import typing
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic.fields import FieldInfo
+
 from gru_jax.training.architectures import MODELS
 from gru_jax.training.methods import METHODS
 from gru_jax.training.optim import OPTIMIZERS, SCHEDULES
@@ -41,12 +43,15 @@ def _kinds(sections: Sequence[type[Section]]) -> list[str]:
         summary = (section.__doc__ or "").strip().splitlines()[0]
         fields = {name: field for name, field in section.model_fields.items() if name != "kind"}
         kind = typing.get_args(section.model_fields["kind"].annotation)[0]
-        keys = ", ".join(
-            f"{name} (required)" if field.is_required() else f"{name}={_show(field.get_default(call_default_factory=True))}"
-            for name, field in fields.items()
-        )
+        keys = ", ".join(f"{name}{_default(field)}" for name, field in fields.items())
         lines += [f"  {kind}: {summary}"] + ([f"      {keys}"] if keys else [])
     return lines
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return " (required)"
+    return f"={_show(field.get_default(call_default_factory=True))}"
 
 
 def _show(default: object) -> str:
