@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 
 from gru_jax.data.dataset import DataMissing, Dataset, Split, TaskShape
+from gru_jax.data.permutation import permutation
 
 TRAIN, VALID, TEST = 1266, 178, 353
 
@@ -19,7 +20,7 @@ def shape(view: str) -> TaskShape:
     return TaskShape(TRAIN, VALID, TEST, time, features, outputs=10)
 
 
-def load(view: str) -> Dataset:
+def load(view: str, permutation_seed: int | None = None) -> Dataset:
     """The digits, pixels scaled to [0, 1], in a fixed split.
 
     Within each class, of every ten images in the order of the file seven go to training, one to
@@ -28,6 +29,8 @@ def load(view: str) -> Dataset:
 
     Args:
         view: `"pixels"`, x is `[N, 64, 1]`, or `"rows"`, x is `[N, 8, 8]`.
+        permutation_seed: the steps of every image come in another order, the same for all, see `permutation`; None
+            leaves them as they are.
 
     Raises:
         DataMissing: scikit-learn is not installed.
@@ -45,13 +48,16 @@ def load(view: str) -> Dataset:
     sizes = shape(view)
     x = (pixels / 16).astype(np.float32).reshape(-1, sizes.time, sizes.features)
     y = labels.astype(np.int32)
+    if permutation_seed is not None:
+        x = x[:, permutation(permutation_seed, sizes.time)]
     turn = _rank_within_class(y) % 10
     train, valid, test = (Split(x[chosen], y[chosen]) for chosen in (turn < 7, turn == 7, turn > 7))
     digest = hashlib.sha256()
     for split in (train, valid, test):
         digest.update(split.x.tobytes() + split.y.tobytes())
+    order = "" if permutation_seed is None else f" in permuted order (seed {permutation_seed})"
     description = (
-        f"digits as {sizes.time} steps of {sizes.features}, 10 classes; fixed stratified split"
+        f"digits as {sizes.time} steps of {sizes.features}{order}, 10 classes; fixed stratified split"
         f" of {len(y)}: {len(train.y)} train, {len(valid.y)} validation, {len(test.y)} test"
     )
     return Dataset(train, valid, test, description, digest.hexdigest()[:16])

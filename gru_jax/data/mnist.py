@@ -1,0 +1,103 @@
+"""MNIST's handwritten digits as sequences of 784 pixels, one by one, in order or permuted."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from gru_jax.data.dataset import Dataset, Split, TaskShape
+from gru_jax.data.files import MB, DataFile, KnownFile, check_sizes, damaged, find, fingerprint, read
+from gru_jax.data.idx import read_idx
+from gru_jax.data.permutation import permutation
+
+PIXELS, CLASSES = 784, 10
+TRAIN, TEST = 60_000, 10_000
+"""Images in the two halves."""
+
+Half = Literal["all", "test"]
+
+_ORIGIN = "the MNIST collection of LeCun, Cortes and Burges"
+_LIMIT = 64 * MB
+
+KNOWN = {
+    "train-images-idx3-ubyte.gz": KnownFile(
+        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609", _ORIGIN
+    ),
+    "train-labels-idx1-ubyte.gz": KnownFile(
+        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c", _ORIGIN
+    ),
+    "t10k-images-idx3-ubyte.gz": KnownFile("8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6", _ORIGIN),
+    "t10k-labels-idx1-ubyte.gz": KnownFile("f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6", _ORIGIN),
+}
+"""The four files; each may also lie there decompressed, without `.gz`."""
+
+
+def shape(half: Half = "all") -> TaskShape:
+    """The sizes of the task, without loading it.
+
+    Args:
+        half: `"all"` is the usual 55,000 / 5,000 / 10,000; `"test"` is a split of the 10,000 test images alone.
+    """
+    sizes = (TRAIN - 5_000, 5_000, TEST) if half == "all" else (8_000, 1_000, 1_000)
+    return TaskShape(*sizes, time=PIXELS, features=1, outputs=CLASSES)
+
+
+def load(data_root: str | None, half: Half = "all", permuted: bool = False, permutation_seed: int = 0) -> Dataset:
+    """The digits, pixels scaled to [0, 1], x `[N, 784, 1]`.
+
+    The last 5,000 images of the training half are the validation split. Of the test half alone, of every ten images
+    in the order of the file eight go to training, one to validation and one to test: the second 5,000 were written by
+    other people than the first, and every split has both.
+
+    Args:
+        data_root: the folder of data files, see `files.root`.
+        half: see `shape`.
+        permuted: whether the pixels of every image come in another order, the same for all.
+        permutation_seed: of that order, see `permutation`.
+
+    Raises:
+        DataMissing: a file is not there.
+        DataDamaged: a file is not what its name says.
+
+    Source: the task of Q. V. Le, N. Jaitly and G. Hinton, arXiv:1504.00941.
+    """
+    test_files, test_x, test_y = _half("t10k", TEST, data_root)
+    if half == "all":
+        train_files, x, y = _half("train", TRAIN, data_root)
+        parts = [(x[:-5_000], y[:-5_000]), (x[-5_000:], y[-5_000:]), (test_x, test_y)]
+        files, said = [*train_files, *test_files], "MNIST"
+    else:
+        turn = np.arange(TEST) % 10
+        parts = [(test_x[chosen], test_y[chosen]) for chosen in (turn < 8, turn == 8, turn == 9)]
+        files, said = test_files, "a split of MNIST's 10,000 test images alone, not comparable with published numbers:"
+    decisions: tuple[object, ...] = ("mnist", half)
+    if permuted:
+        order = permutation(permutation_seed, PIXELS)
+        parts = [(x[:, order], y) for x, y in parts]
+        # The order itself: the fingerprint must tell if it ever came out otherwise.
+        decisions = (*decisions, order.tolist())
+    splits = [_split(x, y) for x, y in parts]
+    counts = ", ".join(f"{len(s.y)} {name}" for s, name in zip(splits, ("train", "validation", "test"), strict=True))
+    order_said = f"permuted pixels (seed {permutation_seed})" if permuted else "pixels one by one"
+    notes = "".join(file.note for file in files)
+    description = f"{said} {order_said}, {counts}{notes}"
+    return Dataset(splits[0], splits[1], splits[2], description, fingerprint(files, *decisions))
+
+
+def _split(x: Any, y: Any) -> Split:
+    return Split((x[..., None] / np.float32(255)).astype(np.float32), y.astype(np.int32))
+
+
+def _half(name: str, images: int, data_root: str | None) -> tuple[list[DataFile], np.ndarray, np.ndarray]:
+    files = [_read(f"{name}-images-idx3-ubyte", data_root), _read(f"{name}-labels-idx1-ubyte", data_root)]
+    x, y = read_idx(files[0], 3), read_idx(files[1], 1)
+    check_sizes(files[0].path, images=(images, len(x)), pixels=(PIXELS, x.shape[1] * x.shape[2]))
+    check_sizes(files[1].path, labels=(images, len(y)))
+    if y.max() >= CLASSES:
+        raise damaged(files[1].path, f"holds the label {y.max()}, and digits end at {CLASSES - 1}")
+    return files, x.reshape(images, PIXELS), y
+
+
+def _read(name: str, data_root: str | None) -> DataFile:
+    path = find([f"{name}.gz", name], data_root, _ORIGIN)
+    return read(path, _LIMIT, KNOWN.get(Path(path).name))

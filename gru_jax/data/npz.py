@@ -1,0 +1,56 @@
+"""NumPy archives of plain numbers: nothing is unpickled, and nothing is made before its size is known to be there."""
+
+import io
+import zipfile
+import zlib
+
+import numpy as np
+
+from gru_jax.data.files import DataFile, array_of, damaged
+
+
+def read_arrays(file: DataFile, names: tuple[str, ...], limit: int) -> dict[str, np.ndarray]:
+    """Arrays of an .npz file by their names; others are skipped unread.
+
+    Args:
+        file: what `np.savez` or `np.savez_compressed` wrote.
+        names: of the arrays.
+        limit: most bytes that one array may have.
+
+    Raises:
+        DataDamaged: an array is missing, larger, or holds anything but numbers; or the archive is damaged.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(file.content)) as archive:
+            return {name: _array(file, archive, name, limit) for name in names}
+    except KeyError as error:
+        raise damaged(file.path, f"holds no array {error.args[0]!r}", "save it under that name") from error
+    # zipfile raises all of these on damaged archives: RuntimeError for encryption, NotImplementedError for methods.
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError, OverflowError) as error:
+        raise damaged(file.path, f"is no whole .npz file ({error})") from error
+
+
+def _array(file: DataFile, archive: zipfile.ZipFile, name: str, limit: int) -> np.ndarray:
+    if f"{name}.npy" not in archive.namelist():
+        raise KeyError(name)
+    with archive.open(f"{name}.npy") as member:
+        # zipfile's own methods other than these decompress whole blocks, however long.
+        if archive.getinfo(f"{name}.npy").compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise damaged(file.path, f"{name!r} is compressed by another method than NumPy's")
+        content = member.read(limit + 1)
+    if len(content) > limit:
+        raise damaged(file.path, f"{name!r} is longer than the {limit} bytes that such an array may have")
+    stream = io.BytesIO(content)
+    try:
+        version = np.lib.format.read_magic(stream)
+        headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, fortran, dtype = headers[version](stream)
+    # NumPy evaluates the header as a literal, and whatever that raises comes through.
+    except (KeyError, ValueError, TypeError, SyntaxError, RecursionError, MemoryError, EOFError) as error:
+        raise damaged(file.path, f"{name!r} has no header of a NumPy array") from error
+    if dtype.hasobject or dtype.kind not in "buif":
+        raise damaged(file.path, f"{name!r} holds {dtype}, and only numbers are read", "save it without objects")
+    array = array_of(content[stream.tell() :], dtype, shape, "F" if fortran else "C")
+    if array is None:
+        raise damaged(file.path, f"{name!r} claims a shape of {shape} and has {len(content) - stream.tell()} bytes")
+    return array
