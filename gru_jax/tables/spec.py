@@ -146,7 +146,8 @@ def find(name: str) -> Path:
         ConfigError: there is none.
     """
     for path in (EXPERIMENTS / name / FILE, Path(name) / FILE, Path(name)):
-        if path.is_file():
+        # One table to a folder: its results have their names there.
+        if path.name == FILE and path.is_file():
             return path
     names = known()
     near = difflib.get_close_matches(name, names, n=1)

@@ -1,0 +1,123 @@
+"""results.json: what a row has come to, what is kept and what is written."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gru_jax.tables import results
+from gru_jax.tables.plans import RowPlan, plan
+from gru_jax.tables.results import Ended, keep, read, row_result, row_without_data, shown, status
+from gru_jax.tables.spec import Table, load_table
+
+from .tables import row, spec, table, write
+
+RUN = Ended(1.0, 18, 0.5, "a machine")
+
+
+@pytest.mark.parametrize(
+    ("scale", "published", "tolerance", "mean", "diverged", "expected"),
+    [
+        ("full", 8.54, 0.2, 8.54, 0, "reproduced"),
+        ("full", 8.54, 0.2, 8.74, 0, "reproduced"),  # 8.74 - 8.54 > 0.2 in binary
+        ("full", 8.54, 0.2, 8.34, 0, "reproduced"),
+        ("full", 8.54, 0.2, 8.75, 0, "differs"),
+        ("full", 8.54, 0.2, 8.33, 0, "differs"),  # better by more than the tolerance is not the same either
+        ("full", 8.54, 0.2, 8.54, 1, "differs"),
+        ("full", 8.54, 0.2, None, 3, "differs"),
+        ("full", -1.5, 0.1, -1.55, 0, "reproduced"),
+        ("full", None, None, 8.54, 0, "new"),
+        ("full", None, None, 8.54, 1, "new"),
+        ("smoke", 8.54, 0.2, 8.54, 0, "smoke only"),
+        ("smoke", 8.54, 0.2, None, 1, "smoke only"),
+        ("smoke", None, None, 8.54, 0, "new"),
+    ],
+)
+def test_status(
+    scale: str, published: float | None, tolerance: float | None, mean: float | None, diverged: int, expected: str
+) -> None:
+    assert status(scale, published, tolerance, mean, diverged) == expected
+
+
+def planned(small: Table, scale: str = "full") -> list[RowPlan]:
+    return plan(small, scale)  # type: ignore[arg-type]
+
+
+def test_the_entry_of_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = table(
+        tmp_path, monkeypatch, row("a", published=2, tolerance=0.5, note="why"), row("b", better="higher", source="X")
+    )
+    a, b = planned(small)
+    runs = [Ended(1.0, 10, 1.0, "one"), Ended(2.0000001, 12, 2.0, "two"), Ended(3.5, 12, 3.0, "one")]
+    entry = row_result(small, a, runs)
+    assert entry["mean"] == 2.16667 and entry["sd"] == 1.25831 and entry["best"] == 1
+    assert entry["values"] == [1, 2, 3.5] and entry["seeds"] == [0, 1, 2]
+    assert entry["steps"] == 11 and entry["seconds"] == 2 and entry["hardware"] == "one; two"
+    assert entry["status"] == "reproduced" and entry["note"] == "why" and entry["source"] == small.spec.source
+    assert entry["config_hash"] == a.config_hash and entry["command"] == a.command
+    entry = row_result(small, b, runs)
+    assert entry["best"] == 3.5 and entry["source"] == "X" and entry["status"] == "new"
+    entry = row_result(small, a, [runs[0]._replace(value=None), runs[1], runs[2]._replace(value=None)])
+    assert entry["values"] == [None, 2, None] and entry["sd"] is None and entry["status"] == "differs"
+    entry = row_result(small, a, [each._replace(value=None) for each in runs])
+    assert entry["mean"] is None and entry["best"] is None and entry["status"] == "differs"
+
+
+def test_rows_are_kept_in_the_order_of_the_table_and_nothing_else_is_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = table(tmp_path, monkeypatch, row("a"), row("b"))
+    a, b = planned(small)
+    file = small.folder / results.FILE
+    keep(small, row_result(small, planned(small, "smoke")[1], [RUN]))
+    keep(small, row_result(small, b, [RUN] * 3))
+    keep(small, row_result(small, a, [RUN] * 3))
+    assert [(each["scale"], each["label"]) for each in read(small)] == [("full", "a"), ("full", "b"), ("smoke", "b")]
+    assert json.loads(file.read_text())["table"] == "small"
+    before, at = file.read_bytes(), file.stat().st_mtime_ns
+    keep(small, row_result(small, a, [RUN] * 3))
+    assert file.read_bytes() == before and file.stat().st_mtime_ns == at
+    keep(small, row_result(small, a, [RUN._replace(value=7.0)] * 3))
+    assert [each["mean"] for each in read(small)] == [7, 1, 1]
+    assert {path.name for path in small.folder.iterdir()} == {"table.yaml", "results.json"}
+
+
+def test_missing_data_do_not_undo_runs_made_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = table(tmp_path, monkeypatch, row("a"))
+    (a,) = planned(small)
+    keep(small, row_without_data(small, a))
+    assert [each["status"] for each in read(small)] == ["no data"]
+    keep(small, row_result(small, a, [RUN] * 3))
+    keep(small, row_without_data(small, a))
+    assert [each["status"] for each in read(small)] == ["new"]
+    # Those of another config do not stand for this one.
+    small = table(tmp_path, monkeypatch, row("a", set={"model.hidden": 5}))
+    keep(small, row_without_data(small, *planned(small)))
+    assert [each["status"] for each in read(small)] == ["no data"]
+
+
+def test_what_the_table_says_now_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = table(tmp_path, monkeypatch, row("a"), row("gone"))
+    for each in planned(small):
+        keep(small, row_result(small, each, [RUN] * 3))
+    rows = row("a", published=1, tolerance=0.1, note="added"), row("later", scales={"smoke": {"skip": True}})
+    write(tmp_path, spec(*rows))
+    small = load_table("small")
+    a, later = shown(small, "full")
+    assert a["status"] == "reproduced" and a["note"] == "added" and a["mean"] == 1
+    assert later["status"] == "not run" and later["mean"] is None
+    assert [each["label"] for each in shown(small, "smoke")] == ["a"]
+    # A number of another metric is not the row's.
+    write(tmp_path, spec(*rows, metric="test/accuracy"))
+    assert [each["status"] for each in shown(load_table("small"), "full")] == ["not run", "not run"]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"rows": 3}', '{"rows": [{"label": "a"}]}', '{"rows": [3]}', "\xff"]
+)
+def test_a_damaged_file_is_as_good_as_none(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = table(tmp_path, monkeypatch, row("a"))
+    (small.folder / results.FILE).write_bytes(content.encode("latin-1"))
+    assert read(small) == []
+    keep(small, row_result(small, *planned(small), [RUN] * 3))
+    assert [each["status"] for each in read(small)] == ["new"]
