@@ -7,6 +7,9 @@ from gru_jax.models.output_layer import Readout as Readout
 from gru_jax.models.output_layer import ReadoutParams as ReadoutParams
 from gru_jax.models.output_layer import readout as readout
 from gru_jax.models.protocol import Model as Model
+from gru_jax.models.sequence import SequenceModel as SequenceModel
+from gru_jax.models.sequence import SequenceParams as SequenceParams
+from gru_jax.models.sequence import sequence_model as sequence_model
 
 if TYPE_CHECKING:
     from gru_jax.models.flax_cells import LSTM as LSTM
@@ -14,7 +17,19 @@ if TYPE_CHECKING:
     from gru_jax.models.flax_cells import TanhRNN as TanhRNN
     from gru_jax.models.nnx import GRUReadout as GRUReadout
 
-__all__ = ["LSTM", "GRUReadout", "LSTMState", "Model", "Readout", "ReadoutParams", "TanhRNN", "readout"]
+__all__ = [
+    "LSTM",
+    "GRUReadout",
+    "LSTMState",
+    "Model",
+    "Readout",
+    "ReadoutParams",
+    "SequenceModel",
+    "SequenceParams",
+    "TanhRNN",
+    "readout",
+    "sequence_model",
+]
 
 # flax.nnx and flax.linen take long to import, and functional code does without them.
 _WITH_FLAX = {"GRUReadout": "nnx", "LSTM": "flax_cells", "LSTMState": "flax_cells", "TanhRNN": "flax_cells"}

@@ -175,8 +175,9 @@ def pooled(y: Array, last: State, valid: BoolArray | None, steps: str) -> Array:
         return _mean(y, valid)
     # The state of one direction may be a tuple too, an LSTM's is, but then it has names.
     if type(last) is not tuple:
-        return _last(y, valid)
-    return jnp.concatenate([getattr(state, "h", state) for state in last], axis=-1)
+        return last_of(y, valid)
+    ends: list[Array] = [getattr(state, "h", state) for state in last]
+    return jnp.concatenate(ends, axis=-1)
 
 
 def valid_steps(x: Array, lengths: IntArray | None, mask: BoolArray | None) -> BoolArray | None:
@@ -199,7 +200,7 @@ def _mean(y: Array, valid: BoolArray | None) -> Array:
     return total / jnp.broadcast_to(jnp.maximum(count, 1).astype(y.dtype), total.shape)
 
 
-def _last(y: Array, valid: BoolArray | None) -> Array:
+def last_of(y: Array, valid: BoolArray | None) -> Array:
     """Output of the last valid step, `[*batch, T, F]` -> `[*batch, F]`; 0 where there is none."""
     if valid is None:
         return y[..., -1, :]

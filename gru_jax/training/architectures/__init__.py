@@ -1,8 +1,15 @@
 """The models a config can name; a new file here and its class below add one."""
 
-from gru_jax.training.architectures.gru import GRUModel
+from typing import Annotated
+
+from pydantic import Field
+
+from gru_jax.training.architectures.baselines import LSTMModel, TanhModel
+from gru_jax.training.architectures.gru import GRUModel, MGUModel
+from gru_jax.training.architectures.minimal import MinGRUModel, MinLSTMModel
 from gru_jax.training.sections import Section
 
-MODELS: tuple[type[Section], ...] = (GRUModel,)
-# Of several: Annotated[GRUModel | OtherModel, Field(discriminator="kind")].
-AnyModel = GRUModel
+MODELS: tuple[type[Section], ...] = (GRUModel, MGUModel, MinGRUModel, MinLSTMModel, LSTMModel, TanhModel)
+AnyModel = Annotated[
+    GRUModel | MGUModel | MinGRUModel | MinLSTMModel | LSTMModel | TanhModel, Field(discriminator="kind")
+]

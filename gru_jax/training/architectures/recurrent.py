@@ -1,0 +1,118 @@
+"""What the sections of all models of recurrent layers share: directions, layers, pooling, tokens, the output layer."""
+
+from typing import TYPE_CHECKING, Literal, Self
+
+from jax.sharding import Mesh
+from pydantic import model_validator
+
+from gru_jax.data.dataset import TaskShape
+from gru_jax.models import Model
+from gru_jax.training.methods import AnyMethod, AutoMethod, NewtonMethod
+from gru_jax.training.sections import Fraction, Section, Width, broken_rule
+
+if TYPE_CHECKING:
+    from gru_jax.cells import Cell
+
+# The names of gru_jax.cells.activations, which a test compares; written out so that they are types.
+Activation = Literal[
+    "tanh", "sigmoid", "hard_sigmoid", "hard_tanh", "linear", "relu", "relu6", "elu", "selu",
+    "gelu", "silu", "softplus", "softsign", "exponential",
+]  # fmt: skip
+
+
+class TokenModel(Section):
+    """What every model that may read tokens has; `embedding` null makes them one-hot."""
+
+    kind: str
+    embedding: Width | None = None
+    tied: bool = False
+    pool: Literal["last", "mean"] = "last"
+    method: AnyMethod = AutoMethod(kind="auto")
+
+    @property
+    def newton(self) -> NewtonMethod | None:
+        """The method, if it is Newton's."""
+        return self.method if isinstance(self.method, NewtonMethod) else None
+
+    def broken_rules(self, task: TaskShape) -> list[tuple[str, str]]:
+        """(key, fact) for every rule that the section breaks together with its task."""
+        found = []
+        if self.embedding is not None and not task.tokens:
+            found.append(("embedding", "the task has numbers at each step, not tokens; leave embedding out"))
+        elif self.tied and task.outputs != task.features:
+            fact = f"the task asks for {task.outputs} outputs and has {task.features} tokens; choose false"
+            found.append(("tied", fact))
+        elif self.tied and task.target in ("values", "notes"):
+            found.append(("tied", "the task asks for numbers, not for tokens; choose false"))
+        return found
+
+    def with_outputs(self, net: object, task: TaskShape) -> Model:
+        """A network's functions, with what the task needs in front of it and behind."""
+        import gru_jax as gj
+
+        steps = self.pool if task.target in ("class", "values") else "all"
+        if task.tokens:
+            return gj.models.sequence_model(
+                net, task.features, self.embedding, steps=steps, tied=self.tied, outputs=task.outputs
+            )
+        return gj.models.readout(net, task.features, task.outputs, steps=steps)
+
+
+class RecurrentModel(TokenModel):
+    """A stack of recurrent layers and a linear output layer.
+
+    It sits on the last valid step or the mean over time where the task asks for one answer a sequence, and on every
+    step where it asks for one a step.
+    """
+
+    hidden: Width = 64
+    layers: Width = 1
+    bidirectional: bool = False
+    merge: Literal["concat", "sum", "mul", "mean"] = "concat"
+    dropout: Fraction = 0.0
+    input_dropout: Fraction = 0.0
+    residual: bool = False
+    norm: Literal["layer", "rms"] | None = None
+
+    @model_validator(mode="after")
+    def _tied_to_an_embedding(self) -> Self:
+        if self.tied:
+            features = self.hidden * (2 if self.bidirectional and self.merge == "concat" else 1)
+            if self.embedding is None:
+                raise broken_rule("tied", f"the output layer has no embedding to share; set embedding: {features}")
+            if self.embedding != features:
+                fact = f"the output layer sees {features} features, and the embedding has {self.embedding}"
+                raise broken_rule("embedding", fact)
+        return self
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether training draws dropout masks."""
+        return max(self.dropout, self.input_dropout, self._recurrent_dropout) > 0
+
+    @property
+    def _recurrent_dropout(self) -> float:
+        """The rate inside the recurrent products, of the cells that have it."""
+        return getattr(self, "recurrent_dropout", 0.0)
+
+    def cell(self) -> "Cell":
+        """What one step of a layer computes."""
+        raise NotImplementedError
+
+    def build(self, task: TaskShape, mesh: Mesh | None = None) -> Model:
+        """The model's pure functions, for sequences of the task's shape; with a mesh, split over it in time."""
+        import gru_jax as gj
+
+        method = self.method.build()
+        if mesh is not None:
+            method = gj.TimeSharded(mesh, "time", "data", method)
+        layer = gj.recurrent(
+            self.cell(),
+            method=method,
+            input_dropout=self.input_dropout,
+            recurrent_dropout=self._recurrent_dropout,
+        )
+        if self.bidirectional:
+            layer = gj.bidirectional(layer, merge=self.merge)
+        net = gj.stack(*[layer] * self.layers, dropout=self.dropout, residual=self.residual, norm=self.norm)
+        return self.with_outputs(net, task)
