@@ -107,7 +107,8 @@ def read(path: Path, limit: int, known: KnownFile | None = None) -> DataFile:
         if status.st_size > limit:
             raise damaged(path, f"is {status.st_size} bytes, more than the {limit} that such a file may have")
         with open(path, "rb") as file:
-            stored = file.read(limit + 1)
+            # read() takes memory for all that it is asked for at once; the file may have grown since.
+            stored = file.read(min(limit, status.st_size))
     except OSError as error:
         raise DataMissing(f"{path}: cannot be read: {error.strerror}; change its permissions") from error
     if not stored:

@@ -7,6 +7,7 @@ import pytest
 
 from gru_jax.data import digits
 from gru_jax.data.dataset import DataMissing
+from gru_jax.data.permutation import permutation
 
 VIEWS = ("pixels", "rows")
 
@@ -60,3 +61,10 @@ def test_without_scikit_learn_the_message_names_the_extra(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(DataMissing, match=r"scikit-learn.*gru-jax\[experiments\]"):
         digits.load("pixels")
+
+
+def test_permuted_steps_are_the_same_pixels_in_the_order_of_the_seed() -> None:
+    plain, permuted = digits.load("pixels"), digits.load("pixels", permutation_seed=4)
+    assert np.array_equal(permuted.test.x, plain.test.x[:, permutation(4, 64)])
+    assert np.array_equal(permuted.test.y, plain.test.y)
+    assert permuted.fingerprint != plain.fingerprint and "permuted order (seed 4)" in permuted.description
