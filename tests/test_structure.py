@@ -23,7 +23,8 @@ ALLOWED = {room: set(CORE[:place]) for place, room in enumerate(CORE)} | {
     "models": set(CORE),
     "training": {*CORE, "gru_jax", "models", "data"},
     "tables": {*CORE, "gru_jax", "models", "data", "training"},
-    "cli": {*CORE, "gru_jax", "models", "data", "training", "tables"},
+    "arguments": {"gru_jax", "training"},
+    "cli": {*CORE, "gru_jax", "models", "data", "training", "tables", "arguments"},
     "__main__": {"cli"},
 }
 

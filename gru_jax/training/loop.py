@@ -1,6 +1,5 @@
 """The training loop: steps, metrics, evaluations, checkpoints, and the ways it can end."""
 
-import functools
 import time
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
@@ -13,11 +12,12 @@ from gru_jax.data.dataset import Dataset
 from gru_jax.training import checkpoint
 from gru_jax.training.checkpoint import Checkpoint
 from gru_jax.training.devices import Placement
-from gru_jax.training.experiment import Experiment, eval_batches, to_checkpoint, train_batches
+from gru_jax.training.evaluation import evaluate
+from gru_jax.training.experiment import Experiment, to_checkpoint, train_batches
 from gru_jax.training.history import History
 from gru_jax.training.losses import add_up, metrics_of, no_sums
 from gru_jax.training.metrics_log import MetricsLog
-from gru_jax.training.newton_sums import NewtonSums, joined, newton_metrics, to_meta, why_not_finite, why_slow
+from gru_jax.training.newton_sums import NewtonSums, newton_metrics, to_meta, why_not_finite, why_slow
 from gru_jax.training.progress import Reporter
 from gru_jax.training.run_directory import RunDirectory
 from gru_jax.training.sections import interval_steps
@@ -174,18 +174,10 @@ class Loop:
 
     def evaluate(self, params: Params, split: str) -> dict[str, float]:
         """The metrics of parameters, on the devices, over a whole split."""
-        parts = []
-        for batch in eval_batches(self.dataset, split, self.config.shape, self.config.task.batch):
-            batch = self.placement.put_batch(batch)
-            parts.append(self.watch.call(("eval", batch.x.shape), self.placement.eval_step, params, batch))
-        fetched = [self.placement.get(part) for part in parts]
-        sums = add_up(fetched)
-        metrics = metrics_of(sums, self.config.shape.target, split)
-        if self.newton is not None:
-            newton = functools.reduce(joined, (part.newton for part in fetched))
-            metrics |= newton_metrics(newton, f"{split}/")
-            if not np.isfinite(metrics[f"{split}/loss"]):
-                self._explain(newton)
+        call = self.watch.call
+        metrics, newton = evaluate(self.experiment, self.dataset, self.placement, params, split, call)
+        if not np.isfinite(metrics[f"{split}/loss"]):
+            self._explain(newton)
         return metrics
 
     def _explain(self, newton: NewtonSums | None) -> None:

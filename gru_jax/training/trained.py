@@ -1,7 +1,9 @@
-"""A trained model, read back from the directory of its run."""
+"""A trained model, read back from the directory of its run: to use it, and to evaluate it again."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,12 @@ import jax.numpy as jnp
 from gru_jax.models import Model
 from gru_jax.training import checkpoint
 from gru_jax.training.config import Config
+from gru_jax.training.devices import place
+from gru_jax.training.evaluation import evaluate
 from gru_jax.training.experiment import abstract_state, build
+from gru_jax.training.loading import load_config
 from gru_jax.training.run_directory import RunDirectory, RunError
+from gru_jax.training.runner import prepare
 from gru_jax.types import Params
 
 
@@ -55,3 +61,47 @@ def load(run_directory: str | Path) -> Trained:
     if found is None:
         raise RunError(f"{directory.path} holds no checkpoint yet")
     return Trained(experiment.config, experiment.model, jax.tree.map(jnp.asarray, found.best_params))
+
+
+def evaluate_run(run_directory: str | Path, split: str = "test", data_root: str | None = None) -> dict[str, float]:
+    """The metrics of a run's best parameters on a split, computed as the run computes them.
+
+    Args:
+        run_directory: as for `load`.
+        split: "valid" or "test".
+        data_root: where the data files are, in place of what the run's config says.
+
+    Returns:
+        The metrics by their names in result.json.
+
+    Raises:
+        RunError: there is no run, it has no checkpoint yet, or the data are others than those it was trained on.
+        CheckpointError: there are checkpoints, and none can be read.
+        ConfigError: the model does not fit the devices that are here.
+        DataMissing: the data are not here.
+    """
+    directory = RunDirectory(Path(run_directory))
+    if not directory.is_run():
+        raise RunError(f"{directory.path} holds no run")
+    elsewhere = [] if data_root is None else [f"data_root={json.dumps(data_root)}"]
+    loaded = load_config(directory.path / "config.yaml", elsewhere)
+    config, experiment = loaded.config, prepare(loaded)
+    like = abstract_state(experiment)
+    found, _ = checkpoint.restore(directory.checkpoints, like, like.params)
+    if found is None:
+        raise RunError(f"{directory.path} holds no checkpoint yet")
+    dataset = config.task.load(config.data_root)
+    if found.meta["fingerprint"] != dataset.fingerprint:
+        raise RunError(
+            f"the data are not those that {directory.path} was trained on (fingerprint {found.meta['fingerprint']}, now"
+            f" {dataset.fingerprint}); name the folder of the others with --data-root",
+            exit_code=1,
+        )
+    devices, parallel = jax.devices()[: config.parallel.devices], config.parallel
+    placement = place(parallel.strategy, experiment.train_step, experiment.eval_step, devices, parallel.parts)
+    params = placement.put_state(found.best_params)
+    return evaluate(experiment, dataset, placement, params, split, _call)[0]
+
+
+def _call(name: object, function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)

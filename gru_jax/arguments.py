@@ -1,0 +1,142 @@
+"""The words of the command line: verbs, their options, and what is said of an unknown one."""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from gru_jax import __version__
+
+BAD_ARGUMENTS = 2
+
+_EXIT_CODES = (
+    "exit codes: 0 done, 1 failed, 2 config error (nothing started), 3 data or package missing,"
+    " 4 diverged (the last good checkpoint is kept),"
+    " 75 stopped by a signal after saving (run the same command again),"
+    " 130 interrupted before the training began"
+)
+
+_OVERRIDES_HELP = "values laid over the file's"
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that suggests the nearest verb or option."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(BAD_ARGUMENTS, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="gru-jax",
+        description="Train gated recurrent networks from config files.",
+        epilog=_EXIT_CODES,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"gru-jax {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    run = verbs.add_parser("run", help="start a run, or continue it", allow_abbrev=False, epilog=_EXIT_CODES)
+    run.add_argument("config", metavar="CONFIG", help="YAML file")
+    run.add_argument("overrides", metavar="key.sub=value", nargs="*", default=[], help=_OVERRIDES_HELP)
+    run.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        help="the run's directory (default: runs/<name>/<hash>-s<seed>)",
+    )
+    again = run.add_mutually_exclusive_group()
+    again.add_argument(
+        "--fresh",
+        action="store_true",
+        help="start anew in a numbered directory beside an existing run",
+    )
+    again.add_argument(
+        "--fork",
+        action="store_true",
+        help="as --fresh, but from the existing run's best parameters",
+    )
+
+    table = verbs.add_parser(
+        "table",
+        help="make a published table: run what is missing, print it",
+        allow_abbrev=False,
+        epilog=_EXIT_CODES,
+    )
+    table.add_argument("name", metavar="NAME", help="folder below experiments/, or the path of a table.yaml")
+    table.add_argument("--scale", choices=["smoke", "full"], help="in minutes, or as it was published")
+    table.add_argument("--format", choices=["md", "tex", "csv"], default="md", help="how it is printed (default: md)")
+    table.add_argument("--data-root", metavar="DIR", help="where the data files are")
+    table.add_argument("--jobs", metavar="N", type=_jobs, default=1, help="runs at a time (default: 1)")
+    table.add_argument("--show", action="store_true", help="print the results there are, run nothing")
+    table.add_argument("--rows", metavar="REGEX", help="only the rows in whose label it is found")
+    table.add_argument("--seeds", metavar="LIST", help="such as 0-9 or 0,2,5-7, in place of the table's own")
+
+    again_on = verbs.add_parser("eval", help="evaluate a run's best parameters again", allow_abbrev=False)
+    again_on.add_argument("run", metavar="RUN_DIR", type=Path, help="directory of a run")
+    again_on.add_argument("--split", choices=["test", "valid"], default="test", help="on which data (default: test)")
+    again_on.add_argument("--data-root", metavar="DIR", help="where the data files are")
+
+    check = verbs.add_parser("check", help="validate a config and print what it amounts to", allow_abbrev=False)
+    check.add_argument("config", metavar="CONFIG", help="YAML file")
+    check.add_argument("overrides", metavar="key.sub=value", nargs="*", default=[], help=_OVERRIDES_HELP)
+
+    plot = verbs.add_parser("plot", help="draw the pictures of runs again", allow_abbrev=False)
+    plot.add_argument("runs", metavar="RUN_DIR", nargs="+", type=Path, help="directory of a run")
+    plot.add_argument(
+        "--out",
+        metavar="PICTURE",
+        type=Path,
+        help="also draw the curves of all runs into one picture (.png, .pdf or .svg)",
+    )
+
+    verbs.add_parser("list", help="list configs, tasks, models and optimizers", allow_abbrev=False)
+    return parser
+
+
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 1024, got {text!r}")
+    return int(text)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments of a command line; an unknown one ends the process with exit code 2."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    options = [word for word in rest if word.startswith("-")]
+    if options or (rest and not hasattr(arguments, "overrides")):
+        word = (options or rest)[0]
+        known = ["--out", "--fresh", "--fork", "--help"]
+        if arguments.verb == "table":
+            known = ["--scale", "--format", "--data-root", "--jobs", "--show", "--rows", "--seeds", "--help"]
+        elif arguments.verb == "eval":
+            known = ["--split", "--data-root", "--help"]
+        words = sys.argv[1:] if argv is None else argv
+        near = _as_override(word, words) if hasattr(arguments, "overrides") else []
+        near = near or difflib.get_close_matches(word.partition("=")[0], known, n=1)
+        parser.error(f"unknown argument {word!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+    try:
+        str(getattr(arguments, "out", None)).encode()
+    except UnicodeEncodeError:
+        parser.error(f"--out: {str(arguments.out)!r} is not text in {sys.getfilesystemencoding()}")
+    # argparse takes positionals in one block only; overrides may also come after --out DIR.
+    if rest:
+        arguments.overrides += rest
+    return arguments
+
+
+def _as_override(option: str, words: Sequence[str]) -> list[str]:
+    """The overrides that somebody who wrote `--lr 1e-3` may have meant."""
+    try:
+        from gru_jax.training.config import Config
+        from gru_jax.training.messages import full_keys
+    except ImportError:
+        return []
+    key, equals, value = option.lstrip("-").replace("-", "_").partition("=")
+    if not equals:
+        value = next(iter(words[words.index(option) + 1 :]), "...")
+    return [f"{full}={value}" for full in full_keys(Config, key)]
