@@ -36,7 +36,7 @@ def generator(time: int, marks: Marks = "anywhere") -> Generator:
         ValueError: there are fewer than two steps, or no such kind of marks.
 
     Example:
-        >>> x, y, *_ = generator(time=10)(jax.random.key(0), 3)
+        >>> x, y, *_ = jax.jit(generator(time=10), static_argnums=1)(jax.random.key(0), 3)
         >>> x.shape, x[:, :, 1].sum(axis=1).tolist()
         ((3, 10, 2), [2.0, 2.0, 2.0])
 

@@ -67,7 +67,8 @@ def generator(language: Language, lengths: tuple[int, int], per_length: int | No
         ValueError: no such language, or lengths that are not 1 <= shortest <= longest.
 
     Example:
-        >>> x, y, lengths, _ = generator("parity", (1, 40))(jax.random.key(0), 8)
+        >>> make = jax.jit(generator("parity", (1, 40)), static_argnums=1)
+        >>> x, y, lengths, _ = make(jax.random.key(0), 8)
         >>> x.shape, (x.sum(axis=1) % 2 == y).all().item()
         ((8, 40), True)
 

@@ -67,9 +67,6 @@ def fingerprint(splits: Sequence[Any]) -> str:
 def distinct(key: Key, examples: int, count: int, below: int) -> IntArray:
     """Subsets of the whole numbers from 0, each as likely as any other.
 
-    Floyd's way: the i-th draw is one of the first `below - count + i + 1` numbers, and stands for the last
-    of them when it has been drawn before. No array of size `below` is made or sorted.
-
     Args:
         key: random key.
         examples: how many subsets, N.
@@ -88,6 +85,24 @@ def distinct(key: Key, examples: int, count: int, below: int) -> IntArray:
 
     Source: J. Bentley and B. Floyd, A sample of brilliance, Communications of the ACM 30 (1987).
     """
+    return jnp.sort(_subsets(key, examples, count, below), axis=1)
+
+
+def in_random_order(key: Key, examples: int, count: int, below: int) -> IntArray:
+    """As `distinct`, but every order of the numbers in a row as likely as any other."""
+    of_subset, of_order = jax.random.split(key)
+    subsets = _subsets(of_subset, examples, count, below)
+    # Two of a row's K numbers share their 32 bits, and keep an order that is not random, once in 2**33 / K**2 rows.
+    _, rows = jax.lax.sort((jax.random.bits(of_order, subsets.shape, jnp.uint32), subsets), dimension=1, num_keys=1)
+    return rows
+
+
+def _subsets(key: Key, examples: int, count: int, below: int) -> IntArray:
+    """Floyd's way: no array of size `below` is made or sorted.
+
+    The i-th draw is one of the first `below - count + i + 1` numbers, and stands for the last of them when it has
+    been drawn before.
+    """
     if not 0 <= count <= below:
         raise ValueError(f"distinct: count must lie in [0, below = {below}]; got {count}; ask for fewer numbers")
     last = jnp.arange(below - count, below, dtype=jnp.int32)
@@ -98,13 +113,7 @@ def distinct(key: Key, examples: int, count: int, below: int) -> IntArray:
         again = jnp.any(chosen == draw[:, None], axis=1)
         return chosen.at[:, i].set(jnp.where(again, last[i], draw))
 
-    chosen = jax.lax.fori_loop(0, count, add, jnp.full((examples, count), -1, jnp.int32))
-    return jnp.sort(chosen, axis=1)
-
-
-def shuffled(key: Key, rows: IntArray) -> IntArray:
-    """Every row of `[N, K]` in a random order of its own."""
-    return jax.random.permutation(key, rows, axis=1, independent=True)
+    return jax.lax.fori_loop(0, count, add, jnp.full((examples, count), -1, jnp.int32))
 
 
 def steps_before(lengths: IntArray, time: int) -> BoolArray:

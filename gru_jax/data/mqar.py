@@ -42,7 +42,8 @@ def generator(
         ValueError: `time`, `pairs` and `vocab` do not fit each other.
 
     Example:
-        >>> x, y, _, asked = generator(time=12, pairs=2, vocab=16)(jax.random.key(0), 1)
+        >>> make = jax.jit(generator(time=12, pairs=2, vocab=16), static_argnums=1)
+        >>> x, y, _, asked = make(jax.random.key(0), 1)
         >>> value_of = dict(zip(x[0, :4:2].tolist(), x[0, 1:4:2].tolist()))
         >>> [value_of[key] for key in x[0][asked[0]].tolist()] == y[0][asked[0]].tolist()
         True
@@ -63,11 +64,9 @@ def generator(
     weights = gap_weights((time - context) // 2, power)
 
     def generate(key: Key, examples: int) -> Split:
-        of_keys, of_key_order, of_values, of_value_order, of_gaps, of_filler = jax.random.split(key, 6)
-        keys = 1 + generated.distinct(of_keys, examples, pairs, first_value - 1)
-        keys = generated.shuffled(of_key_order, keys)
-        values = first_value + generated.distinct(of_values, examples, pairs, vocab - first_value)
-        values = generated.shuffled(of_value_order, values)
+        of_keys, of_values, of_gaps, of_filler = jax.random.split(key, 4)
+        keys = 1 + generated.in_random_order(of_keys, examples, pairs, first_value - 1)
+        values = first_value + generated.in_random_order(of_values, examples, pairs, vocab - first_value)
         places = context + 2 * _gaps(of_gaps, weights, examples, pairs)
         zeros = jnp.zeros((examples, time), jnp.int32)
         x = zeros.at[:, :context].set(jnp.stack([keys, values], axis=2).reshape(examples, context))

@@ -1,12 +1,23 @@
 """The section `task: {kind: formal}`."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import BeforeValidator
 
 from gru_jax.data import formal
 from gru_jax.data.dataset import Dataset, TaskShape
-from gru_jax.training.sections import Count, Section, broken_rule
+from gru_jax.training.sections import Count, Expected, Section
+
+
+def _range(value: Any) -> Any:
+    whole = isinstance(value, list) and len(value) == 2 and all(type(bound) is int for bound in value)
+    if not whole or not 1 <= value[0] <= value[1] <= 10**5:
+        raise ValueError(value)
+    return value
+
+
+Range = Annotated[list[int], BeforeValidator(_range), Expected("two lengths from 1, such as [41, 100]")]
+"""The shortest and the longest, both included."""
 
 
 class FormalTask(Section):
@@ -15,17 +26,11 @@ class FormalTask(Section):
     kind: Literal["formal"]
     language: Literal["parity", "even_pairs", "cycle_navigation", "modular_arithmetic"]
     train_length: Count = 40
-    test_lengths: list[Count] = [41, 100]
+    test_lengths: Range = [41, 100]
     test_per_length: Count = 512
     epoch: Count = 128_000
     valid: Count = 1_000
     batch: Count = 128
-
-    @model_validator(mode="after")
-    def _lengths_are_a_range(self) -> "FormalTask":
-        if len(self.test_lengths) != 2 or self.test_lengths[0] > self.test_lengths[1]:
-            raise broken_rule("test_lengths", f"shortest and longest are needed, got {self.test_lengths}")
-        return self
 
     def shape(self) -> TaskShape:
         """The sizes a model and a schedule are built from; makes no data."""

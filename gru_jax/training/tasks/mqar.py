@@ -13,7 +13,7 @@ class MQARTask(Section):
     """Multi-query associative recall: `pairs` of a key and a value, then the keys again, in `time` steps."""
 
     kind: Literal["mqar"]
-    time: Annotated[int, Field(ge=4, le=2**16, multiple_of=2)] = 64
+    time: Annotated[int, Field(ge=4, le=2**16)] = 64
     pairs: Count = 4
     vocab: Width = 8_192
     power: Positive = 0.01
@@ -25,6 +25,8 @@ class MQARTask(Section):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "MQARTask":
+        if self.time % 2:
+            raise broken_rule("time", f"{self.time} steps are an odd number, pairs fill an even one")
         if 4 * self.pairs > self.time:
             raise broken_rule("pairs", f"{self.pairs} pairs and their queries need 4 steps each, time is {self.time}")
         if self.vocab <= self.time:
