@@ -150,7 +150,7 @@ def bidirectional(forward: Layer, backward: Layer | None = None, *, merge: str |
     ) -> Any:
         checks.flag("bidirectional", "reverse", reverse)
         starts = _parts("bidirectional", "h0", h0, 2, "a pair (forward, backward)")
-        keys = (None, None) if key is None else _two(key)
+        keys = (None, None) if key is None else two_keys(key)
         runs = [
             one.apply(p, x, h, key=k, reverse=reverse != (direction == 1), **options)
             for direction, (one, p, h, k) in enumerate(
@@ -244,15 +244,15 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
             # One key for the layer and one for what follows it, a pair for each layer.
             k, k_drop = (None, None)
             if key is not None:
-                k, k_drop = _two(each_key(functools.partial(_folded, index=index), key))
+                k, k_drop = two_keys(each_key(functools.partial(_folded, index=index), key))
             y, *others = layer.apply(p, x, h, key=k, deterministic=deterministic, **options)
             results.append(others)
             if not isinstance(y, jax.Array):
                 raise ValueError("stack: a layer with merge=None gives a pair of outputs; merge them to stack on it")
             if norm is not None:
-                y = _normalize(norm, norms[index], y)
+                y = normalize(norm, norms[index], y)
             if k_drop is not None and drops and index < len(layers) - 1:
-                keep = _kept(k_drop, 1 - drops, y.shape, options.get("time_major", False))
+                keep = kept(k_drop, 1 - drops, y.shape, options.get("time_major", False))
                 y = jnp.where(keep, y / jnp.asarray(1 - drops, y.dtype), jnp.zeros_like(y))
             x = y + x if residual and _adds(index, x, y) else y
         return x, *(tuple(part) for part in zip(*results, strict=True))
@@ -264,14 +264,14 @@ def _folded(key: Key, index: int) -> Key:
     return jax.random.fold_in(key, index)
 
 
-def _two(key: Key) -> tuple[Key, Key]:
+def two_keys(key: Key) -> tuple[Key, Key]:
     """Two keys of one; of an array of keys, two arrays."""
     both = each_key(jax.random.split, key)
     axis = key.ndim if checks.is_keys(key) else 0
     return jnp.take(both, 0, axis=axis), jnp.take(both, 1, axis=axis)
 
 
-def _kept(key: Key, rate: float, shape: tuple[int, ...], time_major: bool) -> Array:
+def kept(key: Key, rate: float, shape: tuple[int, ...], time_major: bool) -> Array:
     """True where an output is kept, `[*batch, T, H]`; each sequence by its own key, where there is one for each."""
     if not checks.is_keys(key):
         return jax.random.bernoulli(key, rate, shape)
@@ -295,7 +295,7 @@ def _unequal(index: int, before: int, after: int) -> str:
     )
 
 
-def _normalize(norm: str, params: Norm, y: Array) -> Array:
+def normalize(norm: str, params: Norm, y: Array) -> Array:
     """Layer or RMS normalisation over features, in float32 at least."""
     wide = y.astype(accumulator(y.dtype))
     if norm == "layer":

@@ -3,6 +3,9 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from gru_jax.models.blocks import BlockParams as BlockParams
+from gru_jax.models.blocks import BlockState as BlockState
+from gru_jax.models.blocks import min_block as min_block
 from gru_jax.models.output_layer import Readout as Readout
 from gru_jax.models.output_layer import ReadoutParams as ReadoutParams
 from gru_jax.models.output_layer import readout as readout
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LSTM",
+    "BlockParams",
+    "BlockState",
     "GRUReadout",
     "LSTMState",
     "Model",
@@ -27,6 +32,7 @@ __all__ = [
     "SequenceModel",
     "SequenceParams",
     "TanhRNN",
+    "min_block",
     "readout",
     "sequence_model",
 ]

@@ -176,7 +176,7 @@ def pooled(y: Array, last: State, valid: BoolArray | None, steps: str) -> Array:
     # The state of one direction may be a tuple too, an LSTM's is, but then it has names.
     if type(last) is not tuple:
         return last_of(y, valid)
-    ends: list[Array] = [getattr(state, "h", state) for state in last]
+    ends: list[Any] = [getattr(state, "h", state) for state in last]
     return jnp.concatenate(ends, axis=-1)
 
 

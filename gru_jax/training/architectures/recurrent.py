@@ -21,10 +21,9 @@ Activation = Literal[
 
 
 class TokenModel(Section):
-    """What every model that may read tokens has; `embedding` null makes them one-hot."""
+    """What every model has: pooling, a method, and an output layer, which may share an embedding of tokens."""
 
     kind: str
-    embedding: Width | None = None
     tied: bool = False
     pool: Literal["last", "mean"] = "last"
     method: AnyMethod = AutoMethod(kind="auto")
@@ -36,24 +35,28 @@ class TokenModel(Section):
 
     def broken_rules(self, task: TaskShape) -> list[tuple[str, str]]:
         """(key, fact) for every rule that the section breaks together with its task."""
-        found = []
-        if self.embedding is not None and not task.tokens:
-            found.append(("embedding", "the task has numbers at each step, not tokens; leave embedding out"))
-        elif self.tied and task.outputs != task.features:
-            fact = f"the task asks for {task.outputs} outputs and has {task.features} tokens; choose false"
-            found.append(("tied", fact))
-        elif self.tied and task.target in ("values", "notes"):
-            found.append(("tied", "the task asks for numbers, not for tokens; choose false"))
-        return found
+        if not self.tied:
+            return []
+        if not task.tokens:
+            return [("tied", "the task has numbers at each step, not tokens; choose false")]
+        if task.outputs != task.features or task.target in ("values", "notes"):
+            return [("tied", "the task does not ask for one of the tokens that it shows; choose false")]
+        return []
 
-    def with_outputs(self, net: object, task: TaskShape) -> Model:
-        """A network's functions, with what the task needs in front of it and behind."""
+    def with_outputs(self, net: object, task: TaskShape, width: int | None) -> Model:
+        """A network's functions, with what the task needs in front of it and behind.
+
+        Args:
+            net: the network.
+            task: sizes and target.
+            width: of a token's embedding; None for one-hot tokens.
+        """
         import gru_jax as gj
 
         steps = self.pool if task.target in ("class", "values") else "all"
         if task.tokens:
             return gj.models.sequence_model(
-                net, task.features, self.embedding, steps=steps, tied=self.tied, outputs=task.outputs
+                net, task.features, width, steps=steps, tied=self.tied, outputs=task.outputs
             )
         return gj.models.readout(net, task.features, task.outputs, steps=steps)
 
@@ -62,9 +65,10 @@ class RecurrentModel(TokenModel):
     """A stack of recurrent layers and a linear output layer.
 
     It sits on the last valid step or the mean over time where the task asks for one answer a sequence, and on every
-    step where it asks for one a step.
+    step where it asks for one a step. Tokens are one-hot where there is no `embedding`.
     """
 
+    embedding: Width | None = None
     hidden: Width = 64
     layers: Width = 1
     bidirectional: bool = False
@@ -84,6 +88,12 @@ class RecurrentModel(TokenModel):
                 fact = f"the output layer sees {features} features, and the embedding has {self.embedding}"
                 raise broken_rule("embedding", fact)
         return self
+
+    def broken_rules(self, task: TaskShape) -> list[tuple[str, str]]:
+        """(key, fact) for every rule that the section breaks together with its task."""
+        if self.embedding is not None and not task.tokens:
+            return [("embedding", "the task has numbers at each step, not tokens; leave it out")]
+        return super().broken_rules(task)
 
     @property
     def stochastic(self) -> bool:
@@ -115,4 +125,4 @@ class RecurrentModel(TokenModel):
         if self.bidirectional:
             layer = gj.bidirectional(layer, merge=self.merge)
         net = gj.stack(*[layer] * self.layers, dropout=self.dropout, residual=self.residual, norm=self.norm)
-        return self.with_outputs(net, task)
+        return self.with_outputs(net, task, self.embedding)

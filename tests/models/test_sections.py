@@ -1,0 +1,120 @@
+"""The sections of models in configs: every kind, for every kind of task, is a model with outputs of the right shape."""
+
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from gru_jax.data.dataset import TaskShape
+from gru_jax.models import Model
+from gru_jax.training.architectures import MODELS, AnyModel
+
+B, T, I, O = 2, 5, 3, 4
+SECTIONS: TypeAdapter[Any] = TypeAdapter(AnyModel)
+KINDS = sorted(section.model_fields["kind"].annotation.__args__[0] for section in MODELS)
+TARGETS = ("class", "values", "tags", "notes")
+
+
+def section(kind: str, **options: Any) -> Any:
+    size = {"width": 4} if kind == "min_blocks" else {"hidden": 4}
+    return SECTIONS.validate_python({"kind": kind, "layers": 2, **size, **options})
+
+
+def task(target: str = "class", tokens: bool = False, features: int = I, outputs: int = O) -> TaskShape:
+    return TaskShape(8, 8, 8, T, features, outputs, target, tokens)  # type: ignore[arg-type]
+
+
+def outputs_of(model: Model, tokens: bool, **options: Any) -> Any:
+    def run(key: jax.Array) -> Any:
+        x = jnp.zeros((B, T), jnp.int32) if tokens else jnp.ones((B, T, I))
+        return model.apply(model.init(key), x, lengths=jnp.array([3, 5]), **options)
+
+    return jax.eval_shape(run, jax.random.key(0))
+
+
+# What is asked is decided in code that all kinds share: one of them sees all of it, the others the two ends.
+CASES = [(kind, "class", False) for kind in KINDS] + [(kind, "tags", True) for kind in KINDS]
+CASES += [("tanh", target, tokens) for target, tokens in itertools.product(TARGETS, (False, True))]
+
+
+@pytest.mark.parametrize(("kind", "target", "tokens"), sorted(set(CASES)))
+def test_every_kind_builds_for_every_task(kind: str, target: str, tokens: bool) -> None:
+    model = section(kind).build(task(target, tokens))
+    assert isinstance(model, Model)
+    expected = (B, O) if target in ("class", "values") else (B, T, O)
+    assert outputs_of(model, tokens, deterministic=True).shape == expected
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "min_blocks"])
+def test_the_options_that_recurrent_models_share(kind: str) -> None:
+    """Two directions, an embedding, the mean, and dropout with a key for each sequence, as training gives them."""
+    options = {"bidirectional": True, "embedding": 6, "pool": "mean", "dropout": 0.1, "input_dropout": 0.1}
+    found = section(kind, **options, norm="layer", residual=True, merge="sum")
+    assert found.stochastic and not section(kind).stochastic
+    keys = jax.random.split(jax.random.key(1), B)
+    assert outputs_of(found.build(task(tokens=True)), True, key=keys).shape == (B, O)
+
+
+def test_blocks_draw_dropout_with_a_key_for_each_sequence() -> None:
+    found = section("min_blocks", dropout=0.1, cell="min_lstm", forget_bias=1.0)
+    assert found.stochastic and not section("min_blocks").stochastic
+    keys = jax.random.split(jax.random.key(1), B)
+    assert outputs_of(found.build(task("tags", True)), True, key=keys).shape == (B, T, O)
+
+
+def test_the_embedding_has_its_width_and_is_shared() -> None:
+    def params(found: Any) -> Any:
+        return jax.eval_shape(found.build(task("tags", True, O)).init, jax.random.key(0))
+
+    assert params(section("gru")).embedding is None and params(section("gru")).net.layers[0].w_x.shape == (O, 12)
+    assert params(section("gru", embedding=6)).embedding.shape == (O, 6)
+    assert params(section("min_blocks")).embedding.shape == (O, 4)
+    for tied in (section("lstm", embedding=4, tied=True), section("min_blocks", tied=True)):
+        assert params(tied).w is None
+
+
+def test_options_reach_the_cell() -> None:
+    lstm = section("lstm", forget_bias=2.0, layers=1).build(task())
+    assert float(lstm.init(jax.random.key(0)).net.layers[0]["hf"]["bias"].min()) == 2.0
+    diagonal = jax.eval_shape(section("gru", heads=4).build(task()).init, jax.random.key(0))
+    assert diagonal.net.layers[0].w_h.size == 3 * 4
+    assert section("mgu", reset_gate=False, recurrent_dropout=0.1).stochastic
+
+
+BROKEN = [
+    ("gru", {"heads": 3}, "3 heads do not divide hidden"),
+    ("lstm", {"tied": True}, "no embedding to share; set embedding: 4"),
+    ("lstm", {"tied": True, "bidirectional": True, "embedding": 4}, "sees 8 features, and the embedding has 4"),
+    ("tanh", {"recurrent_dropout": 0.1}, "recurrent_dropout"),
+    ("min_blocks", {"feed_forward": None, "dropout": 0.1}, "acts on the feed-forward"),
+    ("min_blocks", {"forget_bias": 1.0}, "min_gru has no forget gate"),
+    ("min_blocks", {"expansion": 0.1}, "less than one unit"),
+    ("min_blocks", {"embedding": 8}, "embedding"),
+]
+
+
+@pytest.mark.parametrize(("kind", "options", "match"), BROKEN)
+def test_what_does_not_fit_is_refused(kind: str, options: dict[str, Any], match: str) -> None:
+    with pytest.raises(ValidationError, match=match):
+        section(kind, **options)
+
+
+TOGETHER = [
+    ({"embedding": 4}, task(), ["embedding"]),
+    ({"embedding": 4, "tied": True}, task("tags", True), ["tied"]),
+    ({"embedding": 4, "tied": True}, task("tags", True, O), []),
+    ({"embedding": 4, "tied": True}, task("notes", True, O), ["tied"]),
+    ({}, task(), []),
+]
+
+
+@pytest.mark.parametrize(("options", "shape", "keys"), TOGETHER)
+def test_what_does_not_fit_the_task(options: dict[str, Any], shape: TaskShape, keys: list[str]) -> None:
+    assert [key for key, _ in section("gru", **options).broken_rules(shape)] == keys
+
+
+def test_blocks_have_no_embedding_to_share_without_tokens() -> None:
+    assert [key for key, _ in section("min_blocks", tied=True).broken_rules(task())] == ["tied"]
