@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from gru_jax.tables import rendering, results
 from gru_jax.tables.plans import plan
-from gru_jax.tables.spec import SCALES, ScaleName, load_table
+from gru_jax.tables.running import make
+from gru_jax.tables.spec import SCALES, ScaleName, known, load_table
 from gru_jax.training.loading import ConfigError
 
 
@@ -58,9 +59,6 @@ def make_table(request: Request) -> int:
     rows = _pattern(request.rows) if request.rows is not None else None
     seeds = _seeds(request.seeds) if request.seeds is not None else None
     plans = plan(table, request.scale, rows=rows, seeds=seeds, data_root=request.data_root)
-    # The import brings in jax and all of training: not before the arguments are found to be right.
-    from gru_jax.tables.running import make
-
     code = make(table, plans, request.jobs, _say)
     results.write_if_changed(table.folder / rendering.PAGE, rendering.page(table))
     print(rendering.render(table, [request.scale], request.form), end="")
@@ -92,8 +90,6 @@ def _seeds(text: str) -> list[int]:
 
 def listed() -> Sequence[str]:
     """One line for each table under experiments/ here: its name and title."""
-    from gru_jax.tables.spec import known
-
     lines = []
     for name in known():
         try:

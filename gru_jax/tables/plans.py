@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 from gru_jax.tables.spec import Row, ScaleName, Table
 from gru_jax.training import yaml12
-from gru_jax.training.config import changes, config_hash
+from gru_jax.training.config import Config, changes, config_hash
 from gru_jax.training.loading import ConfigError, LoadedConfig, load_config
+from gru_jax.training.losses import TARGET_METRICS
+from gru_jax.training.messages import suggestion
 from gru_jax.training.run_directory import default_path
 from gru_jax.training.yaml12 import KeyPath
 
@@ -86,6 +88,7 @@ def plan(
         except ConfigError as error:
             lines += _placed(table, index, error.lines, arguments)
             continue
+        lines += _unknown_metric(table, index, loaded[0].config)
         runs = [Run(each.config.seed, each, default_path(each.config)) for each in loaded]
         plans.append(RowPlan(row, scale, runs, _command(row.config, words, chosen)))
     lines += _clashes(table, plans)
@@ -98,6 +101,24 @@ def plan(
 
 def _labels(table: Table) -> str:
     return ", ".join(repr(row.label) for row in table.spec.rows)
+
+
+_OF_ANY_RUN = ("steps", "best_step", "epochs", "wall_s")
+
+
+def _unknown_metric(table: Table, index: int, config: Config) -> list[str]:
+    """A metric that result.json will not have, found before hours of training."""
+    row = table.spec.rows[index]
+    metric, names = table.metric(row), TARGET_METRICS[config.shape.target]
+    known = [f"{split}/{name}" for split in ("test", "valid", "train") for name in names]
+    if metric in known or metric in _OF_ANY_RUN or (config.newton is not None and "newton/" in metric):
+        return []
+    # Where the table leaves its metric out, the row is what there is to point at.
+    path: KeyPath = ("rows", index, "metric") if row.metric else ("metric",)
+    path = path if path in table.document.marks else ("rows", index, "label")
+    line, column = table.document.marks[path]
+    fact = f"task {config.task.kind!r} gives no {metric!r}" + suggestion(metric, known)
+    return [f"{table.file}:{line}:{column}: row {row.label!r}: {fact}"]
 
 
 def _arguments(table: Table, index: int, row: Row, scale: ScaleName) -> list[tuple[KeyPath, str]]:

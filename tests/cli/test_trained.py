@@ -22,15 +22,34 @@ def test_best_parameters_of_a_run(tmp_path: Path) -> None:
     test = config.task.load(config.data_root).test
     logits = model.apply(params, jnp.asarray(test.x), deterministic=True)
     assert np.mean(np.asarray(logits.argmax(axis=-1)) == test.y) == pytest.approx(result(out)["test/accuracy"])
+    wrote = result(out)
+    for split in ("test", "valid"):
+        metrics = trained.evaluate_run(out, split)
+        assert set(metrics) == {f"{split}/loss", f"{split}/accuracy"}
+        assert metrics == pytest.approx({key: wrote[key] for key in metrics}, rel=1e-6)
     for file in (out / "ckpt").rglob("sha256.json"):
         file.unlink()
-    with pytest.raises(CheckpointError, match="torn"):
-        trained.load(out)
+    for read in (trained.load, trained.evaluate_run):
+        with pytest.raises(CheckpointError, match="torn"):
+            read(out)
     (out / "ckpt").rename(out / "elsewhere")
-    with pytest.raises(RunError, match="holds no checkpoint yet"):
-        trained.load(out)
+    for read in (trained.load, trained.evaluate_run):
+        with pytest.raises(RunError, match="holds no checkpoint yet"):
+            read(out)
 
 
 def test_no_run(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="holds no run"):
-        trained.load(tmp_path)
+    for read in (trained.load, trained.evaluate_run):
+        with pytest.raises(RunError, match="holds no run"):
+            read(tmp_path)
+
+
+def test_other_data_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Saved:
+        meta = {"fingerprint": "of other data"}
+
+    config = tmp_path / "config.yaml"
+    config.write_text(TINY)
+    monkeypatch.setattr(trained.checkpoint, "restore", lambda *_: (Saved, []))
+    with pytest.raises(RunError, match=r"the data are not those.*of other data.*--data-root"):
+        trained.evaluate_run(tmp_path)

@@ -26,7 +26,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Table:
         row("b", metric="test/accuracy", better="higher", published=0.962, tolerance=0.01, source="Else, page 3"),
         row("c"),
         row("d"),
-        metric="test/nll",
+        metric="valid/loss",
     )
     a, b, c, _ = plan(made, "full")
     (first, *_) = plan(made, "smoke")
@@ -49,7 +49,7 @@ def test_markdown(small: Table) -> None:
         "| c | - | - | - | - | - | - | - | no data |",
         "| d | - | - | - | - | - | - | - | not run |",
         "",
-        "test/nll, lower is better. Published: Somebody 2014, Table 1.",
+        "valid/loss, lower is better. Published: Somebody 2014, Table 1.",
         "",
         f"- {hard}: the note of a row.",
         "- b: test/accuracy, higher is better; published: Else, page 3.",

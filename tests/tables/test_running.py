@@ -144,10 +144,10 @@ def test_a_run_that_fails_leaves_its_row_as_it_was(
 
 
 def test_a_metric_that_the_run_does_not_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Runs) -> None:
-    small = table(tmp_path, monkeypatch, row("a", metric="test/nll"))
+    small = table(tmp_path, monkeypatch, row("a", metric="test/accuracy"))
     code, said, entries = rows_of(small, seeds=[0])
     assert code == 1 and entries == {}
-    assert said[1].endswith("result.json has no 'test/nll'; it has 'test/loss'")
+    assert said[1].endswith("result.json has no 'test/accuracy'; it has 'test/loss'")
 
 
 @pytest.mark.parametrize("heard_by", ["the run", "the table"])

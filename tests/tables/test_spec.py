@@ -166,6 +166,18 @@ def test_rows_that_would_share_a_directory_though_they_compute_differently(
     assert len(plan(small, "full")) == 2
 
 
+def test_a_metric_that_no_run_of_the_task_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = table(tmp_path, monkeypatch, row("a", metric="test/acuracy"), row("b", metric="steps"), metric="test/nll")
+    with pytest.raises(ConfigError) as caught:
+        plan(small, "full")
+    (line,) = caught.value.lines
+    number, column = small.document.marks["rows", 0, "metric"]
+    assert line == (
+        f"experiments/small/table.yaml:{number}:{column}: row 'a': task 'digits' gives no 'test/acuracy';"
+        " did you mean 'test/accuracy'?"
+    )
+
+
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in ROOT.glob("experiments/*/table.yaml")))
 def test_the_tables_here_can_be_planned(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
