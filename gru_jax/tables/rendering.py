@@ -83,7 +83,7 @@ def _cells(table: Table, entry: Entry) -> list[str]:
     label = entry["label"]
     if entry["metric"] != table.spec.metric:
         label += f" ({entry['metric']})"
-    published = _NONE if entry["published"] is None else f"{entry['published']:.6g}"
+    published = _NONE if entry["published"] is None else _as_printed(table, entry["published"])
     if entry["scale"] != "full" and entry["published"] is not None:
         published = f"({published})"
     mean, best, steps, seconds = (entry[key] for key in ("mean", "best", "steps", "seconds"))
@@ -98,6 +98,14 @@ def _cells(table: Table, entry: Entry) -> list[str]:
         entry["hardware"] or _NONE,
         entry["status"],
     ]
+
+
+def _as_printed(table: Table, published: float) -> str:
+    """A published number with the trailing zeros that papers print and YAML drops: 9.10 beside 8.54."""
+    numbers = [f"{row.published:.6g}" for row in table.spec.rows if row.published is not None]
+    if any("e" in number for number in numbers):
+        return f"{published:.6g}"
+    return f"{published:.{max(len(number.partition('.')[2]) for number in numbers)}f}"
 
 
 def _heads(scale: str) -> list[str]:

@@ -23,7 +23,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Table:
         tmp_path,
         monkeypatch,
         row(HARD, published=8.54, tolerance=0.2, note="the note\nof a row"),
-        row("b", metric="test/accuracy", better="higher", published=0.962, tolerance=0.01, source="Else, page 3"),
+        row("b", metric="test/accuracy", better="higher", published=0.97, tolerance=0.01, source="Else, page 3"),
         row("c"),
         row("d"),
         metric="valid/loss",
@@ -45,7 +45,7 @@ def test_markdown(small: Table) -> None:
         "| row | published | ours, mean ± sd | best | seeds | steps | seconds | hardware | status |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |",
         f"| {hard} | 8.54 | 8.554 ± 0.041 | 8.520 | 3 | 200 | 12 | H200 | reproduced |",
-        "| b (test/accuracy) | 0.962 | 0.9650 ± 0.0071 | 0.9700 | 2 of 3, 1 diverged | 200 | 346 | H200 | differs |",
+        "| b (test/accuracy) | 0.97 | 0.9650 ± 0.0071 | 0.9700 | 2 of 3, 1 diverged | 200 | 346 | H200 | differs |",
         "| c | - | - | - | - | - | - | - | no data |",
         "| d | - | - | - | - | - | - | - | not run |",
         "",
@@ -90,6 +90,19 @@ def test_csv(small: Table) -> None:
     assert first["row"] == HARD and first["mean"] == "8.5544" and first["sd"] == "0.0411578"
     assert (second["seeds"], second["diverged"], second["source"]) == ("3", "1", "Else, page 3")
     assert first["command"].startswith("for seed in 0 1 2; do gru-jax run configs/tiny.yaml")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "texts"),
+    [((9.1, 8.54), ["9.10", "8.54"]), ((1.0, 1), ["1", "1"]), ((5.3e-5, 0.164), ["5.3e-05", "0.164"])],
+)
+def test_published_numbers_have_the_places_of_their_neighbours(
+    numbers: tuple[float, float], texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row(f"{number}", published=number, tolerance=1.0) for number in numbers]
+    rows[1]["label"] = "b"
+    lines = render(table(tmp_path, monkeypatch, *rows), ["full"], "md").splitlines()
+    assert [line.split(" | ")[1] for line in lines[4:6]] == texts
 
 
 @pytest.mark.parametrize(
