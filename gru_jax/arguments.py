@@ -80,6 +80,10 @@ def _parser() -> argparse.ArgumentParser:
     again_on.add_argument("--split", choices=["test", "valid"], default="test", help="on which data (default: test)")
     again_on.add_argument("--data-root", metavar="DIR", help="where the data files are")
 
+    data = verbs.add_parser("data", help="say which data files are wanted and found", allow_abbrev=False)
+    data.add_argument("kind", metavar="KIND", nargs="?", help="kind of a task (default: all that read files)")
+    data.add_argument("--data-root", metavar="DIR", help="where the data files are")
+
     check = verbs.add_parser("check", help="validate a config and print what it amounts to", allow_abbrev=False)
     check.add_argument("config", metavar="CONFIG", help="YAML file")
     check.add_argument("overrides", metavar="key.sub=value", nargs="*", default=[], help=_OVERRIDES_HELP)
@@ -115,6 +119,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             known = ["--scale", "--format", "--data-root", "--jobs", "--show", "--rows", "--seeds", "--help"]
         elif arguments.verb == "eval":
             known = ["--split", "--data-root", "--help"]
+        elif arguments.verb == "data":
+            known = ["--data-root", "--help"]
         words = sys.argv[1:] if argv is None else argv
         near = _as_override(word, words) if hasattr(arguments, "overrides") else []
         near = near or difflib.get_close_matches(word.partition("=")[0], known, n=1)

@@ -1,4 +1,4 @@
-"""The command `gru-jax`: run, table, eval, check, plot, list.
+"""The command `gru-jax`: run, table, eval, data, check, plot, list.
 
 Heavy imports stand inside the functions that need them, so that help and config errors come at
 once.
@@ -155,6 +155,22 @@ def _eval(arguments: argparse.Namespace) -> int:
     return _guarded(verb)
 
 
+def _data(arguments: argparse.Namespace) -> int:
+    def verb() -> int:
+        from gru_jax.training.data_files import report
+
+        try:
+            said = report(arguments.kind, arguments.data_root)
+        except ValueError as error:
+            return _fail(f"{error}; gru-jax list names the kinds", BAD_CONFIG)
+        print("\n".join(said.lines))
+        if arguments.kind is None:
+            return OK
+        return FAILED if said.damaged else MISSING if said.missing else OK
+
+    return _guarded(verb)
+
+
 def _check(arguments: argparse.Namespace) -> int:
     loaded = _load(arguments)
     if isinstance(loaded, int):
@@ -206,6 +222,7 @@ _VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": _run,
     "table": _table,
     "eval": _eval,
+    "data": _data,
     "check": _check,
     "plot": _plot,
     "list": _list,

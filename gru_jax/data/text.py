@@ -9,7 +9,8 @@ from gru_jax.data.dataset import Dataset, Example, TaskShape
 from gru_jax.data.files import MB, KnownFile, check_sizes, find, fingerprint, read
 from gru_jax.data.files import text as text_of
 
-_LIMIT = 256 * MB
+LIMIT = 256 * MB
+"""Bytes that a file may have."""
 
 
 class Sizes(NamedTuple):
@@ -99,7 +100,7 @@ def load(file: str, time: int, data_root: str | None, sizes: Sizes | None = None
     """
     known = KNOWN[Path(file).name][0] if Path(file).name in KNOWN else None
     path = find([file], data_root, known.origin if known else "")
-    content = read(path, _LIMIT, known)
+    content = read(path, LIMIT, known)
     tokens, vocabulary = encoded(text_of(content))
     said = sizes or KNOWN[Path(file).name][1]
     check_sizes(
