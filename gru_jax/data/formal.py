@@ -24,6 +24,8 @@ SIZES: dict[Language, tuple[int, int]] = {
 
 _PLUS, _MINUS, _TIMES = 5, 6, 7
 
+_AT_ONCE = 2**22  # tokens; a test of long strings would need gigabytes
+
 
 def shape(
     language: Language,
@@ -40,7 +42,7 @@ def shape(
     return TaskShape(epoch, valid, test, _longest(language, train_length), tokens, classes, tokens=True)
 
 
-def generator(language: Language, lengths: tuple[int, int], per_length: int | None = None) -> Generator:
+def generator(language: Language, lengths: tuple[int, int], *, evenly: bool = False) -> Generator:
     """What makes strings of a language and their classes.
 
     Every token is drawn uniformly from those that may stand at its place.
@@ -56,15 +58,15 @@ def generator(language: Language, lengths: tuple[int, int], per_length: int | No
     Args:
         language: one of the four.
         lengths: shortest and longest, both included; every string's own is drawn uniformly from them.
-        per_length: instead, this many strings of each length, the shortest first; `examples` has to be
-            their number.
+        evenly: instead, as many strings of each length, the shortest first.
 
     Returns:
         A function of (key, N) whose splits have x `[N, T]` int32 (zeros past the length), y `[N]` int32 and
         `lengths`.
 
     Raises:
-        ValueError: no such language, or lengths that are not 1 <= shortest <= longest.
+        ValueError: no such language, or lengths that are not 1 <= shortest <= longest; of the function: with
+            `evenly`, N is no multiple of the number of lengths.
 
     Example:
         >>> make = jax.jit(generator("parity", (1, 40)), static_argnums=1)
@@ -88,12 +90,15 @@ def generator(language: Language, lengths: tuple[int, int], per_length: int | No
 
     def generate(key: Key, examples: int) -> Split:
         of_lengths, of_tokens = jax.random.split(key)
-        if per_length is None:
-            drawn = jax.random.randint(of_lengths, (examples,), shortest, longest + 1, jnp.int32)
+        if evenly:
+            of_each, rest = divmod(examples, longest - shortest + 1)
+            if rest:
+                number = longest - shortest + 1
+                fact = f"{examples} strings are not as many of each of {number} lengths; ask for a multiple of {number}"
+                raise ValueError(f"formal: {fact}")
+            drawn = jnp.asarray(np.repeat(np.arange(shortest, longest + 1, dtype=np.int32), of_each))
         else:
-            drawn = jnp.asarray(np.repeat(np.arange(shortest, longest + 1, dtype=np.int32), per_length))
-            if len(drawn) != examples:
-                raise ValueError(f"formal: {per_length} strings of each length are {len(drawn)}; got {examples}")
+            drawn = jax.random.randint(of_lengths, (examples,), shortest, longest + 1, jnp.int32)
         own = _longest(language, drawn)
         valid = generated.steps_before(own, time)
         x = jnp.where(valid, _TOKENS[language](of_tokens, (examples, time)), 0)
@@ -123,12 +128,15 @@ def load(
         f"{language.replace('_', ' ')}, strings of 1 to {train_length} tokens made at each step;"
         f" test {test_per_length} of each length from {shortest} to {longest}"
     )
+    test = (longest - shortest + 1) * test_per_length
+    parts = (part for part in range(1, test_per_length) if test_per_length % part == 0)
     return generated.dataset(
         generator(language, (1, train_length)),
         valid=valid,
-        test=(longest - shortest + 1) * test_per_length,
+        test=test,
         description=description,
-        generate_test=generator(language, test_lengths, test_per_length),
+        generate_test=generator(language, test_lengths, evenly=True),
+        test_parts=next((part for part in parts if test // part * longest <= _AT_ONCE), test_per_length),
     )
 
 

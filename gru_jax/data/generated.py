@@ -18,7 +18,13 @@ _TEST_KEY = (0x74657374, 0x73706C74)
 
 
 def dataset(
-    generate: Generator, *, valid: int, test: int, description: str, generate_test: Generator | None = None
+    generate: Generator,
+    *,
+    valid: int,
+    test: int,
+    description: str,
+    generate_test: Generator | None = None,
+    test_parts: int = 1,
 ) -> Dataset:
     """A dataset whose training sequences are new at every step.
 
@@ -30,6 +36,7 @@ def dataset(
         valid, test: sequences in these splits.
         description: one line for people.
         generate_test: makes the test sequences, where they are of another kind.
+        test_parts: how many times it is called, for as many sequences each, so that memory is enough.
 
     Returns:
         A `Dataset` with `generate` as `train`, and numpy arrays in the other splits.
@@ -43,17 +50,21 @@ def dataset(
         ((3, 5), (4, 5))
     """
     fixed = (
-        _made(generate, _VALID_KEY, valid),
-        _made(generate_test or generate, _TEST_KEY, test),
+        _made(generate, _VALID_KEY, valid, 1),
+        _made(generate_test or generate, _TEST_KEY, test, test_parts),
     )
     return Dataset(generate, *fixed, description, fingerprint(fixed))
 
 
-def _made(generate: Generator, words: tuple[int, int], examples: int) -> Split:
+def _made(generate: Generator, words: tuple[int, int], examples: int, parts: int) -> Split:
     # Not the process's default kind of key, which a setting changes.
     key = jax.random.wrap_key_data(jnp.array(words, jnp.uint32), impl="threefry2x32")
+    make = jax.jit(generate, static_argnums=1)
     with jax.threefry_partitionable(True):
-        return jax.device_get(jax.jit(generate, static_argnums=1)(key, examples))
+        if parts == 1:
+            return jax.device_get(make(key, examples))
+        made = [jax.device_get(make(jax.random.fold_in(key, part), examples // parts)) for part in range(parts)]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *made)
 
 
 def fingerprint(splits: Sequence[Any]) -> str:

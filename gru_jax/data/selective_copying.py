@@ -62,7 +62,7 @@ def generator(length: int, memorize: int = 16, vocab: int = 16) -> Generator:
 def load(length: int, memorize: int = 16, vocab: int = 16, *, valid: int, test: int) -> Dataset:
     """The task's data; see `generator` for the arguments, `valid` and `test` are numbers of sequences."""
     description = (
-        f"selective copying, {memorize} of {vocab - 2} symbols strewn over {length} steps;"
+        f"selective copying, {memorize} symbols of {vocab - 2} kinds strewn over {length} steps;"
         " training data made at each step"
     )
     return generated.dataset(generator(length, memorize, vocab), valid=valid, test=test, description=description)

@@ -121,11 +121,11 @@ def test_one_program_for_all_lengths() -> None:
 
 @pytest.mark.parametrize(("language", "own"), [("parity", [4, 5, 6, 7]), ("modular_arithmetic", [3, 5, 5, 7])])
 def test_the_test_split_has_as_many_of_every_length(language: formal.Language, own: list[int]) -> None:
-    generate = formal.generator(language, (4, 7), 3)
+    generate = formal.generator(language, (4, 7), evenly=True)
     lengths = jax.jit(lambda key: generate(key, 12).lengths)(jax.random.key(0))
     assert lengths.tolist() == np.repeat(own, 3).tolist()
     assert formal.shape(language, 3, (4, 7), 3, epoch=1, valid=5).test == 12
-    with pytest.raises(ValueError, match="3 strings of each length are 12; got 5"):
+    with pytest.raises(ValueError, match="5 strings are not as many of each of 4 lengths"):
         jax.eval_shape(lambda key: generate(key, 5), jax.random.key(0))
 
 

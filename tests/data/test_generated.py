@@ -69,6 +69,12 @@ def test_fixed_splits_do_not_follow_the_settings_of_the_process() -> None:
     assert len(made.fingerprint) == 16
 
 
+def test_a_test_split_made_in_parts_is_new_in_each() -> None:
+    made = generated.dataset(counting, valid=20, test=40, description="ones", test_parts=2)
+    assert made.test.x.shape == (40, 5) and not np.array_equal(made.test.x[:20], made.test.x[20:])
+    assert np.array_equal(made.test.y, made.test.x.sum(axis=1))
+
+
 def test_fixed_keys_are_not_those_of_training() -> None:
     fixed = {generated._VALID_KEY, generated._TEST_KEY}
     steps = jnp.arange(500)

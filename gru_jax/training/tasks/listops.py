@@ -33,7 +33,7 @@ class ListOpsTask(Section):
         return listops.shape(self._limits, train=self.train, valid=self.valid, test=self.test)
 
     def load(self, data_root: str | None) -> Dataset:
-        """The data, which are generated, a minute for the whole set: `data_root` is not needed."""
+        """The data, which are generated, in some seconds: `data_root` is not needed."""
         return listops.load(self._limits, train=self.train, valid=self.valid, test=self.test)
 
     @property
