@@ -64,6 +64,8 @@ class _Quiet(Reporter):
         super().warn(f"{self._name}: {text}")
 
     def start(self, step: int, total: int) -> None:
+        if self.console.is_terminal:
+            self.console.print(self._name, markup=False)
         super().start(step, total)
         if self._stop.requested:
             # Asked for before the run could listen: it saves and stops as if asked for now.
@@ -76,8 +78,11 @@ def finished(run: Run) -> dict[str, Any] | None:
     The directory's name holds the hash of all that decides the numbers, so there is nothing else to compare.
     """
     directory = RunDirectory(run.path)
-    if not directory.is_run() or directory.status() not in ("done", "diverged"):
-        return None
+    try:
+        if not directory.is_run() or directory.status() not in ("done", "diverged"):
+            return None
+    except RunError:
+        return None  # its turn comes, and says what is wrong
     result = directory.result()
     return result if result is not None and result["total_steps"] == run.loaded.config.total_steps else None
 

@@ -150,6 +150,16 @@ def test_a_metric_that_the_run_does_not_have(tmp_path: Path, monkeypatch: pytest
     assert said[1].endswith("result.json has no 'test/accuracy'; it has 'test/loss'")
 
 
+def test_a_damaged_run_is_left_to_the_run_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Runs) -> None:
+    small = table(tmp_path, monkeypatch, row("a"))
+    rows_of(small)
+    (one,) = [each for each in plan(small, "full")[0].runs if each.seed == 1]
+    (one.path / "STATUS").write_text("dnoe\n")
+    runs.behaviour = lambda loaded: 1
+    code, said, entries = rows_of(small)
+    assert runs.made[3:] == [(4, 1)] and code == 1 and entries["a"]["values"] == [4, 4.125, 4.25]
+
+
 @pytest.mark.parametrize("heard_by", ["the run", "the table"])
 def test_a_signal_keeps_what_is_finished(
     heard_by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Runs
