@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen
 
 from gru_jax import checks
+from gru_jax.cells.base import accumulator
 from gru_jax.types import Array, DType, Key, Params
 
 
@@ -66,7 +67,7 @@ class LSTM:
 
     def init(self, key: Key, input_size: int, dtype: DType = jnp.float32) -> Params:
         """Fresh parameters, as flax draws them, for `input_size` input features."""
-        params = _fresh("LSTM", self._module(dtype), self.initial_state((), dtype), key, input_size, dtype)
+        params = _fresh("LSTM", self, key, input_size, dtype)
         if not self.forget_bias:
             return params
         forget = params["hf"]
@@ -130,7 +131,7 @@ class TanhRNN:
 
     def init(self, key: Key, input_size: int, dtype: DType = jnp.float32) -> Params:
         """Fresh parameters, as flax draws them, for `input_size` input features."""
-        return _fresh("TanhRNN", self._module(dtype), self.initial_state((), dtype), key, input_size, dtype)
+        return _fresh("TanhRNN", self, key, input_size, dtype)
 
     def check_params(self, params: Params, features: int) -> None:
         """Raises unless these are the parameters of flax's module for `features` input features."""
@@ -156,12 +157,16 @@ class TanhRNN:
         return linen.SimpleCell(self.hidden_size, param_dtype=dtype, parent=None)
 
 
-def _fresh(who: str, module: Any, state: Any, key: Key, input_size: int, dtype: DType) -> Params:
+def _fresh(who: str, cell: "LSTM | TanhRNN", key: Key, input_size: int, dtype: DType) -> Params:
     checks.positive(who, "input_size", input_size)
     checks.random_key(who, key)
     checks.floating_dtype(who, dtype)
+    # Orthogonal matrices are not drawn in half precision.
+    full = accumulator(dtype)
+    state = cell.initial_state((), full)
     carry = tuple(state) if isinstance(state, tuple) else state
-    return module.init(key, carry, jnp.zeros(input_size, dtype))["params"]
+    drawn = cell._module(full).init(key, carry, jnp.zeros(input_size, full))["params"]
+    return jax.tree.map(lambda p: p.astype(dtype), drawn)
 
 
 def _check(cell: LSTM | TanhRNN, params: Params, features: int) -> None:
