@@ -20,6 +20,7 @@ VARIABLE = "GRU_JAX_DATA"
 MB = 2**20
 
 _MOST_LINES = 2**21
+_LONGEST_LINE = 2**24
 
 
 class KnownFile(NamedTuple):
@@ -58,10 +59,15 @@ def root(data_root: str | None) -> tuple[Path, str]:
         ('data_root', '/tmp')
     """
     if data_root is not None:
-        return Path(data_root).expanduser(), "data_root"
+        return _at_home(data_root), "data_root"
     if os.environ.get(VARIABLE):
-        return Path(os.environ[VARIABLE]).expanduser(), VARIABLE
+        return _at_home(os.environ[VARIABLE]), VARIABLE
     return Path("data"), "data/ in the current directory"
+
+
+def _at_home(path: str) -> Path:
+    # Not Path.expanduser, which fails for the home of somebody unknown.
+    return Path(os.path.expanduser(path))
 
 
 def find(names: Sequence[str], data_root: str | None, origin: str = "") -> Path:
@@ -76,7 +82,7 @@ def find(names: Sequence[str], data_root: str | None, origin: str = "") -> Path:
         DataMissing: none of them is there.
     """
     folder, said_by = root(data_root)
-    places = [folder / Path(name).expanduser() for name in names]
+    places = [folder / _at_home(name) for name in names]
     for place in places:
         with contextlib.suppress(OSError, ValueError):  # a name too long, or with a null character, is not there
             if place.exists():
@@ -158,7 +164,7 @@ def check_sizes(path: Path, **sizes: tuple[int, int]) -> None:
     """
     wrong = [f"{name} {found}, not {said}" for name, (said, found) in sizes.items() if said != found]
     if wrong:
-        raise damaged(path, f"has other sizes than announced: {', '.join(wrong)}", "correct task.sizes or the file")
+        raise damaged(path, f"has other sizes than announced: {', '.join(wrong)}", "correct the config or the file")
 
 
 def lines(file: DataFile) -> list[str]:
@@ -167,11 +173,14 @@ def lines(file: DataFile) -> list[str]:
     Raises:
         DataDamaged: it is not UTF-8, or has more lines than such a file may have.
     """
-    # A line of nothing is one byte in a file and many in memory.
+    # A line of nothing is one byte in a file and many in memory; so is what a line is split into.
     if file.content.count(b"\n") > _MOST_LINES:
         raise damaged(file.path, f"has more than {_MOST_LINES} lines", "take fewer")
     # Not splitlines(): form feeds and their like are no ends of lines in data files.
-    return [line.removesuffix("\r") for line in text(file).removeprefix("\ufeff").split("\n")]
+    parts = [line.removesuffix("\r") for line in text(file).removeprefix("\ufeff").split("\n")]
+    if max(map(len, parts)) > _LONGEST_LINE:
+        raise damaged(file.path, f"has a line of more than {_LONGEST_LINE} characters")
+    return parts
 
 
 def text(file: DataFile) -> str:

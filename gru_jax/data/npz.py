@@ -1,12 +1,18 @@
 """NumPy archives of plain numbers: nothing is unpickled, and nothing is made before its size is known to be there."""
 
 import io
+import struct
 import zipfile
 import zlib
 
 import numpy as np
 
 from gru_jax.data.files import DataFile, array_of, damaged
+
+# zipfile raises all of these on damaged archives: RuntimeError for encryption, NotImplementedError for methods.
+_ZIP_ERRORS = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, RuntimeError, OverflowError, IndexError
+)  # fmt: skip
 
 
 def read_arrays(file: DataFile, names: tuple[str, ...], limit: int) -> dict[str, np.ndarray]:
@@ -25,18 +31,17 @@ def read_arrays(file: DataFile, names: tuple[str, ...], limit: int) -> dict[str,
             return {name: _array(file, archive, name, limit) for name in names}
     except KeyError as error:
         raise damaged(file.path, f"holds no array {error.args[0]!r}", "save it under that name") from error
-    # zipfile raises all of these on damaged archives: RuntimeError for encryption, NotImplementedError for methods.
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError, OverflowError) as error:
+    except _ZIP_ERRORS as error:
         raise damaged(file.path, f"is no whole .npz file ({error})") from error
 
 
 def _array(file: DataFile, archive: zipfile.ZipFile, name: str, limit: int) -> np.ndarray:
     if f"{name}.npy" not in archive.namelist():
         raise KeyError(name)
+    # Other methods decompress whole blocks, however long.
+    if archive.getinfo(f"{name}.npy").compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise damaged(file.path, f"{name!r} is compressed by another method than NumPy's")
     with archive.open(f"{name}.npy") as member:
-        # zipfile's own methods other than these decompress whole blocks, however long.
-        if archive.getinfo(f"{name}.npy").compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise damaged(file.path, f"{name!r} is compressed by another method than NumPy's")
         content = member.read(limit + 1)
     if len(content) > limit:
         raise damaged(file.path, f"{name!r} is longer than the {limit} bytes that such an array may have")

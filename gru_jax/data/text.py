@@ -9,7 +9,7 @@ from gru_jax.data.dataset import Dataset, Example, TaskShape
 from gru_jax.data.files import MB, KnownFile, check_sizes, find, fingerprint, read
 from gru_jax.data.files import text as text_of
 
-LIMIT = 256 * MB
+LIMIT = 128 * MB
 """Bytes that a file may have."""
 
 

@@ -30,7 +30,7 @@ def mutations(content: bytes, flips: int = 60, cuts: int = 25) -> Iterator[bytes
 
 
 def survive(load: Callable[[], object], path: Path, content: bytes, limit: int = 64 * MB) -> tuple[int, int]:
-    """(refused, read) of all mutations; anything but a DataDamaged that names a file there, or much memory, is an error."""
+    """(refused, read) of all mutations; all but a DataDamaged that names a file there, and much memory, is an error."""
     refused, read = 0, 0
     tracemalloc.start()
     try:

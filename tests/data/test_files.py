@@ -42,7 +42,7 @@ def test_a_missing_file_is_said_with_every_place_and_its_origin(
         files.find(["x.gz", "x"], None, "someone/data on GitHub")
     for said in ("x.gz: no such", f"{tmp_path}/x.gz and {tmp_path}/x ", files.VARIABLE, "someone/data on GitHub"):
         assert said in str(raised.value)
-    for name in ("x" * 5000, "x\0y"):
+    for name in ("x" * 5000, "x\0y", "~nobody-of-that-name/x"):
         with pytest.raises(DataMissing):
             files.find([name], None)
 
@@ -104,7 +104,11 @@ def test_lines_and_their_ends() -> None:
         return files.lines(files.DataFile(Path("x"), content, b"", ""))
 
     assert read(b"\xef\xbb\xbfa\r\n\x0cb\xe2\x80\xa8c\n") == ["a", "\x0cb\u2028c", ""]
-    for content, fact in ((b"ab\xff", "byte 2"), (b"\n" * (2**21 + 1), "more than 2097152 lines")):
+    for content, fact in (
+        (b"ab\xff", "byte 2"),
+        (b"\n" * (2**21 + 1), "more than 2097152 lines"),
+        (b"x" * (2**24 + 1), "a line of"),
+    ):
         with pytest.raises(DataDamaged, match=fact):
             read(content)
 
