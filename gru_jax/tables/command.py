@@ -60,7 +60,8 @@ def make_table(request: Request) -> int:
     seeds = _seeds(request.seeds) if request.seeds is not None else None
     plans = plan(table, request.scale, rows=rows, seeds=seeds, data_root=request.data_root)
     code = make(table, plans, request.jobs, _say)
-    results.write_if_changed(table.folder / rendering.PAGE, rendering.page(table))
+    with results.alone(table):
+        results.write_if_changed(table.folder / rendering.PAGE, rendering.page(table))
     print(rendering.render(table, [request.scale], request.form), end="")
     return code
 

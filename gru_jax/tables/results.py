@@ -1,15 +1,21 @@
 """results.json of a table: what its runs gave, row by row, and whether that is what was published."""
 
+import contextlib
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gru_jax.tables.plans import RowPlan
 from gru_jax.tables.spec import SCALES, Table
 from gru_jax.training.files import write_text
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock; tables are made there one at a time
+    fcntl = None  # type: ignore[assignment]
 
 FILE = "results.json"
 NO_DATA = "no data"
@@ -148,6 +154,20 @@ def keep(table: Table, new: Mapping[str, Any]) -> None:
     Raises:
         OSError: it cannot be written; what was there is whole.
     """
+    with alone(table):
+        _keep(table, new)
+
+
+@contextlib.contextmanager
+def alone(table: Table) -> Iterator[None]:
+    """Keeps every other process that makes rows of the same table waiting, for as long as a small file takes."""
+    with open(table.file, "rb") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _keep(table: Table, new: Mapping[str, Any]) -> None:
     entries = {(entry["scale"], entry["label"]): entry for entry in read(table)}
     old = entries.get((new["scale"], new["label"]))
     # Runs that were made elsewhere are not undone by data that are missing here.

@@ -1,6 +1,7 @@
 """results.json: what a row has come to, what is kept and what is written."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,15 @@ def test_rows_are_kept_in_the_order_of_the_table_and_nothing_else_is_touched(
     keep(small, row_result(small, a, [RUN._replace(value=7.0)] * 3))
     assert [each["mean"] for each in read(small)] == [7, 1, 1]
     assert {path.name for path in small.folder.iterdir()} == {"table.yaml", "results.json"}
+
+
+def test_rows_made_at_the_same_time_are_all_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = [f"row {number}" for number in range(12)]
+    small = table(tmp_path, monkeypatch, *map(row, labels))
+    entries = [row_result(small, each, [RUN] * 3) for each in planned(small)]
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(lambda entry: keep(small, entry), entries))
+    assert [each["label"] for each in read(small)] == labels
 
 
 def test_missing_data_do_not_undo_runs_made_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
