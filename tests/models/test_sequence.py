@@ -33,7 +33,7 @@ def test_tokens_are_rows(width: int | None) -> None:
 def test_a_tied_output_layer_shares_the_embedding_and_its_gradient() -> None:
     """The gradient is the sum of those of two matrices that are equal and not tied."""
     model, params = make(tied=True)
-    loose, _ = make()
+    loose = gj.models.sequence_model(LAYER, V, E)
     assert params.w is None
     both = params._replace(w=params.embedding.T)
 
@@ -131,17 +131,25 @@ WRONG: list[tuple[Any, type, str]] = [
     (lambda: gj.models.sequence_model(LAYER, V, tied=True), ValueError, "needs an embedding to share"),
     (lambda: gj.models.sequence_model(LAYER, V, E, tied=True, outputs=2), ValueError, "each of the 5 tokens"),
     (lambda: make(LAYER, 3, tied=True), ValueError, "got 4 and 3; set width=4"),
-    (lambda: make()[0].apply(None, np.ones((2, 3), np.float32)), TypeError, "tokens must be whole numbers"),
+    (
+        lambda: gj.models.sequence_model(LAYER, V).apply(None, np.ones((2, 3), np.float32)),
+        TypeError,
+        "tokens must be whole numbers",
+    ),
     (lambda: draw(prompt=TOKENS[:, :0]), ValueError, "prompt must hold a token at least"),
     (lambda: draw(length=0), ValueError, "length must be at least 1"),
     (lambda: draw(temperature=-1.0), ValueError, "temperature must be one number of at least 0"),
-    (lambda: draw(make(LAYER, steps="last")), ValueError, "a logit for each token at every step"),
-    (lambda: draw(make(gj.stack(LAYER, gj.bidirectional(LAYER)))), ValueError, "reads its sequence from both ends"),
+    (lambda: draw(steps="last"), ValueError, "a logit for each token at every step"),
+    (lambda: draw(gj.stack(LAYER, gj.bidirectional(LAYER))), ValueError, "reads its sequence from both ends"),
 ]
 
 
-def draw(made: Any = None, prompt: Any = TOKENS, length: int = 2, temperature: float = 1.0) -> Any:
-    model, params = make(LAYER) if made is None else made
+def draw(
+    net: Any = LAYER, prompt: Any = TOKENS, length: int = 2, temperature: float = 1.0, steps: str = "all"
+) -> Any:
+    model = gj.models.sequence_model(net, V, E, steps=steps)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     return model.sample(params, jax.random.key(0), prompt, length, temperature)
 
 
