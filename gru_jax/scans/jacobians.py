@@ -15,7 +15,7 @@ from gru_jax.cells.base import Cell
 from gru_jax.scans import masking, recurrences
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.recurrences import DIAGONAL, MATRIX
-from gru_jax.scans.time_axis import TimeAxis
+from gru_jax.scans.time_axis import TimeAxis, on_same_axes
 from gru_jax.types import Array, State
 
 EXACT_UP_TO = 16
@@ -115,7 +115,10 @@ class AllSteps:
             at = None
             push = jax.linearize(self.__call__, starts)[1]
             pull = jax.linear_transpose(push, starts)
-            tangent = push
+
+            def tangent(v: Array) -> Array:
+                # Unit vectors are the same on all devices, and `push` takes only what varies as the states do.
+                return push(on_same_axes((v, starts))[0])
 
             def cotangent(c: Array) -> Array:
                 return pull(c)[0]

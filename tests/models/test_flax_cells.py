@@ -66,6 +66,22 @@ def test_newton_finds_the_same_states(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", CELLS)
+def test_time_split_over_devices(name: str) -> None:
+    """Newton's method with a derivative that jax finds: these cells have no closed form."""
+    cell, _ = CELLS[name]
+    params = cell.init(jax.random.key(0), I)
+    x = jnp.asarray(np.random.default_rng(2).normal(size=(2, 8, I)).astype(np.float32))
+    method = gj.TimeSharded(jax.make_mesh((2, 2), ("data", "time")), "time", "data")
+
+    def loss(params: Any, method: Any) -> Any:
+        return jnp.square(gj.scan(cell, params, x, method=method)[0]).sum()
+
+    found, expected = (jax.jit(jax.value_and_grad(loss), static_argnums=1)(params, m) for m in (method, "sequential"))
+    chex.assert_trees_all_close(found, expected, atol=1e-5)
+
+
+@pytest.mark.slow
 def test_an_lstm_in_two_directions_with_an_output_layer() -> None:
     """The last valid output of both; what stands in padding is never seen."""
     layer = gj.recurrent(gj.models.LSTM(H))
