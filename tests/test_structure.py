@@ -123,5 +123,5 @@ def test_import_brings_in_nothing_of_the_extras() -> None:
     assert process.returncode == 0, process.stderr
     added = {name.split(".")[0] for name in process.stdout.split()}
     assert "gru_jax" in added
-    trained = {"matplotlib", "orbax", "pydantic", "sklearn", "yaml"}
+    trained = {"grain", "matplotlib", "orbax", "pydantic", "sklearn", "statsmodels", "yaml"}
     assert not added & {"equinox", "h5py", "haiku", "keras", "onnx", "torch", *trained}

@@ -43,10 +43,10 @@ class Split(NamedTuple):
         asked: `[N, T]` bool, the steps whose tags or notes count; None when all do. Steps past the length never do.
     """
 
-    x: Array
-    y: Array
-    lengths: IntArray | None = None
-    asked: BoolArray | None = None
+    x: Array | np.ndarray
+    y: Array | np.ndarray
+    lengths: IntArray | np.ndarray | None = None
+    asked: BoolArray | np.ndarray | None = None
 
 
 class Example(NamedTuple):

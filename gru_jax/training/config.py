@@ -126,6 +126,7 @@ def broken_rules(config: Config) -> list[tuple[tuple[str, ...], str]]:
         has = " and ".join(f"'valid/{name}'" for name in metrics)
         fact = f"task kind {config.task.kind!r} has {has}, not {config.train.best_by!r}"
         found.append((("train", "early_stop", "metric"), fact))
+    found += [(("model", key), fact) for key, fact in config.model.broken_rules(config.shape)]
     if config.parallel.strategy == "single" and (config.parallel.devices or 1) > 1:
         fact = "strategy 'single' uses one device; choose 'data' or 'pmap'"
         found.append((("parallel", "devices"), fact))

@@ -55,7 +55,10 @@ def test_slow_decay_in_log_space(kernel):
     assert abs(float(h[0]) / exact - 1) <= (1e-6 if kernel == "scan" else 5e-5)
 
 
-@pytest.mark.parametrize("steps", (pytest.param(20, marks=pytest.mark.slow), pytest.param(45, marks=pytest.mark.slow), 60))
+SLOWLY = [pytest.param(steps, marks=pytest.mark.slow) for steps in (20, 45)]
+
+
+@pytest.mark.parametrize("steps", (*SLOWLY, 60))
 def test_what_has_faded_is_still_right(steps):
     """The gradient of the last state with respect to the first, and the tangent the other way, are tiny and exact."""
     cell = gj.GRU(32, init="torch")
