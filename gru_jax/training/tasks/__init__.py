@@ -15,6 +15,7 @@ from gru_jax.training.tasks.lra import TableTask
 from gru_jax.training.tasks.mnist import MNISTTask
 from gru_jax.training.tasks.mqar import MQARTask
 from gru_jax.training.tasks.music import MusicTask
+from gru_jax.training.tasks.python_file import PythonTask
 from gru_jax.training.tasks.selective_copying import SelectiveCopyingTask
 from gru_jax.training.tasks.text import CharactersTask
 from gru_jax.training.tasks.ucr import SeriesTask
@@ -33,6 +34,7 @@ TASKS: tuple[type[Section], ...] = (
     TableTask,
     SeriesTask,
     ForecastTask,
+    PythonTask,
 )
 AnyTask = Annotated[
     DigitsTask
@@ -47,6 +49,7 @@ AnyTask = Annotated[
     | CharactersTask
     | TableTask
     | SeriesTask
-    | ForecastTask,
+    | ForecastTask
+    | PythonTask,
     Field(discriminator="kind"),
 ]

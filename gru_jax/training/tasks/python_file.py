@@ -1,0 +1,93 @@
+"""The section `task: {kind: python}`: a task of one's own, in a Python file that the config names."""
+
+import functools
+import inspect
+import traceback
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from gru_jax.data.dataset import Dataset, TaskShape
+from gru_jax.training.sections import Count, Expected, Section, broken_rule
+
+Option = bool | int | float | str | None
+
+
+class PythonTask(Section):
+    """A task of your own: a Python `file` with functions `shape` and `load`, both called with the `options`."""
+
+    kind: Literal["python"]
+    file: Annotated[str, Field(min_length=1)]
+    options: Annotated[dict[str, Option], Expected("names with values, such as {length: 20}")] = {}
+    batch: Count = 32
+
+    @model_validator(mode="after")
+    def _file_is_a_task(self) -> "PythonTask":
+        self.shape()
+        return self
+
+    def shape(self) -> TaskShape:
+        """The sizes that the file's `shape` tells."""
+        made = self._call("shape")
+        if not isinstance(made, TaskShape):
+            raise broken_rule("file", f"shape() of {self.file} must return a TaskShape, got {type(made).__name__}")
+        return made
+
+    def load(self, data_root: str | None) -> Dataset:
+        """The data that the file's `load` makes; it is given `data_root` if it has an argument of this name."""
+        wants_root = "data_root" in inspect.signature(self._function("load")).parameters
+        made = self._call("load", **({"data_root": data_root} if wants_root else {}))
+        if not isinstance(made, Dataset):
+            raise TypeError(f"load() of {self.file} must return a Dataset, got {type(made).__name__}")
+        return made
+
+    def _function(self, name: str) -> Callable[..., Any]:
+        function = getattr(_module(self.file, _source(self.file)), name, None)
+        if not callable(function):
+            raise broken_rule("file", f"{self.file} has no function {name}(); a task has shape() and load()")
+        return function
+
+    def _call(self, name: str, **more: Any) -> Any:
+        function = self._function(name)
+        try:
+            inspect.signature(function).bind(**self.options, **more)
+        except TypeError as error:
+            raise broken_rule("options", f"{name}() of {self.file}: {error}") from error
+        if name != "shape":
+            return function(**self.options, **more)
+        try:
+            return function(**self.options, **more)
+        except Exception as error:
+            raise broken_rule("options", f"shape() of {self.file}: {_said(error, self.file)}") from error
+
+
+def _source(file: str) -> str:
+    try:
+        return Path(file).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        fact = getattr(error, "strerror", None) or str(error)
+        raise broken_rule("file", f"{file!r} cannot be read: {fact} (looked for in {Path.cwd()})") from error
+
+
+@functools.lru_cache(maxsize=32)
+def _module(file: str, source: str) -> types.ModuleType:
+    """What the file defines; run once for each text of it."""
+    module = types.ModuleType(Path(file).stem)
+    module.__file__ = str(Path(file).expanduser().resolve())
+    try:
+        exec(compile(source, file, "exec"), module.__dict__)
+    except Exception as error:
+        raise broken_rule("file", f"{file} cannot be imported: {_said(error, file)}") from error
+    return module
+
+
+def _said(error: Exception, file: str) -> str:
+    """The error in one line, with the line of the file where it came up."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    if isinstance(error, SyntaxError):
+        lines = [error.lineno]
+    where = f"line {lines[-1]}: " if lines else ""
+    return f"{where}{type(error).__name__}: {error}".replace("\n", " ")

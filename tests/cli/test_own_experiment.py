@@ -1,0 +1,83 @@
+"""The page on an experiment of one's own, followed word by word; and what goes wrong in a file of one's own."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from gru_jax.training.loading import ConfigError, load_config
+
+from .command import PACKAGE_ROOT, gru_jax
+
+PAGE = (PACKAGE_ROOT / "docs" / "guide" / "own-experiment.md").read_text()
+OWN = """\
+schema: 1
+name: own
+task: {kind: python, file: own.py, options: {length: 5}}
+model: {kind: gru, hidden: 4}
+"""
+GOOD = """\
+from gru_jax.data.dataset import TaskShape
+
+def shape(length):
+    return TaskShape(64, 8, 8, length, 1, 2)
+
+def load(length):
+    raise NotImplementedError
+"""
+
+
+def blocks(language: str) -> list[str]:
+    """The blocks of code in one language, in their order on the page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_the_page_can_be_followed(tmp_path: Path) -> None:
+    (module,) = blocks("py")
+    config, table = blocks("yaml")
+    for name, text in (("majority.py", module), ("majority.yaml", config), ("table.yaml", table)):
+        (tmp_path / name).write_text(text)
+    commands = [line for block in blocks("shell") for line in block.splitlines()]
+    assert [line.split()[1] for line in commands] == ["check", "run", "run", "table"]
+    for line in commands:
+        done = gru_jax(*shlex.split(line)[1:], cwd=tmp_path)
+        assert done.returncode == 0, line + done.stderr
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("runs/majority/*/result.json")]
+    assert max(result["test/accuracy"] for result in results) > 0.9
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [row["label"] for row in rows if row["scale"] == "smoke"] == ["GRU", "minGRU"]
+
+
+@pytest.mark.parametrize(
+    ("source", "key", "said"),
+    [
+        (None, "file", "cannot be read: No such file or directory (looked for in"),
+        ("x = (", "file", "own.py cannot be imported: line 1: SyntaxError"),
+        ("\nraise ValueError('no\\nnumbers')", "file", "own.py cannot be imported: line 2: ValueError: no numbers"),
+        ("shape = 3", "file", "own.py has no function shape(); a task has shape() and load()"),
+        ("def shape(length): return 7", "file", "shape() of own.py must return a TaskShape, got int"),
+        ("def shape(size): return 7", "options", "shape() of own.py: missing a required argument: 'size'"),
+        ("def shape(length):\n    return 1 / 0", "options", "shape() of own.py: line 2: ZeroDivisionError"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(
+    source: str | None, key: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.yaml").write_text(OWN)
+    if source is not None:
+        Path("own.py").write_text(source)
+    with pytest.raises(ConfigError) as raised:
+        load_config("own.yaml")
+    (line,) = raised.value.lines
+    assert f"task.{key}: " in line and said in line and line.startswith("own.yaml:3:")
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.yaml").write_text(OWN)
+    for sequences in (64, 128):
+        Path("own.py").write_text(GOOD.replace("64", str(sequences)))
+        assert load_config("own.yaml").config.shape.train == sequences
