@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-slow lint types doctest docs bench bench-time clean
+.PHONY: help demo test test-slow tables lint types doctest docs bench bench-time clean
 
 PYTHON ?=
 BIN := .venv/bin
@@ -35,6 +35,9 @@ test: $(TEST_DEPS)  ## all tests but the slow ones
 
 test-slow: $(TEST_DEPS)  ## the slow tests alone
 	$(PYTEST) -m slow
+
+tables: .venv/has-experiments  ## every table of experiments/ at its smoke scale, under 20 minutes on two cores
+	for table in experiments/*/table.yaml; do $(BIN)/gru-jax table "$$(basename "$$(dirname "$$table")")" --scale smoke; done
 
 lint: .venv/has-dev  ## ruff: rules and import order
 	$(BIN)/ruff check .
