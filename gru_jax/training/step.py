@@ -142,7 +142,7 @@ def train_step(
             params, batch.x, lengths=batch.lengths, key=keys, deterministic=not stochastic, **_asking(newton)
         )
         outputs, stats = answers if newton else (answers, None)
-        losses, hits = losses_and_hits(outputs, batch.y, target)
+        losses, hits = losses_and_hits(outputs, _counted(batch), target)
         loss = _total(losses, batch.weight)
         return loss * share, (loss, _total(hits, batch.weight), stats)
 
@@ -172,7 +172,7 @@ def eval_step(
     """The totals of one evaluation batch; what has weight 0 is padding."""
     answers = model.apply(params, batch.x, lengths=batch.lengths, deterministic=True, **_asking(newton))
     outputs, stats = answers if newton else (answers, None)
-    losses, hits = losses_and_hits(outputs, batch.y, target)
+    losses, hits = losses_and_hits(outputs, _counted(batch), target)
     zero = jnp.zeros((), jnp.float32)
     sums = Sums(_total(losses, batch.weight), _total(hits, batch.weight), batch.weight.sum(), zero, zero, zero)
     sums = sums if axis is None else jax.lax.psum(sums, axis)
@@ -187,8 +187,14 @@ def _asking(newton: bool) -> dict[str, bool]:
     return {"stats": True} if newton else {}
 
 
+def _counted(batch: Batch) -> Array:
+    """The targets, 0 where they do not count: what stands in padding may not be finite, nor its gradient."""
+    counts = batch.weight.reshape(*batch.weight.shape, *(1,) * (batch.y.ndim - batch.weight.ndim)) > 0
+    return jnp.where(counts, batch.y, jnp.zeros_like(batch.y))
+
+
 def _total(values: Array, weight: Array) -> Array:
-    # Not a product alone: what stands in padding may not be finite.
+    # Not a product alone: outputs for padding may not be finite.
     return jnp.where(weight > 0, values.astype(jnp.float32) * weight, 0).sum()
 
 
