@@ -21,6 +21,7 @@ class TaskShape(NamedTuple):
         outputs: classes or tags to choose from, numbers, or notes.
         target: what is told.
         tokens: whether a step is the number of a token, from 0.
+        next_step: whether what is told of a step is the step after it, which must not be seen.
     """
 
     train: int
@@ -31,6 +32,7 @@ class TaskShape(NamedTuple):
     outputs: int
     target: Target = "class"
     tokens: bool = False
+    next_step: bool = False
 
 
 class Split(NamedTuple):

@@ -64,7 +64,7 @@ def shape(file: str, sizes: Sizes | None = None) -> TaskShape:
         (229, 76, 77, 128, 88)
     """
     train, valid, test, time = sizes or KNOWN[Path(file).name][1]
-    return TaskShape(train, valid, test, time, features=NOTES, outputs=NOTES, target="notes")
+    return TaskShape(train, valid, test, time, features=NOTES, outputs=NOTES, target="notes", next_step=True)
 
 
 def load(file: str, data_root: str | None, sizes: Sizes | None = None) -> Dataset:

@@ -121,8 +121,8 @@ def _title(table: Table, scale: str) -> str:
 
 def _below(table: Table, scale: str, entries: Sequence[Entry]) -> list[str]:
     """The sentences under the table: metric, source, each row's own source and note."""
-    said = "Published" if any(row.published is not None for row in table.spec.rows) else "Nothing was published. After"
-    lines = [f"{table.spec.metric}, {table.spec.better} is better. {said}: {table.spec.source}."]
+    head = "Published" if any(row.published is not None for row in table.spec.rows) else "Nothing was published. After"
+    lines = [f"{table.spec.metric}, {table.spec.better} is better. {head}: {table.spec.source}."]
     if scale != "full":
         lines.append(f"Smoke scale: {_SMOKE}.")
     for entry in entries:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -13,6 +14,7 @@ from gru_jax.training.methods import AutoMethod, NewtonMethod
 from gru_jax.training.optim import Adam, AnyOptimizer
 from gru_jax.training.sections import Count, Expected, Interval, NonNegative, Section
 from gru_jax.training.tasks import AnyTask
+from gru_jax.training.tasks.python_file import PythonTask
 
 
 class EarlyStopConfig(Section):
@@ -186,6 +188,9 @@ def config_hash(config: Config) -> str:
     """8 hex digits of everything that decides the numbers of a run, the seed aside."""
     outside = {"name", "seed", "data_root", "checkpoint", "log", "parallel"}
     deciding = {key: value for key, value in config.resolved().items() if key not in outside}
+    if isinstance(config.task, PythonTask):
+        # Wherever it lies: what counts is what it says.
+        deciding["task"] |= {"file": Path(config.task.file).name, "source": config.task.source_hash}
     for path, default in _LATER_KEYS.items():
         _forget(deciding, path.split("."), default)
     # How the steps run over time changes the numbers by rounding alone, as the strategy does; only a tolerance of

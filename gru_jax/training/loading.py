@@ -70,6 +70,7 @@ def load_config(file: str | Path, arguments: Sequence[str] = ()) -> LoadedConfig
     default_kind = functools.partial(messages.default_kind, Config)
     kind_alone = functools.partial(messages.kind_alone, Config)
     laid = overrides.apply({} if values is None else values, arguments, keys_of_kind, default_kind, kind_alone)
+    _beside(values, path.parent, laid)
     config, problems = _validate(values, Config)
     if config is not None:
         problems = [Problem(path, fact) for path, fact in broken_rules(config)]
@@ -79,6 +80,16 @@ def load_config(file: str | Path, arguments: Sequence[str] = ()) -> LoadedConfig
     assert config is not None
     text = path.read_text(encoding="utf-8-sig")
     return LoadedConfig(config, str(file), text, tuple(arguments), document, laid)
+
+
+def _beside(values: dict[str, Any] | None, folder: Path, laid: Overrides) -> None:
+    """A Python file that the config names is looked for beside the config first, then from the current directory."""
+    task = (values or {}).get("task")
+    if not isinstance(task, dict) or task.get("kind") != "python" or _origin(("task", "file"), laid):
+        return
+    file = task.get("file")
+    if isinstance(file, str) and file and not Path(file).is_absolute() and (folder / file).is_file():
+        task["file"] = str(folder / file)
 
 
 def load_section(file: str | Path, root: type[AnySection], needs: str) -> tuple[AnySection, Document]:

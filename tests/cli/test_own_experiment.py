@@ -4,9 +4,14 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from gru_jax.data.dataset import Dataset, Sequences, Split, TaskShape
+from gru_jax.data.fitting import misfit
+from gru_jax.training.config import config_hash
 from gru_jax.training.loading import ConfigError, load_config
 
 from .command import PACKAGE_ROOT, gru_jax
@@ -50,6 +55,30 @@ def test_the_page_can_be_followed(tmp_path: Path) -> None:
     assert [row["label"] for row in rows if row["scale"] == "smoke"] == ["GRU", "minGRU"]
 
 
+SPLIT = Split(np.zeros((2, 4, 1), np.float32), np.zeros((2, 4), np.int32))
+SHAPE = TaskShape(2, 2, 2, time=4, features=1, outputs=3, target="tags")
+
+
+@pytest.mark.parametrize(
+    ("part", "shape", "said"),
+    [
+        (SPLIT, SHAPE, None),
+        (Sequences(SPLIT.x, SPLIT.y), SHAPE, None),
+        (Sequences([], []), SHAPE, "valid is empty"),
+        (SPLIT, SHAPE._replace(valid=3), "valid holds 2 sequences where the sizes say 3"),
+        (SPLIT, SHAPE._replace(features=2), "valid.x must be [N, T, 2], got [2, 4, 1]"),
+        (SPLIT, SHAPE._replace(target="class"), "valid.y must be [N] for target='class', got [2, 4]"),
+        (SPLIT._replace(y=SPLIT.y[:, :3]), SHAPE, "valid.y tells 3 steps where .x has 4"),
+        (SPLIT._replace(y=SPLIT.y + 3), SHAPE, "valid.y holds 3 where outputs=3 has the numbers 0 to 2"),
+        (SPLIT._replace(y=SPLIT.y + 0.5), SHAPE, "valid.y must be whole numbers, got float64"),
+        (SPLIT._replace(x=SPLIT.y - 1), SHAPE._replace(tokens=True), "valid.x holds -1 where features=1"),
+    ],
+)
+def test_data_that_do_not_fit_their_sizes_are_named(part: Any, shape: TaskShape, said: str | None) -> None:
+    wrong = misfit(Dataset(lambda key, examples: SPLIT, part, part, "", ""), shape)
+    assert (wrong is None) == (said is None) and (said or "") in (wrong or "")
+
+
 @pytest.mark.parametrize(
     ("source", "key", "said"),
     [
@@ -59,6 +88,8 @@ def test_the_page_can_be_followed(tmp_path: Path) -> None:
         ("shape = 3", "file", "own.py has no function shape(); a task has shape() and load()"),
         ("def shape(length): return 7", "file", "shape() of own.py must return a TaskShape, got int"),
         ("def shape(size): return 7", "options", "shape() of own.py: missing a required argument: 'size'"),
+        (GOOD.replace("1, 2)", "1, 2, 'tag')"), "file", "target must be one of 'class', 'values', 'tags', 'notes'"),
+        (GOOD.replace("64, 8", "0, 8"), "file", "train must be a whole number >= 1, got 0"),
         ("def shape(length):\n    return 1 / 0", "options", "shape() of own.py: line 2: ZeroDivisionError"),
     ],
 )
@@ -78,6 +109,13 @@ def test_what_is_wrong_with_a_file_is_said(
 def test_a_changed_file_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("own.yaml").write_text(OWN)
+    hashes = set()
     for sequences in (64, 128):
         Path("own.py").write_text(GOOD.replace("64", str(sequences)))
-        assert load_config("own.yaml").config.shape.train == sequences
+        config = load_config("own.yaml").config
+        assert config.shape.train == sequences
+        hashes.add(config_hash(config))
+    assert len(hashes) == 2, "a finished run of the old file would stand for the new one"
+    monkeypatch.chdir(tmp_path.parent)
+    beside = load_config(f"{tmp_path.name}/own.yaml").config
+    assert beside.shape.train == 128 and config_hash(beside) in hashes

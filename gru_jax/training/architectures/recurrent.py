@@ -93,7 +93,11 @@ class RecurrentModel(TokenModel):
         """(key, fact) for every rule that the section breaks together with its task."""
         if self.embedding is not None and not task.tokens:
             return [("embedding", "the task has numbers at each step, not tokens; leave it out")]
-        return super().broken_rules(task)
+        found = super().broken_rules(task)
+        if self.bidirectional and task.next_step:
+            fact = "the task tells each step the next one, which the other direction has seen; choose false"
+            found.append(("bidirectional", fact))
+        return found
 
     @property
     def stochastic(self) -> bool:

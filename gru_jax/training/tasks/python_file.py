@@ -1,16 +1,19 @@
 """The section `task: {kind: python}`: a task of one's own, in a Python file that the config names."""
 
 import functools
+import hashlib
 import inspect
 import traceback
 import types
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from gru_jax.data.dataset import Dataset, TaskShape
+from gru_jax.data.dataset import DataDamaged, DataMissing, Dataset, Target, TaskShape
+from gru_jax.data.fitting import misfit
 from gru_jax.training.sections import Count, Expected, Section, broken_rule
 
 Option = bool | int | float | str | None
@@ -34,14 +37,29 @@ class PythonTask(Section):
         made = self._call("shape")
         if not isinstance(made, TaskShape):
             raise broken_rule("file", f"shape() of {self.file} must return a TaskShape, got {type(made).__name__}")
+        for name in ("train", "valid", "test", "time", "features", "outputs"):
+            size = getattr(made, name)
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise broken_rule("file", f"shape() of {self.file}: {name} must be a whole number >= 1, got {size!r}")
+        if made.target not in typing.get_args(Target):
+            targets = ", ".join(map(repr, typing.get_args(Target)))
+            raise broken_rule("file", f"shape() of {self.file}: target must be one of {targets}, got {made.target!r}")
         return made
+
+    @property
+    def source_hash(self) -> str:
+        """8 hex digits of the file: a part of the config's hash, as what is in the file decides the numbers."""
+        return hashlib.sha256(_source(self.file).encode()).hexdigest()[:8]
 
     def load(self, data_root: str | None) -> Dataset:
         """The data that the file's `load` makes; it is given `data_root` if it has an argument of this name."""
         wants_root = "data_root" in inspect.signature(self._function("load")).parameters
         made = self._call("load", **({"data_root": data_root} if wants_root else {}))
         if not isinstance(made, Dataset):
-            raise TypeError(f"load() of {self.file} must return a Dataset, got {type(made).__name__}")
+            raise DataDamaged(f"{self.file}: load() must return a Dataset, got {type(made).__name__}")
+        wrong = misfit(made, self.shape())
+        if wrong is not None:
+            raise DataDamaged(f"{self.file}: {wrong}; make load() and shape() agree")
         return made
 
     def _function(self, name: str) -> Callable[..., Any]:
@@ -56,12 +74,15 @@ class PythonTask(Section):
             inspect.signature(function).bind(**self.options, **more)
         except TypeError as error:
             raise broken_rule("options", f"{name}() of {self.file}: {error}") from error
-        if name != "shape":
-            return function(**self.options, **more)
         try:
             return function(**self.options, **more)
+        except DataMissing:
+            raise
         except Exception as error:
-            raise broken_rule("options", f"shape() of {self.file}: {_said(error, self.file)}") from error
+            said = f"{name}() of {self.file}: {_said(error, self.file)}"
+            if name == "shape":
+                raise broken_rule("options", said) from error
+            raise DataDamaged(said) from error
 
 
 def _source(file: str) -> str:
