@@ -39,11 +39,16 @@ def _of_source(source: Any, shape: TaskShape) -> str | None:
     if len(source) == 0:
         return " is empty"
     first: Example = source[0]
+    if int(np.min(source.lengths)) < 1:
+        return " has a sequence without a step"
     x, y = np.asarray(first.x), np.asarray(first.y)
     return _of_split(Split(x[None], y[None], np.array([len(x)])), shape)
 
 
 def _of_split(split: Split, shape: TaskShape) -> str | None:
+    for name in ("x", "y"):
+        if not hasattr(getattr(split, name), "shape"):
+            return f".{name} must be an array, got {type(getattr(split, name)).__name__}"
     x, y = np.asarray(split.x), np.asarray(split.y)
     wanted: tuple[Any, ...] = ("N", "T") if shape.tokens else ("N", "T", shape.features)
     if not _is(x.shape, wanted):

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tokenize
 import zipfile
 import zlib
 
@@ -10,6 +11,10 @@ import numpy as np
 from gru_jax.data.files import DataFile, array_of, damaged
 
 # zipfile raises all of these on damaged archives: RuntimeError for encryption, NotImplementedError for methods.
+# NumPy reads a header as Python: what that can raise.
+_ARRAY_ERRORS = (
+    KeyError, ValueError, TypeError, SyntaxError, RecursionError, MemoryError, EOFError, tokenize.TokenError,
+)  # fmt: skip
 _ZIP_ERRORS = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, RuntimeError, OverflowError, IndexError
 )  # fmt: skip
@@ -51,7 +56,7 @@ def _array(file: DataFile, archive: zipfile.ZipFile, name: str, limit: int) -> n
         headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, fortran, dtype = headers[version](stream)
     # NumPy evaluates the header as a literal, and whatever that raises comes through.
-    except (KeyError, ValueError, TypeError, SyntaxError, RecursionError, MemoryError, EOFError) as error:
+    except _ARRAY_ERRORS as error:
         raise damaged(file.path, f"{name!r} has no header of a NumPy array") from error
     if dtype.hasobject or dtype.kind not in "buif":
         raise damaged(file.path, f"{name!r} holds {dtype}, and only numbers are read", "save it without objects")

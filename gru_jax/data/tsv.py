@@ -125,7 +125,8 @@ def _rows(file: DataFile, reading: Reading, seen: dict[str, int], grow: bool) ->
 
 def _in_order(labels: set[str]) -> list[str]:
     if all(label.removeprefix("-").isdecimal() and len(label) < 20 for label in labels):
-        return sorted(labels, key=int)
+        # By the text too: 1 and 01 are two labels.
+        return sorted(labels, key=lambda label: (int(label), label))
     return sorted(labels)
 
 

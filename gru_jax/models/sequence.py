@@ -194,6 +194,8 @@ def sequence_model(
             raise ValueError(f"{who}: prompt must hold a token at least; got shape {list(prompt.shape)}")
         if lengths is not None:
             lengths = checks.lengths(who, lengths, prompt.shape[:-1], prompt.shape[-1])
+            if not isinstance(lengths, jax.core.Tracer) and lengths.size and int(lengths.min()) < 1:
+                raise ValueError(f"{who}: lengths must be at least 1, a token of each prompt; got {int(lengths.min())}")
         temperature = jnp.asarray(temperature, jnp.float32)
         if not isinstance(temperature, jax.core.Tracer) and not (temperature.ndim == 0 and float(temperature) >= 0):
             raise ValueError(f"{who}: temperature must be one number of at least 0; got {temperature}")

@@ -2,14 +2,15 @@
 
 import contextlib
 import json
-import math
 import statistics
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gru_jax.tables import plans
 from gru_jax.tables.plans import RowPlan
-from gru_jax.tables.spec import SCALES, Table
+from gru_jax.tables.spec import SCALES, ScaleName, Table
 from gru_jax.training.files import write_text
 
 try:
@@ -137,7 +138,7 @@ def read(table: Table) -> list[dict[str, Any]]:
         return []
 
 
-_NUMBER = (int, float, type(None))
+_NUMBER = (int, float, type(None))  # finite ones, see _whole
 _TYPES: Mapping[str, Any] = {
     "mean": _NUMBER, "sd": _NUMBER, "best": _NUMBER, "steps": _NUMBER, "seconds": _NUMBER, "seeds": list,
     "values": list, "status": str, "hardware": (str, type(None)), "command": str, "config_hash": str,
@@ -145,7 +146,14 @@ _TYPES: Mapping[str, Any] = {
 
 
 def _whole(entry: Mapping[str, Any]) -> bool:
-    return all(key in entry and isinstance(entry[key], kind) for key, kind in _TYPES.items())
+    if not all(key in entry and isinstance(entry[key], kind) for key, kind in _TYPES.items()):
+        return False
+    numbers = [entry[key] for key, kind in _TYPES.items() if kind is _NUMBER] + entry["values"]
+    if not all(number is None or is_finite(number) for number in numbers):
+        return False
+    # Half a surrogate pair can be read from JSON, and be written nowhere.
+    json.dumps(entry, ensure_ascii=False).encode()
+    return True
 
 
 def keep(table: Table, new: Mapping[str, Any]) -> None:
@@ -192,9 +200,18 @@ def up_to_date(table: Table, index: int, entry: Mapping[str, Any]) -> dict[str, 
     return _of_row(table, row, scale) | {key: entry[key] for key in _TYPES} | {"status": said}
 
 
-def shown(table: Table, scale: str) -> list[dict[str, Any]]:
-    """Every row of a scale in the table's order: its entry, or that it was not run."""
-    entries = {entry["label"]: entry for entry in read(table) if entry["scale"] == scale}
+def shown(table: Table, scale: ScaleName) -> list[dict[str, Any]]:
+    """Every row of a scale in the table's order: its entry, or that it was not run, with the config that it has now.
+
+    Raises:
+        ConfigError: a config that the table names is wrong.
+    """
+    hashes = {each.row.label: each.config_hash for each in plans.plan(table, scale)}
+    entries = {
+        entry["label"]: entry
+        for entry in read(table)
+        if entry["scale"] == scale and entry["config_hash"] == hashes.get(entry["label"])
+    }
     rows = []
     for index, row in enumerate(table.spec.rows):
         if getattr(row.scales, scale).skip:
@@ -216,4 +233,5 @@ def write_if_changed(path: Path, text: str) -> None:
 
 def is_finite(value: object) -> bool:
     """Whether a value of result.json is a number to average."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # Not math.isfinite, which cannot take every int of JSON.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

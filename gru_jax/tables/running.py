@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,8 @@ from gru_jax.training.run_directory import RunDirectory, RunError
 from gru_jax.training.signals import StopRequest
 
 DONE, FAILED, MISSING, DIVERGED, STOPPED = 0, 1, 3, 4, 75
+
+_PATIENCE = 1.0  # seconds between two looks at a run that another command is making
 
 Say = Callable[[str], None]
 
@@ -99,14 +102,19 @@ def ended(table: Table, task: Task) -> Ended | str:
         if not results.is_finite(value):
             numbers = (key for key, each in result.items() if "/" in key and results.is_finite(each))
             return f"{path} has no {metric!r}; it has {', '.join(map(repr, numbers))}"
-    return Ended(value, result["steps"], float(result.get("wall_s", 0.0)), _hardware(task.run.path, result))
+    return Ended(value, result["steps"], _seconds(result.get("wall_s")), _hardware(task.run.path, result))
+
+
+def _seconds(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and results.is_finite(value) else 0.0
 
 
 def _hardware(path: Path, result: Mapping[str, Any]) -> str:
     try:
         env = json.loads((path / "env.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         env = {}
+    env = env if isinstance(env, dict) else {}
     kind, devices = str(result.get("device_kind", "unknown")), result.get("devices", 1)
     if env.get("device_platform", kind) == "cpu":
         return str(env.get("cpu", kind))
@@ -220,14 +228,25 @@ class _Told:
 
 def _here(tasks: Sequence[Task], stop: StopRequest) -> Iterator[tuple[Task, Outcome]]:
     """One run after the other in this process."""
-    for task in tasks:
+    waiting = deque(tasks)
+    while waiting:
         if stop.requested:
             return
-        outcome = _one(task, stop)
+        task = waiting.popleft()
+        outcome = Outcome(DONE) if finished(task.run) else _one(task, stop)
+        if _is_busy(outcome):
+            # Another command makes it: the others first, and then what became of it.
+            waiting.append(task)
+            time.sleep(_PATIENCE)
+            continue
         yield task, outcome
         if outcome.code == STOPPED:
             return
         jax.clear_caches()
+
+
+def _is_busy(outcome: Outcome) -> bool:
+    return outcome.code == FAILED and "in use by another live run" in outcome.message
 
 
 def _one(task: Task, stop: StopRequest) -> Outcome:
@@ -251,13 +270,16 @@ def _in_processes(tasks: Sequence[Task], stop: StopRequest, jobs: int) -> Iterat
     A signal goes to the processes once, and each saves and stops. Should this process be killed, they come to their
     ends by themselves, and the table finds them finished.
     """
-    waiting, passed_on = list(tasks), False
+    waiting, passed_on = deque(tasks), False
     live: dict[subprocess.Popen[bytes], tuple[Task, Any]] = {}
     environment = _environment(jobs)
     try:
         while live or (waiting and not stop.requested):
             while waiting and len(live) < jobs and not stop.requested:
-                task = waiting.pop(0)
+                task = waiting.popleft()
+                if finished(task.run):
+                    yield task, Outcome(DONE)
+                    continue
                 errors = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process lives
                 live[_start(task, environment, errors)] = (task, errors)
             if stop.requested and not passed_on:
@@ -268,8 +290,13 @@ def _in_processes(tasks: Sequence[Task], stop: StopRequest, jobs: int) -> Iterat
                 task, errors = live.pop(process)
                 message = _last_words(errors, process.returncode)
                 # Before a run can listen, the signal ends it at once: there was nothing to save.
+                outcome = Outcome(process.returncode, message)
+                if _is_busy(outcome):
+                    waiting.append(task)
+                    time.sleep(_PATIENCE)
+                    continue
                 unheard = passed_on and process.returncode in (-signal.SIGTERM, -signal.SIGINT)
-                yield task, Outcome(STOPPED if unheard else process.returncode, message)
+                yield task, outcome._replace(code=STOPPED) if unheard else outcome
             time.sleep(0.1)
     finally:
         for process, (_, errors) in live.items():

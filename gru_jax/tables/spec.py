@@ -27,6 +27,7 @@ def _check_seeds(seeds: Any) -> Any:
 Seeds = Annotated[list[int], BeforeValidator(_check_seeds), Expected("different whole numbers >= 0, such as [0, 1, 2]")]
 Values = Annotated[dict[str, Any], Expected("values laid over the config's, such as {optim.lr: 1e-3}")]
 Text = Annotated[str, Field(min_length=1), Expected("text")]
+Label = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]+$"), Expected("text on one line")]
 
 
 class RowScale(Section):
@@ -47,7 +48,7 @@ class RowScales(Section):
 class Row(Section):
     """One row: a config, and the number that was published for it."""
 
-    label: Text
+    label: Label
     config: Text
     set: Values = {}
     metric: Text | None = None

@@ -12,7 +12,7 @@ from gru_jax.training.architectures import AnyModel
 from gru_jax.training.losses import TARGET_METRICS
 from gru_jax.training.methods import AutoMethod, NewtonMethod
 from gru_jax.training.optim import Adam, AnyOptimizer
-from gru_jax.training.sections import Count, Expected, Interval, NonNegative, Section
+from gru_jax.training.sections import Count, Expected, Interval, NonNegative, Section, interval_steps
 from gru_jax.training.tasks import AnyTask
 from gru_jax.training.tasks.python_file import PythonTask
 
@@ -114,6 +114,10 @@ class Config(Section):
         return self.model_dump(mode="json", by_alias=True)
 
 
+# A slip of the finger, or a machine that this library has not met: the splits of an evaluation are held whole.
+MOST_NUMBERS = 2**33
+
+
 def broken_rules(config: Config) -> list[tuple[tuple[str, ...], str]]:
     """(path, fact) for every rule that sections break together; needs no device, no data."""
     found: list[tuple[tuple[str, ...], str]] = []
@@ -122,7 +126,15 @@ def broken_rules(config: Config) -> list[tuple[tuple[str, ...], str]]:
         found.append((("task", "batch"), f"{batch} is more than the {train} training examples"))
     elif config.total_steps >= 2**31:
         found.append((("train", "epochs"), f"{config.total_steps} steps are more than can be counted"))
-    metrics = TARGET_METRICS[config.shape.target]
+    warmup = getattr(config.optim.schedule, "warmup", "1 step")
+    if interval_steps(warmup, max(config.steps_per_epoch, 1)) >= 2**31:
+        found.append((("optim", "schedule", "warmup"), f"{warmup} is more steps than can be counted"))
+    shape = config.shape
+    numbers = (shape.valid + shape.test) * shape.time * (1 if shape.tokens else shape.features)
+    if numbers > MOST_NUMBERS:
+        fact = f"the validation and test splits have {numbers:.1e} numbers, more than {MOST_NUMBERS:.1e}; make fewer"
+        found.append((("task",), fact))
+    metrics = TARGET_METRICS[shape.target]
     best_by = config.train.best_by.removeprefix("valid/")
     if best_by not in metrics:
         has = " and ".join(f"'valid/{name}'" for name in metrics)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gru_jax.data.dataset import Target
+from gru_jax.data.dataset import DataDamaged, Target
 from gru_jax.training.newton_sums import NewtonSums, joined, no_newton_sums
 from gru_jax.types import Array, IntArray
 
@@ -96,7 +96,17 @@ def metrics_of(sums: dict[str, float], target: Target, split: str) -> dict[str, 
         sums: of `add_up`.
         target: what was told.
         split: "train", "valid" or "test".
+
+    Returns:
+        The metrics; none of training steps in which nothing was asked.
+
+    Raises:
+        DataDamaged: nothing is asked in a whole split.
     """
+    if sums["targets"] == 0:
+        if split == "train":
+            return {}
+        raise DataDamaged(f"nothing is asked in the {split} split; a metric needs a step that counts")
     loss = sums["loss"] / sums["targets"]
     known = {"loss": loss, "accuracy": sums["correct"] / sums["targets"], "nll": loss}
     return {f"{split}/{name}": known[name] for name in TARGET_METRICS[target]}

@@ -2,11 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, model_validator
 
 from gru_jax.data import formal
 from gru_jax.data.dataset import Dataset, TaskShape
-from gru_jax.training.sections import Count, Expected, Section
+from gru_jax.training.sections import Count, Expected, Section, broken_rule
 
 
 def _range(value: Any) -> Any:
@@ -39,6 +39,14 @@ class FormalTask(Section):
     def load(self, data_root: str | None) -> Dataset:
         """The data, which are generated: `data_root` is not needed."""
         return formal.load(*self._of_strings, valid=self.valid)
+
+    @model_validator(mode="after")
+    def _test_can_be_held(self) -> "FormalTask":
+        shortest, longest = self.test_lengths
+        if (longest - shortest + 1) * self.test_per_length * longest > 2**31:
+            fact = "the test split has more than 2**31 tokens; make fewer or shorter strings"
+            raise broken_rule("test_per_length", fact)
+        return self
 
     @property
     def _of_strings(self) -> tuple[formal.Language, int, tuple[int, int], int]:

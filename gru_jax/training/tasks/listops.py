@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from gru_jax.data import listops
-from gru_jax.data.dataset import Dataset, TaskShape
+from gru_jax.data.dataset import DataDamaged, Dataset, TaskShape
 from gru_jax.training.sections import Count, Section, broken_rule
 
 
@@ -34,7 +34,11 @@ class ListOpsTask(Section):
 
     def load(self, data_root: str | None) -> Dataset:
         """The data, which are generated, in some seconds: `data_root` is not needed."""
-        return listops.load(self._limits, train=self.train, valid=self.valid, test=self.test)
+        try:
+            return listops.load(self._limits, train=self.train, valid=self.valid, test=self.test)
+        except ValueError as error:
+            # The limits admit too few expressions, which only shows when they are drawn.
+            raise DataDamaged(str(error)) from error
 
     @property
     def _limits(self) -> listops.Limits:

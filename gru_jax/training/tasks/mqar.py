@@ -16,7 +16,7 @@ class MQARTask(Section):
     time: Annotated[int, Field(ge=4, le=2**16)] = 64
     pairs: Count = 4
     vocab: Width = 8_192
-    power: Positive = 0.01
+    power: Annotated[Positive, Field(le=8)] = 0.01
     random_filler: bool = False
     epoch: Count = 100_000
     valid: Count = 3_000

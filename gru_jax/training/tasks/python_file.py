@@ -30,6 +30,7 @@ class PythonTask(Section):
     @model_validator(mode="after")
     def _file_is_a_task(self) -> "PythonTask":
         self.shape()
+        self._function("load")
         return self
 
     def shape(self) -> TaskShape:
@@ -39,8 +40,11 @@ class PythonTask(Section):
             raise broken_rule("file", f"shape() of {self.file} must return a TaskShape, got {type(made).__name__}")
         for name in ("train", "valid", "test", "time", "features", "outputs"):
             size = getattr(made, name)
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise broken_rule("file", f"shape() of {self.file}: {name} must be a whole number >= 1, got {size!r}")
+            if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 10**9:
+                fact = f"{name} must be a plain whole number from 1 to 10**9, got {size!r}"
+                raise broken_rule("file", f"shape() of {self.file}: {fact}")
+        if not isinstance(made.tokens, bool) or not isinstance(made.next_step, bool):
+            raise broken_rule("file", f"shape() of {self.file}: tokens and next_step must be True or False")
         if made.target not in typing.get_args(Target):
             targets = ", ".join(map(repr, typing.get_args(Target)))
             raise broken_rule("file", f"shape() of {self.file}: target must be one of {targets}, got {made.target!r}")
@@ -72,13 +76,13 @@ class PythonTask(Section):
         function = self._function(name)
         try:
             inspect.signature(function).bind(**self.options, **more)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise broken_rule("options", f"{name}() of {self.file}: {error}") from error
         try:
             return function(**self.options, **more)
         except DataMissing:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             said = f"{name}() of {self.file}: {_said(error, self.file)}"
             if name == "shape":
                 raise broken_rule("options", said) from error
@@ -88,7 +92,7 @@ class PythonTask(Section):
 def _source(file: str) -> str:
     try:
         return Path(file).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         fact = getattr(error, "strerror", None) or str(error)
         raise broken_rule("file", f"{file!r} cannot be read: {fact} (looked for in {Path.cwd()})") from error
 
@@ -100,12 +104,12 @@ def _module(file: str, source: str) -> types.ModuleType:
     module.__file__ = str(Path(file).expanduser().resolve())
     try:
         exec(compile(source, file, "exec"), module.__dict__)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise broken_rule("file", f"{file} cannot be imported: {_said(error, file)}") from error
     return module
 
 
-def _said(error: Exception, file: str) -> str:
+def _said(error: BaseException, file: str) -> str:
     """The error in one line, with the line of the file where it came up."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     if isinstance(error, SyntaxError):

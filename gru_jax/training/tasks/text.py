@@ -36,8 +36,11 @@ class CharactersTask(Section):
             fact = "is missing; {characters, vocabulary} are known without it for " + ", ".join(text.KNOWN)
             raise broken_rule("sizes", fact)
         characters = (self._sizes() or text.KNOWN[Path(self.file).name][1]).characters
-        if self.time >= int(characters * 0.9):
+        places = int(characters * 0.9) - self.time
+        if places < 1:
             raise broken_rule("time", f"{self.time} is no less than the characters for training")
+        if self.batch > places:
+            raise broken_rule("batch", f"{self.batch} is more than the {places} windows of the text for training")
         return self
 
     def _sizes(self) -> text.Sizes | None:
