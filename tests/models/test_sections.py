@@ -110,6 +110,8 @@ TOGETHER = [
     ({"embedding": 4, "tied": True}, task("tags", True), ["tied"]),
     ({"embedding": 4, "tied": True}, task("tags", True, O), []),
     ({"embedding": 4, "tied": True}, task("notes", True, O), ["tied"]),
+    ({"bidirectional": True}, task("tags", True)._replace(next_step=True), ["bidirectional"]),
+    ({"bidirectional": True}, task("tags", True), []),
     ({}, task(), []),
 ]
 

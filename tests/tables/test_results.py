@@ -131,3 +131,29 @@ def test_a_damaged_file_is_as_good_as_none(content: str, tmp_path: Path, monkeyp
     assert read(small) == []
     keep(small, row_result(small, *planned(small), [RUN] * 3))
     assert [each["status"] for each in read(small)] == ["new"]
+
+
+def test_a_row_of_another_config_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = table(tmp_path, monkeypatch, row("a"))
+    (a,) = planned(small)
+    keep(small, row_result(small, a, [RUN] * 3))
+    assert shown(small, "full")[0]["status"] == "new"
+    config = tmp_path / "configs" / "tiny.yaml"
+    config.write_text(config.read_text().replace("hidden: 4", "hidden: 5"))
+    assert shown(small, "full")[0]["status"] == "not run"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("mean", "NaN"), ("sd", "Infinity"), ("seconds", "-Infinity"), ("best", "1" + "0" * 400), ("hardware", '"\\ud800"')],
+)
+def test_entries_that_nobody_can_print_are_no_entries(
+    key: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = table(tmp_path, monkeypatch, row("a"))
+    keep(small, row_result(small, planned(small)[0], [RUN] * 3))
+    file = small.folder / "results.json"
+    entry = json.loads(file.read_text())["rows"][0]
+    file.write_text(file.read_text().replace(f'"{key}": {json.dumps(entry[key])}', f'"{key}": {value}'))
+    assert read(small) == []
+    assert shown(small, "full")[0]["status"] == "not run"

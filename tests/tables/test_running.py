@@ -211,3 +211,26 @@ def test_every_model_is_built_before_the_first_run(tmp_path: Path, monkeypatch: 
         rows_of(small)
     assert prepared == [4, 8, 9]
     assert [line.partition(": ")[0] for line in caught.value.lines] == ["row 'b'", "row 'c'"]
+
+
+def test_a_run_that_another_command_makes_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Runs
+) -> None:
+    """The others come first; by then it may be finished, and counts."""
+    monkeypatch.setattr(running, "_PATIENCE", 0.0)
+    looks = 0
+
+    def busy_twice(loaded: LoadedConfig) -> int:
+        nonlocal looks
+        if loaded.config.seed == 0 and loaded.config.model.hidden == 4:
+            looks += 1
+            if looks <= 2:
+                raise RunError("runs/tiny is in use by another live run (process 7); wait for it", exit_code=1)
+        return 0
+
+    small = table(tmp_path, monkeypatch, row("a"), row("b", set={"model.hidden": 8}))
+    runs.behaviour = busy_twice
+    code, said, entries = rows_of(small)
+    assert code == 0 and set(entries) == {"a", "b"} and looks == 3
+    assert not any("error" in line for line in said)
+    assert runs.made[0] == runs.made[-1] == (4, 0)
