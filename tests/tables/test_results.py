@@ -145,8 +145,11 @@ def test_a_row_of_another_config_is_not_shown(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("mean", "NaN"), ("sd", "Infinity"), ("seconds", "-Infinity"), ("best", "1" + "0" * 400), ("hardware", '"\\ud800"')],
-)
+    [
+        ("mean", "NaN"), ("sd", "Infinity"), ("seconds", "-Infinity"), ("best", "1" + "0" * 400),
+        ("hardware", '"\\ud800"'),
+    ],
+)  # fmt: skip
 def test_entries_that_nobody_can_print_are_no_entries(
     key: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
