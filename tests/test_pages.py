@@ -38,7 +38,12 @@ def commands(page: Path) -> list[list[str]]:
 WITH_PYTHON = [page for page in PAGES if blocks(page, {"python"})]
 
 
-@pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: str(page.relative_to(ROOT)))
+# What Newton's method is shown with takes long to compile.
+SLOW = {ROOT / "docs" / "guide" / name for name in ("newton.md", "time-sharding.md")}
+RUN = [pytest.param(page, marks=pytest.mark.slow if page in SLOW else ()) for page in WITH_PYTHON]
+
+
+@pytest.mark.parametrize("page", RUN, ids=[str(page.relative_to(ROOT)) for page in WITH_PYTHON])
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page is read from top to bottom, so its blocks share one namespace."""
     monkeypatch.chdir(tmp_path)

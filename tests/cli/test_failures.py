@@ -206,7 +206,8 @@ STRICT = {
 }
 
 
-@pytest.mark.parametrize("strategy", ["single", pytest.param("pmap", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["single", "pmap"])
 def test_strictest_settings_of_jax(strategy: str, folder: Path) -> None:
     arguments = command(*RUN, "train.epochs=1", "optim.schedule.kind=cosine", f"parallel.strategy={strategy}")
     environ = environment(PYTHONWARNINGS="error", **STRICT)

@@ -53,7 +53,7 @@ def finish(folder: Path, uninterrupted: Path) -> subprocess.CompletedProcess[str
 KILLS = (2, 7, 13, 40, 61, 90, 33, 120, 150)
 
 
-@pytest.mark.parametrize("kills", [(61,), pytest.param(KILLS, marks=pytest.mark.slow)], ids=("once", "nine"))
+@pytest.mark.parametrize("kills", [(150,), pytest.param(KILLS, marks=pytest.mark.slow)], ids=("once", "nine"))
 def test_killed_at_file_operations(kills: tuple[int, ...], folder: Path, uninterrupted: Path) -> None:
     for operation in kills:
         died = subprocess.run(

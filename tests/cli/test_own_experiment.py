@@ -45,7 +45,7 @@ def test_the_page_can_be_followed(tmp_path: Path) -> None:
     for name, text in (("majority.py", module), ("majority.yaml", config), ("table.yaml", table)):
         (tmp_path / name).write_text(text)
     commands = [line for block in blocks("shell") for line in block.splitlines()]
-    assert [line.split()[1] for line in commands] == ["check", "run", "run", "table"]
+    assert [line.split()[1] for line in commands] == ["check", "run", "table"]
     for line in commands:
         done = gru_jax(*shlex.split(line)[1:], cwd=tmp_path)
         assert done.returncode == 0, line + done.stderr

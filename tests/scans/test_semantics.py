@@ -54,9 +54,11 @@ CORNERS = ("plain", "lengths", "everything")
         quick=lambda method, cell, situation, reverse: (
             method == "states"
             and reverse == (situation == "everything")
-            and (situation == "everything" or (cell == "before-minimal-2" and situation != "plain"))
+            and (cell in MAIN or situation == "everything")
+            and situation != "plain"
+            and (cell != "after-full-1" or situation in CORNERS)
         )
-        or (cell == "after-full-1" and situation in CORNERS and reverse == (situation == "lengths")),
+        or (cell == "after-full-1" and situation == "everything" and not reverse),
     ),
 )
 def test_every_method_equals_naive(method, cell, situation, reverse):

@@ -18,14 +18,14 @@ PLAIN: dict[str, object] = {}
 DROPOUT: dict[str, object] = {"input_dropout": 0.3, "recurrent_dropout": 0.2}
 WAYS = [
     pytest.param("data", 8, PLAIN, marks=pytest.mark.slow),
-    ("data", 8, DROPOUT),
+    ("data", 2, DROPOUT),
     pytest.param("pmap", 8, PLAIN, marks=pytest.mark.slow),
     ("pmap", 8, DROPOUT),
-    ("pmap", 1, PLAIN),
+    pytest.param("pmap", 1, PLAIN, marks=pytest.mark.slow),
     ("time", 8, DROPOUT),
     pytest.param("time", 8, PLAIN, marks=pytest.mark.slow),
     pytest.param("time of two axes", 8, PLAIN, marks=pytest.mark.slow),
-    ("time of two axes", 8, DROPOUT),
+    pytest.param("time of two axes", 8, DROPOUT, marks=pytest.mark.slow),
 ]
 STEPS = 4
 

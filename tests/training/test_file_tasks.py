@@ -12,18 +12,21 @@ from gru_jax.training.tasks.digits import DigitsTask
 SECTION: TypeAdapter[DigitsTask] = TypeAdapter(AnyTask)
 
 SHAPES = {
-    "polyphonic": ({}, TaskShape(229, 76, 77, 128, 88, 88, "notes")),
-    "another set": ({"kind": "polyphonic", "file": "a/Piano_midi.mat"}, TaskShape(87, 12, 25, 3856, 88, 88, "notes")),
+    "polyphonic": ({}, TaskShape(229, 76, 77, 128, 88, 88, "notes", next_step=True)),
+    "another set": (
+        {"kind": "polyphonic", "file": "a/Piano_midi.mat"},
+        TaskShape(87, 12, 25, 3856, 88, 88, "notes", next_step=True),
+    ),
     "another file": (
         {"kind": "polyphonic", "file": "x.npz", "sizes": {"train": 3, "valid": 2, "test": 1, "time": 9}},
-        TaskShape(3, 2, 1, 9, 88, 88, "notes"),
+        TaskShape(3, 2, 1, 9, 88, 88, "notes", next_step=True),
     ),
     "mnist": ({"permuted": True}, TaskShape(55_000, 5_000, 10_000, 784, 1, 10)),
     "test half": ({"kind": "mnist", "half": "test"}, TaskShape(8_000, 1_000, 1_000, 784, 1, 10)),
-    "characters": ({}, TaskShape(3921, 436, 436, 256, 65, 65, "tags", True)),
+    "characters": ({}, TaskShape(3921, 436, 436, 256, 65, 65, "tags", True, True)),
     "windows": (
         {"kind": "characters", "file": "x", "time": 9, "windows": 7, "sizes": {"characters": 100, "vocabulary": 5}},
-        TaskShape(7, 1, 1, 9, 5, 5, "tags", True),
+        TaskShape(7, 1, 1, 9, 5, 5, "tags", True, True),
     ),
     "tsv": (
         {"sizes": {"train": 9, "valid": 8, "test": 7, "time": 6, "vocabulary": 5, "classes": 4}},
