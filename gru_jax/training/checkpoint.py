@@ -14,13 +14,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from gru_jax.training.files import write_json
 from gru_jax.types import Params
-
-for _chatty in ("absl", "asyncio"):
-    logging.getLogger(_chatty).setLevel(logging.CRITICAL)
 
 _WRITING, _REMOVED = ".writing", ".removed"
 _MANIFEST = "sha256.json"
@@ -71,13 +67,14 @@ def save(directory: Path, checkpoint: Checkpoint, keep: int) -> None:
             raise NotFinite(f"step {checkpoint.step}: the state is not finite")
     target = directory / str(checkpoint.step)
     writing = directory / f"{checkpoint.step}{_WRITING}"
+    ocp = _orbax()
     args = ocp.args.Composite(
         tree=ocp.args.StandardSave(_as_dict(tree)),
         meta=ocp.args.JsonSave(checkpoint.meta | {"step": checkpoint.step}),
     )
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(_checkpointer()) as checkpointer:
+        with contextlib.closing(_checkpointer(ocp)) as checkpointer:
             checkpointer.save(writing.absolute(), args=args)
         write_json(writing / _MANIFEST, _hashes(writing))
         writing.rename(target)
@@ -152,8 +149,9 @@ def _load(path: Path, like: Any, best_like: Params) -> Checkpoint:
         raise ValueError("its files are not those that were written")
     wanted = {"state": like, "best_params": best_like}
     names = _as_dict(wanted)
+    ocp = _orbax()
     args = ocp.args.Composite(tree=ocp.args.StandardRestore(names), meta=ocp.args.JsonRestore())
-    with contextlib.closing(_checkpointer()) as checkpointer:
+    with contextlib.closing(_checkpointer(ocp)) as checkpointer:
         restored = checkpointer.restore(path.absolute(), args=args)
     meta = dict(restored.meta)
     leaves = [restored.tree[name] for name in names]
@@ -170,7 +168,16 @@ def _remove_leftovers(directory: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _checkpointer() -> Any:
+def _orbax() -> Any:
+    # Half a second to import: not for a command that ends before it has anything to save.
+    import orbax.checkpoint as ocp
+
+    for chatty in ("absl", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)
+    return ocp
+
+
+def _checkpointer(ocp: Any) -> Any:
     return ocp.Checkpointer(ocp.CompositeCheckpointHandler("tree", "meta"))
 
 
