@@ -74,6 +74,12 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("--show", action="store_true", help="print the results there are, run nothing")
     table.add_argument("--rows", metavar="REGEX", help="only the rows in whose label it is found")
     table.add_argument("--seeds", metavar="LIST", help="such as 0-9 or 0,2,5-7, in place of the table's own")
+    table.add_argument(
+        "--curves",
+        metavar="PICTURE",
+        type=Path,
+        help="also draw the curves of the rows' runs (.png, .pdf or .svg)",
+    )
 
     again_on = verbs.add_parser("eval", help="evaluate a run's best parameters again", allow_abbrev=False)
     again_on.add_argument("run", metavar="RUN_DIR", type=Path, help="directory of a run")
@@ -116,7 +122,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         word = (options or rest)[0]
         known = ["--out", "--fresh", "--fork", "--help"]
         if arguments.verb == "table":
-            known = ["--scale", "--format", "--data-root", "--jobs", "--show", "--rows", "--seeds", "--help"]
+            known = ["--scale", "--format", "--data-root", "--jobs", "--show", "--rows"]
+            known += ["--seeds", "--curves", "--help"]
         elif arguments.verb == "eval":
             known = ["--split", "--data-root", "--help"]
         elif arguments.verb == "data":

@@ -4,13 +4,17 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from gru_jax.tables import rendering, results
-from gru_jax.tables.plans import plan
+from gru_jax.tables.plans import RowPlan, plan
 from gru_jax.tables.running import make
 from gru_jax.tables.spec import SCALES, ScaleName, known, load_table
+from gru_jax.training import plots
 from gru_jax.training.loading import ConfigError
+from gru_jax.training.pictures import check_picture
+from gru_jax.training.run_directory import RunDirectory
 
 
 class Request(NamedTuple):
@@ -25,6 +29,7 @@ class Request(NamedTuple):
         show: print what there is, run nothing.
         rows: a regular expression found in the labels of the rows to run.
         seeds: such as "0-9" or "0,2,5-7".
+        curves: a picture to draw of the rows' runs.
     """
 
     name: str
@@ -35,6 +40,7 @@ class Request(NamedTuple):
     show: bool
     rows: str | None
     seeds: str | None
+    curves: Path | None
 
 
 def make_table(request: Request) -> int:
@@ -48,7 +54,11 @@ def make_table(request: Request) -> int:
         OSError: something could not be written; what was there is whole.
     """
     table = load_table(request.name)
+    if request.curves is not None:
+        check_picture(request.curves, "--curves")
     if request.show:
+        if request.curves is not None:
+            _draw(plan(table, request.scale or "full", rows=_pattern(request.rows)), request.curves)
         print(rendering.render(table, [request.scale] if request.scale else list(SCALES), request.form), end="")
         return 0
     if request.scale is None:
@@ -56,23 +66,40 @@ def make_table(request: Request) -> int:
     if request.jobs > 1:
         # This process only builds the models: the memory of the device is for those that run them.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    rows = _pattern(request.rows) if request.rows is not None else None
+    rows = _pattern(request.rows)
     seeds = _seeds(request.seeds) if request.seeds is not None else None
     plans = plan(table, request.scale, rows=rows, seeds=seeds, data_root=request.data_root)
     code = make(table, plans, request.jobs, _say)
     with results.alone(table):
         results.write_if_changed(table.folder / rendering.PAGE, rendering.page(table))
+    if request.curves is not None:
+        _draw(plans, request.curves)
     print(rendering.render(table, [request.scale], request.form), end="")
     return code
+
+
+def _draw(plans: Sequence[RowPlan], picture: Path) -> None:
+    """The curves of the rows of which there are runs."""
+    rows: dict[str, list[plots.Lines]] = {}
+    for each in plans:
+        for run in each.runs:
+            lines = RunDirectory(run.path).metrics_lines() if run.path.is_dir() else []
+            if lines:
+                rows.setdefault(each.row.label, []).append(lines)
+    if not rows:
+        _say(f"{picture} was not drawn: there are no runs of these rows here")
+        return
+    plots.curves(rows, picture)
+    _say(f"picture: {picture}")
 
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _pattern(text: str) -> re.Pattern[str]:
+def _pattern(text: str | None) -> re.Pattern[str] | None:
     try:
-        return re.compile(text)
+        return None if text is None else re.compile(text)
     except re.error as error:
         raise ConfigError([f"--rows: {text!r} is no regular expression: {error}"]) from error
 

@@ -8,6 +8,7 @@ import jax
 
 from gru_jax.data.dataset import Dataset
 from gru_jax.training import checkpoint, plots
+from gru_jax.training.config import config_hash
 from gru_jax.training.experiment import Experiment, abstract_state, build, eval_batches
 from gru_jax.training.run_directory import RunDirectory, RunError
 from gru_jax.types import Params
@@ -16,7 +17,7 @@ from gru_jax.types import Params
 def draw(directory: RunDirectory, experiment: Experiment, dataset: Dataset, params: Params) -> list[Path]:
     """Writes `plots/curves.png` and, for a model with gates, `plots/gates.png`; returns their paths."""
     paths = [directory.plots / "curves.png"]
-    plots.curves({experiment.config.name: directory.metrics_lines()}, paths[0])
+    plots.curves({experiment.config.name: [directory.metrics_lines()]}, paths[0])
     if experiment.config.model.kind == "gru":
         first = next(eval_batches(dataset, "test", experiment.config.shape, 1))
         time = first.x.shape[1] if first.lengths is None else int(first.lengths[0])
@@ -45,16 +46,15 @@ def redraw(runs: Sequence[Path], together: Path | None) -> list[Path]:
 
     Args:
         runs: directories.
-        together: also the curves of all runs in one picture, here.
+        together: also the curves of all runs in one picture, here; the seeds of one config share a colour.
 
     Raises:
         RunError, CheckpointError, DataMissing: a directory holds no run, or none that can be drawn.
     """
-    if together is not None and together.suffix.lower() not in plots.FORMATS:
-        raise RunError(f"{together}: a picture ends in .png, .pdf or .svg")
-    if together is not None and together.is_dir():
-        raise RunError(f"{together} is a directory; --out names a picture")
-    paths, lines = [], {}
+    if together is not None:
+        check_picture(together, "--out")
+    paths: list[Path] = []
+    groups: dict[tuple[str, str], dict[str, plots.Lines]] = {}
     for path in runs:
         directory = RunDirectory(path)
         if not path.exists():
@@ -62,7 +62,7 @@ def redraw(runs: Sequence[Path], together: Path | None) -> list[Path]:
         if not directory.is_run() or not directory.metrics.exists():
             raise RunError(f"{path} holds no run; the pictures are drawn from its metrics.jsonl")
         config = directory.config()
-        lines[str(path)] = directory.metrics_lines()
+        groups.setdefault((config.name, config_hash(config)), {})[str(path)] = directory.metrics_lines()
         experiment = build(config)
         like = abstract_state(experiment)
         found, _ = checkpoint.restore(directory.checkpoints, like, like.params)
@@ -71,6 +71,20 @@ def redraw(runs: Sequence[Path], together: Path | None) -> list[Path]:
         dataset = config.task.load(config.data_root)
         paths += draw(directory, experiment, dataset, found.best_params)
     if together is not None:
-        plots.curves(lines, together)
+        plots.curves(dict(_labelled(group) for group in groups.values()), together)
         paths.append(together)
     return paths
+
+
+def _labelled(seeds: dict[str, plots.Lines]) -> tuple[str, list[plots.Lines]]:
+    first = next(iter(seeds))
+    label = first if len(seeds) == 1 else f"{first} and {len(seeds) - 1} more of its seeds"
+    return label, list(seeds.values())
+
+
+def check_picture(path: Path, option: str) -> None:
+    """Raises RunError unless a picture may be written there."""
+    if path.suffix.lower() not in plots.FORMATS:
+        raise RunError(f"{path}: a picture ends in .png, .pdf or .svg")
+    if path.is_dir():
+        raise RunError(f"{path} is a directory; {option} names a picture")

@@ -17,6 +17,9 @@ FORMATS = (".png", ".pdf", ".svg")
 _PANELS = {"loss": "loss", "accuracy": "accuracy"}
 _TRAIN, _VALID = ":", "-"
 
+Lines = Sequence[Mapping[str, Any]]
+"""Those of one `metrics.jsonl`."""
+
 
 def _figure(width: float, height: float) -> Any:
     # Not pyplot: no global state, no display, nothing to close.
@@ -35,31 +38,54 @@ def _save(figure: Any, path: Path) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
-    """Loss, and accuracy where there is one, against the step, training dotted and validation solid, one colour a run.
+def curves(runs: Mapping[str, Sequence[Lines]], path: Path) -> None:
+    """Loss, and accuracy where there is one, against the step, training dotted, validation solid, one colour a label.
+
+    Of several seeds the line is their mean, in a band from the lowest to the highest, as far as half of them have come.
 
     Args:
-        runs: label -> lines of its `metrics.jsonl`.
+        runs: label -> the lines of `metrics.jsonl` of each seed.
         path: picture to write; its suffix, one of `FORMATS`, says as what.
     """
-    keys = {key for lines in runs.values() for line in lines for key in line}
+    keys = {key for seeds in runs.values() for lines in seeds for line in lines for key in line}
     panels = {metric: label for metric, label in _PANELS.items() if f"valid/{metric}" in keys} or {"loss": "loss"}
     figure = _figure(5 * len(panels), 4)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (metric, label) in zip(axes, panels.items(), strict=True):
-        for number, (name, lines) in enumerate(runs.items()):
+        drawn: list[float] = []
+        for number, (name, seeds) in enumerate(runs.items()):
             for split, style in (("train", _TRAIN), ("valid", _VALID)):
-                points = [(line["step"], line[key]) for line in lines if (key := f"{split}/{metric}") in line]
-                if points:
-                    said = f"{name} {split}" if len(runs) > 1 else split
-                    axis.plot(*zip(*points, strict=True), style, color=f"C{number}", label=said)
+                steps, low, mean, high = _over_seeds(seeds, f"{split}/{metric}")
+                if not steps:
+                    continue
+                # The dotted one of the same colour needs no second entry where there are many.
+                said = split if len(runs) == 1 else name if split == "valid" else None
+                axis.plot(steps, mean, style, color=f"C{number}", label=said, linewidth=1)
+                if len(seeds) > 1:
+                    axis.fill_between(steps, low, high, color=f"C{number}", alpha=0.2, linewidth=0)
+                drawn += low + high
         axis.set(xlabel="step", ylabel=label)
+        if metric == "loss" and drawn and min(drawn) > 0 and max(drawn) > 100 * min(drawn):
+            axis.set_yscale("log")
         axis.grid(alpha=0.3)
-        if axis.lines:
+        if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize="small")
     if len(runs) == 1:
         figure.suptitle(next(iter(runs)))
     _save(figure, path)
+
+
+def _over_seeds(seeds: Sequence[Lines], key: str) -> tuple[list[int], list[float], list[float], list[float]]:
+    """(steps; lowest, mean and highest value of a metric at each of them)."""
+    found: dict[int, list[float]] = {}
+    for lines in seeds:
+        for line in lines:
+            if key in line:
+                found.setdefault(line["step"], []).append(line[key])
+    steps = sorted(step for step, values in found.items() if 2 * len(values) >= len(seeds))
+    several = [found[step] for step in steps]
+    means = [sum(values) / len(values) for values in several]
+    return steps, [min(values) for values in several], means, [max(values) for values in several]
 
 
 def gates(layers: Sequence[Any], path: Path, title: str) -> None:

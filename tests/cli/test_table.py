@@ -64,6 +64,10 @@ def test_a_table_is_made_once(
     assert capsys.readouterr().out == done.out
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
+    assert main(["table", "digits", "--show", "--scale", "smoke", "--curves", "curves.png"]) == 0
+    assert capsys.readouterr().err == "picture: curves.png\n"
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
 
 @pytest.mark.slow
 def test_eval_says_what_the_run_wrote(folder: Path) -> None:
@@ -100,6 +104,10 @@ def test_show_runs_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert shown.count("| not run |") == 5 and shown.count("**Digits") == 2
     assert main(["table", "digits"]) == 2
     assert "--scale: choose smoke" in capsys.readouterr().err
+    assert main(["table", "digits", "--scale", "smoke", "--curves", "curves.txt"]) == 2
+    assert "curves.txt: a picture ends in .png" in capsys.readouterr().err
+    assert main(["table", "digits", "--show", "--curves", "curves.png"]) == 0
+    assert "curves.png was not drawn: there are no runs" in capsys.readouterr().err
     assert main(["eval", "nowhere"]) == 2
     assert "nowhere holds no run" in capsys.readouterr().err
     assert snapshot(folder) == before
