@@ -46,6 +46,11 @@ class Checkpoint(NamedTuple):
     meta: dict[str, Any]
 
 
+def require() -> None:
+    """Raises ImportError where orbax is not installed: before a run writes anything."""
+    _orbax()
+
+
 def steps(directory: Path) -> list[int]:
     """The steps that have a checkpoint, torn ones included, newest first."""
     if not directory.is_dir():
@@ -100,6 +105,8 @@ def restore(directory: Path, like: Any, best_like: Params) -> tuple[Checkpoint |
         CheckpointError: there are candidates and none can be read.
     """
     warnings: list[str] = []
+    if steps(directory):
+        require()  # or every checkpoint would look torn
     for step in steps(directory):
         try:
             return _load(directory / str(step), like, best_like), warnings

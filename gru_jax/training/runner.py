@@ -102,6 +102,7 @@ def run(loaded: LoadedConfig, *, out: Path | None, fresh: bool, fork: bool, repo
     notes = run_directory.compare(directory, config) if directory.is_run() else []
     if _is_finished(directory, config):
         return _show_finished(directory, reporter)
+    checkpoint.require()
     dataset = config.task.load(config.data_root)
     try:
         directory.lock()

@@ -219,6 +219,8 @@ def test_interrupted_before_the_training(module: str, folder: Path) -> None:
     script = (
         "import os, signal, sys\n"
         "from gru_jax.cli import main\n"
+        # A shell has the commands that it runs in the background ignore it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def interrupt(event, args):\n"
         f"    if event == 'import' and args[0] == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.addaudithook(interrupt)\n"

@@ -47,7 +47,8 @@ def arrays(cell, steps, batch=(2,), scale=1.0):
 
 @pytest.mark.parametrize("scale", (pytest.param(1.0, marks=pytest.mark.slow), 20.0), ids=("forgets", "chaotic"))
 def test_exponent_is_the_growth_of_the_product_of_jacobians(scale):
-    cell, steps = gj.GRU(H, init="torch"), 400
+    # Few enough that chaos has not yet grown rounding into another trajectory.
+    cell, steps = gj.GRU(H, init="torch"), 120
     params, x, h0 = arrays(cell, steps, scale=scale)
     ours = lyapunov(cell, params, x, h0)
     y, _ = gj.scan(cell, params, x, h0, time_major=True)

@@ -121,7 +121,7 @@ def test_a_failed_write_keeps_the_older_ones(tmp_path: Path, monkeypatch: pytest
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr(checkpoint, "_checkpointer", Full)
+    monkeypatch.setattr(checkpoint, "_checkpointer", lambda _: Full())
     with pytest.raises(OSError, match="could not be written: RESOURCE_EXHAUSTED"):
         checkpoint.save(tmp_path, make(10), keep=1)
     monkeypatch.undo()
