@@ -60,6 +60,17 @@ def _parser() -> argparse.ArgumentParser:
         help="as --fresh, but from the existing run's best parameters",
     )
 
+    sweep = verbs.add_parser(
+        "sweep",
+        help="train a config with every combination of the values in its section sweep",
+        allow_abbrev=False,
+        epilog=_EXIT_CODES,
+    )
+    sweep.add_argument("config", metavar="CONFIG", help="YAML file with a section sweep")
+    sweep.add_argument("overrides", metavar="key.sub=value", nargs="*", default=[], help=_OVERRIDES_HELP)
+    sweep.add_argument("--jobs", metavar="N", type=_jobs, default=1, help="runs at a time that cannot be stacked")
+    sweep.add_argument("--show", action="store_true", help="print the results there are, run nothing")
+
     table = verbs.add_parser(
         "table",
         help="make a published table: run what is missing, print it",
@@ -124,6 +135,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         if arguments.verb == "table":
             known = ["--scale", "--format", "--data-root", "--jobs", "--show", "--rows"]
             known += ["--seeds", "--curves", "--help"]
+        elif arguments.verb == "sweep":
+            known = ["--jobs", "--show", "--help"]
         elif arguments.verb == "eval":
             known = ["--split", "--data-root", "--help"]
         elif arguments.verb == "data":

@@ -144,6 +144,15 @@ def _table(arguments: argparse.Namespace) -> int:
     return _guarded(verb)
 
 
+def _sweep(arguments: argparse.Namespace) -> int:
+    def verb() -> int:
+        from gru_jax.sweeps.command import Request, make_sweep
+
+        return make_sweep(Request(arguments.config, arguments.overrides, arguments.jobs, arguments.show))
+
+    return _guarded(verb)
+
+
 def _eval(arguments: argparse.Namespace) -> int:
     def verb() -> int:
         from gru_jax.training.trained import evaluate_run
@@ -220,6 +229,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 _VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": _run,
+    "sweep": _sweep,
     "table": _table,
     "eval": _eval,
     "data": _data,

@@ -23,8 +23,9 @@ ALLOWED = {room: set(CORE[:place]) for place, room in enumerate(CORE)} | {
     "models": set(CORE),
     "training": {*CORE, "gru_jax", "models", "data"},
     "tables": {*CORE, "gru_jax", "models", "data", "training"},
+    "sweeps": {*CORE, "gru_jax", "models", "data", "training"},
     "arguments": {"gru_jax", "training"},
-    "cli": {*CORE, "gru_jax", "models", "data", "training", "tables", "arguments"},
+    "cli": {*CORE, "gru_jax", "models", "data", "training", "tables", "sweeps", "arguments"},
     "__main__": {"cli"},
 }
 

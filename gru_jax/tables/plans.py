@@ -130,17 +130,8 @@ def _arguments(table: Table, index: int, row: Row, scale: ScaleName) -> list[tup
         (("rows", index, "scales", scale, "set"), getattr(row.scales, scale).set),
     )
     for path, values in whole:
-        found += [((*path, key), f"{key}={_flow(value)}") for key, value in values.items()]
+        found += [((*path, key), f"{key}={yaml12.one_line(value)}") for key, value in values.items()]
     return found
-
-
-def _flow(value: Any) -> str:
-    """A value as YAML on one line."""
-    if isinstance(value, str):
-        plain = yaml12.parse(value)
-        if not plain.complaints and plain.value == value:
-            return value
-    return json.dumps(value)
 
 
 def _command(config: str, words: Sequence[str], seeds: Sequence[int]) -> str:

@@ -135,6 +135,13 @@ def clean(directory: Path, continued_from: int) -> None:
             _remove(directory / str(step))
 
 
+def remove_all(directory: Path) -> None:
+    """Removes every checkpoint, and the directory if nothing else is in it."""
+    clean(directory, -1)
+    with contextlib.suppress(OSError):
+        directory.rmdir()
+
+
 def silence_orphans() -> None:
     """For a command: drops what abandoned reads and writes of orbax print when one has failed.
 

@@ -13,6 +13,7 @@ from gru_jax.training.losses import TARGET_METRICS
 from gru_jax.training.methods import AutoMethod, NewtonMethod
 from gru_jax.training.optim import Adam, AnyOptimizer
 from gru_jax.training.sections import Count, Expected, Interval, NonNegative, Section, interval_steps
+from gru_jax.training.sweep_section import SweepConfig
 from gru_jax.training.tasks import AnyTask
 from gru_jax.training.tasks.python_file import PythonTask
 
@@ -86,6 +87,7 @@ class Config(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
     parallel: ParallelConfig = ParallelConfig()
+    sweep: SweepConfig | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -140,6 +142,10 @@ def broken_rules(config: Config) -> list[tuple[tuple[str, ...], str]]:
         has = " and ".join(f"'valid/{name}'" for name in metrics)
         fact = f"task kind {config.task.kind!r} has {has}, not {config.train.best_by!r}"
         found.append((("train", "early_stop", "metric"), fact))
+    pick = config.sweep.pick if config.sweep is not None else None
+    if pick is not None and pick.removeprefix("valid/") not in metrics:
+        has = " and ".join(f"'valid/{name}'" for name in metrics)
+        found.append((("sweep", "pick"), f"task kind {config.task.kind!r} has {has}, not {pick!r}"))
     found += [(("model", key), fact) for key, fact in config.model.broken_rules(config.shape)]
     if config.parallel.strategy == "single" and (config.parallel.devices or 1) > 1:
         fact = "strategy 'single' uses one device; choose 'data' or 'pmap'"
@@ -198,7 +204,7 @@ def _forget(values: dict[str, Any], path: list[str], default: object) -> None:
 
 def config_hash(config: Config) -> str:
     """8 hex digits of everything that decides the numbers of a run, the seed aside."""
-    outside = {"name", "seed", "data_root", "checkpoint", "log", "parallel"}
+    outside = {"name", "seed", "data_root", "checkpoint", "log", "parallel", "sweep"}
     deciding = {key: value for key, value in config.resolved().items() if key not in outside}
     if isinstance(config.task, PythonTask):
         # Wherever it lies: what counts is what it says.
@@ -239,4 +245,4 @@ def is_free(key: str, old: object, new: object) -> bool:
         return isinstance(old, int) and isinstance(new, int) and new > old
     if key.startswith("model.method."):
         return key != "model.method.tol"
-    return key.partition(".")[0] in ("log", "checkpoint", "parallel", "data_root", "name")
+    return key.partition(".")[0] in ("log", "checkpoint", "parallel", "data_root", "name", "sweep")

@@ -1,10 +1,7 @@
 """The training loop: steps, metrics, evaluations, checkpoints, and the ways it can end."""
 
-import time
-from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -23,6 +20,7 @@ from gru_jax.training.run_directory import RunDirectory
 from gru_jax.training.sections import interval_steps
 from gru_jax.training.signals import StopRequest
 from gru_jax.training.step import TrainState
+from gru_jax.training.stopwatch import Stopwatch
 from gru_jax.types import Params
 
 
@@ -40,34 +38,6 @@ class Outcome(NamedTuple):
     step: int
     best_params: Params | None
     history: History
-
-
-class _Stopwatch:
-    """Sorts the seconds of a run into training and compiling."""
-
-    def __init__(self, history: History) -> None:
-        self.history = history
-        self._called: set[Hashable] = set()
-        self._since = time.perf_counter()
-
-    def mark(self, compiling: bool = False) -> None:
-        """Books the time since the last mark."""
-        now = time.perf_counter()
-        if compiling:
-            self.history.compile_s += now - self._since
-        else:
-            self.history.train_s += now - self._since
-        self._since = now
-
-    def call(self, name: Hashable, function: Callable[..., Any], *args: Any) -> Any:
-        """Calls a compiled function; its first call is waited for and booked as compilation."""
-        if name in self._called:
-            return function(*args)
-        self._called.add(name)
-        self.mark()
-        result = jax.block_until_ready(function(*args))
-        self.mark(compiling=True)
-        return result
 
 
 class Loop:
@@ -101,7 +71,7 @@ class Loop:
             history: what the run remembers; changed in place.
             saved_at: the step of the newest checkpoint, or -1.
         """
-        self.history, self.watch = history, _Stopwatch(history)
+        self.history, self.watch = history, Stopwatch(history)
         self.best_params, self.saved_at = best_params, saved_at
         step = int(state.step)
         state = self.placement.put_state(state)

@@ -88,6 +88,27 @@ def _over_seeds(seeds: Sequence[Lines], key: str) -> tuple[list[int], list[float
     return steps, [min(values) for values in several], means, [max(values) for values in several]
 
 
+def against_values(numbers: Mapping[str, Sequence[tuple[float, Sequence[float]]]], metric: str, path: Path) -> None:
+    """A metric against the values that keys took: a panel a key, a point a combination, a bar over its seeds.
+
+    Args:
+        numbers: key -> (its value, the metric of each seed) of every combination.
+        metric: its name.
+        path: picture to write.
+    """
+    figure = _figure(4 * len(numbers), 4)
+    for axis, (key, points) in zip(figure.subplots(1, len(numbers), squeeze=False)[0], numbers.items(), strict=True):
+        values = np.array([value for value, _ in points])
+        means = np.array([np.mean(seeds) for _, seeds in points])
+        spread = [means - [min(seeds) for _, seeds in points], [max(seeds) for _, seeds in points] - means]
+        axis.errorbar(values, means, yerr=spread, fmt="o", markersize=4, linewidth=1)
+        if values.min() > 0 and values.max() > 20 * values.min():
+            axis.set_xscale("log")
+        axis.set(xlabel=key, ylabel=metric)
+        axis.grid(alpha=0.3)
+    _save(figure, path)
+
+
 def gates(layers: Sequence[Any], path: Path, title: str) -> None:
     """Reset and update gates over one sequence as heat maps, and the time constants they amount to.
 

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 
 from gru_jax.data.dataset import Dataset
-from gru_jax.training import checkpoint, run_directory
+from gru_jax.training import checkpoint, ending, run_directory
 from gru_jax.training.checkpoint import Checkpoint
 from gru_jax.training.config import Config, broken_device_rules, config_hash
-from gru_jax.training.devices import Placement, place, time_mesh
+from gru_jax.training.devices import place, time_mesh
 from gru_jax.training.environment import environment
 from gru_jax.training.experiment import (
     Experiment,
@@ -17,13 +17,11 @@ from gru_jax.training.experiment import (
     build,
     first_state,
     from_checkpoint,
-    parameter_count,
     to_checkpoint,
 )
 from gru_jax.training.history import History
 from gru_jax.training.loading import LoadedConfig
-from gru_jax.training.loop import Loop, Outcome
-from gru_jax.training.pictures import draw
+from gru_jax.training.loop import Loop
 from gru_jax.training.progress import Reporter
 from gru_jax.training.run_directory import RunDirectory, RunError
 from gru_jax.training.signals import StopRequest
@@ -228,13 +226,13 @@ def _train(
             directory.set_status("preempted")
             reporter.note(f"stopped by a signal and saved at step {outcome.step}; the same command goes on")
             return PREEMPTED
-        result = _result(config, experiment, dataset, placement, outcome)
+        result = ending.result(config, experiment, dataset, placement.devices, outcome)
         if outcome.status == "done":
             result |= loop.evaluate(placement.put_state(outcome.best_params), "test")
         directory.set_result(result)
         if outcome.status == "done":
             # One sequence does not fill a mesh.
-            _draw(directory, build(config), dataset, outcome.best_params, reporter)
+            ending.pictures(directory, build(config), dataset, outcome.best_params, reporter)
         directory.set_status(outcome.status)
     reporter.result(result)
     if outcome.status == "diverged":
@@ -245,48 +243,3 @@ def _train(
         )
         return DIVERGED
     return DONE
-
-
-def _result(
-    config: Config, experiment: Experiment, dataset: Dataset, placement: Placement, outcome: Outcome
-) -> dict[str, Any]:
-    history = outcome.history
-    return {
-        "status": outcome.status,
-        "name": config.name,
-        "seed": config.seed,
-        "config_hash": config_hash(config),
-        "params": parameter_count(abstract_state(experiment).params),
-        "steps": outcome.step,
-        "total_steps": config.total_steps,
-        "epochs": outcome.step / config.steps_per_epoch,
-        "stopped_early": history.stopped_early,
-        "best_step": history.best_step,
-        **history.best,
-        **history.last_train,
-        "wall_s": round(history.train_s, 3),
-        "wall_s_is": "training, validation and checkpoints; compilation is apart, in compile_s",
-        "compile_s": round(history.compile_s, 3),
-        "task": dataset.description,
-        "fingerprint": dataset.fingerprint,
-        "strategy": config.parallel.strategy,
-        "devices": placement.devices,
-        "device_kind": jax.devices()[0].device_kind,
-    }
-
-
-def _draw(
-    directory: RunDirectory,
-    experiment: Experiment,
-    dataset: Dataset,
-    params: Params,
-    reporter: Reporter,
-) -> None:
-    """Pictures are a by-product: what keeps them from being drawn does not fail the run."""
-    try:
-        paths = draw(directory, experiment, dataset, params)
-    except (ImportError, OSError) as error:
-        reporter.warn(f"pictures were not drawn: {error}")
-        return
-    for path in paths:
-        reporter.note(f"picture: {path}")

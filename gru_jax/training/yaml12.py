@@ -8,6 +8,7 @@ complaints rather than stopping at the first.
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,20 @@ def parse(text: str) -> Document:
     if node is not None:
         _Builder(document).build(node)
     return document
+
+
+def one_line(value: Any) -> str:
+    """A value as YAML on one line, text without quotes where it needs none.
+
+    Example:
+        >>> one_line("JSB.mat"), one_line("3"), one_line({"kind": "gru", "layers": 2})
+        ('JSB.mat', '"3"', '{"kind": "gru", "layers": 2}')
+    """
+    if isinstance(value, str):
+        plain = parse(value)
+        if not plain.complaints and plain.value == value:
+            return value
+    return json.dumps(value)
 
 
 def _position(node: yaml.Node) -> tuple[int, int]:

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from gru_jax.data.dataset import DataMissing
-from gru_jax.tables import running
 from gru_jax.tables.plans import plan
 from gru_jax.tables.results import read
 from gru_jax.tables.running import make
 from gru_jax.tables.spec import Table
-from gru_jax.training import runner
+from gru_jax.training import runner, several
 from gru_jax.training.files import write_json
 from gru_jax.training.loading import LoadedConfig
 from gru_jax.training.progress import Reporter
@@ -189,7 +188,7 @@ def test_a_signal_before_the_run_can_listen_is_passed_on(
 
     with StopRequest() as outer:
         outer.requested = True
-        with StopRequest() as inner, running._Quiet("a", outer) as reporter:
+        with StopRequest() as inner, several.Quiet("a", outer) as reporter:
             reporter.start(0, 10)
             assert inner.requested
 
@@ -210,14 +209,14 @@ def test_every_model_is_built_before_the_first_run(tmp_path: Path, monkeypatch: 
     with pytest.raises(ConfigError) as caught:
         rows_of(small)
     assert prepared == [4, 8, 9]
-    assert [line.partition(": ")[0] for line in caught.value.lines] == ["row 'b'", "row 'c'"]
+    assert [line.partition(": ")[0] for line in caught.value.lines] == ["b, seed 0", "c, seed 0"]
 
 
 def test_a_run_that_another_command_makes_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Runs
 ) -> None:
     """The others come first; by then it may be finished, and counts."""
-    monkeypatch.setattr(running, "_PATIENCE", 0.0)
+    monkeypatch.setattr(several, "_PATIENCE", 0.0)
     looks = 0
 
     def busy_twice(loaded: LoadedConfig) -> int:

@@ -1,0 +1,343 @@
+"""Several runs trained at once: their states stacked, every step one program for all of them.
+
+Each has its own directory, its own metrics, its own best parameters and its own end; one that has come to its end
+stays in the stack, computed and not looked at, so that the numbers of the others do not change.
+"""
+
+import functools
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gru_jax.data.dataset import Dataset
+from gru_jax.sweeps import groups
+from gru_jax.sweeps.groups import Group
+from gru_jax.sweeps.members import Member
+from gru_jax.training import checkpoint, ending
+from gru_jax.training.checkpoint import Checkpoint
+from gru_jax.training.config import config_hash
+from gru_jax.training.devices import place
+from gru_jax.training.environment import environment
+from gru_jax.training.evaluation import evaluate
+from gru_jax.training.experiment import Experiment, batch_at, build, eval_batches, train_batches
+from gru_jax.training.history import History
+from gru_jax.training.loop import Outcome
+from gru_jax.training.losses import Sums, add_up, metrics_of, no_sums
+from gru_jax.training.metrics_log import MetricsLog
+from gru_jax.training.progress import Reporter
+from gru_jax.training.run_directory import RunDirectory, RunError
+from gru_jax.training.sections import interval_steps
+from gru_jax.training.several import Task, finished
+from gru_jax.training.signals import StopRequest
+from gru_jax.training.step import Batch, TrainState
+from gru_jax.training.stopwatch import Stopwatch
+from gru_jax.types import Params
+
+
+class _Run:
+    """One run of the stack.
+
+    Attributes:
+        place: in the stack.
+        best_params: of its best evaluation, on the host.
+        open: whether it goes on.
+    """
+
+    def __init__(self, place: int, member: Member) -> None:
+        self.place, self.member = place, member
+        self.loaded, self.config = member.task.loaded, member.task.loaded.config
+        self.directory = RunDirectory(member.task.path)
+        self.history = History()
+        self.best_params: Params | None = None
+        self.open = finished(member.task) is None
+        self.log: MetricsLog | None = None
+
+    def of(self, stacked: Any) -> Any:
+        """Its part of what is stacked."""
+        return jax.tree.map(lambda leaf: leaf[self.place], stacked)
+
+
+class Stack:
+    """The runs of a group, trained at once.
+
+    Args:
+        group: the runs; they differ in the seed and the learning rate alone.
+        dataset: of their task.
+        reporter: what shows the progress.
+        stop: what hears of signals.
+    """
+
+    def __init__(self, group: Group, dataset: Dataset, reporter: Reporter, stop: StopRequest) -> None:
+        self.group, self.dataset, self.reporter, self.stop = group, dataset, reporter, stop
+        self.runs = [_Run(place, member) for place, member in enumerate(group.members)]
+        self.config = config = self.runs[0].config
+        self.experiment: Experiment = build(config)
+        self.shared = groups.shares_batches(group.members)
+        over_batches = None if self.shared else 0
+        self.train_step = jax.jit(jax.vmap(self.experiment.train_step, in_axes=(0, over_batches)), donate_argnums=0)
+        self.eval_step = jax.jit(jax.vmap(self.experiment.eval_step, in_axes=(0, None)))
+        self.train_batch = self._train_batches()
+        self.single = place("single", self.experiment.train_step, self.experiment.eval_step, jax.devices()[:1])
+        self.total = config.total_steps
+        self.eval_every = interval_steps(config.train.eval_every, config.steps_per_epoch)
+        self.save_every = interval_steps(config.checkpoint.every, config.steps_per_epoch)
+        self.directory = RunDirectory(group.path)
+        self.clock = History()
+
+    def _train_batches(self) -> Callable[[int], Batch]:
+        config, train = self.config, self.dataset.train
+        if self.shared:
+            return train_batches(train, config.shape, config.task.batch, config.seed)
+        one = functools.partial(batch_at, target=config.shape.target, size=config.task.batch)
+        seeds = jnp.asarray([run.config.seed for run in self.runs], jnp.uint32)
+        if callable(train):
+            made = jax.jit(lambda step: jax.vmap(lambda seed: one(train, seed, step))(seeds))
+            return lambda step: made(jnp.int32(step))
+        of_data = jax.jit(lambda data, step: jax.vmap(lambda seed: one(data, seed, step))(seeds))
+        data = jax.device_put(train)
+        return lambda step: of_data(data, jnp.int32(step))
+
+    def train(self) -> Iterator[tuple[Task, str]]:
+        """Trains all runs to their ends, or to a request to stop.
+
+        Yields:
+            (run, "done", "diverged" or "preempted"), when it has come to it.
+
+        Raises:
+            RunError, CheckpointError: the group cannot go on; nothing was changed.
+            OSError: something could not be written; what was there is whole.
+        """
+        locked: list[RunDirectory] = []
+        try:
+            for directory in [self.directory, *(run.directory for run in self.runs if run.open)]:
+                directory.check_usable() if directory is not self.directory else None
+                directory.lock()
+                locked.append(directory)
+            yield from self._train()
+        finally:
+            for run in self.runs:
+                if run.log is not None:
+                    run.log.close()
+            for directory in locked:
+                directory.unlock()
+            if not self.stop.requested:
+                groups.tidy(self.group)
+
+    def _train(self) -> Iterator[tuple[Task, str]]:
+        state, step = self._start()
+        groups.begin(self.group)
+        here = environment(jax.devices()[:1])
+        for run in self._open():
+            # Before the group has saved anything: all of a run is made anew, or goes on from the group's checkpoint.
+            checkpoint.clean(run.directory.checkpoints, -1)
+            run.directory.write_inputs(run.loaded, here)
+            run.directory.set_status("running")
+            run.log = MetricsLog(run.directory.metrics, resume_step=step)
+        self.watch = Stopwatch(self.clock)
+        self.saved_at = step if step else -1
+        self.reporter.start(step, self.total)
+        state = jax.device_put(state)
+        try:
+            while step < self.total and self._open():
+                if self.stop.requested:
+                    yield from self._save(step, state)
+                    for run in self._open():
+                        run.directory.set_status("preempted")
+                        yield run.member.task, "preempted"
+                    return
+                batch = self.watch.call("batch", self.train_batch, step)
+                state = self.watch.call(("train", batch.x.shape), self.train_step, state, batch)
+                step += 1
+                self.reporter.step(step)
+                state = yield from self._at_boundary(step, state)
+        finally:
+            self.reporter.stop()
+        # Every run has its own checkpoint now.
+        groups.end(self.group)
+        checkpoint.remove_all(self.directory.checkpoints)
+
+    def _open(self) -> list[_Run]:
+        return [run for run in self.runs if run.open]
+
+    def _start(self) -> tuple[TrainState, int]:
+        """The stacked state to go on from, on the host, and its step."""
+        seeds = jnp.asarray([run.config.seed for run in self.runs], jnp.uint32)
+        rates = jnp.asarray([run.config.optim.lr for run in self.runs], jnp.float32)
+        init = jax.vmap(self.experiment.init_state)
+        like = jax.eval_shape(init, seeds, rates)
+        found, warnings = checkpoint.restore(self.directory.checkpoints, like, like.params)
+        for warning in warnings:
+            self.reporter.warn(warning)
+        if found is None:
+            return jax.device_get(jax.jit(init)(seeds, rates)), 0
+        if found.meta["fingerprint"] != self.dataset.fingerprint:
+            raise RunError(
+                f"the data have changed since {self.group.path} was begun (fingerprint {found.meta['fingerprint']}, now"
+                f" {self.dataset.fingerprint}); remove it to train its runs anew",
+                exit_code=1,
+            )
+        for run, (history, was_open) in zip(self.runs, found.meta["runs"], strict=True):
+            run.history = History.from_meta(history)
+            run.best_params = run.of(found.best_params) if run.history.best else None
+            # What ended after this checkpoint is finished; what had ended before and is gone waits for its own turn.
+            run.open = run.open and was_open
+        self.clock = History.from_meta(found.meta["clock"])
+        checkpoint.clean(self.directory.checkpoints, found.step)
+        return found.state, found.step
+
+    def _at_boundary(self, step: int, state: TrainState) -> Generator[tuple[Task, str], None, TrainState]:
+        """Writes, evaluates, saves and ends what is due at a step; the generator's value is the state to go on with."""
+        last = step == self.total
+        ended: list[tuple[_Run, str]] = []
+        if step % self.config.log.every == 0 or last:
+            state, ended = self._log_train(step, state)
+        if step % self.eval_every == 0 or last:
+            ended += self._evaluate(step, state)
+        over = [run for run in self._open() if last or run.history.stopped_early]
+        if ended or over:
+            host = jax.device_get(state)
+            for run in over:
+                ended.append((run, self._last_checkpoint(run, step, host)))
+            for run, status in ended:
+                run.open = False
+                self._end(run, step, status)
+                yield run.member.task, status
+        if self._open() and step % self.save_every == 0:
+            yield from self._save(step, state)
+        return state
+
+    def _log_train(self, step: int, state: TrainState) -> tuple[TrainState, list[tuple[_Run, str]]]:
+        sums: Sums = jax.device_get(state.sums)
+        factor = float(self.experiment.schedule(jnp.asarray(step - 1, jnp.int32)))
+        self.watch.mark()
+        diverged: list[tuple[_Run, str]] = []
+        for run in self._open():
+            own = add_up([run.of(sums)])
+            if own["bad_steps"]:
+                run.open = False
+                diverged.append((run, "diverged"))
+                continue
+            metrics = metrics_of(own, self.config.shape.target, "train") | {
+                "grad_norm": own["grad_norm"] / own["steps"],
+                "lr": run.config.optim.lr * factor,
+            }
+            run.history.last_train = metrics
+            self._write(run, step, metrics)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros((len(self.runs), *leaf.shape), leaf.dtype), no_sums())
+        return state._replace(sums=zeros), diverged
+
+    def _evaluate(self, step: int, state: TrainState) -> list[tuple[_Run, str]]:
+        parts = []
+        for batch in eval_batches(self.dataset, "valid", self.config.shape, self.config.task.batch):
+            parts.append(self.watch.call(("eval", batch.x.shape), self.eval_step, state.params, batch))
+        fetched = jax.device_get(parts)
+        self.watch.mark()
+        early = self.config.train.early_stop
+        patience, reached = (early.patience, early.reached) if early else (None, None)
+        diverged: list[tuple[_Run, str]] = []
+        best: list[_Run] = []
+        for run in self._open():
+            metrics = metrics_of(add_up([run.of(part) for part in fetched]), self.config.shape.target, "valid")
+            if not np.isfinite(metrics["valid/loss"]):
+                run.open = False
+                diverged.append((run, "diverged"))
+                continue
+            if run.history.evaluated(step, metrics, self.config.train.best_by, patience, reached):
+                best.append(run)
+            self._write(run, step, metrics)
+        if best:
+            params = jax.device_get(state.params)
+            for run in best:
+                run.best_params = jax.tree.map(np.copy, run.of(params))
+        return diverged
+
+    def _write(self, run: _Run, step: int, metrics: dict[str, float]) -> None:
+        assert run.log is not None
+        head = {"step": step, "epoch": round(step / self.config.steps_per_epoch, 4)}
+        seconds = round(self.clock.train_s / len(self.runs), 3)
+        run.log.write(head | {"time_s": seconds, "examples": step * self.config.task.batch} | metrics)
+        if run is self._open()[0]:
+            self.reporter.metrics(metrics)
+
+    def _last_checkpoint(self, run: _Run, step: int, host: TrainState) -> str:
+        """Saves a run that has come to its end as a run of its own would; how it ended."""
+        own = run.of(host)
+        assert run.log is not None
+        if own.sums.bad_steps:
+            return "diverged"
+        run.log.sync()
+        meta = {
+            "fingerprint": self.dataset.fingerprint,
+            "config_hash": config_hash(run.config),
+            "history": self._timed(run).to_meta(),
+            "metrics_lines": run.log.lines,
+        }
+        best = own.params if run.best_params is None else run.best_params
+        try:
+            checkpoint.save(run.directory.checkpoints, Checkpoint(step, own, best, meta), self.config.checkpoint.keep)
+        except checkpoint.NotFinite:
+            return "diverged"
+        return "done"
+
+    def _timed(self, run: _Run) -> History:
+        """Its history, with its share of the seconds."""
+        run.history.train_s = self.clock.train_s / len(self.runs)
+        run.history.compile_s = self.clock.compile_s / len(self.runs)
+        return run.history
+
+    def _end(self, run: _Run, step: int, status: str) -> None:
+        config, outcome = run.config, Outcome(status, step, run.best_params, self._timed(run))
+        result = ending.result(config, self.experiment, self.dataset, 1, outcome)
+        result["wall_s_is"] = (
+            f"the share of one of the {len(self.runs)} runs that were trained at once: of training, validation and"
+            " checkpoints; compilation is apart, in compile_s"
+        )
+        if status == "done":
+            params = self.single.put_state(run.best_params)
+            result |= evaluate(self.experiment, self.dataset, self.single, params, "test", _call)[0]
+        run.directory.set_result(result)
+        if status == "done":
+            assert run.best_params is not None
+            mine = build(config)
+            ending.pictures(run.directory, mine, self.dataset, run.best_params, self.reporter)
+        run.directory.set_status(status)
+
+    def _save(self, step: int, state: TrainState) -> Iterator[tuple[Task, str]]:
+        """Saves the stack; a run whose state is not finite ends here."""
+        if self.saved_at == step:
+            return
+        host = jax.device_get(state)
+        for run in self._open():
+            own = run.of(host)
+            if own.sums.bad_steps or not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(own)):
+                run.open = False
+                self._end(run, step, "diverged")
+                yield run.member.task, "diverged"
+        self.watch.mark()
+        for run in self._open():
+            assert run.log is not None
+            run.log.sync()
+        keeps = np.array([run.open for run in self.runs])
+        best = [run.of(host.params) if run.best_params is None else run.best_params for run in self.runs]
+        stacked_best = jax.tree.map(lambda *leaves: np.stack(leaves), *best)
+        meta = {
+            "fingerprint": self.dataset.fingerprint,
+            "clock": self.clock.to_meta(),
+            "runs": [[run.history.to_meta(), run.open] for run in self.runs],
+        }
+        cleared = functools.partial(_zero_where_over, keeps)
+        saved = Checkpoint(step, jax.tree.map(cleared, host), jax.tree.map(cleared, stacked_best), meta)
+        checkpoint.save(self.directory.checkpoints, saved, self.config.checkpoint.keep)
+        self.saved_at = step
+
+
+def _zero_where_over(keeps: np.ndarray, leaf: np.ndarray) -> np.ndarray:
+    # What has diverged is not finite, and nobody reads it again.
+    return np.where(keeps.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, np.zeros_like(leaf))
+
+
+def _call(name: object, function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)

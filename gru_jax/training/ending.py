@@ -1,0 +1,58 @@
+"""What a run leaves behind at its end: its result, and its pictures."""
+
+from typing import Any
+
+import jax
+
+from gru_jax.data.dataset import Dataset
+from gru_jax.training.config import Config, config_hash
+from gru_jax.training.experiment import Experiment, abstract_state, parameter_count
+from gru_jax.training.loop import Outcome
+from gru_jax.training.pictures import draw
+from gru_jax.training.progress import Reporter
+from gru_jax.training.run_directory import RunDirectory
+from gru_jax.types import Params
+
+
+def result(config: Config, experiment: Experiment, dataset: Dataset, devices: int, outcome: Outcome) -> dict[str, Any]:
+    """What result.json says, test values apart."""
+    history = outcome.history
+    return {
+        "status": outcome.status,
+        "name": config.name,
+        "seed": config.seed,
+        "config_hash": config_hash(config),
+        "params": parameter_count(abstract_state(experiment).params),
+        "steps": outcome.step,
+        "total_steps": config.total_steps,
+        "epochs": outcome.step / config.steps_per_epoch,
+        "stopped_early": history.stopped_early,
+        "best_step": history.best_step,
+        **history.best,
+        **history.last_train,
+        "wall_s": round(history.train_s, 3),
+        "wall_s_is": "training, validation and checkpoints; compilation is apart, in compile_s",
+        "compile_s": round(history.compile_s, 3),
+        "task": dataset.description,
+        "fingerprint": dataset.fingerprint,
+        "strategy": config.parallel.strategy,
+        "devices": devices,
+        "device_kind": jax.devices()[0].device_kind,
+    }
+
+
+def pictures(
+    directory: RunDirectory,
+    experiment: Experiment,
+    dataset: Dataset,
+    params: Params,
+    reporter: Reporter,
+) -> None:
+    """Draws the pictures of a run; they are a by-product: what keeps them from being drawn does not fail the run."""
+    try:
+        paths = draw(directory, experiment, dataset, params)
+    except (ImportError, OSError) as error:
+        reporter.warn(f"pictures were not drawn: {error}")
+        return
+    for path in paths:
+        reporter.note(f"picture: {path}")
