@@ -143,7 +143,9 @@ class Stack:
         try:
             while step < self.total and self._open():
                 if self.stop.requested:
-                    yield from self._save(step, state)
+                    if not self._not_finite(jax.device_get(state)):
+                        # Otherwise what comes of it is seen at the same step as without the signal: from an older one.
+                        yield from self._save(step, state)
                     for run in self._open():
                         run.directory.set_status("preempted")
                         yield run.member.task, "preempted"
@@ -305,17 +307,22 @@ class Stack:
             ending.pictures(run.directory, mine, self.dataset, run.best_params, self.reporter)
         run.directory.set_status(status)
 
+    def _not_finite(self, host: TrainState) -> list[_Run]:
+        """The runs that go on though they have diverged."""
+        finite = host.sums.bad_steps == 0
+        for leaf in jax.tree.leaves(host):
+            finite = finite & np.isfinite(leaf).reshape(len(self.runs), -1).all(axis=1)
+        return [run for run in self._open() if not finite[run.place]]
+
     def _save(self, step: int, state: TrainState) -> Iterator[tuple[Task, str]]:
         """Saves the stack; a run whose state is not finite ends here."""
         if self.saved_at == step:
             return
         host = jax.device_get(state)
-        for run in self._open():
-            own = run.of(host)
-            if own.sums.bad_steps or not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(own)):
-                run.open = False
-                self._end(run, step, "diverged")
-                yield run.member.task, "diverged"
+        for run in self._not_finite(host):
+            run.open = False
+            self._end(run, step, "diverged")
+            yield run.member.task, "diverged"
         self.watch.mark()
         for run in self._open():
             assert run.log is not None
