@@ -161,6 +161,8 @@ class RunDirectory:
         except BlockingIOError as error:
             self._lock.seek(0)
             holder = self._lock.read().strip() or "unknown"
+            self._lock.close()
+            self._lock = None
             raise RunError(
                 f"{self.path} is in use by another live run (process {holder}); wait for it, or choose another --out",
                 exit_code=1,

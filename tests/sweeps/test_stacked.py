@@ -23,6 +23,7 @@ from .sweeps import CONFIG, STEPS, folder_with, numbers, sweep, untimed
 SWEEP = "{optim.lr: [3e-3, 1e-2], seed: 0-1}"
 
 
+@pytest.mark.slow
 def test_each_is_what_it_would_be_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same files and the same numbers, up to rounding; the command that makes one alone finds it finished."""
     folder_with(tmp_path / "alone", monkeypatch, SWEEP)
@@ -91,7 +92,10 @@ def test_the_runs_of_a_stack_end_one_by_one(uncut: dict[str, Any]) -> None:
         assert ("test/loss" in result) == (result["status"] == "done")
 
 
-@pytest.mark.parametrize("cuts", [(0, 7), (4, 1, 9), (13, 12)], ids=str)
+CUTS = [(4, 1, 9), pytest.param((0, 7), marks=pytest.mark.slow), pytest.param((13, 12), marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("cuts", CUTS)
 def test_cut_and_continued_it_is_the_same_bit_for_bit(
     cuts: tuple[int, ...], uncut: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,19 +179,24 @@ def test_what_may_not_be_trained_at_once_is_trained_alone(tmp_path: Path, monkey
     assert [len(stack.members) for stack in stacks] == [4, 2, 4, 2] and not alone
     stacks, alone = groups.groups(members, 5, one_seed=False)
     assert [len(stack.members) for stack in stacks] == [5, 5] and len(alone) == 2
-    assert groups.groups(members, 1, one_seed=False) == ([], members)
+    stacks, alone = groups.groups(members, 1, one_seed=False)
+    assert not stacks and {member.task.path for member in alone} == {member.task.path for member in members}
     for newton in ("model.method=newton", "parallel.strategy=data"):
         assert groups.groups(load_sweep("config.yaml", [newton]).members, None, one_seed=False)[0] == []
 
 
-@pytest.mark.parametrize("overrides", [("sweep.vmap=false",), ("sweep.vmap=2",), ("model.method=newton",)], ids=str)
+SLOW_WAYS = ("sweep.vmap=false", "model.method=newton")
+WAYS = ["sweep.vmap=2", *(pytest.param(way, marks=pytest.mark.slow) for way in SLOW_WAYS)]
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_one_after_the_other_gives_the_same(
-    overrides: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder_with(tmp_path / "stacked", monkeypatch, SWEEP)
     assert sweep() == 0
     folder_with(tmp_path / "other", monkeypatch, SWEEP)
-    assert sweep(*overrides) == 0
+    assert sweep(way) == 0
     ours, theirs = numbers(tmp_path / "stacked"), numbers(tmp_path / "other")
     assert ours.keys() == theirs.keys()
     for name in ours:
@@ -202,8 +211,8 @@ def test_tasks_of_every_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     generated = CONFIG.replace(digits, "{kind: adding, time: 6, batch: 64, epoch: 640}")
     folder_with(tmp_path / "generated", monkeypatch, "{seed: 0-2}", generated)
     assert sweep() == 0
-    task = f"{{kind: forecast, file: sine.csv, column: value, values: 400, time: 20, batch: 32}}\ndata_root: {tmp_path}"
-    of_file = CONFIG.replace(digits, task)
+    task = "{kind: forecast, file: sine.csv, column: value, values: 400, window: 20, batch: 32}"
+    of_file = CONFIG.replace(digits, f"{task}\ndata_root: {tmp_path}")
     folder_with(tmp_path / "file", monkeypatch, "{optim.lr: [1e-3, 1e-2], seed: 0-1}", of_file)
     assert sweep() == 0
     for folder, count in (("generated", 3), ("file", 4)):
@@ -215,7 +224,7 @@ def test_tasks_of_every_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_data_that_are_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    task = f"{{kind: polyphonic, file: none.mat, batch: 8}}\ndata_root: {tmp_path}"
+    task = f"{{kind: polyphonic, file: JSB_Chorales.mat, batch: 8}}\ndata_root: {tmp_path}"
     folder_with(tmp_path, monkeypatch, "{seed: 0-1}", CONFIG.replace("{kind: digits, view: rows, batch: 128}", task))
     assert sweep() == 3
     assert capsys.readouterr().err.count("no data: ") == 2
@@ -255,6 +264,7 @@ def test_data_that_have_changed(
     assert "the data have changed since" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_removed_run_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder_with(tmp_path, monkeypatch, SWEEP)
     assert sweep() == 0
