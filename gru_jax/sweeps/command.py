@@ -11,9 +11,9 @@ from gru_jax.sweeps import groups, summary
 from gru_jax.sweeps.groups import Group
 from gru_jax.sweeps.members import Member, Sweep, load_sweep
 from gru_jax.sweeps.stacked import Stack
-from gru_jax.training import several
+from gru_jax.training import checkpoint, several
 from gru_jax.training.checkpoint import CheckpointError
-from gru_jax.training.run_directory import RunError
+from gru_jax.training.run_directory import RunDirectory, RunError
 from gru_jax.training.several import DIVERGED, DONE, FAILED, MISSING, STOPPED, Outcome, Quiet, Task, finished
 from gru_jax.training.signals import StopRequest
 
@@ -105,8 +105,10 @@ def _made(sweep: Sweep, jobs: int, stop: StopRequest) -> Iterator[tuple[Task, Ou
         if any(finished(member.task) is None for member in group.members):
             _say(f"going on with {len(group.members)} runs that are trained at once: {group.path}")
         yield from _stack(group, stop)
-    alone: list[Member] = []
-    for same_task in _by_task(waiting):
+    # What was begun alone goes on alone.
+    alone = [member for member in waiting if checkpoint.steps(RunDirectory(member.task.path).checkpoints)]
+    begun_alone = {id(member) for member in alone}
+    for same_task in _by_task([member for member in waiting if id(member) not in begun_alone]):
         dataset = _dataset(same_task)
         if isinstance(dataset, Outcome):
             yield from ((member.task, dataset) for member in same_task)

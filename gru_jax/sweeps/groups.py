@@ -81,16 +81,11 @@ def begin(group: Group) -> None:
 
 
 def end(group: Group) -> None:
-    """Forgets a group whose runs have all come to their ends."""
+    """Removes what is left of a group whose runs have all come to their ends; its lock is still held."""
     (group.path / _MEMBERS).unlink(missing_ok=True)
-
-
-def tidy(group: Group) -> None:
-    """Removes the directory of a group that has ended."""
-    if not (group.path / _MEMBERS).exists():
-        (group.path / ".lock").unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            group.path.rmdir()
+    (group.path / ".lock").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        group.path.rmdir()
 
 
 def stack_path(members: Sequence[Member]) -> Path:

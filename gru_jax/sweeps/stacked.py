@@ -110,28 +110,30 @@ class Stack:
             RunError, CheckpointError: the group cannot go on; nothing was changed.
             OSError: something could not be written; what was there is whole.
         """
+        mine = [run.directory for run in self.runs if run.open]
+        for directory in mine:
+            directory.check_usable()
         locked: list[RunDirectory] = []
         try:
-            for directory in [self.directory, *(run.directory for run in self.runs if run.open)]:
-                directory.check_usable() if directory is not self.directory else None
+            for directory in [self.directory, *mine]:
                 directory.lock()
                 locked.append(directory)
-            yield from self._train()
+            if (yield from self._train()):
+                groups.end(self.group)
         finally:
             for run in self.runs:
                 if run.log is not None:
                     run.log.close()
             for directory in locked:
                 directory.unlock()
-            if not self.stop.requested:
-                groups.tidy(self.group)
 
-    def _train(self) -> Iterator[tuple[Task, str]]:
+    def _train(self) -> Generator[tuple[Task, str], None, bool]:
+        """Trains; whether all runs have come to their ends."""
         state, step = self._start()
         groups.begin(self.group)
         here = environment(jax.devices()[:1])
         for run in self._open():
-            # Before the group has saved anything: all of a run is made anew, or goes on from the group's checkpoint.
+            # Left by a kill while the run was coming to its end, which it now comes to again.
             checkpoint.clean(run.directory.checkpoints, -1)
             run.directory.write_inputs(run.loaded, here)
             run.directory.set_status("running")
@@ -149,7 +151,7 @@ class Stack:
                     for run in self._open():
                         run.directory.set_status("preempted")
                         yield run.member.task, "preempted"
-                    return
+                    return False
                 batch = self.watch.call("batch", self.train_batch, step)
                 state = self.watch.call(("train", batch.x.shape), self.train_step, state, batch)
                 step += 1
@@ -158,8 +160,8 @@ class Stack:
         finally:
             self.reporter.stop()
         # Every run has its own checkpoint now.
-        groups.end(self.group)
         checkpoint.remove_all(self.directory.checkpoints)
+        return True
 
     def _open(self) -> list[_Run]:
         return [run for run in self.runs if run.open]

@@ -227,12 +227,12 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
-    """Keys that differ, with the old and the new value (None where a key is absent)."""
+    """Keys that differ, with the old and the new value (None where a key is absent); a sweep is of no run."""
     before, after = _flat(old.resolved()), _flat(new.resolved())
     return {
         key: (before.get(key), after.get(key))
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key)
+        if before.get(key) != after.get(key) and key.partition(".")[0] != "sweep"
     }
 
 
@@ -245,4 +245,4 @@ def is_free(key: str, old: object, new: object) -> bool:
         return isinstance(old, int) and isinstance(new, int) and new > old
     if key.startswith("model.method."):
         return key != "model.method.tol"
-    return key.partition(".")[0] in ("log", "checkpoint", "parallel", "data_root", "name", "sweep")
+    return key.partition(".")[0] in ("log", "checkpoint", "parallel", "data_root", "name")

@@ -231,6 +231,21 @@ def test_data_that_are_not_there(
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").rglob("config.yaml"))
 
 
+def test_a_run_that_was_begun_alone_goes_on_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder_with(tmp_path, monkeypatch, SWEEP)
+    first = load_sweep("config.yaml").members[0].task
+    with monkeypatch.context() as patched, Reporter() as reporter:
+        patched.setattr(runner, "StopRequest", lambda: _Context(StopsAt(6)))
+        assert runner.run(first.loaded, out=None, fresh=False, fork=False, reporter=reporter) == 75
+    capsys.readouterr()
+    assert sweep() == 0
+    assert "3 runs trained at once" in capsys.readouterr().err
+    assert [line["step"] for line in numbers(tmp_path)[first.path.name][1]][-1] == STEPS
+    assert (first.path / "ckpt" / str(STEPS)).is_dir()
+
+
 def test_a_run_that_is_in_use_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
