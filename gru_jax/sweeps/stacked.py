@@ -15,7 +15,7 @@ import numpy as np
 from gru_jax.data.dataset import Dataset
 from gru_jax.sweeps import groups
 from gru_jax.sweeps.groups import Group
-from gru_jax.sweeps.members import Member
+from gru_jax.sweeps.one_run import OneRun
 from gru_jax.training import checkpoint, ending
 from gru_jax.training.checkpoint import Checkpoint
 from gru_jax.training.config import config_hash
@@ -30,34 +30,10 @@ from gru_jax.training.metrics_log import MetricsLog
 from gru_jax.training.progress import Reporter
 from gru_jax.training.run_directory import RunDirectory, RunError
 from gru_jax.training.sections import interval_steps
-from gru_jax.training.several import Task, finished
+from gru_jax.training.several import Task
 from gru_jax.training.signals import StopRequest
 from gru_jax.training.step import Batch, TrainState
 from gru_jax.training.stopwatch import Stopwatch
-from gru_jax.types import Params
-
-
-class _Run:
-    """One run of the stack.
-
-    Attributes:
-        place: in the stack.
-        best_params: of its best evaluation, on the host.
-        open: whether it goes on.
-    """
-
-    def __init__(self, place: int, member: Member) -> None:
-        self.place, self.member = place, member
-        self.loaded, self.config = member.task.loaded, member.task.loaded.config
-        self.directory = RunDirectory(member.task.path)
-        self.history = History()
-        self.best_params: Params | None = None
-        self.open = finished(member.task) is None
-        self.log: MetricsLog | None = None
-
-    def of(self, stacked: Any) -> Any:
-        """Its part of what is stacked."""
-        return jax.tree.map(lambda leaf: leaf[self.place], stacked)
 
 
 class Stack:
@@ -72,7 +48,7 @@ class Stack:
 
     def __init__(self, group: Group, dataset: Dataset, reporter: Reporter, stop: StopRequest) -> None:
         self.group, self.dataset, self.reporter, self.stop = group, dataset, reporter, stop
-        self.runs = [_Run(place, member) for place, member in enumerate(group.members)]
+        self.runs = [OneRun(place, member) for place, member in enumerate(group.members)]
         self.config = config = self.runs[0].config
         self.experiment: Experiment = build(config)
         self.shared = groups.shares_batches(group.members)
@@ -163,7 +139,7 @@ class Stack:
         checkpoint.remove_all(self.directory.checkpoints)
         return True
 
-    def _open(self) -> list[_Run]:
+    def _open(self) -> list[OneRun]:
         return [run for run in self.runs if run.open]
 
     def _start(self) -> tuple[TrainState, int]:
@@ -195,7 +171,7 @@ class Stack:
     def _at_boundary(self, step: int, state: TrainState) -> Generator[tuple[Task, str], None, TrainState]:
         """Writes, evaluates, saves and ends what is due at a step; the generator's value is the state to go on with."""
         last = step == self.total
-        ended: list[tuple[_Run, str]] = []
+        ended: list[tuple[OneRun, str]] = []
         if step % self.config.log.every == 0 or last:
             state, ended = self._log_train(step, state)
         if step % self.eval_every == 0 or last:
@@ -213,11 +189,11 @@ class Stack:
             yield from self._save(step, state)
         return state
 
-    def _log_train(self, step: int, state: TrainState) -> tuple[TrainState, list[tuple[_Run, str]]]:
+    def _log_train(self, step: int, state: TrainState) -> tuple[TrainState, list[tuple[OneRun, str]]]:
         sums: Sums = jax.device_get(state.sums)
         factor = float(self.experiment.schedule(jnp.asarray(step - 1, jnp.int32)))
         self.watch.mark()
-        diverged: list[tuple[_Run, str]] = []
+        diverged: list[tuple[OneRun, str]] = []
         for run in self._open():
             own = add_up([run.of(sums)])
             if own["bad_steps"]:
@@ -233,7 +209,7 @@ class Stack:
         zeros = jax.tree.map(lambda leaf: jnp.zeros((len(self.runs), *leaf.shape), leaf.dtype), no_sums())
         return state._replace(sums=zeros), diverged
 
-    def _evaluate(self, step: int, state: TrainState) -> list[tuple[_Run, str]]:
+    def _evaluate(self, step: int, state: TrainState) -> list[tuple[OneRun, str]]:
         parts = []
         for batch in eval_batches(self.dataset, "valid", self.config.shape, self.config.task.batch):
             parts.append(self.watch.call(("eval", batch.x.shape), self.eval_step, state.params, batch))
@@ -241,8 +217,8 @@ class Stack:
         self.watch.mark()
         early = self.config.train.early_stop
         patience, reached = (early.patience, early.reached) if early else (None, None)
-        diverged: list[tuple[_Run, str]] = []
-        best: list[_Run] = []
+        diverged: list[tuple[OneRun, str]] = []
+        best: list[OneRun] = []
         for run in self._open():
             metrics = metrics_of(add_up([run.of(part) for part in fetched]), self.config.shape.target, "valid")
             if not np.isfinite(metrics["valid/loss"]):
@@ -258,7 +234,7 @@ class Stack:
                 run.best_params = jax.tree.map(np.copy, run.of(params))
         return diverged
 
-    def _write(self, run: _Run, step: int, metrics: dict[str, float]) -> None:
+    def _write(self, run: OneRun, step: int, metrics: dict[str, float]) -> None:
         assert run.log is not None
         head = {"step": step, "epoch": round(step / self.config.steps_per_epoch, 4)}
         seconds = round(self.clock.train_s / len(self.runs), 3)
@@ -266,7 +242,7 @@ class Stack:
         if run is self._open()[0]:
             self.reporter.metrics(metrics)
 
-    def _last_checkpoint(self, run: _Run, step: int, host: TrainState) -> str:
+    def _last_checkpoint(self, run: OneRun, step: int, host: TrainState) -> str:
         """Saves a run that has come to its end as a run of its own would; how it ended."""
         own = run.of(host)
         assert run.log is not None
@@ -286,13 +262,13 @@ class Stack:
             return "diverged"
         return "done"
 
-    def _timed(self, run: _Run) -> History:
+    def _timed(self, run: OneRun) -> History:
         """Its history, with its share of the seconds."""
         run.history.train_s = self.clock.train_s / len(self.runs)
         run.history.compile_s = self.clock.compile_s / len(self.runs)
         return run.history
 
-    def _end(self, run: _Run, step: int, status: str) -> None:
+    def _end(self, run: OneRun, step: int, status: str) -> None:
         config, outcome = run.config, Outcome(status, step, run.best_params, self._timed(run))
         result = ending.result(config, self.experiment, self.dataset, 1, outcome)
         result["wall_s_is"] = (
@@ -309,7 +285,7 @@ class Stack:
             ending.pictures(run.directory, mine, self.dataset, run.best_params, self.reporter)
         run.directory.set_status(status)
 
-    def _not_finite(self, host: TrainState) -> list[_Run]:
+    def _not_finite(self, host: TrainState) -> list[OneRun]:
         """The runs that go on though they have diverged."""
         finite = host.sums.bad_steps == 0
         for leaf in jax.tree.leaves(host):

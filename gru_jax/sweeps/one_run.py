@@ -1,0 +1,35 @@
+"""One of the runs that are trained at once: its directory, its history, its place in the stack."""
+
+from typing import Any
+
+import jax
+
+from gru_jax.sweeps.members import Member
+from gru_jax.training.history import History
+from gru_jax.training.metrics_log import MetricsLog
+from gru_jax.training.run_directory import RunDirectory
+from gru_jax.training.several import finished
+from gru_jax.types import Params
+
+
+class OneRun:
+    """One run of the stack.
+
+    Attributes:
+        place: in the stack.
+        best_params: of its best evaluation, on the host.
+        open: whether it goes on.
+    """
+
+    def __init__(self, place: int, member: Member) -> None:
+        self.place, self.member = place, member
+        self.loaded, self.config = member.task.loaded, member.task.loaded.config
+        self.directory = RunDirectory(member.task.path)
+        self.history = History()
+        self.best_params: Params | None = None
+        self.open = finished(member.task) is None
+        self.log: MetricsLog | None = None
+
+    def of(self, stacked: Any) -> Any:
+        """Its part of what is stacked."""
+        return jax.tree.map(lambda leaf: leaf[self.place], stacked)
