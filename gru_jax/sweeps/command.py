@@ -98,13 +98,13 @@ def _said(task: Task, outcome: Outcome, pick: str) -> str:
 
 
 def _made(sweep: Sweep, jobs: int, stop: StopRequest) -> Iterator[tuple[Task, Outcome]]:
-    begun = groups.begun(sweep.members)
-    kept = {id(member) for group in begun for member in group.members}
-    waiting = [member for member in sweep.members if finished(member.task) is None and id(member) not in kept]
-    for group in begun:
+    for group in groups.begun(sweep.members):
         if any(finished(member.task) is None for member in group.members):
             _say(f"going on with {len(group.members)} runs that are trained at once: {group.path}")
         yield from _stack(group, stop)
+    # Looked at again: a group that could not go on keeps its runs.
+    kept = {id(member) for group in groups.begun(sweep.members) for member in group.members}
+    waiting = [member for member in sweep.members if finished(member.task) is None and id(member) not in kept]
     # What was begun alone goes on alone.
     alone = [member for member in waiting if checkpoint.steps(RunDirectory(member.task.path).checkpoints)]
     begun_alone = {id(member) for member in alone}

@@ -37,7 +37,7 @@ from gru_jax.training.stopwatch import Stopwatch
 
 
 class Stack:
-    """The runs of a group, trained at once.
+    """The M runs of a group, trained at once: every leaf of the state is `[M, ...]`, a batch `[M, B, ...]` or shared.
 
     Args:
         group: the runs; they differ in the seed and the learning rate alone.
@@ -171,34 +171,32 @@ class Stack:
     def _at_boundary(self, step: int, state: TrainState) -> Generator[tuple[Task, str], None, TrainState]:
         """Writes, evaluates, saves and ends what is due at a step; the generator's value is the state to go on with."""
         last = step == self.total
-        ended: list[tuple[OneRun, str]] = []
+        diverged: list[OneRun] = []
         if step % self.config.log.every == 0 or last:
-            state, ended = self._log_train(step, state)
+            state, diverged = self._log_train(step, state)
         if step % self.eval_every == 0 or last:
-            ended += self._evaluate(step, state)
+            diverged += self._evaluate(step, state)
+        for run in diverged:
+            yield self._end(run, step, "diverged")
         over = [run for run in self._open() if last or run.history.stopped_early]
-        if ended or over:
-            host = jax.device_get(state)
-            for run in over:
-                ended.append((run, self._last_checkpoint(run, step, host)))
-            for run, status in ended:
-                run.open = False
-                self._end(run, step, status)
-                yield run.member.task, status
+        host = jax.device_get(state) if over else None
+        for run in over:
+            yield self._end(run, step, self._last_checkpoint(run, step, host))
         if self._open() and step % self.save_every == 0:
             yield from self._save(step, state)
         return state
 
-    def _log_train(self, step: int, state: TrainState) -> tuple[TrainState, list[tuple[OneRun, str]]]:
+    def _log_train(self, step: int, state: TrainState) -> tuple[TrainState, list[OneRun]]:
+        """Writes a line of training metrics for every run; the state to go on with, and the runs that have diverged."""
         sums: Sums = jax.device_get(state.sums)
         factor = float(self.experiment.schedule(jnp.asarray(step - 1, jnp.int32)))
         self.watch.mark()
-        diverged: list[tuple[OneRun, str]] = []
+        diverged: list[OneRun] = []
         for run in self._open():
             own = add_up([run.of(sums)])
             if own["bad_steps"]:
+                diverged.append(run)
                 run.open = False
-                diverged.append((run, "diverged"))
                 continue
             metrics = metrics_of(own, self.config.shape.target, "train") | {
                 "grad_norm": own["grad_norm"] / own["steps"],
@@ -209,7 +207,8 @@ class Stack:
         zeros = jax.tree.map(lambda leaf: jnp.zeros((len(self.runs), *leaf.shape), leaf.dtype), no_sums())
         return state._replace(sums=zeros), diverged
 
-    def _evaluate(self, step: int, state: TrainState) -> list[tuple[OneRun, str]]:
+    def _evaluate(self, step: int, state: TrainState) -> list[OneRun]:
+        """Evaluates every run on the validation split; those that have diverged."""
         parts = []
         for batch in eval_batches(self.dataset, "valid", self.config.shape, self.config.task.batch):
             parts.append(self.watch.call(("eval", batch.x.shape), self.eval_step, state.params, batch))
@@ -217,13 +216,13 @@ class Stack:
         self.watch.mark()
         early = self.config.train.early_stop
         patience, reached = (early.patience, early.reached) if early else (None, None)
-        diverged: list[tuple[OneRun, str]] = []
+        diverged: list[OneRun] = []
         best: list[OneRun] = []
         for run in self._open():
             metrics = metrics_of(add_up([run.of(part) for part in fetched]), self.config.shape.target, "valid")
             if not np.isfinite(metrics["valid/loss"]):
+                diverged.append(run)
                 run.open = False
-                diverged.append((run, "diverged"))
                 continue
             if run.history.evaluated(step, metrics, self.config.train.best_by, patience, reached):
                 best.append(run)
@@ -242,7 +241,7 @@ class Stack:
         if run is self._open()[0]:
             self.reporter.metrics(metrics)
 
-    def _last_checkpoint(self, run: OneRun, step: int, host: TrainState) -> str:
+    def _last_checkpoint(self, run: OneRun, step: int, host: Any) -> str:
         """Saves a run that has come to its end as a run of its own would; how it ended."""
         own = run.of(host)
         assert run.log is not None
@@ -268,22 +267,24 @@ class Stack:
         run.history.compile_s = self.clock.compile_s / len(self.runs)
         return run.history
 
-    def _end(self, run: OneRun, step: int, status: str) -> None:
-        config, outcome = run.config, Outcome(status, step, run.best_params, self._timed(run))
-        result = ending.result(config, self.experiment, self.dataset, 1, outcome)
+    def _end(self, run: OneRun, step: int, status: str) -> tuple[Task, str]:
+        """Writes what a run leaves at its end; the run and its status."""
+        run.open = False
+        outcome = Outcome(status, step, run.best_params, self._timed(run))
+        result = ending.result(run.config, self.experiment, self.dataset, 1, outcome)
         result["wall_s_is"] = (
             f"the share of one of the {len(self.runs)} runs that were trained at once: of training, validation and"
             " checkpoints; compilation is apart, in compile_s"
         )
-        if status == "done":
+        if run.best_params is None or status != "done":
+            run.directory.set_result(result)
+        else:
             params = self.single.put_state(run.best_params)
-            result |= evaluate(self.experiment, self.dataset, self.single, params, "test", _call)[0]
-        run.directory.set_result(result)
-        if status == "done":
-            assert run.best_params is not None
-            mine = build(config)
-            ending.pictures(run.directory, mine, self.dataset, run.best_params, self.reporter)
+            tested, _ = evaluate(self.experiment, self.dataset, self.single, params, "test", _call)
+            run.directory.set_result(result | tested)
+            ending.pictures(run.directory, self.experiment, self.dataset, run.best_params, self.reporter)
         run.directory.set_status(status)
+        return run.member.task, status
 
     def _not_finite(self, host: TrainState) -> list[OneRun]:
         """The runs that go on though they have diverged."""
@@ -298,9 +299,7 @@ class Stack:
             return
         host = jax.device_get(state)
         for run in self._not_finite(host):
-            run.open = False
-            self._end(run, step, "diverged")
-            yield run.member.task, "diverged"
+            yield self._end(run, step, "diverged")
         self.watch.mark()
         for run in self._open():
             assert run.log is not None

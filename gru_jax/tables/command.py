@@ -56,9 +56,11 @@ def make_table(request: Request) -> int:
     table = load_table(request.name)
     if request.curves is not None:
         check_picture(request.curves, "--curves")
+    rows = _pattern(request.rows)
+    seeds = _seeds(request.seeds) if request.seeds is not None else None
     if request.show:
         if request.curves is not None:
-            _draw(plan(table, request.scale or "full", rows=_pattern(request.rows)), request.curves)
+            _draw(plan(table, request.scale or "full", rows=rows, seeds=seeds), request.curves)
         print(rendering.render(table, [request.scale] if request.scale else list(SCALES), request.form), end="")
         return 0
     if request.scale is None:
@@ -66,8 +68,6 @@ def make_table(request: Request) -> int:
     if request.jobs > 1:
         # This process only builds the models: the memory of the device is for those that run them.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    rows = _pattern(request.rows)
-    seeds = _seeds(request.seeds) if request.seeds is not None else None
     plans = plan(table, request.scale, rows=rows, seeds=seeds, data_root=request.data_root)
     code = make(table, plans, request.jobs, _say)
     with results.alone(table):
