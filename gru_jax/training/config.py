@@ -9,6 +9,8 @@ from pydantic import Field
 
 from gru_jax.data.dataset import TaskShape
 from gru_jax.training.architectures import AnyModel
+from gru_jax.training.device_sections import DistributedConfig, ParallelConfig, PrecisionConfig
+from gru_jax.training.log_section import LogConfig
 from gru_jax.training.losses import TARGET_METRICS
 from gru_jax.training.methods import AutoMethod, NewtonMethod
 from gru_jax.training.optim import Adam, AnyOptimizer
@@ -49,26 +51,6 @@ class CheckpointConfig(Section):
     keep: Count = 2
 
 
-class LogConfig(Section):
-    """Every how many steps a line of training metrics is written."""
-
-    every: Count = 50
-
-
-class ParallelConfig(Section):
-    """`single` device; `data`: the batch split over a mesh under jit; `pmap`: split with jax.pmap.
-
-    `time`: the time axis of every sequence split over the devices, under jit. `parts` of them share a sequence, and
-    the batch is split over what is left: 8 devices with `parts: 4` are a mesh of 2 x 4.
-
-    `devices`: how many to use; null is all there are. `parts`: null is all of those.
-    """
-
-    strategy: Literal["single", "data", "pmap", "time"] = "single"
-    devices: Count | None = None
-    parts: Count | None = None
-
-
 class Config(Section):
     """One run."""
 
@@ -87,6 +69,8 @@ class Config(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
     parallel: ParallelConfig = ParallelConfig()
+    distributed: DistributedConfig = DistributedConfig()
+    precision: PrecisionConfig = PrecisionConfig()
     sweep: SweepConfig | None = None
 
     @property
@@ -191,6 +175,7 @@ _LATER_KEYS: dict[str, object] = {
     "optim.weight_noise": 0.0,
     "model.embedding": None,
     "model.tied": False,
+    "precision": PrecisionConfig().model_dump(),
 }
 
 
@@ -204,7 +189,7 @@ def _forget(values: dict[str, Any], path: list[str], default: object) -> None:
 
 def config_hash(config: Config) -> str:
     """8 hex digits of everything that decides the numbers of a run, the seed aside."""
-    outside = {"name", "seed", "data_root", "checkpoint", "log", "parallel", "sweep"}
+    outside = {"name", "seed", "data_root", "checkpoint", "log", "parallel", "distributed", "sweep"}
     deciding = {key: value for key, value in config.resolved().items() if key not in outside}
     if isinstance(config.task, PythonTask):
         # Wherever it lies: what counts is what it says.
@@ -245,4 +230,4 @@ def is_free(key: str, old: object, new: object) -> bool:
         return isinstance(old, int) and isinstance(new, int) and new > old
     if key.startswith("model.method."):
         return key != "model.method.tol"
-    return key.partition(".")[0] in ("log", "checkpoint", "parallel", "data_root", "name")
+    return key.partition(".")[0] in ("log", "checkpoint", "parallel", "distributed", "data_root", "name")

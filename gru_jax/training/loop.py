@@ -1,4 +1,7 @@
-"""The training loop: steps, metrics, evaluations, checkpoints, and the ways it can end."""
+"""The training loop: steps, metrics, evaluations, checkpoints, and the ways it can end.
+
+Metrics are fetched late: only when the next step is on its way, so that the device has something to do meanwhile.
+"""
 
 from typing import Any, NamedTuple
 
@@ -12,7 +15,7 @@ from gru_jax.training.devices import Placement
 from gru_jax.training.evaluation import evaluate
 from gru_jax.training.experiment import Experiment, to_checkpoint, train_batches
 from gru_jax.training.history import History
-from gru_jax.training.losses import add_up, metrics_of, no_sums
+from gru_jax.training.losses import Sums, add_up, metrics_of, no_sums
 from gru_jax.training.metrics_log import MetricsLog
 from gru_jax.training.newton_sums import NewtonSums, newton_metrics, to_meta, why_not_finite, why_slow
 from gru_jax.training.progress import Reporter
@@ -21,7 +24,8 @@ from gru_jax.training.sections import interval_steps
 from gru_jax.training.signals import StopRequest
 from gru_jax.training.step import TrainState
 from gru_jax.training.stopwatch import Stopwatch
-from gru_jax.types import Params
+from gru_jax.training.watchers import Watchers
+from gru_jax.types import Array, Params
 
 
 class Outcome(NamedTuple):
@@ -40,6 +44,20 @@ class Outcome(NamedTuple):
     history: History
 
 
+class _Held(NamedTuple):
+    """Totals of training steps that wait on the device to be looked at.
+
+    Attributes:
+        step: the newest of the steps.
+        sums: their totals.
+        factor: of the schedule at that step.
+    """
+
+    step: int
+    sums: Sums
+    factor: Array
+
+
 class Loop:
     """One run of training, from a state (fresh or restored) to an outcome."""
 
@@ -52,8 +70,11 @@ class Loop:
         reporter: Reporter,
         stop: StopRequest,
         meta: dict[str, Any],
+        watchers: Watchers,
     ) -> None:
         config = experiment.config
+        self.watchers = watchers
+        self.held: _Held | None = None
         self.experiment, self.dataset, self.placement = experiment, dataset, placement
         self.run, self.reporter, self.stop, self.meta = run, reporter, stop, meta
         self.config, self.total = config, config.total_steps
@@ -81,11 +102,14 @@ class Loop:
             while step < self.total and not history.stopped_early:
                 if self.stop.requested:
                     return self._end("preempted", step, state, log)
+                self.watchers.step(step)
                 batch = self.watch.call("batch", self.train_batch, step)
                 batch = self.placement.put_batch(batch)
                 state = self.watch.call(("train", batch.x.shape), self.placement.train_step, state, batch)
                 step += 1
                 self.reporter.step(step)
+                if not self._look(log):
+                    return self._end("diverged", step - 1, None, log)
                 state, finite = self._at_boundary(step, state, log)
                 if not finite:
                     return self._end("diverged", step, None, log)
@@ -93,6 +117,7 @@ class Loop:
         finally:
             self.reporter.stop()
             log.close()
+            self.watchers.close()
 
     def _at_boundary(self, step: int, state: TrainState, log: MetricsLog) -> tuple[TrainState, bool]:
         """Writes, evaluates and saves what is due at a step, in this order.
@@ -101,35 +126,45 @@ class Loop:
             (state, False when a loss or the state was not finite).
         """
         last = step == self.total
-        finite = True
+        evaluates = step % self.eval_every == 0 or last
+        saves = step % self.save_every == 0 or last
         if step % self.config.log.every == 0 or last:
-            state, finite = self._log_train(step, state, log)
-        if finite and (step % self.eval_every == 0 or last):
+            factor = self.experiment.schedule(jnp.asarray(step - 1, jnp.int32))
+            self.held = _Held(step, state.sums, factor)
+            state = state._replace(sums=self.placement.put_state(no_sums(newton=self.newton is not None)))
+        # What is evaluated and saved here comes after the line of this step, and waits for the device anyhow.
+        if (evaluates or saves) and not self._look(log):
+            return state, False
+        finite = True
+        if evaluates:
             finite = self._evaluate(step, state, log)
-        if finite and (step % self.save_every == 0 or last or self.history.stopped_early):
+        if finite and (saves or self.history.stopped_early):
             finite = self._save(step, state, log)
         return state, finite
 
-    def _log_train(self, step: int, state: TrainState, log: MetricsLog) -> tuple[TrainState, bool]:
-        fetched = self.placement.get(state.sums)
-        sums = add_up([fetched])
-        if sums["bad_steps"]:
+    def _look(self, log: MetricsLog) -> bool:
+        """Writes the line of the totals that are held, if there are any; False when a loss was not finite."""
+        if self.held is None:
+            return True
+        (step, sums, factor), self.held = self.held, None
+        fetched = self.placement.get(sums)
+        totals = add_up([fetched])
+        if totals["bad_steps"]:
             self._explain(fetched.newton)
-            return state, False
-        factor = float(self.experiment.schedule(jnp.asarray(step - 1, jnp.int32)))
-        metrics = metrics_of(sums, self.config.shape.target, "train") | {
-            "grad_norm": sums["grad_norm"] / sums["steps"],
-            "lr": self.config.optim.lr * factor,
+            return False
+        metrics = metrics_of(totals, self.config.shape.target, "train") | {
+            "grad_norm": totals["grad_norm"] / totals["steps"],
+            "lr": self.config.optim.lr * float(factor),
         }
         if self.newton is not None:
             metrics |= newton_metrics(fetched.newton)
-            said = why_slow(self.newton, fetched.newton, step - int(sums["steps"]) + 1, step)
+            said = why_slow(self.newton, fetched.newton, step - int(totals["steps"]) + 1, step)
             if said and not self.warned:
                 self.warned = True
                 self.reporter.warn(said)
         self.history.last_train = metrics
         self._write(step, metrics, log)
-        return state._replace(sums=self.placement.put_state(no_sums(newton=self.newton is not None))), True
+        return True
 
     def _evaluate(self, step: int, state: TrainState, log: MetricsLog) -> bool:
         metrics = self.evaluate(state.params, "valid")
@@ -185,10 +220,14 @@ class Loop:
         epoch = step / self.config.steps_per_epoch
         examples = step * self.config.task.batch
         seconds = round(self.history.train_s, 3)
-        log.write({"step": step, "epoch": round(epoch, 4), "time_s": seconds, "examples": examples} | metrics)
+        line = {"step": step, "epoch": round(epoch, 4), "time_s": seconds, "examples": examples} | metrics
+        log.write(line)
+        self.watchers.write(line)
 
     def _end(self, status: str, step: int, state: TrainState | None, log: MetricsLog) -> Outcome:
         self.watch.mark()
+        if status == "preempted" and not self._look(log):
+            return Outcome("diverged", step, self.best_params, self.history)
         unsaved = status == "preempted" and self.saved_at != step
         if unsaved and state is not None and not self._save(step, state, log):
             status = "diverged"

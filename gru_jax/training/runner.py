@@ -25,6 +25,7 @@ from gru_jax.training.loop import Loop
 from gru_jax.training.progress import Reporter
 from gru_jax.training.run_directory import RunDirectory, RunError
 from gru_jax.training.signals import StopRequest
+from gru_jax.training.watchers import Watchers
 from gru_jax.types import Params
 
 DONE, DIVERGED, PREEMPTED = 0, 4, 75
@@ -220,7 +221,8 @@ def _train(
         directory.write_inputs(loaded, environment(devices[: placement.devices]))
         directory.set_status("running")
         checkpoint.clean(directory.checkpoints, start.saved_at)
-        loop = Loop(experiment, dataset, placement, directory, reporter, stop, meta)
+        watchers = Watchers(config, directory, int(start.state.step), reporter)
+        loop = Loop(experiment, dataset, placement, directory, reporter, stop, meta, watchers)
         outcome = loop.train(start.state, start.best_params, start.history, start.saved_at)
         if outcome.status == "preempted":
             directory.set_status("preempted")
