@@ -60,6 +60,15 @@ def _parser() -> argparse.ArgumentParser:
         help="as --fresh, but from the existing run's best parameters",
     )
 
+    launch = verbs.add_parser(
+        "launch",
+        help="make one run by several processes of this machine, on its CPU",
+        usage="gru-jax launch -n N -- run CONFIG [key.sub=value ...]",
+        allow_abbrev=False,
+        epilog=_EXIT_CODES,
+    )
+    launch.add_argument("-n", "--processes", metavar="N", type=_jobs, required=True, help="how many processes")
+
     sweep = verbs.add_parser(
         "sweep",
         help="train a config with every combination of the values in its section sweep",
@@ -102,8 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--data-root", metavar="DIR", help="where the data files are")
 
     check = verbs.add_parser("check", help="validate a config and print what it amounts to", allow_abbrev=False)
-    check.add_argument("config", metavar="CONFIG", help="YAML file")
+    check.add_argument("config", metavar="CONFIG", nargs="?", help="YAML file")
     check.add_argument("overrides", metavar="key.sub=value", nargs="*", default=[], help=_OVERRIDES_HELP)
+    check.add_argument("--schema", action="store_true", help="print the JSON schema of configs, for editors")
 
     plot = verbs.add_parser("plot", help="draw the pictures of runs again", allow_abbrev=False)
     plot.add_argument("runs", metavar="RUN_DIR", nargs="+", type=Path, help="directory of a run")
@@ -112,6 +122,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PICTURE",
         type=Path,
         help="also draw the curves of all runs into one picture (.png, .pdf or .svg)",
+    )
+    plot.add_argument(
+        "--x",
+        choices=["step", "epoch", "time"],
+        help="what the curves of --out are drawn against (default: step and time, one above the other)",
     )
 
     verbs.add_parser("list", help="list configs, tasks, models and optimizers", allow_abbrev=False)
@@ -124,10 +139,23 @@ def _jobs(text: str) -> int:
     return int(text)
 
 
+def _apart(words: list[str]) -> tuple[list[str], list[str]]:
+    """The words of `launch`, and those of the command that it starts."""
+    if words[:1] != ["launch"]:
+        return words, []
+    ends = [words.index(word) for word in ("--", "run") if word in words]
+    if not ends:
+        return words, []
+    end = min(ends)
+    return words[:end], words[end + (words[end] == "--") :]
+
+
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments of a command line; an unknown one ends the process with exit code 2."""
     parser = _parser()
-    arguments, rest = parser.parse_known_args(argv)
+    words, command = _apart(list(sys.argv[1:] if argv is None else argv))
+    arguments, rest = parser.parse_known_args(words)
+    arguments.command = command
     options = [word for word in rest if word.startswith("-")]
     if options or (rest and not hasattr(arguments, "overrides")):
         word = (options or rest)[0]
@@ -139,16 +167,32 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             known = ["--jobs", "--show", "--help"]
         elif arguments.verb == "eval":
             known = ["--split", "--data-root", "--help"]
+        elif arguments.verb == "check":
+            known = ["--schema", "--help"]
         elif arguments.verb == "data":
             known = ["--data-root", "--help"]
-        words = sys.argv[1:] if argv is None else argv
+        elif arguments.verb == "launch":
+            known = ["--processes", "--help"]
+        elif arguments.verb == "plot":
+            known = ["--out", "--x", "--help"]
         near = _as_override(word, words) if hasattr(arguments, "overrides") else []
         near = near or difflib.get_close_matches(word.partition("=")[0], known, n=1)
         parser.error(f"unknown argument {word!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+    if arguments.verb == "plot" and arguments.x is not None and arguments.out is None:
+        parser.error("--x is of the picture of all runs; name it with --out PICTURE")
     try:
         str(getattr(arguments, "out", None)).encode()
     except UnicodeEncodeError:
         parser.error(f"--out: {str(arguments.out)!r} is not text in {sys.getfilesystemencoding()}")
+    if arguments.verb == "check":
+        given = [*filter(None, [arguments.config]), *rest]
+        if arguments.schema and given:
+            parser.error(f"--schema takes no CONFIG, got {given[0]!r}: there is one schema for all of them")
+        if not arguments.schema and not given:
+            parser.error("check needs a CONFIG, or --schema")
+        # Where an option stood before it.
+        if arguments.config is None and rest:
+            arguments.config, *rest = rest
     # argparse takes positionals in one block only; overrides may also come after --out DIR.
     if rest:
         arguments.overrides += rest

@@ -7,6 +7,7 @@ once.
 import argparse
 import contextlib
 import io
+import json
 import os
 import signal
 import sys
@@ -55,7 +56,8 @@ def _interrupted() -> NoReturn:
 
 
 def _needs_extra(error: ImportError) -> int:
-    fix = "gru-jax[experiments] brings it: pip install '.[experiments]' in a clone"
+    extra = "watch" if error.name in ("tensorboardX", "wandb") else "experiments"
+    fix = f"gru-jax[{extra}] brings it: pip install '.[{extra}]' in a clone"
     return _fail(f"{error.name} is not installed; {fix}", MISSING)
 
 
@@ -84,20 +86,37 @@ def _run(arguments: argparse.Namespace) -> int:
     if isinstance(loaded, int):
         return loaded
 
+    leave: Callable[[int], None] | None = None
+
     def verb() -> int:
+        from gru_jax.training import processes
         from gru_jax.training.progress import Reporter
         from gru_jax.training.runner import run
 
+        nonlocal leave
         with Reporter() as reporter:
+            group = processes.join(loaded.config.distributed, reporter.note)
+            leave = group.leave
             return run(
                 loaded,
                 out=arguments.out,
                 fresh=arguments.fresh,
                 fork=arguments.fork,
                 reporter=reporter,
+                group=group,
             )
 
-    return _guarded(verb)
+    code = _guarded(verb)
+    if leave is not None:
+        # After everything is said: the other processes of the run, if there are any, end with this one.
+        leave(code)
+    return code
+
+
+def _launch(arguments: argparse.Namespace) -> int:
+    from gru_jax.launch import launch
+
+    return launch(arguments.processes, arguments.command)
 
 
 def _guarded(verb: Callable[[], int]) -> int:
@@ -181,35 +200,59 @@ def _data(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    if arguments.schema:
+        return _schema()
     loaded = _load(arguments)
     if isinstance(loaded, int):
         return loaded
 
     def verb() -> int:
         from gru_jax.training import yaml12
-        from gru_jax.training.experiment import abstract_state, parameter_count
+        from gru_jax.training.estimate import SECONDS, estimates, within
         from gru_jax.training.run_directory import default_path
-        from gru_jax.training.runner import prepare
 
         config, shape = loaded.config, loaded.config.shape
-        params = abstract_state(prepare(loaded)).params
+        said, late = within(SECONDS, estimates(loaded)), False
+        try:
+            parameters = next(said)
+        except TimeoutError as error:
+            parameters, late = f"parameters, memory and time: {error}", True
         print(yaml12.dump(config.resolved()), end="")
         for note in loaded.notes():
             print(f"# note: {note}")
-        print(f"# parameters: {parameter_count(params)}")
+        print(f"# {parameters}")
         print(f"# steps: {config.total_steps}, {config.steps_per_epoch} an epoch")
         print(f"# examples: {shape.train} train, {shape.valid} validation, {shape.test} test")
-        print(f"# run directory: {default_path(config)}")
+        print(f"# run directory: {default_path(config)}", flush=True)
+        try:
+            for line in () if late else said:
+                print(f"# {line}", flush=True)
+        except TimeoutError as error:
+            print(f"# the rest of memory and time: {error}")
+            late = True
+        if late:
+            sys.stdout.flush()
+            # Not sys.exit: what is still being compiled beside cannot be stopped.
+            os._exit(OK)
         return OK
 
     return _guarded(verb)
+
+
+def _schema() -> int:
+    try:
+        from gru_jax.training.schema import config_schema
+    except ImportError as error:
+        return _needs_extra(error)
+    print(json.dumps(config_schema(), indent=1))
+    return OK
 
 
 def _plot(arguments: argparse.Namespace) -> int:
     def verb() -> int:
         from gru_jax.training.pictures import redraw
 
-        for path in redraw(arguments.runs, arguments.out):
+        for path in redraw(arguments.runs, arguments.out, arguments.x):
             print(path)
         return OK
 
@@ -229,6 +272,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 _VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": _run,
+    "launch": _launch,
     "sweep": _sweep,
     "table": _table,
     "eval": _eval,

@@ -25,7 +25,8 @@ ALLOWED = {room: set(CORE[:place]) for place, room in enumerate(CORE)} | {
     "tables": {*CORE, "gru_jax", "models", "data", "training"},
     "sweeps": {*CORE, "gru_jax", "models", "data", "training"},
     "arguments": {"gru_jax", "training"},
-    "cli": {*CORE, "gru_jax", "models", "data", "training", "tables", "sweeps", "arguments"},
+    "launch": {"arguments"},
+    "cli": {*CORE, "gru_jax", "models", "data", "training", "tables", "sweeps", "arguments", "launch"},
     "__main__": {"cli"},
 }
 
@@ -124,5 +125,5 @@ def test_import_brings_in_nothing_of_the_extras() -> None:
     assert process.returncode == 0, process.stderr
     added = {name.split(".")[0] for name in process.stdout.split()}
     assert "gru_jax" in added
-    trained = {"grain", "matplotlib", "orbax", "pydantic", "sklearn", "statsmodels", "yaml"}
+    trained = {"grain", "matplotlib", "orbax", "pydantic", "sklearn", "statsmodels", "tensorboardX", "wandb", "yaml"}
     assert not added & {"equinox", "h5py", "haiku", "keras", "onnx", "torch", *trained}

@@ -300,6 +300,9 @@ class GRU:
             return jnp.matmul(h, w, preferred_element_type=out)
         size = self.hidden_size // self.heads
         per_head = h.reshape(*h.shape[:-1], self.heads, size)
+        if jax.default_backend() == "cpu":
+            # XLA has no product there of half-precision blocks that is summed in single.
+            per_head, w = per_head.astype(out), w.astype(out)
         g = jnp.einsum("...ki,kij->...kj", per_head, w, preferred_element_type=out)
         gates = w.shape[-1] // size
         g = g.reshape(*h.shape[:-1], self.heads, gates, size)

@@ -53,9 +53,10 @@ class SourceBatches:
         shape: of the task.
         size: of a batch.
         seed: of the order.
+        share: which of a batch's sequences are read, and given; None for all.
     """
 
-    def __init__(self, source: Source, shape: TaskShape, size: int, seed: int) -> None:
+    def __init__(self, source: Source, shape: TaskShape, size: int, seed: int, share: slice | None = None) -> None:
         try:
             import grain
         except ImportError as error:
@@ -63,7 +64,7 @@ class SourceBatches:
                 "data in files are shuffled by grain, which is not installed;"
                 " gru-jax[experiments] brings it: pip install '.[experiments]' in a clone"
             ) from error
-        self._source, self._shape, self._size = source, shape, size
+        self._source, self._shape, self._size, self._share = source, shape, size, share
         self._order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
 
     def __getitem__(self, step: int) -> Split:
@@ -71,11 +72,19 @@ class SourceBatches:
         epoch, place = divmod(step, examples // size)
         first = epoch * examples + place * size
         rows = [int(self._order[i]) for i in range(first, first + size)]
-        return _batch(self._source, rows, self._shape)
+        return _batch(self._source, rows, self._shape, self._share)
 
 
-def evaluation_batches(split: Split | Source, shape: TaskShape, size: int) -> Iterator[tuple[Split, np.ndarray]]:
+def evaluation_batches(
+    split: Split | Source, shape: TaskShape, size: int, share: slice | None = None
+) -> Iterator[tuple[Split, np.ndarray]]:
     """A split in batches of one size: every sequence once, sources from short to long.
+
+    Args:
+        split: the data.
+        shape: of the task.
+        size: of a batch.
+        share: which of a batch's sequences are read, and given; None for all.
 
     Yields:
         (batch, weight `[size]` float32): the last batch is filled up with sequences of weight 0.
@@ -87,14 +96,15 @@ def evaluation_batches(split: Split | Source, shape: TaskShape, size: int) -> It
         weight = (places < examples).astype(np.float32)
         rows = order[np.minimum(places, examples - 1)]
         if isinstance(split, Split):
-            yield taken(split, rows), weight
+            yield taken(split, rows[share or slice(None)]), weight[share or slice(None)]
         else:
-            yield _batch(split, rows.tolist(), shape), weight
+            yield _batch(split, rows.tolist(), shape, share), weight[share or slice(None)]
 
 
-def _batch(source: Source, rows: list[int], shape: TaskShape) -> Split:
+def _batch(source: Source, rows: list[int], shape: TaskShape, share: slice | None) -> Split:
+    # As long as the whole batch needs: those who read other shares of it have to agree.
     time = padded_length(source.lengths, int(source.lengths[rows].max()))
-    return padded([source[row] for row in rows], time, shape)
+    return padded([source[row] for row in rows[share or slice(None)]], time, shape)
 
 
 def padded_length(lengths: np.ndarray, longest: int) -> int:

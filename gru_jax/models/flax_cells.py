@@ -83,6 +83,7 @@ class LSTM:
 
     def step(self, params: Params, u: Array, state: LSTMState) -> LSTMState:
         """One step: u `[*batch, I]` and the state before it to the state after it."""
+        params, u = _as(state.h, (params, u))
         return LSTMState(*self._module().apply({"params": params}, (state.c, state.h), u)[0])
 
     def initial_state(self, batch: tuple[int, ...], dtype: DType = jnp.float32) -> LSTMState:
@@ -143,6 +144,7 @@ class TanhRNN:
 
     def step(self, params: Params, u: Array, h: Array) -> Array:
         """One step: u `[*batch, I]` and h `[*batch, H]` to the next state."""
+        params, u = _as(h, (params, u))
         return self._module().apply({"params": params}, h, u)[0]
 
     def initial_state(self, batch: tuple[int, ...], dtype: DType = jnp.float32) -> Array:
@@ -167,6 +169,11 @@ def _fresh(who: str, cell: "LSTM | TanhRNN", key: Key, input_size: int, dtype: D
     carry = tuple(state) if isinstance(state, tuple) else state
     drawn = cell._module(full).init(key, carry, jnp.zeros(input_size, full))["params"]
     return jax.tree.map(lambda p: p.astype(dtype), drawn)
+
+
+def _as(h: Array, tree: Any) -> Any:
+    """Arrays in the dtype of the state: Newton's method solves half precision in single, and flax converts nothing."""
+    return jax.tree.map(lambda a: a.astype(h.dtype), tree)
 
 
 def _check(cell: LSTM | TanhRNN, params: Params, features: int) -> None:

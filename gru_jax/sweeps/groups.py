@@ -96,8 +96,8 @@ def stack_path(members: Sequence[Member]) -> Path:
 
 
 def _may_be_stacked(config: Config) -> bool:
-    # Newton's method under vmap would compute its fallback for every run, at every step.
-    return config.parallel.strategy == "single" and config.newton is None
+    # Newton's method under vmap would compute its fallback for every run, at every step; a trace is one run's.
+    return config.parallel.strategy == "single" and config.newton is None and config.log.profile is None
 
 
 def _kind(config: Config, one_seed: bool) -> str:

@@ -93,9 +93,9 @@ def _placed(line: str, loaded: LoadedConfig, keys: dict[str, str]) -> str:
         if said == line:
             continue
         for path in _places(key):
-            mark = loaded.document.key_marks.get(path)
-            if mark is not None:
-                return f"{loaded.file}:{mark[0]}:{mark[1]}: sweep: {word}: {said}"
+            place = loaded.place(path)
+            if place is not None:
+                return f"{place}: sweep: {word}: {said}"
         return f"sweep: {word}: {said}"
     return line
 

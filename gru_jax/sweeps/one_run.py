@@ -9,6 +9,7 @@ from gru_jax.training.history import History
 from gru_jax.training.metrics_log import MetricsLog
 from gru_jax.training.run_directory import RunDirectory
 from gru_jax.training.several import finished
+from gru_jax.training.watchers import Watchers
 from gru_jax.types import Params
 
 
@@ -29,6 +30,7 @@ class OneRun:
         self.best_params: Params | None = None
         self.open = finished(member.task) is None
         self.log: MetricsLog | None = None
+        self.watchers: Watchers | None = None
 
     def of(self, stacked: Any) -> Any:
         """Its part of what is stacked."""

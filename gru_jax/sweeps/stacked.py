@@ -34,6 +34,7 @@ from gru_jax.training.several import Task
 from gru_jax.training.signals import StopRequest
 from gru_jax.training.step import Batch, TrainState
 from gru_jax.training.stopwatch import Stopwatch
+from gru_jax.training.watchers import Watchers, require
 
 
 class Stack:
@@ -84,8 +85,10 @@ class Stack:
 
         Raises:
             RunError, CheckpointError: the group cannot go on; nothing was changed.
+            ImportError: a package to watch the runs with is missing; nothing was changed.
             OSError: something could not be written; what was there is whole.
         """
+        require(self.config)
         mine = [run.directory for run in self.runs if run.open]
         for directory in mine:
             directory.check_usable()
@@ -100,6 +103,8 @@ class Stack:
             for run in self.runs:
                 if run.log is not None:
                     run.log.close()
+                if run.watchers is not None:
+                    run.watchers.close()
             for directory in locked:
                 directory.unlock()
 
@@ -113,6 +118,7 @@ class Stack:
             checkpoint.clean(run.directory.checkpoints, -1)
             run.directory.write_inputs(run.loaded, here)
             run.directory.set_status("running")
+            run.watchers = Watchers(run.config, run.directory, step, self.reporter)
             run.log = MetricsLog(run.directory.metrics, resume_step=step)
         self.watch = Stopwatch(self.clock)
         self.saved_at = step if step else -1
@@ -234,10 +240,12 @@ class Stack:
         return diverged
 
     def _write(self, run: OneRun, step: int, metrics: dict[str, float]) -> None:
-        assert run.log is not None
+        assert run.log is not None and run.watchers is not None
         head = {"step": step, "epoch": round(step / self.config.steps_per_epoch, 4)}
         seconds = round(self.clock.train_s / len(self.runs), 3)
-        run.log.write(head | {"time_s": seconds, "examples": step * self.config.task.batch} | metrics)
+        line = head | {"time_s": seconds, "examples": step * self.config.task.batch} | metrics
+        run.log.write(line)
+        run.watchers.write(line)
         if run is self._open()[0]:
             self.reporter.metrics(metrics)
 
@@ -270,6 +278,8 @@ class Stack:
     def _end(self, run: OneRun, step: int, status: str) -> tuple[Task, str]:
         """Writes what a run leaves at its end; the run and its status."""
         run.open = False
+        if run.watchers is not None:
+            run.watchers.close()
         outcome = Outcome(status, step, run.best_params, self._timed(run))
         result = ending.result(run.config, self.experiment, self.dataset, 1, outcome)
         result["wall_s_is"] = (

@@ -67,9 +67,7 @@ def save(directory: Path, checkpoint: Checkpoint, keep: int) -> None:
         OSError: it could not be written; older checkpoints are untouched.
     """
     tree = {"state": checkpoint.state, "best_params": checkpoint.best_params}
-    for leaf in jax.tree.leaves(tree):
-        if not np.all(np.isfinite(leaf)):
-            raise NotFinite(f"step {checkpoint.step}: the state is not finite")
+    require_finite(checkpoint.step, tree)
     target = directory / str(checkpoint.step)
     writing = directory / f"{checkpoint.step}{_WRITING}"
     ocp = _orbax()
@@ -91,12 +89,22 @@ def save(directory: Path, checkpoint: Checkpoint, keep: int) -> None:
         _remove(directory / str(step))
 
 
-def restore(directory: Path, like: Any, best_like: Params) -> tuple[Checkpoint | None, list[str]]:
+def require_finite(step: int, tree: Any) -> None:
+    """Raises NotFinite for a state, on the host, that must not be saved."""
+    for leaf in jax.tree.leaves(tree):
+        if not np.all(np.isfinite(leaf)):
+            raise NotFinite(f"step {step}: the state is not finite")
+
+
+def restore(
+    directory: Path, like: Any, best_like: Params, step: int | None = None
+) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that is whole.
 
     Args:
         directory: where the checkpoints are.
         like, best_like: pytrees with the shapes of the state and the parameters.
+        step: only that of this step; None for any.
 
     Returns:
         (checkpoint, or None when there are no candidates; a warning for each one skipped as torn).
@@ -105,14 +113,15 @@ def restore(directory: Path, like: Any, best_like: Params) -> tuple[Checkpoint |
         CheckpointError: there are candidates and none can be read.
     """
     warnings: list[str] = []
-    if steps(directory):
+    candidates = [each for each in steps(directory) if step in (None, each)]
+    if candidates:
         require()  # or every checkpoint would look torn
-    for step in steps(directory):
+    for each in candidates:
         try:
-            return _load(directory / str(step), like, best_like), warnings
+            return _load(directory / str(each), like, best_like), warnings
         except Exception as error:
             # Whatever a torn file makes orbax raise, the answer is the same: the next older one.
-            warnings.append(f"checkpoint {directory / str(step)} is torn, skipped ({_first_line(error)})")
+            warnings.append(f"checkpoint {directory / str(each)} is torn, skipped ({_first_line(error)})")
     if warnings:
         raise CheckpointError(
             "\n".join(warnings) + f"\nno checkpoint in {directory} can be read, and a run with checkpoints is"
@@ -192,7 +201,15 @@ def _orbax() -> Any:
 
 
 def _checkpointer(ocp: Any) -> Any:
-    return ocp.Checkpointer(ocp.CompositeCheckpointHandler("tree", "meta"))
+    # Of several processes each saves and reads for itself, or not at all: orbax must not wait for the others.
+    here = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
+    )
+    handler = ocp.CompositeCheckpointHandler(
+        "tree", "meta", composite_options=ocp.CompositeOptions(multiprocessing_options=alone)
+    )
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def _as_dict(tree: Any) -> dict[str, np.ndarray]:

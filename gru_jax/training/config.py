@@ -52,7 +52,11 @@ class CheckpointConfig(Section):
 
 
 class Config(Section):
-    """One run."""
+    """One run.
+
+    `schema`: the version of this format. `name` names the run and its directory, such as `digits/gru`. `seed` decides
+    initial parameters, order of examples and dropout. `data_root`: where data files are.
+    """
 
     schema_version: Annotated[int, Field(ge=1, le=1), Expected("1, the only version")] = Field(alias="schema")
     name: Annotated[
@@ -112,6 +116,10 @@ def broken_rules(config: Config) -> list[tuple[tuple[str, ...], str]]:
         found.append((("task", "batch"), f"{batch} is more than the {train} training examples"))
     elif config.total_steps >= 2**31:
         found.append((("train", "epochs"), f"{config.total_steps} steps are more than can be counted"))
+    accumulate = config.parallel.accumulate
+    if batch % accumulate:
+        fact = f"{accumulate} parts do not divide the batch of {batch} sequences evenly"
+        found.append((("parallel", "accumulate"), fact))
     warmup = getattr(config.optim.schedule, "warmup", "1 step")
     if interval_steps(warmup, max(config.steps_per_epoch, 1)) >= 2**31:
         found.append((("optim", "schedule", "warmup"), f"{warmup} is more steps than can be counted"))
@@ -126,6 +134,9 @@ def broken_rules(config: Config) -> list[tuple[tuple[str, ...], str]]:
         has = " and ".join(f"'valid/{name}'" for name in metrics)
         fact = f"task kind {config.task.kind!r} has {has}, not {config.train.best_by!r}"
         found.append((("train", "early_stop", "metric"), fact))
+    reached = config.train.early_stop.reached if config.train.early_stop else None
+    if best_by == "accuracy" and reached is not None and reached > 1:
+        found.append((("train", "early_stop", "reached"), f"an accuracy is at most 1, got {reached:g}"))
     pick = config.sweep.pick if config.sweep is not None else None
     if pick is not None and pick.removeprefix("valid/") not in metrics:
         has = " and ".join(f"'valid/{name}'" for name in metrics)
@@ -143,8 +154,16 @@ def broken_rules(config: Config) -> list[tuple[tuple[str, ...], str]]:
     return found
 
 
-def broken_device_rules(config: Config, available: int, platform: str) -> list[tuple[tuple[str, ...], str]]:
-    """(path, fact) for every rule that the number of devices breaks."""
+def broken_device_rules(
+    config: Config, available: int, platform: str, processes: int = 1
+) -> list[tuple[tuple[str, ...], str]]:
+    """(path, fact) for every rule that the number of devices, in all processes, breaks."""
+    if processes > 1 and config.parallel.strategy in ("single", "pmap"):
+        fact = f"{config.parallel.strategy!r} is for one process, and these are {processes}; choose 'data' or 'time'"
+        return [(("parallel", "strategy"), fact)]
+    if processes > 1 and config.parallel.devices not in (None, available):
+        fact = f"{processes} processes use all of their {available} devices; leave it out"
+        return [(("parallel", "devices"), fact)]
     if config.parallel.strategy == "single":
         return []
     devices = config.parallel.devices or available
@@ -166,6 +185,10 @@ def broken_device_rules(config: Config, available: int, platform: str) -> list[t
     if config.task.batch % rows:
         fact = f"{config.task.batch} does not split evenly over {rows} devices"
         return [(("task", "batch"), fact)]
+    share, accumulate = config.task.batch // rows, config.parallel.accumulate
+    if share % accumulate:
+        fact = f"{accumulate} parts do not divide the {share} sequences of each device evenly"
+        return [(("parallel", "accumulate"), fact)]
     return []
 
 

@@ -59,7 +59,10 @@ class DistributedConfig(Section):
 
 
 class PrecisionConfig(Section):
-    """In what `params` and the optimizer's state are held, and in what the network computes with them."""
+    """In what dtype `params` are held, and in which the network computes with them: `compute`.
+
+    Losses, metrics and the optimizer's state are float32 in any case. Both count for the hash of a run.
+    """
 
     params: Dtype = "float32"
     compute: Dtype = "float32"

@@ -27,6 +27,8 @@ class Placement(NamedTuple):
         put_state: host or device pytree -> state on the devices.
         put_batch: a `Batch` -> split over the devices.
         get: pytree on the devices -> the same as numpy arrays.
+        rows: size of a batch -> which of its sequences `put_batch` takes: where several processes share the devices,
+            those of this process.
         devices: how many are used.
     """
 
@@ -35,6 +37,7 @@ class Placement(NamedTuple):
     put_state: Callable[[Any], Any]
     put_batch: Callable[[Any], Any]
     get: Callable[[Any], Any]
+    rows: Callable[[int], slice]
     devices: int
 
 
@@ -80,20 +83,51 @@ def _on_mesh(train_step: Any, eval_step: Any, mesh: Mesh) -> Placement:
     steps = NamedSharding(mesh, PartitionSpec("data", "time")) if "time" in mesh.axis_names else rows
     split = Batch(x=steps, y=rows, weight=rows, position=rows, lengths=rows)  # type: ignore[arg-type]  # shardings
 
+    shares = _shares(mesh)
+
     def put_batch(batch: Batch) -> Batch:
         batch = batch_in_parts(batch, mesh.shape.get("time", 1))
-        return jax.device_put(batch, split if batch.lengths is not None else split._replace(lengths=None))
+        shardings = split if batch.lengths is not None else split._replace(lengths=None)
+        if shares == 1:
+            return jax.device_put(batch, shardings)
+        return jax.tree.map(
+            lambda leaf, sharding: jax.make_array_from_process_local_data(
+                sharding, leaf, (leaf.shape[0] * shares, *leaf.shape[1:])
+            ),
+            batch,
+            shardings,
+        )
+
+    def put_state(tree: Any) -> Any:
+        if mesh.is_multi_process:
+            whole = jax.tree.map(np.asarray, tree)
+            return jax.tree.map(lambda a: jax.make_array_from_callback(a.shape, everywhere, a.__getitem__), whole)
+        return jax.device_put(tree, everywhere)
+
+    def of_this_process(size: int) -> slice:
+        if shares == 1:
+            return slice(0, size)
+        places = [index[0] for index in rows.addressable_devices_indices_map((size,)).values() if index is not None]
+        return slice(min(place.start or 0 for place in places), max(place.stop or size for place in places))
 
     return Placement(
         # Shardings are stated, not inferred, so that the first and the thousandth call are one
         # program.
         jax.jit(train_step, in_shardings=(everywhere, None), out_shardings=everywhere, donate_argnums=0),
         jax.jit(eval_step, in_shardings=(everywhere, None), out_shardings=everywhere),
-        lambda tree: jax.device_put(tree, everywhere),
+        put_state,
         put_batch,
         jax.device_get,
+        of_this_process,
         mesh.size,
     )
+
+
+def _shares(mesh: Mesh) -> int:
+    """Into how many parts processes share a batch: 1 where each holds some of every sequence."""
+    by_row = mesh.devices.reshape(mesh.devices.shape[0], -1)
+    here = sum(any(device.process_index == jax.process_index() for device in row) for row in by_row)
+    return len(by_row) // max(here, 1)
 
 
 def batch_in_parts(batch: Batch, parts: int) -> Batch:
@@ -132,5 +166,6 @@ def _pmap(train_step: Any, eval_step: Any, devices: Sequence[jax.Device]) -> Pla
         put_state,
         put_batch,
         lambda tree: jax.tree.map(lambda a: np.asarray(a[0]), tree),
+        lambda size: slice(0, size),
         count,
     )

@@ -35,7 +35,8 @@ def evaluate(
     """
     config = experiment.config
     parts = []
-    for batch in eval_batches(dataset, split, config.shape, config.task.batch):
+    share = placement.rows(config.task.batch)
+    for batch in eval_batches(dataset, split, config.shape, config.task.batch, share):
         batch = placement.put_batch(batch)
         parts.append(call(("eval", batch.x.shape), placement.eval_step, params, batch))
     fetched = [placement.get(part) for part in parts]

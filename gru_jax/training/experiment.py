@@ -15,6 +15,7 @@ from gru_jax.models import Model
 from gru_jax.training.config import Config
 from gru_jax.training.losses import Sums
 from gru_jax.training.newton_sums import from_meta
+from gru_jax.training.precision import in_precision
 from gru_jax.training.step import Batch, TrainState, batch_of, data_key, eval_step, init_state, train_step
 from gru_jax.types import Array, IntArray, Params
 
@@ -46,7 +47,7 @@ def build(config: Config, mesh: Mesh | None = None) -> Experiment:
         config: of the run.
         mesh: where the time axis is split, axes "data" and "time"; None where it is whole.
     """
-    model = config.model.build(config.shape, mesh)
+    model = in_precision(config.model.build(config.shape, mesh), config.precision)
     optimizer = config.optim.build()
     schedule = config.optim.schedule.build(config.total_steps, config.steps_per_epoch)
     options: dict[str, Any] = {"model": model, "target": config.shape.target, "newton": config.newton is not None}
@@ -60,6 +61,7 @@ def build(config: Config, mesh: Mesh | None = None) -> Experiment:
             schedule=schedule,
             weight_noise=config.optim.weight_noise,
             stochastic=config.model.stochastic,
+            accumulate=config.parallel.accumulate,
             **options,
         ),
         functools.partial(eval_step, **options),
@@ -101,7 +103,9 @@ def parameter_count(params: Params) -> int:
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
 
 
-def train_batches(train: Split | Source | Generator, shape: TaskShape, size: int, seed: int) -> Callable[[int], Batch]:
+def train_batches(
+    train: Split | Source | Generator, shape: TaskShape, size: int, seed: int, share: slice | None = None
+) -> Callable[[int], Batch]:
     """The batch of every training step, a function of the step alone.
 
     Args:
@@ -109,11 +113,12 @@ def train_batches(train: Split | Source | Generator, shape: TaskShape, size: int
         shape: of the task.
         size: sequences in a batch.
         seed: of the run; decides the order, and what is generated.
+        share: which sequences of the batch are made, where several processes share it; None for all.
     """
     if not isinstance(train, Split) and not callable(train):
-        of_source = SourceBatches(train, shape, size, seed)
-        return lambda step: batch_of(of_source[step], shape.target)
-    made = functools.partial(batch_at, target=shape.target, size=size)
+        of_source = SourceBatches(train, shape, size, seed, share)
+        return lambda step: batch_of(of_source[step], shape.target, first=share.start if share else 0)
+    made = functools.partial(batch_at, target=shape.target, size=size, share=share)
     if isinstance(train, Split):
         data, compiled = jax.device_put(train), jax.jit(made)
         return lambda step: compiled(data, jnp.uint32(seed), jnp.int32(step))
@@ -121,15 +126,27 @@ def train_batches(train: Split | Source | Generator, shape: TaskShape, size: int
     return lambda step: generated(jnp.uint32(seed), jnp.int32(step))
 
 
-def batch_at(train: Split | Generator, seed: IntArray, step: IntArray, *, target: Target, size: int) -> Batch:
+def batch_at(
+    train: Split | Generator,
+    seed: IntArray,
+    step: IntArray,
+    *,
+    target: Target,
+    size: int,
+    share: slice | None = None,
+) -> Batch:
     """The batch of a step, of data on the device or made there; pure, so that it may be mapped over seeds."""
-    key = data_key(seed)
+    key, first = data_key(seed), share.start if share else 0
     if callable(train):
-        return batch_of(train(jax.random.fold_in(key, step), size), target)
-    return batch_of(taken(train, batch_indices(key, step, train.y.shape[0], size)), target)
+        whole = train(jax.random.fold_in(key, step), size)
+        return batch_of(taken(whole, share) if share else whole, target, first=first)
+    rows = batch_indices(key, step, train.y.shape[0], size)
+    return batch_of(taken(train, rows[share] if share else rows), target, first=first)
 
 
-def eval_batches(dataset: Dataset, split: str, shape: TaskShape, size: int) -> Iterator[Batch]:
-    """The batches of an evaluation."""
-    for part, weight in evaluation_batches(getattr(dataset, split), shape, size):
-        yield batch_of(part, shape.target, weight)
+def eval_batches(
+    dataset: Dataset, split: str, shape: TaskShape, size: int, share: slice | None = None
+) -> Iterator[Batch]:
+    """The batches of an evaluation, or of each the sequences of a share."""
+    for part, weight in evaluation_batches(getattr(dataset, split), shape, size, share):
+        yield batch_of(part, shape.target, weight, first=share.start if share else 0)

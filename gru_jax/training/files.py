@@ -1,5 +1,6 @@
 """Writing files so that a reader, or the next start, never meets half of one."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -15,9 +16,11 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        # A write that fails does not say of which file.
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
+from gru_jax.training import yaml12
 from gru_jax.training.architectures import MODELS
 from gru_jax.training.methods import METHODS
 from gru_jax.training.optim import OPTIMIZERS, SCHEDULES
@@ -61,9 +62,9 @@ def _show(default: object) -> str:
 
 
 def _about(file: Path) -> str:
-    """The comment on the first line of a config, which says what it trains."""
-    try:
-        first = file.read_text(encoding="utf-8").split("\n", 1)[0]
-    except (OSError, UnicodeDecodeError):
-        return ""
-    return first.lstrip("# ") if first.startswith("#") else ""
+    """The comment on the first line of a config, which says what it trains, and what it is laid over."""
+    document = yaml12.read_file(file)
+    first = document.text.partition("\n")[0]
+    base = document.value.get("base") if isinstance(document.value, dict) else None
+    said = [first.lstrip("# ").rstrip()] if first.startswith("#") else []
+    return " ".join(said + ([f"(base: {base})"] if isinstance(base, str) else []))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from gru_jax.training import messages, overrides, yaml12
+from gru_jax.training.base import Base, lay_over, read_base
 from gru_jax.training.config import Config, broken_rules
 from gru_jax.training.messages import Problem
 from gru_jax.training.overrides import Overrides
@@ -30,64 +31,103 @@ class LoadedConfig(NamedTuple):
 
     config: Config
     file: str
-    text: str
     arguments: tuple[str, ...]
     document: Document
+    base: Base | None
     overrides: Overrides
 
     def notes(self) -> list[str]:
-        """What an override of a `kind` has kept from the file, where it is not the new kind's default."""
+        """What a change of a `kind` has kept from under it, where it is not the new kind's default."""
+        kept = [(path, keys, "the file") for path, keys in self.overrides.kept.items()]
+        if self.base is not None:
+            of_base = self.base.kept.items()
+            kept += [(path, keys, self.base.file) for path, keys in of_base if path not in self.overrides.kept]
+        return [note for path, keys, source in kept for note in self._kept(path, keys, source)]
+
+    def _kept(self, path: KeyPath, keys: Sequence[str], source: str) -> list[str]:
         notes = []
-        for path, keys in self.overrides.kept.items():
-            section: Any = functools.reduce(getattr, map(str, path), self.config)
-            for key in keys:
-                field = type(section).model_fields.get(key)
-                if field is None or _origin((*path, key), self.overrides) or getattr(section, key) == field.default:
-                    continue
-                name, kept = _dotted((*path, key)), self.config.resolved()
-                for part in (*path, key):
-                    kept = kept[str(part)]
-                default = field.get_default(call_default_factory=True)
-                said = f"; the default of {section.kind} is {default}" if isinstance(default, int | float) else ""
-                notes.append(f"{_dotted(path)}.kind={section.kind} keeps {name}={_short(kept)} from the file{said}")
+        section: Any = functools.reduce(getattr, map(str, path), self.config)
+        for key in keys:
+            field = type(section).model_fields.get(key)
+            if field is None or _origin((*path, key), self.overrides) or getattr(section, key) == field.default:
+                continue
+            name, kept = _dotted((*path, key)), self.config.resolved()
+            for part in (*path, key):
+                kept = kept[str(part)]
+            default = field.get_default(call_default_factory=True)
+            said = f"; the default of {section.kind} is {default}" if isinstance(default, int | float) else ""
+            notes.append(f"{_dotted(path)}.kind={section.kind} keeps {name}={_short(kept)} from {source}{said}")
         return notes
+
+    def source(self) -> str:
+        """The file as it was given, what it was laid over, and the overrides, as one YAML text."""
+        text = self.document.text
+        parts = [text if text.endswith("\n") else text + "\n"]
+        if self.base is not None:
+            parts.append(f"# base: {self.base.file}\n")
+            parts += [f"# | {line}\n" for line in self.base.document.text.splitlines()]
+        parts += [f"# override: {argument!r}\n" for argument in self.arguments]
+        return "".join(parts)
+
+    def place(self, path: KeyPath) -> str | None:
+        """`file:line:column` of a key, in the config or its base; None where neither has it."""
+        for file, document in _sources(self.file, self.document, self.base):
+            if path in document.key_marks:
+                return ":".join(map(str, (file, *document.key_marks[path])))
+        return None
 
     def error(self, found: Iterable[tuple[KeyPath, str]]) -> ConfigError:
         """The error for problems found after validation, such as too few devices."""
         problems = [Problem(path, fact) for path, fact in found]
-        return ConfigError(_lines(self.file, self.document, self.overrides, problems))
+        return ConfigError(_lines(_sources(self.file, self.document, self.base), self.overrides, problems))
 
 
 def load_config(file: str | Path, arguments: Sequence[str] = ()) -> LoadedConfig:
-    """Reads a config file and lays `key.sub=value` arguments over it.
+    """Reads a config file, lays it over its base, and `key.sub=value` arguments over both.
 
     Raises:
         ConfigError: with one line `file:line:column: path: fact` for each thing that is wrong.
     """
     path = Path(file)
     document, values = _read(path, "a config needs at least the keys schema, name, task and model")
+    base = None
+    if values is not None:
+        base = read_base(path, document, values)
+        if base is not None and not isinstance(base.document.value, dict) or ("base",) in _said(document):
+            values = None
+        elif base is not None:
+            values = lay_over(base, values, Config)
     keys_of_kind = functools.partial(messages.keys_of_kind, Config)
     default_kind = functools.partial(messages.default_kind, Config)
     kind_alone = functools.partial(messages.kind_alone, Config)
     laid = overrides.apply({} if values is None else values, arguments, keys_of_kind, default_kind, kind_alone)
-    _beside(values, path.parent, laid)
+    sources = _sources(str(file), document, base)
+    _beside(values, sources, laid)
     config, problems = _validate(values, Config)
     if config is not None:
         problems = [Problem(path, fact) for path, fact in broken_rules(config)]
-    problems = _unsaid(problems, document)
-    if problems or document.complaints or laid.complaints:
-        raise ConfigError(_lines(str(file), document, laid, problems))
+    problems = _unsaid(problems, sources)
+    if problems or laid.complaints or any(document.complaints for _, document in sources):
+        raise ConfigError(_lines(sources, laid, problems))
     assert config is not None
-    text = path.read_text(encoding="utf-8-sig")
-    return LoadedConfig(config, str(file), text, tuple(arguments), document, laid)
+    return LoadedConfig(config, str(file), tuple(arguments), document, base, laid)
 
 
-def _beside(values: dict[str, Any] | None, folder: Path, laid: Overrides) -> None:
-    """A Python file that the config names is looked for beside the config first, then from the current directory."""
+Sources = Sequence[tuple[str, Document]]
+"""The files that a config's values come from with what was read, the one that wins first."""
+
+
+def _sources(file: str, document: Document, base: Base | None) -> Sources:
+    return [(file, document)] + ([] if base is None else [(base.file, base.document)])
+
+
+def _beside(values: dict[str, Any] | None, sources: Sources, laid: Overrides) -> None:
+    """A Python file is looked for beside the file that names it first, then from the current directory."""
     task = (values or {}).get("task")
     if not isinstance(task, dict) or task.get("kind") != "python" or _origin(("task", "file"), laid):
         return
     file = task.get("file")
+    folder = next((Path(name).parent for name, document in sources if ("task", "file") in document.marks), Path())
     if isinstance(file, str) and file and not Path(file).is_absolute() and (folder / file).is_file():
         task["file"] = str(folder / file)
 
@@ -108,15 +148,16 @@ def load_section(file: str | Path, root: type[AnySection], needs: str) -> tuple[
     """
     document, values = _read(Path(file), needs)
     section, problems = _validate(values, root)
-    problems = _unsaid(problems, document)
+    sources = [(str(file), document)]
+    problems = _unsaid(problems, sources)
     if section is None or problems or document.complaints:
-        raise ConfigError(_lines(str(file), document, Overrides(), problems))
+        raise ConfigError(_lines(sources, Overrides(), problems))
     return section, document
 
 
 def error_at(file: str | Path, document: Document, found: Iterable[tuple[KeyPath, str]]) -> ConfigError:
     """The error for problems that were found in a file after it was read."""
-    return ConfigError(_lines(str(file), document, Overrides(), [Problem(path, fact) for path, fact in found]))
+    return ConfigError(_lines([(str(file), document)], Overrides(), [Problem(path, fact) for path, fact in found]))
 
 
 def _read(path: Path, needs: str) -> tuple[Document, dict[str, Any] | None]:
@@ -142,19 +183,24 @@ def _validate(values: dict[str, Any] | None, root: type[AnySection]) -> tuple[An
         return None, messages.problems(error, root)
 
 
-def _unsaid(problems: Iterable[Problem], document: Document) -> list[Problem]:
-    """The problems at places that reading the file has not complained about yet."""
-    said = {complaint.path for complaint in document.complaints}
+def _said(document: Document) -> set[KeyPath]:
+    return {complaint.path for complaint in document.complaints}
+
+
+def _unsaid(problems: Iterable[Problem], sources: Sources) -> list[Problem]:
+    """The problems at places that reading the files has not complained about yet."""
+    said = {path for _, document in sources for path in _said(document)}
     return [problem for problem in problems if problem.path not in said]
 
 
-def _lines(file: str, document: Document, laid: Overrides, problems: Iterable[Problem]) -> list[str]:
-    """Everything wrong as lines: the file's from its top to its end, then the overrides'."""
-    of_file: list[tuple[int, int, str]] = []
+def _lines(sources: Sources, laid: Overrides, problems: Iterable[Problem]) -> list[str]:
+    """Everything wrong as lines: each file's from its top to its end, then the overrides'."""
+    of_files: list[tuple[int, int, int, str]] = []
     of_overrides: list[str] = []
-    for complaint in document.complaints:
-        said = ": ".join(part for part in (_dotted(complaint.path), complaint.fact) if part)
-        of_file.append((complaint.line, complaint.column, said))
+    for place, (_, document) in enumerate(sources):
+        for complaint in document.complaints:
+            said = ": ".join(part for part in (_dotted(complaint.path), complaint.fact) if part)
+            of_files.append((place, complaint.line, complaint.column, said))
     for argument, complaint in laid.complaints:
         of_overrides.append(f"override {argument!r}: {complaint.fact}")
     for problem in problems:
@@ -163,9 +209,10 @@ def _lines(file: str, document: Document, laid: Overrides, problems: Iterable[Pr
         if origin is not None:
             of_overrides.append(f"override {origin!r}: {said}")
         else:
-            of_file.append((*_mark(problem, document), said))
+            of_files.append((*_mark(problem, [document for _, document in sources]), said))
     return [
-        ":".join([file, *(str(n) for n in (line, column) if n)]) + f": {said}" for line, column, said in sorted(of_file)
+        ":".join([sources[place][0], *(str(n) for n in (line, column) if n)]) + f": {said}"
+        for place, line, column, said in sorted(of_files)
     ] + of_overrides
 
 
@@ -186,17 +233,18 @@ def _origin(path: KeyPath, laid: Overrides) -> str | None:
     return None
 
 
-def _mark(problem: Problem, document: Document) -> tuple[int, int]:
-    """Where the value stands; for an absent one, where the section around it stands."""
-    if problem.at_key and problem.path in document.key_marks:
-        return document.key_marks[problem.path]
-    if problem.path in document.marks:
-        return document.marks[problem.path]
+def _mark(problem: Problem, documents: Sequence[Document]) -> tuple[int, int, int]:
+    """In which document and where the value stands; for an absent one, where the section around it stands."""
+    exact = [(document.marks, problem.path) for document in documents]
+    if problem.at_key:
+        exact = [(document.key_marks, problem.path) for document in documents] + exact
     around = problem.path[:-1]
-    if problem.path[-1:] == ("kind",) and messages.kind_alone(Config, around) and around in document.marks:
+    if problem.path[-1:] == ("kind",) and messages.kind_alone(Config, around):
         # Where a kind's name stands for the section, the section's place is the kind's.
-        return document.marks[around]
+        exact += [(document.marks, around) for document in documents]
     for length in range(len(problem.path) - 1, 0, -1):
-        if problem.path[:length] in document.key_marks:
-            return document.key_marks[problem.path[:length]]
-    return 1, 1
+        exact += [(document.key_marks, problem.path[:length]) for document in documents]
+    for index, (marks, path) in enumerate(exact):
+        if path in marks:
+            return (index % len(documents), *marks[path])
+    return 0, 1, 1

@@ -16,8 +16,9 @@ from gru_jax.training.evaluation import evaluate
 from gru_jax.training.experiment import Experiment, to_checkpoint, train_batches
 from gru_jax.training.history import History
 from gru_jax.training.losses import Sums, add_up, metrics_of, no_sums
-from gru_jax.training.metrics_log import MetricsLog
+from gru_jax.training.metrics_log import MetricsLog, Unwritten
 from gru_jax.training.newton_sums import NewtonSums, newton_metrics, to_meta, why_not_finite, why_slow
+from gru_jax.training.processes import Group
 from gru_jax.training.progress import Reporter
 from gru_jax.training.run_directory import RunDirectory
 from gru_jax.training.sections import interval_steps
@@ -70,10 +71,11 @@ class Loop:
         reporter: Reporter,
         stop: StopRequest,
         meta: dict[str, Any],
-        watchers: Watchers,
+        watchers: Watchers | None,
+        group: Group,
     ) -> None:
         config = experiment.config
-        self.watchers = watchers
+        self.watchers, self.group = watchers, group
         self.held: _Held | None = None
         self.experiment, self.dataset, self.placement = experiment, dataset, placement
         self.run, self.reporter, self.stop, self.meta = run, reporter, stop, meta
@@ -81,7 +83,8 @@ class Loop:
         self.newton, self.warned = config.newton, False
         self.eval_every = interval_steps(config.train.eval_every, config.steps_per_epoch)
         self.save_every = interval_steps(config.checkpoint.every, config.steps_per_epoch)
-        self.train_batch = train_batches(dataset.train, config.shape, config.task.batch, config.seed)
+        share = placement.rows(config.task.batch)
+        self.train_batch = train_batches(dataset.train, config.shape, config.task.batch, config.seed, share)
 
     def train(self, state: TrainState, best_params: Params | None, history: History, saved_at: int) -> Outcome:
         """Trains to the end, to a request to stop or to the first loss that is not finite.
@@ -96,13 +99,14 @@ class Loop:
         self.best_params, self.saved_at = best_params, saved_at
         step = int(state.step)
         state = self.placement.put_state(state)
-        log = MetricsLog(self.run.metrics, resume_step=step)
+        log = MetricsLog(self.run.metrics, resume_step=step) if self.group.first else Unwritten()
         self.reporter.start(step, self.total)
         try:
             while step < self.total and not history.stopped_early:
-                if self.stop.requested:
+                if self.group.stops(self.stop.requested):
                     return self._end("preempted", step, state, log)
-                self.watchers.step(step)
+                if self.watchers is not None:
+                    self.watchers.step(step, state)
                 batch = self.watch.call("batch", self.train_batch, step)
                 batch = self.placement.put_batch(batch)
                 state = self.watch.call(("train", batch.x.shape), self.placement.train_step, state, batch)
@@ -117,7 +121,8 @@ class Loop:
         finally:
             self.reporter.stop()
             log.close()
-            self.watchers.close()
+            if self.watchers is not None:
+                self.watchers.close()
 
     def _at_boundary(self, step: int, state: TrainState, log: MetricsLog) -> tuple[TrainState, bool]:
         """Writes, evaluates and saves what is due at a step, in this order.
@@ -203,12 +208,11 @@ class Loop:
         meta = self.meta | {"history": self.history.to_meta(), "metrics_lines": log.lines}
         if host.sums.newton is not None:
             meta["newton"] = to_meta(host.sums.newton)
+        saved = Checkpoint(step, to_checkpoint(host), best, meta)
         try:
-            checkpoint.save(
-                self.run.checkpoints,
-                Checkpoint(step, to_checkpoint(host), best, meta),
-                self.config.checkpoint.keep,
-            )
+            checkpoint.require_finite(step, (saved.state, best))
+            if self.group.first:
+                checkpoint.save(self.run.checkpoints, saved, self.config.checkpoint.keep)
         except checkpoint.NotFinite:
             return False
         self.saved_at = step
@@ -222,7 +226,8 @@ class Loop:
         seconds = round(self.history.train_s, 3)
         line = {"step": step, "epoch": round(epoch, 4), "time_s": seconds, "examples": examples} | metrics
         log.write(line)
-        self.watchers.write(line)
+        if self.watchers is not None:
+            self.watchers.write(line)
 
     def _end(self, status: str, step: int, state: TrainState | None, log: MetricsLog) -> Outcome:
         self.watch.mark()

@@ -86,13 +86,15 @@ def _problem(detail: Any, root: type[Section]) -> Problem:
         return Problem(path, _unknown_kind(detail["input"], [_kind_of(section)]))
     if kind == "rule":
         return Problem((*path, detail["ctx"]["key"]), detail["ctx"]["fact"])
-    expected = _expected_at(path[-1], section)
+    field = _field(section, path[-1])
+    expected = "a value" if field is None else _expected(field.annotation, field.metadata)
     if kind == "missing":
         return Problem(path, f"is missing; expected {expected}")
     got = detail["input"]
     fact = f"expected {expected}, got {show(got)}"
     if isinstance(got, str) and kind in ("float_type", "int_type", "bool_type"):
         fact += _unquote_hint(got)
+    fact += "".join(item.hint(got) for item in (field.metadata if field else []) if isinstance(item, Expected))
     if kind == "literal_error":
         near = difflib.get_close_matches(str(got), _literals(section, path[-1]), n=1)
         fact += f"; did you mean {near[0]!r}?" if near else ""
@@ -172,14 +174,14 @@ _ELSEWHERE = {
 def full_keys(root: type[Section], name: str) -> list[str]:
     """Where a key stands in the config: `lr` is at `optim.lr`."""
     name = _ELSEWHERE.get(name, name)
-    return [path for path in dict.fromkeys(_dotted_keys(root)) if path.rpartition(".")[2] == name]
+    return [path for path in dict.fromkeys(dotted_keys(root)) if path.rpartition(".")[2] == name]
 
 
-def _dotted_keys(section: type[Section]) -> Iterable[str]:
+def dotted_keys(section: type[Section]) -> Iterable[str]:
     for name, field in section.model_fields.items():
         yield field.alias or name
         for below in _sections(field.annotation):
-            yield from (f"{name}.{key}" for key in _dotted_keys(below))
+            yield from (f"{name}.{key}" for key in dotted_keys(below))
 
 
 def default_kind(root: type[Section], path: KeyPath) -> str | None:
@@ -206,11 +208,6 @@ def _locate(loc: tuple[str | int, ...], root: type[Section]) -> tuple[KeyPath, t
         field = _field(section, part)
         members = _sections(field.annotation) if field else []
     return tuple(path), section
-
-
-def _expected_at(key: object, section: type[Section]) -> str:
-    field = _field(section, key)
-    return "a value" if field is None else _expected(field.annotation, field.metadata)
 
 
 def _literals(section: type[Section], key: object) -> list[str]:

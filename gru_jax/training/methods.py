@@ -30,7 +30,8 @@ class SequentialMethod(Section):
     """One step after another."""
 
     kind: Literal["sequential"]
-    unroll: Count = 1
+    # Every step of them is compiled.
+    unroll: Annotated[int, Field(ge=1, le=1024)] = 1
     keep: Literal["auto", "states", "gates"] = "auto"
     hoist: Annotated[
         Literal["auto", True, False], BeforeValidator(_no_number), Expected("'auto', true or false")

@@ -32,8 +32,12 @@ class MetricsLog:
 
     def write(self, line: dict[str, Any]) -> None:
         """Appends one line and hands it to the operating system."""
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(line, allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            # A write that fails does not say of which file.
+            raise OSError(error.errno, error.strerror, self._file.name) from error
         self.lines += 1
 
     def sync(self) -> None:
@@ -43,6 +47,22 @@ class MetricsLog:
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+
+class Unwritten(MetricsLog):
+    """The log of a process that leaves the writing to another one."""
+
+    def __init__(self) -> None:
+        self.lines = 0
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def sync(self) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
 
 
 def _until(line: str, step: int) -> bool:

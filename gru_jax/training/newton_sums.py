@@ -44,8 +44,8 @@ def newton_sums(stats: Any, weight: Array, axis: str | None = None) -> NewtonSum
     """The totals of one batch.
 
     Args:
-        stats: the `Stats` of every layer and direction in any structure, each `[B]`.
-        weight: `[B]`, 1 for an example that counts, 0 for padding.
+        stats: the `Stats` of every layer and direction in any structure, each `[B]`, or, of parts, `[N, B / N]`.
+        weight: `[B]`, 1 for an example that counts, 0 for padding; or the scalar 1.
         axis: the mapped axis to add up over, under `jax.pmap`.
 
     Returns:

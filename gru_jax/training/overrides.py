@@ -58,13 +58,14 @@ def apply(
 def _read(argument: str) -> tuple[KeyPath, Any, str]:
     """(path, value, what is wrong with the argument or "")."""
     key, equals, text = argument.partition("=")
-    if not equals:
-        return (), None, "expected key.sub=value"
-    if key.endswith("+"):
-        return (), None, f"'+=' is not supported; write the whole value: {key[:-1]}=..."
+    fact = _other_notation(key, equals, text)
     path = tuple(key.split("."))
-    if not all(path):
-        return (), None, f"expected keys joined by single dots before '=', got {key!r}"
+    if not fact and not (all(path) and yaml12.is_text(key)):
+        fact = f"expected keys joined by single dots before '=', got {key!r}"
+    elif not fact and path[0] == "base":
+        fact = "base is read before any override; write it in the file"
+    if fact:
+        return (), None, fact
     document = yaml12.parse(text)
     if document.complaints:
         return path, None, f"{key}: {document.complaints[0].fact}"
@@ -72,6 +73,27 @@ def _read(argument: str) -> tuple[KeyPath, Any, str]:
         hint = "write lists as [a, b] and mappings as {a: b}, and quote text that holds ': '"
         return path, None, f"{key}: expected one value on one line; {hint}"
     return path, document.value, ""
+
+
+def _other_notation(key: str, equals: str, text: str) -> str:
+    """What to write in place of an override of other tools, "" for one of ours."""
+    name = key.strip()
+    if name.startswith("~"):
+        return f"'~' is not supported; give the key its default, often null: {name[1:]}=null"
+    if not equals:
+        key, colon, text = key.partition(":")
+        return "expected key.sub=value" + (f"; did you mean '{key.strip()}={text.strip()}'?" if colon else "")
+    if name.startswith("+"):
+        return f"'+' is not needed; a key that the file leaves out is set as any other: {name.lstrip('+')}={text}"
+    if name.endswith(("+", "-", ":", "?", "|")):
+        return f"'{name[-1]}=' is not supported; write the whole value: {name[:-1].rstrip()}=..."
+    if name != key:
+        return f"expected no space before '='; write {name}={text.strip()}"
+    if name.endswith("]") and "[" in name:
+        return f"a list has no keys; write all of it: {name.partition('[')[0]}=[a, b]"
+    if "/" in name:
+        return f"keys are joined by dots; write {name.replace('/', '.')}={text}"
+    return ""
 
 
 def _put(

@@ -41,12 +41,14 @@ def _named(layers: Any) -> list[tuple[str, Any]]:
     return named
 
 
-def redraw(runs: Sequence[Path], together: Path | None) -> list[Path]:
+def redraw(runs: Sequence[Path], together: Path | None, against: str | None = None) -> list[Path]:
     """Draws the pictures of runs from what their directories hold.
 
     Args:
         runs: directories.
         together: also the curves of all runs in one picture, here; the seeds of one config share a colour.
+        against: what these are drawn against, of `plots.AGAINST`; None for a row against the step and one against the
+            seconds of training.
 
     Raises:
         RunError, CheckpointError, DataMissing: a directory holds no run, or none that can be drawn.
@@ -71,7 +73,8 @@ def redraw(runs: Sequence[Path], together: Path | None) -> list[Path]:
         dataset = config.task.load(config.data_root)
         paths += draw(directory, experiment, dataset, found.best_params)
     if together is not None:
-        plots.curves(dict(_labelled(group) for group in groups.values()), together)
+        rows = ("step", "time") if against is None else (against,)
+        plots.curves(dict(_labelled(group) for group in groups.values()), together, rows)
         paths.append(together)
     return paths
 

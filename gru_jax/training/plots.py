@@ -17,6 +17,9 @@ FORMATS = (".png", ".pdf", ".svg")
 _PANELS = {"loss": "loss", "accuracy": "accuracy"}
 _TRAIN, _VALID = ":", "-"
 
+AGAINST = {"step": ("step", "step"), "epoch": ("epoch", "epoch"), "time": ("time_s", "training, seconds")}
+"""What curves can be drawn against: name -> (key of a line, label)."""
+
 Lines = Sequence[Mapping[str, Any]]
 """Those of one `metrics.jsonl`."""
 
@@ -38,54 +41,72 @@ def _save(figure: Any, path: Path) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def curves(runs: Mapping[str, Sequence[Lines]], path: Path) -> None:
-    """Loss, and accuracy where there is one, against the step, training dotted, validation solid, one colour a label.
+def curves(runs: Mapping[str, Sequence[Lines]], path: Path, against: Sequence[str] = ("step",)) -> None:
+    """Loss, and accuracy where there is one, training dotted, validation solid, one colour a label.
 
     Of several seeds the line is their mean, in a band from the lowest to the highest, as far as half of them have come.
+    Between its own points a seed is taken to go straight: at a second where one was evaluated, the others were not.
 
     Args:
         runs: label -> the lines of `metrics.jsonl` of each seed.
         path: picture to write; its suffix, one of `FORMATS`, says as what.
+        against: what they are drawn against, a row each: names from `AGAINST`.
     """
     keys = {key for seeds in runs.values() for lines in seeds for line in lines for key in line}
     panels = {metric: label for metric, label in _PANELS.items() if f"valid/{metric}" in keys} or {"loss": "loss"}
-    figure = _figure(5 * len(panels), 4)
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axis, (metric, label) in zip(axes, panels.items(), strict=True):
-        drawn: list[float] = []
-        for number, (name, seeds) in enumerate(runs.items()):
-            for split, style in (("train", _TRAIN), ("valid", _VALID)):
-                steps, low, mean, high = _over_seeds(seeds, f"{split}/{metric}")
-                if not steps:
-                    continue
-                # The dotted one of the same colour needs no second entry where there are many.
-                said = split if len(runs) == 1 else name if split == "valid" else None
-                axis.plot(steps, mean, style, color=f"C{number}", label=said, linewidth=1)
-                if len(seeds) > 1:
-                    axis.fill_between(steps, low, high, color=f"C{number}", alpha=0.2, linewidth=0)
-                drawn += low + high
-        axis.set(xlabel="step", ylabel=label)
-        if metric == "loss" and drawn and min(drawn) > 0 and max(drawn) > 100 * min(drawn):
-            axis.set_yscale("log")
-        axis.grid(alpha=0.3)
-        if axis.get_legend_handles_labels()[0]:
-            axis.legend(fontsize="small")
+    figure = _figure(5 * len(panels), 4 * len(against))
+    rows = figure.subplots(len(against), len(panels), squeeze=False)
+    for axes, x in zip(rows, against, strict=True):
+        for axis, (metric, label) in zip(axes, panels.items(), strict=True):
+            drawn = _draw_curves(axis, runs, metric, AGAINST[x][0])
+            axis.set(xlabel=AGAINST[x][1], ylabel=label)
+            if metric == "loss" and drawn and min(drawn) > 0 and max(drawn) > 100 * min(drawn):
+                axis.set_yscale("log")
+            axis.grid(alpha=0.3)
+            if axis.get_legend_handles_labels()[0]:
+                axis.legend(fontsize="small")
     if len(runs) == 1:
         figure.suptitle(next(iter(runs)))
     _save(figure, path)
 
 
-def _over_seeds(seeds: Sequence[Lines], key: str) -> tuple[list[int], list[float], list[float], list[float]]:
-    """(steps; lowest, mean and highest value of a metric at each of them)."""
-    found: dict[int, list[float]] = {}
-    for lines in seeds:
-        for line in lines:
-            if key in line:
-                found.setdefault(line["step"], []).append(line[key])
-    steps = sorted(step for step, values in found.items() if 2 * len(values) >= len(seeds))
-    several = [found[step] for step in steps]
-    means = [sum(values) / len(values) for values in several]
-    return steps, [min(values) for values in several], means, [max(values) for values in several]
+def _draw_curves(axis: Any, runs: Mapping[str, Sequence[Lines]], metric: str, x: str) -> list[float]:
+    """Draws one panel; the values in it."""
+    drawn: list[float] = []
+    for number, (name, seeds) in enumerate(runs.items()):
+        for split, style in (("train", _TRAIN), ("valid", _VALID)):
+            places, low, mean, high = over_seeds(seeds, f"{split}/{metric}", x)
+            if not places.size:
+                continue
+            # The dotted one of the same colour needs no second entry where there are many.
+            said = split if len(runs) == 1 else name if split == "valid" else None
+            axis.plot(places, mean, style, color=f"C{number}", label=said, linewidth=1)
+            if len(seeds) > 1:
+                axis.fill_between(places, low, high, color=f"C{number}", alpha=0.2, linewidth=0)
+            drawn += [*low, *high]
+    return drawn
+
+
+def over_seeds(seeds: Sequence[Lines], key: str, x: str = "step") -> tuple[np.ndarray, ...]:
+    """A metric over seeds, at every place where one of them has a value and half of them have come.
+
+    Args:
+        seeds: the lines of `metrics.jsonl` of each.
+        key: the metric.
+        x: the key that it is looked at against; it grows from line to line.
+
+    Returns:
+        (places `[N]`; lowest, mean and highest value at each, `[N]`).
+    """
+    curves = [np.array([(line[x], line[key]) for line in lines if key in line and x in line]) for lines in seeds]
+    began = [curve for curve in curves if curve.size]
+    if not began:
+        return (np.zeros(0),) * 4
+    places = np.unique(np.concatenate([curve[:, 0] for curve in began]))
+    values = np.stack([np.interp(places, curve[:, 0], curve[:, 1], np.nan, np.nan) for curve in began])
+    enough = 2 * np.isfinite(values).sum(axis=0) >= len(seeds)
+    values = values[:, enough]
+    return places[enough], np.nanmin(values, axis=0), np.nanmean(values, axis=0), np.nanmax(values, axis=0)
 
 
 def against_values(numbers: Mapping[str, Sequence[tuple[float, Sequence[float]]]], metric: str, path: Path) -> None:

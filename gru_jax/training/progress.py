@@ -146,6 +146,23 @@ class Reporter:
             self.note("test and valid values are those of the parameters of best_step")
 
 
+class Mute(Reporter):
+    """For a process that leaves the speaking to another one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.console.quiet = True
+
+    def warn(self, text: str) -> None:
+        """Nothing."""
+
+    def start(self, step: int, total: int) -> None:
+        """Nothing."""
+
+    def step(self, step: int) -> None:
+        """Nothing."""
+
+
 def _number(value: float) -> str:
     """Four decimals where they say something."""
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.4g}"

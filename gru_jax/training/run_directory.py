@@ -1,13 +1,14 @@
 """The directory of a run: where it is, what lies in it, and who may write to it.
 
 config.yaml    the resolved config, re-runnable as it is
-source.yaml    the file as given, and the overrides
+source.yaml    the file as given, its base, and the overrides
 env.json       versions, devices, git commit, command line of the latest start
 metrics.jsonl  one line of metrics per log or evaluation step
 result.json    written once, at the end
 STATUS         running | done | preempted | diverged
 ckpt/<step>/   checkpoints
 plots/*.png    pictures
+tensorboard/, wandb/, profile/   what the section log asks for
 """
 
 import json
@@ -188,9 +189,7 @@ class RunDirectory:
         """Writes config.yaml, source.yaml and env.json."""
         # First: it marks the directory as a run's, whatever a kill leaves unwritten.
         write_text(self.path / "config.yaml", yaml12.dump(loaded.config.resolved()))
-        source = loaded.text if loaded.text.endswith("\n") else loaded.text + "\n"
-        notes = "".join(f"# override: {argument!r}\n" for argument in loaded.arguments)
-        write_text(self.path / "source.yaml", source + notes)
+        write_text(self.path / "source.yaml", loaded.source())
         write_json(self.path / "env.json", environment)
 
 

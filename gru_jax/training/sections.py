@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 
@@ -16,13 +17,24 @@ class Section(BaseModel):
 
 
 class Expected(str):
-    """How an error message names the values that a field takes, where its type does not say it."""
+    """How an error message names the values that a field takes, where its type does not say it.
+
+    `hint` is what else is said of a wrong value, "" for nothing.
+    """
+
+    hint: Callable[[object], str]
+
+    def __new__(cls, text: str, hint: Callable[[object], str] = lambda got: "") -> Expected:
+        expected = super().__new__(cls, text)
+        expected.hint = hint
+        return expected
 
 
 # The upper bounds only catch slips of the finger: beyond them nothing could be allocated or
 # counted.
 Count = Annotated[int, Field(ge=1, le=10**7)]
 Width = Annotated[int, Field(ge=1, le=2**16)]
+Layers = Annotated[int, Field(ge=1, le=256)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -43,6 +55,7 @@ def broken_rule(key: str, fact: str) -> PydanticCustomError:
 
 
 _INTERVAL = re.compile(r"([0-9]{1,9}) ?(step|epoch)s?")
+_STRETCH = re.compile(r"\s*([-+]?[0-9][0-9.eE+_-]*?)\s*([A-Za-z]*)\s*")
 
 
 def _check_interval(text: str) -> str:
@@ -52,7 +65,25 @@ def _check_interval(text: str) -> str:
     return text
 
 
-Interval = Annotated[str, AfterValidator(_check_interval), Expected("an interval such as '20 steps' or '1 epoch'")]
+def _interval_hint(got: object) -> str:
+    """What is wrong with an interval: its unit, or its number."""
+    match = _STRETCH.fullmatch(str(got)) if type(got) in (str, int, float) else None
+    if match is None:
+        return ""
+    number, unit = match.groups()
+    if unit and unit not in ("step", "steps", "epoch", "epochs"):
+        return f"; {unit!r} is no unit of it"
+    if _INTERVAL.fullmatch(f"{number} steps") and int(number):
+        return f"; of what? '{number} steps' or '{number} epochs'"
+    return "; its number is whole, from 1 to 999999999"
+
+
+Interval = Annotated[
+    str,
+    AfterValidator(_check_interval),
+    WithJsonSchema({"type": "string", "pattern": "^(?=.*[1-9])[0-9]{1,9} ?(step|epoch)s?$"}),
+    Expected("an interval such as '20 steps' or '1 epoch'", _interval_hint),
+]
 """A stretch of training: '20 steps', '1 epoch'."""
 
 

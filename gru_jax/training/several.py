@@ -99,6 +99,7 @@ def prepare(tasks: Sequence[Task]) -> None:
         one_of_each.setdefault(task.path.with_name(task.path.name.rpartition("-s")[0]), task)
     for task in one_of_each.values():
         try:
+            runner.require_alone(task.loaded)
             runner.prepare(task.loaded)
         except ConfigError as error:
             lines += [f"{task.name}: {line}" for line in error.lines]

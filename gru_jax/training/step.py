@@ -17,9 +17,10 @@ from gru_jax.data.dataset import Split, Target
 from gru_jax.models import Model
 from gru_jax.training.losses import Sums, losses_and_hits, no_sums, plus
 from gru_jax.training.newton_sums import newton_sums
+from gru_jax.training.precision import narrowed, widened
 from gru_jax.types import Array, IntArray, Key, Params
 
-_INIT, _DATA, _DROPOUT, _NOISE = 0, 1, 2, 3
+_INIT, _DATA, _DROPOUT, _NOISE, _ROUNDING = 0, 1, 2, 3, 4
 
 
 class TrainState(NamedTuple):
@@ -30,7 +31,7 @@ class TrainState(NamedTuple):
         seed: uint32 scalar.
         rate: float32 scalar, the peak learning rate.
         params: the model's.
-        opt_state: the optimizer's.
+        opt_state: the optimizer's, float32 also where the parameters are held in half precision.
         sums: totals since the last line of metrics.
     """
 
@@ -61,13 +62,14 @@ class Batch(NamedTuple):
     lengths: IntArray | None = None
 
 
-def batch_of(split: Split, target: Target, weight: Array | np.ndarray | None = None) -> Batch:
+def batch_of(split: Split, target: Target, weight: Array | np.ndarray | None = None, first: int = 0) -> Batch:
     """Sequences side by side as a batch.
 
     Args:
         split: `[B, ...]`.
         target: what is told of them.
         weight: `[B]`, 0 for those that only fill up the batch; None when all count.
+        first: the position of the first one, where they are a share of a batch.
     """
     size = split.x.shape[0]
     weight = jnp.ones(size, jnp.float32) if weight is None else jnp.asarray(weight)
@@ -78,7 +80,8 @@ def batch_of(split: Split, target: Target, weight: Array | np.ndarray | None = N
             counts = counts & (steps < jnp.asarray(split.lengths)[:, None])
         weight = weight[:, None] * counts.astype(jnp.float32)
     lengths = None if split.lengths is None else jnp.asarray(split.lengths)
-    return Batch(jnp.asarray(split.x), jnp.asarray(split.y), weight, jnp.arange(size, dtype=jnp.int32), lengths)
+    position = jnp.arange(first, first + size, dtype=jnp.int32)
+    return Batch(jnp.asarray(split.x), jnp.asarray(split.y), weight, position, lengths)
 
 
 def init_state(
@@ -87,7 +90,7 @@ def init_state(
     """The state before the first step, from scalars: `seed` uint32, `rate` float32."""
     params = model.init(jax.random.fold_in(jax.random.key(seed), _INIT))
     zero = jnp.zeros((), jnp.int32)
-    return TrainState(zero, seed, rate, params, optimizer.init(params), no_sums(newton))
+    return TrainState(zero, seed, rate, params, optimizer.init(widened(params)), no_sums(newton))
 
 
 def data_key(seed: IntArray) -> Key:
@@ -106,6 +109,7 @@ def train_step(
     weight_noise: float = 0.0,
     stochastic: bool = False,
     newton: bool = False,
+    accumulate: int = 1,
     axis: str | None = None,
 ) -> TrainState:
     """One optimizer step.
@@ -121,14 +125,13 @@ def train_step(
             gradient is taken.
         stochastic: whether the model draws dropout masks.
         newton: whether it runs Newton's method, whose statistics are then a part of the sums.
+        accumulate: into how many parts the batch is cut, whose gradients are computed in turn and added up.
         axis: the mapped axis to average over, under `jax.pmap`.
 
     Returns:
         The state after it, the totals in `sums` grown by this step.
     """
     step_key = _step_key(state, _DROPOUT)
-    # A key for each example, not jax.vmap over them, under which Newton's fallback would always be computed.
-    keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(batch.position) if stochastic else None
 
     def over_devices(total: Any) -> Any:
         return total if axis is None else jax.lax.psum(total, axis)
@@ -137,27 +140,59 @@ def train_step(
     targets = over_devices(batch.weight.sum())
     share = 1 / jnp.maximum(targets, 1)
 
-    def mean_loss(params: Params) -> tuple[Array, tuple[Array, Array, Any]]:
+    def mean_loss(params: Params, part: Batch) -> tuple[Array, tuple[Array, Array, Any]]:
+        # A key for each example, not jax.vmap over them, under which Newton's fallback would always be computed.
+        keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(part.position) if stochastic else None
         answers = model.apply(
-            params, batch.x, lengths=batch.lengths, key=keys, deterministic=not stochastic, **_asking(newton)
+            params, part.x, lengths=part.lengths, key=keys, deterministic=not stochastic, **_asking(newton)
         )
         outputs, stats = answers if newton else (answers, None)
-        losses, hits = losses_and_hits(outputs, _counted(batch), target)
-        loss = _total(losses, batch.weight)
-        return loss * share, (loss, _total(hits, batch.weight), stats)
+        losses, hits = losses_and_hits(outputs, _counted(part), target)
+        loss = _total(losses, part.weight)
+        return loss * share, (loss, _total(hits, part.weight), stats)
+
+    def of_part(part: Batch) -> tuple[tuple[Params, Array, Array], Any]:
+        (_, (loss, hits, stats)), gradient = jax.value_and_grad(mean_loss, has_aux=True)(params, part)
+        return (widened(gradient), loss, hits), stats
 
     params = _noisy(state.params, _step_key(state, _NOISE), weight_noise) if weight_noise else state.params
-    (_, (loss, hits, stats)), gradient = jax.value_and_grad(mean_loss, has_aux=True)(params)
-    gradient, loss, hits = over_devices((gradient, loss, hits))
-    direction, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    zero, wide = jnp.zeros((), jnp.float32), widened(state.params)
+    if accumulate == 1:
+        totals, stats = of_part(batch)
+    else:
+        totals, stats = _in_turn(of_part, (jax.tree.map(jnp.zeros_like, wide), zero, zero), batch, accumulate)
+    gradient, loss, hits = over_devices(totals)
+    direction, opt_state = optimizer.update(gradient, state.opt_state, wide)
     rate = state.rate * jnp.asarray(schedule(state.step), jnp.float32)
-    params = jax.tree.map(lambda p, d: p - rate.astype(p.dtype) * d, state.params, direction)
+    wide = jax.tree.map(lambda p, d: p - rate.astype(p.dtype) * d, wide, direction)
+    params = narrowed(wide, state.params, _step_key(state, _ROUNDING))
     norm = optax.tree.norm(gradient)
     one = jnp.ones((), jnp.float32)
     bad = 1 - (jnp.isfinite(loss) & jnp.isfinite(norm)).astype(jnp.float32)
-    solves = newton_sums(stats, jnp.ones(batch.position.shape, jnp.float32), axis) if newton else None
+    solves = newton_sums(stats, jnp.ones((), jnp.float32), axis) if newton else None
     sums = plus(state.sums, Sums(loss, hits, targets, norm, one, bad, solves))
     return TrainState(state.step + 1, state.seed, state.rate, params, opt_state, sums)
+
+
+def _in_turn(of_part: Callable[[Batch], tuple[Any, Any]], nothing: Any, batch: Batch, parts: int) -> tuple[Any, Any]:
+    """The totals of the parts of a batch, added up from `nothing`, and their statistics, `[parts, B / parts]`."""
+    cut = jax.tree.map(lambda a: _cut(a, parts), batch)
+
+    def add(totals: Any, index: IntArray) -> tuple[Any, Any]:
+        part = jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, index, 1, keepdims=False), cut)
+        more, stats = of_part(part)
+        return jax.tree.map(jnp.add, totals, more), stats
+
+    return jax.lax.scan(add, nothing, jnp.arange(parts, dtype=jnp.int32))
+
+
+def _cut(rows: Array, parts: int) -> Array:
+    """`[B, ...]` as `[B / parts, parts, ...]`.
+
+    A part is every so-many-th row: of a batch that is split over devices each device has its share in every part, and
+    no row has to be moved to another one.
+    """
+    return rows.reshape(rows.shape[0] // parts, parts, *rows.shape[1:])
 
 
 def eval_step(
@@ -205,5 +240,6 @@ def _step_key(state: TrainState, purpose: int) -> Key:
 def _noisy(params: Params, key: Key, sd: float) -> Params:
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(key, len(leaves))
-    moved = [leaf + sd * jax.random.normal(k, leaf.shape, leaf.dtype) for leaf, k in zip(leaves, keys, strict=True)]
+    wide = widened(leaves)
+    moved = [leaf + sd * jax.random.normal(k, leaf.shape, leaf.dtype) for leaf, k in zip(wide, keys, strict=True)]
     return jax.tree.unflatten(structure, moved)

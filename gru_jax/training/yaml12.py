@@ -21,6 +21,7 @@ KeyPath = tuple[str | int, ...]
 MAX_BYTES = 1 << 20
 MAX_VALUES = 10_000  # a document of aliases to aliases can otherwise grow to billions of values
 MAX_DEPTH = 32
+MAX_BITS = 4096  # Python writes no integer of more than some 14,000
 
 _TAG = "tag:yaml.org,2002:"
 
@@ -69,6 +70,7 @@ class Complaint:
 class Document:
     """The values of a YAML text, the (line, column) of values and keys, and what was wrong."""
 
+    text: str = ""
     value: Any = None
     marks: dict[KeyPath, tuple[int, int]] = dataclasses.field(default_factory=dict)
     key_marks: dict[KeyPath, tuple[int, int]] = dataclasses.field(default_factory=dict)
@@ -101,7 +103,7 @@ def read_file(path: Path) -> Document:
 
 def parse(text: str) -> Document:
     """Parses one YAML document."""
-    document = Document()
+    document = Document(text)
     try:
         node = yaml.compose(text, Loader=_Yaml12)
     except yaml.MarkedYAMLError as error:
@@ -135,6 +137,11 @@ def one_line(value: Any) -> str:
         if not plain.complaints and plain.value == value:
             return value
     return json.dumps(value)
+
+
+def is_text(characters: str) -> bool:
+    """Whether they can be written to a file: an escape such as `\\ud800`, half of a pair, cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in characters)
 
 
 def _position(node: yaml.Node) -> tuple[int, int]:
@@ -186,6 +193,9 @@ class _Builder:
                 self._complain(f"expected a key made of letters, got {shown!r}", path, key_node)
                 continue
             key = key_node.value
+            if not is_text(key):
+                self._complain(f"expected a key made of letters, got {key!r}", path, key_node)
+                continue
             if key in first_line:
                 fact = f"key is repeated (first on line {first_line[key]}); keep one of the two"
                 self._complain(fact, (*path, key), key_node)
@@ -203,14 +213,20 @@ class _Builder:
             if kind == "bool":
                 return {"true": True, "false": False}[text.lower()]
             if kind == "int":
-                return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+                number = int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+                if number.bit_length() > MAX_BITS:
+                    raise ValueError(text)
+                return number
             if kind == "float":
                 return float(re.sub(r"\.(?=inf|nan)", "", text.lower()))
-            if kind == "str":
+            if kind == "str" and is_text(text):
                 return text
         except (ValueError, KeyError):
             shown = text if len(text) <= 40 else f"{text[:37]}..."
             self._complain(f"expected a value of type {kind}, got {shown!r}", path, node)
+            return None
+        if kind == "str":
+            self._complain(f"expected text, got half of a surrogate pair in {text[:40]!r}", path, node)
             return None
         return self._refuse_tag(node, path)
 

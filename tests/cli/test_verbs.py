@@ -63,7 +63,34 @@ def test_check_prints_what_a_run_would_be(folder: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["config.yaml"]
     (folder / "resolved.yaml").write_text(done.stdout)
     again = gru_jax("check", "resolved.yaml", cwd=folder)
-    assert again.stdout == done.stdout
+    # What is measured differs.
+    measured = re.compile(r"# (compilation|time): .*\n")
+    assert len(measured.findall(done.stdout)) == 2 and "# training step: " in done.stdout
+    assert measured.sub("", again.stdout) == measured.sub("", done.stdout)
+
+
+LATE = [
+    ("prepare", 1, "# parameters, memory and time: not estimated within 1 s\n"),
+    pytest.param("_abstract", 20, "# the rest of memory and time: not estimated within 20 s\n", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("endless", "seconds", "said"), LATE)
+def test_check_ends_in_time(endless: str, seconds: int, said: str, folder: Path) -> None:
+    """What is still being computed when the time is over neither keeps the process nor makes it fail."""
+    code = (
+        "import sys, time\n"
+        "from gru_jax import cli\n"
+        "from gru_jax.training import estimate\n"
+        f"estimate.SECONDS, estimate.{endless} = {seconds}, lambda *_: time.sleep(1000)\n"
+        "sys.exit(cli.main(['check', 'config.yaml']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment(), capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0 and done.stderr == ""
+    assert said in done.stdout and "# steps: 36, 9 an epoch\n" in done.stdout
+    assert [path.name for path in folder.iterdir()] == ["config.yaml"]
 
 
 def test_list_names_configs_and_kinds(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_overrides_reach_the_sweep(tmp_path: Path) -> None:
         ("{optim.lr: [1e-3, 0.001]}", "sweep.optim.lr: has a value twice"),
         ("{optim.lr: {log_uniform: [0, 1], n: 3}}", "expected two numbers above 0, the lower one first, got [0, 1]"),
         ("{optim.lr: {uniform: [2, 1], n: 3}}", "uniform: expected two numbers, the lower one first, got [2, 1]"),
-        ("{optim.lr: {log_uniform: [1, 2]}}", "n: expected a whole number from 1 to 1000, got None"),
+        ("{optim.lr: {log_uniform: [1, 2]}}", "n: expected a whole number from 1 to 1000, got nothing"),
         ("{optim.lr: {n: 3}}", "expected draws such as"),
         ("{optim.lr: {log_uniform: [1, 2], n: 3, sed: 1}}", "got a key 'sed'"),
         ("{log.every: [1, 2]}", "sweep.log.every: decides nothing about the numbers of a run"),

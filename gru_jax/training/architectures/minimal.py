@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from gru_jax.data.dataset import TaskShape
 from gru_jax.models import Model
 from gru_jax.training.architectures.recurrent import RecurrentModel, TokenModel
-from gru_jax.training.sections import Fraction, Positive, Width, broken_rule
+from gru_jax.training.sections import Fraction, Layers, Positive, Width, broken_rule
 
 if TYPE_CHECKING:
     from gru_jax.cells import Cell
@@ -53,7 +53,7 @@ class MinBlocksModel(TokenModel):
     kind: Literal["min_blocks"]
     cell: Literal["min_gru", "min_lstm"] = "min_gru"
     width: Width = 64
-    layers: Width = 1
+    layers: Layers = 1
     expansion: Annotated[Positive, Field(le=64)] = 1.5
     conv: Annotated[int, Field(ge=1, le=64)] | None = 4
     feed_forward: Annotated[Positive, Field(le=64)] | None = 4.0

@@ -8,7 +8,7 @@ from pydantic import model_validator
 from gru_jax.data.dataset import TaskShape
 from gru_jax.models import Model
 from gru_jax.training.methods import AnyMethod, AutoMethod, NewtonMethod
-from gru_jax.training.sections import Fraction, Section, Width, broken_rule
+from gru_jax.training.sections import Fraction, Layers, Section, Width, broken_rule
 
 if TYPE_CHECKING:
     from gru_jax.cells import Cell
@@ -70,7 +70,7 @@ class RecurrentModel(TokenModel):
 
     embedding: Width | None = None
     hidden: Width = 64
-    layers: Width = 1
+    layers: Layers = 1
     bidirectional: bool = False
     merge: Literal["concat", "sum", "mul", "mean"] = "concat"
     dropout: Fraction = 0.0

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from gru_jax.data import formal
 from gru_jax.data.dataset import Dataset, TaskShape
@@ -16,7 +16,12 @@ def _range(value: Any) -> Any:
     return value
 
 
-Range = Annotated[list[int], BeforeValidator(_range), Expected("two lengths from 1, such as [41, 100]")]
+Range = Annotated[
+    list[Annotated[int, Field(ge=1, le=10**5)]],
+    Field(min_length=2, max_length=2),
+    BeforeValidator(_range),
+    Expected("two lengths from 1 to 100000, the shorter one first, such as [41, 100]"),
+]
 """The shortest and the longest, both included."""
 
 
