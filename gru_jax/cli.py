@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     try:
         arguments = parse(argv)
+        arguments.whole_process = argv is None
         return _VERBS[arguments.verb](arguments)
     except BrokenPipeError:
         # The reader of our output is gone (`| head`); Python must not try to flush into it at exit.
@@ -97,14 +98,13 @@ def _run(arguments: argparse.Namespace) -> int:
         with Reporter() as reporter:
             group = processes.join(loaded.config.distributed, reporter.note)
             leave = group.leave
-            return run(
-                loaded,
-                out=arguments.out,
-                fresh=arguments.fresh,
-                fork=arguments.fork,
-                reporter=reporter,
-                group=group,
-            )
+            again = {"fresh": arguments.fresh, "fork": arguments.fork}
+            try:
+                return run(loaded, out=arguments.out, **again, reporter=reporter, group=group)
+            except (ValueError, RuntimeError):
+                # As which of the two jax reports that another process is gone depends on where it is noticed.
+                group.hear_of_others()
+                raise
 
     code = _guarded(verb)
     if leave is not None:
@@ -212,11 +212,11 @@ def _check(arguments: argparse.Namespace) -> int:
         from gru_jax.training.run_directory import default_path
 
         config, shape = loaded.config, loaded.config.shape
-        said, late = within(SECONDS, estimates(loaded)), False
+        said: Iterable[str] = within(SECONDS, estimates(loaded))
         try:
-            parameters = next(said)
+            parameters = next(iter(said))
         except TimeoutError as error:
-            parameters, late = f"parameters, memory and time: {error}", True
+            parameters, said = f"parameters, memory and time: {error}", ()
         print(yaml12.dump(config.resolved()), end="")
         for note in loaded.notes():
             print(f"# note: {note}")
@@ -225,14 +225,14 @@ def _check(arguments: argparse.Namespace) -> int:
         print(f"# examples: {shape.train} train, {shape.valid} validation, {shape.test} test")
         print(f"# run directory: {default_path(config)}", flush=True)
         try:
-            for line in () if late else said:
+            for line in said:
                 print(f"# {line}", flush=True)
         except TimeoutError as error:
             print(f"# the rest of memory and time: {error}")
-            late = True
-        if late:
+            said = ()
+        if said == () and arguments.whole_process:
             sys.stdout.flush()
-            # Not sys.exit: what is still being compiled beside cannot be stopped.
+            # Not sys.exit: what is still being compiled beside cannot be stopped, nor left to Python's own end.
             os._exit(OK)
         return OK
 

@@ -27,7 +27,7 @@ from gru_jax.training.loading import LoadedConfig
 from gru_jax.training.runner import prepare
 from gru_jax.training.step import Batch, batch_of
 
-SECONDS = 60
+SECONDS = 40
 """How long the estimates may take."""
 
 # Tasks whose training sequences are arrays on the device, and tasks that make theirs; none of them has lengths. Those

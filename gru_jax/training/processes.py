@@ -30,6 +30,7 @@ from gru_jax.training.run_directory import RunError
 _HEARTBEAT_S = 20
 _MEETING_S = 300
 _PATIENCE_S = 5.0
+_HEARING_S = 3.0
 # How many steps later a request to stop is looked at, so that looking does not wait for the step.
 _LATE = 2
 # A file system over a network may take a moment to show a file.
@@ -103,6 +104,14 @@ class Group:
         mine = np.full(jax.local_device_count(), requested, np.int32)
         self._asked.append(self._any(jax.make_array_from_process_local_data(self._split, mine)))
         return len(self._asked) > _LATE and bool(self._asked.popleft())
+
+    def hear_of_others(self) -> None:
+        """After a failed computation: waits a moment for the end of another process, which would be why, and ends this.
+
+        A collective operation that fails knows neither which process is gone nor what became of it.
+        """
+        if self._lifelines is not None:
+            time.sleep(_HEARING_S)
 
     def leave(self, code: int) -> None:
         """The end of this process's part, with an exit code; if it is a failure, the process ends here.

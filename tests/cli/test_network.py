@@ -56,16 +56,12 @@ def test_the_guard_sees_a_connection(call: str, tmp_path: Path) -> None:
     assert (tmp_path / "connections").read_text().startswith("socket.")
 
 
-def test_a_default_run_and_what_looks_at_it_open_no_connection(tmp_path: Path) -> None:
+@pytest.mark.parametrize("looking", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_default_run_and_what_looks_at_it_open_no_connection(looking: bool, tmp_path: Path) -> None:
     config, run = "configs/digits/rows.yaml", str(tmp_path / "run")
     small = ["train.epochs=1", "model.hidden=8", "task.batch=128"]
-    for words in (
-        ["run", config, *small, "--out", run],
-        ["plot", run],
-        ["check", config],
-        ["list"],
-        ["table", "stress", "--show"],
-    ):
+    looks = [["plot", run], ["check", config], ["list"], ["table", "stress", "--show"]]
+    for words in [["run", config, *small, "--out", run], *(looks if looking else [])]:
         done = guarded(tmp_path, command(*words))
         assert done.returncode == 0, (words, done.stderr)
         assert not (tmp_path / "connections").exists(), (words, (tmp_path / "connections").read_text())

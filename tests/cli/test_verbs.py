@@ -83,7 +83,8 @@ def test_check_ends_in_time(endless: str, seconds: int, said: str, folder: Path)
         "from gru_jax import cli\n"
         "from gru_jax.training import estimate\n"
         f"estimate.SECONDS, estimate.{endless} = {seconds}, lambda *_: time.sleep(1000)\n"
-        "sys.exit(cli.main(['check', 'config.yaml']))"
+        "sys.argv[1:] = ['check', 'config.yaml']\n"
+        "sys.exit(cli.main())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, env=environment(), capture_output=True, text=True, timeout=120

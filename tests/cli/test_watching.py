@@ -51,6 +51,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_killed_and_continued_every_reader_sees_every_step_once(killed: Path) -> None:
     out = killed / "out"
     assert max(step for step, _ in scalars(out)["valid/loss"]) == 14

@@ -101,12 +101,12 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     "parallel",
     [
-        "{strategy: data}",
+        pytest.param("{strategy: data}", marks=pytest.mark.slow),
         "{strategy: pmap}",
-        "{strategy: time}",
+        pytest.param("{strategy: time}", marks=pytest.mark.slow),
         "{strategy: time, parts: 4}",
         "{strategy: data, accumulate: 4}",
-        "{strategy: time, parts: 4, accumulate: 2}",
+        pytest.param("{strategy: time, parts: 4, accumulate: 2}", marks=pytest.mark.slow),
     ],
 )
 def test_all_strategies_train_to_the_same_loss(
