@@ -155,6 +155,7 @@ def test_a_finished_sweep_is_left_alone(tmp_path: Path, monkeypatch: pytest.Monk
     assert next(tmp_path.rglob("summary.json")).read_bytes() == summary
 
 
+@pytest.mark.slow
 def test_more_values_leave_the_finished_runs_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -185,10 +186,10 @@ def test_what_may_not_be_trained_at_once_is_trained_alone(tmp_path: Path, monkey
         assert groups.groups(load_sweep("config.yaml", [newton]).members, None, one_seed=False)[0] == []
 
 
-SLOW_WAYS = ("sweep.vmap=false", "model.method=newton")
-WAYS = ["sweep.vmap=2", *(pytest.param(way, marks=pytest.mark.slow) for way in SLOW_WAYS)]
+WAYS = ("sweep.vmap=2", "sweep.vmap=false", "model.method=newton")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_one_after_the_other_gives_the_same(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -203,6 +204,7 @@ def test_one_after_the_other_gives_the_same(
         np.testing.assert_allclose(theirs[name][0]["test/loss"], ours[name][0]["test/loss"], rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_tasks_of_every_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Generated at every step; read from a file, where those of one seed share their batches."""
     rows = "\n".join(f"{i},{np.sin(i / 5)}" for i in range(400))

@@ -59,8 +59,10 @@ WAYS = [
     pytest.param({"accumulate": 4}, DROPOUT, {}, marks=pytest.mark.slow),
     ({"accumulate": BATCH}, {}, NOISE),
     ({"strategy": "data", "devices": 2, "accumulate": 4}, DROPOUT, NOISE),
-    ({"strategy": "pmap", "devices": 4, "accumulate": 2}, {"input_dropout": 0.3}, NOISE),
-    ({"accumulate": 2}, {"method": {"kind": "newton"}}, {}),
+    pytest.param(
+        {"strategy": "pmap", "devices": 4, "accumulate": 2}, {"input_dropout": 0.3}, NOISE, marks=pytest.mark.slow
+    ),
+    pytest.param({"accumulate": 2}, {"method": {"kind": "newton"}}, {}, marks=pytest.mark.slow),
     pytest.param(
         {"strategy": "pmap", "devices": 2, "accumulate": 2}, {"method": {"kind": "newton"}}, {}, marks=pytest.mark.slow
     ),
@@ -84,7 +86,8 @@ def test_numbers_are_those_of_the_whole_batch(
     assert float(in_parts.sums.targets) == STEPS * BATCH and float(in_parts.sums.bad_steps) == 0
 
 
-@pytest.mark.parametrize("target", ["tags", pytest.param("values", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["tags", "values"])
 def test_parts_with_more_and_with_less_to_tell(target: str) -> None:
     """The mean is over all that is asked, not over parts; a part in which nothing is asked changes nothing."""
     batch = batch_of(split(target)._replace(lengths=np.array([6, 0, 2, 0], np.int32)), target)
