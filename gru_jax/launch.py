@@ -135,11 +135,10 @@ def _explained(decided: _Process, processes: Sequence[_Process], interrupted: bo
         print("error: interrupted", file=sys.stderr)
         return _INTERRUPTED
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    print(
-        f"error: process {decided.number} of {len(processes)} {how}, and the others with it; the same command goes on"
-        " from the newest checkpoint",
-        file=sys.stderr,
-    )
+    if decided is first:
+        # The others have said to nobody that they end too.
+        how += ", and the others with it; the same command goes on from the newest checkpoint"
+    print(f"error: process {decided.number} of {len(processes)} {how}", file=sys.stderr)
     if decided.said is not None:
         decided.said.seek(0)
         for line in decided.said.read().decode(errors="replace").splitlines()[-_LAST_LINES:]:

@@ -63,6 +63,13 @@ def make_sweep(request: Request) -> int:
     return code
 
 
+class _OfStack(Quiet):
+    """Tells on standard error how far the runs of a stack are; who looks at `stop` is the stack itself."""
+
+    def progress(self, text: str) -> None:
+        _say(text)
+
+
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
@@ -146,7 +153,7 @@ def _stack(group: Group, stop: StopRequest, dataset: Dataset | None = None) -> I
         yield from ((task, found) for task in missing)
         return
     try:
-        with Quiet(f"{len(missing)} runs", stop) as reporter:
+        with _OfStack(f"{len(missing)} runs", None) as reporter:
             for task, status in Stack(group, found, reporter, stop).train():
                 yield task, Outcome(_CODES[status])
     except (RunError, CheckpointError) as error:

@@ -54,7 +54,7 @@ def read_base(path: Path, document: Document, values: dict[str, Any]) -> Base | 
     found = base.document
     if not isinstance(found.value, dict):
         if not found.complaints:
-            fact = f"expected keys with values, got {messages.show(found.value)}"
+            fact = f"expected keys with values, got {messages.show(found.value)}; it is the base of {path}"
             found.complaints.append(Complaint(fact, (), *found.marks[()]))
     elif "base" in found.value:
         fact = f"it is the base of {path}, and a base has none of its own; put the values of both into one file"

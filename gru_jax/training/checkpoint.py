@@ -4,9 +4,11 @@ The only module that knows orbax.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -241,4 +243,7 @@ def _remove(path: Path) -> None:
 
 def _first_line(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
+    full = os.strerror(errno.ENOSPC)
+    if full in text:
+        return full  # orbax and tensorstore say so after a long introduction
     return text.splitlines()[0][:200]

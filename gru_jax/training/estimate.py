@@ -216,5 +216,5 @@ def _size(count: float) -> str:
 def _time(seconds: float) -> str:
     for unit, length, least in (("d", 86400, 2), ("h", 3600, 2), ("min", 60, 2), ("s", 1, 1)):
         if seconds >= least * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{1000 * seconds:.1f} ms"
+            return f"{seconds / length:.3g} {unit}"
+    return f"{1000 * seconds:.3g} ms"

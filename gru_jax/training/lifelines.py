@@ -68,9 +68,11 @@ class Lifelines:
             threading.Thread(target=self._greet, args=(peer,), daemon=True).start()
 
     def _greet(self, peer: socket.socket) -> None:
-        lines = peer.makefile("rb")
         try:
+            peer.settimeout(_CONNECT_S)
+            lines = peer.makefile("rb")
             said = json.loads(lines.readline(200))
+            peer.settimeout(None)
             known = said["token"] == self._token
             index = int(said["process"])
         except (OSError, ValueError, KeyError, TypeError):

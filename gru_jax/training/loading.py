@@ -93,7 +93,8 @@ def load_config(file: str | Path, arguments: Sequence[str] = ()) -> LoadedConfig
     base = None
     if values is not None:
         base = read_base(path, document, values)
-        if base is not None and not isinstance(base.document.value, dict) or ("base",) in _said(document):
+        bases = [document] if base is None else [document, base.document]
+        if any(("base",) in _said(each) for each in bases) or not isinstance(bases[-1].value, dict):
             values = None
         elif base is not None:
             values = lay_over(base, values, Config)

@@ -79,7 +79,7 @@ def _other_notation(key: str, equals: str, text: str) -> str:
     """What to write in place of an override of other tools, "" for one of ours."""
     name = key.strip()
     if name.startswith("~"):
-        return f"'~' is not supported; give the key its default, often null: {name[1:]}=null"
+        return f"'~' is not supported; give the key the value that it should have: {name[1:]}=..."
     if not equals:
         key, colon, text = key.partition(":")
         return "expected key.sub=value" + (f"; did you mean '{key.strip()}={text.strip()}'?" if colon else "")

@@ -59,6 +59,8 @@ def redraw(runs: Sequence[Path], together: Path | None, against: str | None = No
     groups: dict[tuple[str, str], dict[str, plots.Lines]] = {}
     for path in runs:
         directory = RunDirectory(path)
+        if path.name.startswith(("sweep-", "stack-")) and len(runs) > 1 and not directory.is_run():
+            continue  # beside the runs of a sweep lies what is of all of them
         if not path.exists():
             raise RunError(f"{path}: no such directory")
         if not directory.is_run() or not directory.metrics.exists():

@@ -159,7 +159,7 @@ def join(section: DistributedConfig, say: Callable[[str], None]) -> Group:
             "process_id": section.process_id,
             "cluster_detection_method": "deactivate",
         }
-    waiting = threading.Timer(_PATIENCE_S, say, ["waiting for the other processes of the run"])
+    waiting = threading.Timer(_PATIENCE_S, say, [f"waiting for the other processes of the run, at most {_MEETING_S} s"])
     waiting.start()
     try:
         jax.distributed.initialize(**known, heartbeat_timeout_seconds=_HEARTBEAT_S, initialization_timeout=_MEETING_S)

@@ -71,6 +71,10 @@ class Reporter:
         """One line of information."""
         self.console.print(text, markup=False)
 
+    def progress(self, text: str) -> None:
+        """One line on how far it is, where there is no live bar."""
+        self.note(text)
+
     def warn(self, text: str) -> None:
         """One line on standard error."""
         print(f"warning: {text}", file=sys.stderr, flush=True)
@@ -89,7 +93,7 @@ class Reporter:
             self._bar.start()
             self._task = self._bar.add_task("compiling", total=total, completed=step, rate="")
         elif step < total:
-            self.note("compiling")
+            self.progress("compiling")
 
     def metrics(self, values: Mapping[str, float]) -> None:
         """Newest values to show."""
@@ -107,7 +111,7 @@ class Reporter:
             self._said_at = now
             metrics = (f"{key} {_number(value)}" for key, value in self._metrics.items())
             said = (f"step {step}/{self._total}", self._speed(step, rate), *metrics)
-            self.note("  ".join(part for part in said if part))
+            self.progress("  ".join(part for part in said if part))
 
     def _speed(self, step: int, rate: float | None) -> str:
         if rate is None:

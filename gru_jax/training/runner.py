@@ -5,10 +5,11 @@ from typing import Any
 
 import jax
 
+from gru_jax import __version__
 from gru_jax.data.dataset import Dataset
 from gru_jax.training import checkpoint, ending, run_directory, watchers
 from gru_jax.training.checkpoint import Checkpoint
-from gru_jax.training.config import Config, broken_device_rules, config_hash
+from gru_jax.training.config import Config, broken_device_rules, changes, config_hash
 from gru_jax.training.device_sections import DistributedConfig
 from gru_jax.training.devices import place, time_mesh
 from gru_jax.training.environment import environment
@@ -76,6 +77,7 @@ def run(
         OSError: something could not be written; what was there is whole.
     """
     loaded = _by_group(loaded, group)
+    _require_same_config(loaded.config, group)
     reporter = reporter if group.first else Mute()
     experiment = prepare(loaded)
     config, notes, where = loaded.config, [], None
@@ -105,6 +107,8 @@ def run(
         # Read before anything is written: a run that cannot be continued is left as it is.
         begun = start(directory, experiment, dataset, forked, reporter, group)
         reporter.note(f"run directory: {directory.path}")
+        if source is not None:
+            reporter.note(f"from the best parameters of {source}")
         reporter.note(f"task: {dataset.description}")
         if group.count > 1:
             reporter.note(f"{group.count} processes, {len(jax.devices())} devices, strategy {config.parallel.strategy}")
@@ -149,6 +153,20 @@ def _where(directory: RunDirectory, experiment: Experiment, fresh: bool, fork: b
     if fork:
         fork_params(directory, experiment)
     return RunDirectory(run_directory.numbered(directory.path)) if fresh or fork else directory, source
+
+
+def _require_same_config(config: Config, group: Group) -> None:
+    """Raises RunError where this process would make another run than the first one, or by other code."""
+    versions = {"gru_jax": __version__, "jax": jax.__version__}
+    first, theirs = group.from_first([config.resolved(), versions])
+    if group.first:
+        return
+    # Where the data lie is a matter of the machine; what they are is looked at when they are read.
+    differ = {key: pair for key, pair in changes(Config.model_validate(first), config).items() if key != "data_root"}
+    differ |= {key: (theirs[key], mine) for key, mine in versions.items() if theirs[key] != mine}
+    if differ:
+        lines = [f"  {key}: {mine!r}, there {there!r}" for key, (there, mine) in differ.items()]
+        raise RunError(f"process {group.index} is told to make another run than process 0:\n" + "\n".join(lines))
 
 
 def _require_same_data(dataset: Dataset, group: Group) -> None:

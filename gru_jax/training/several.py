@@ -51,7 +51,7 @@ class Outcome(NamedTuple):
 class Quiet(Reporter):
     """The live bar on a terminal, and warnings with the name of their row: nothing else."""
 
-    def __init__(self, name: str, stop: StopRequest) -> None:
+    def __init__(self, name: str, stop: StopRequest | None) -> None:
         super().__init__()
         # Standard output is for the table alone.
         self.console.file = sys.stderr
@@ -70,7 +70,7 @@ class Quiet(Reporter):
         if self.console.is_terminal:
             self.console.print(self._name, markup=False)
         super().start(step, total)
-        if self._stop.requested:
+        if self._stop is not None and self._stop.requested:
             # Asked for before the run could listen: it saves and stops as if asked for now.
             signal.raise_signal(signal.SIGTERM)
 

@@ -198,6 +198,19 @@ def test_other_data_and_other_directories_are_noticed(folder: Path, tmp_path: Pa
     assert "process 1 has other data than process 0" in said[1], said
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["seed=5", "train.epochs=5", "model.dropout=0.1"])
+def test_another_config_is_noticed_before_anything_is_written(key: str, folder: Path) -> None:
+    port = free_port()
+    both = [started_by_hand(folder, index, port, *words) for index, words in enumerate([(), (key,)])]
+    said = [process.communicate(timeout=240)[1] for process in both]
+    assert [process.returncode for process in both] == [2, 2], said
+    assert "process 1 is told to make another run than process 0" in said[1]
+    name, value = key.split("=")
+    assert f"  {name}: {value}, there " in said[1]
+    assert [path.name for path in folder.iterdir()] == ["config.yaml"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -118,7 +118,7 @@ def test_sizes_in_words(count: int, text: str) -> None:
     assert estimate._size(count) == text
 
 
-TIMES = [(0.0123, "12.3 ms"), (1.5, "1.5 s"), (90, "90.0 s"), (7200, "2.0 h"), (10**6, "11.6 d")]
+TIMES = [(0.0123, "12.3 ms"), (1.5, "1.5 s"), (90, "90 s"), (7200, "2 h"), (10**6, "11.6 d")]
 
 
 @pytest.mark.parametrize(("seconds", "text"), TIMES)

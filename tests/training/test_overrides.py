@@ -23,7 +23,7 @@ OVERRIDES = [
     ("optim.lr-=1", "'-=' is not supported; write the whole value: optim.lr=..."),
     ("++optim.lr=3", "'+' is not needed; a key that the file leaves out is set as any other: optim.lr=3"),
     ("+optim.lr=3", "'+' is not needed; a key that the file leaves out is set as any other: optim.lr=3"),
-    ("~optim.lr", "'~' is not supported; give the key its default, often null: optim.lr=null"),
+    ("~optim.lr", "'~' is not supported; give the key the value that it should have: optim.lr=..."),
     ("optim.lr = 3", "expected no space before '='; write optim.lr=3"),
     ("optim.lr: 3", "expected key.sub=value; did you mean 'optim.lr=3'?"),
     ("model/method=newton", "keys are joined by dots; write model.method=newton"),
