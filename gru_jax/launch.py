@@ -109,21 +109,25 @@ def _free_port() -> int:
 
 
 def _wait(processes: Sequence[_Process]) -> _Process:
-    """Waits for all; the one that decided how the run ended: the first to fail, or the first of all."""
-    live, decided, deadline = list(processes), None, float("inf")
+    """Waits for all; the one that decided how the run ended: one that was killed, the first to fail, or the first."""
+    live, failed, deadline = list(processes), [], float("inf")
     while live:
         for process in [process for process in live if process.popen.poll() is not None]:
             live.remove(process)
-            if process.popen.returncode != 0 and decided is None:
-                decided = process
+            if process.popen.returncode != 0:
+                failed.append(process)
                 # Those that were asked to stop are saving: they have all the time that they need.
-                if process.popen.returncode not in TOGETHER:
+                if process.popen.returncode not in TOGETHER and deadline == float("inf"):
                     deadline = time.monotonic() + _GRACE_S
         if time.monotonic() > deadline:
-            for process in live:
-                process.popen.kill()
+            break
         time.sleep(0.05)
-    return decided or processes[0]
+    for process in live:
+        process.popen.kill()
+        process.popen.wait()
+    # The others end so soon after one was killed that they may be seen first.
+    killed = [process for process in failed if process.popen.returncode < 0]
+    return (killed or failed or list(processes))[0]
 
 
 def _explained(decided: _Process, processes: Sequence[_Process], interrupted: bool) -> int:

@@ -86,7 +86,9 @@ def run(
         directory, source = _where(directory, experiment, fresh, fork)
         notes = run_directory.compare(directory, config) if directory.is_run() else []
         code = _show_finished(directory, reporter) if _is_finished(directory, config) else None
-        where = [str(directory.path if group.count == 1 else directory.path.absolute()), source, code]
+        # The other processes may have been started elsewhere.
+        seen = Path if group.count == 1 else Path.absolute
+        where = [str(seen(directory.path)), source and str(seen(Path(source))), code]
     path, source, code = group.from_first(where)
     if code is not None:
         return int(code)

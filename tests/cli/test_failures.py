@@ -150,6 +150,7 @@ def test_nan_stops_with_4_and_keeps_the_last_good_checkpoint(folder: Path) -> No
     assert forked.returncode == 0, "the checkpoint that was kept can be started from"
 
 
+@pytest.mark.slow
 def test_a_huge_learning_rate_diverges(folder: Path) -> None:
     arguments = (*RUN, "optim.kind=sgd", "optim.lr=1e38", "optim.clip_norm=null")
     diverged = gru_jax(*arguments, "checkpoint.every=1 steps", cwd=folder)
@@ -216,6 +217,7 @@ def test_strictest_settings_of_jax(strategy: str, folder: Path) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_read_only_home_and_no_git(folder: Path) -> None:
     lean = environment(HOME="/nonexistent", PATH=os.path.dirname(sys.executable))
     done = subprocess.run(

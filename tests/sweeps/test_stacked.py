@@ -233,6 +233,7 @@ def test_data_that_are_not_there(
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").rglob("config.yaml"))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_begun_alone_goes_on_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -85,6 +85,7 @@ def test_one_of_the_two_alone(precision: dict[str, str]) -> None:
     np.testing.assert_allclose(float(state.sums.loss), float(expected.sums.loss), rtol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "parallel",
     [
