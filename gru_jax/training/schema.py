@@ -30,7 +30,7 @@ def config_schema() -> JsonSchemaValue:
     `base`, anything may be left out.
 
     Example:
-        >>> config_schema()["properties"]["seed"]["maximum"]
+        >>> config_schema()["else"]["properties"]["seed"]["maximum"]
         4294967295
     """
     made = Config.model_json_schema(by_alias=True, schema_generator=_ByKind)
