@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from typing import IO, NamedTuple
 
 from gru_jax.arguments import BAD_ARGUMENTS
+from gru_jax.training.lifelines import ORDERLY
 
 _FAILED, _INTERRUPTED = 1, 130
-TOGETHER = (0, 4, 75)
-"""Exit codes to which all processes come together: done, diverged, stopped."""
 # After one process has died the others end by themselves; those that do not are killed.
 _GRACE_S = 15.0
 _LAST_LINES = 20
@@ -117,7 +116,7 @@ def _wait(processes: Sequence[_Process]) -> _Process:
             if process.popen.returncode != 0:
                 failed.append(process)
                 # Those that were asked to stop are saving: they have all the time that they need.
-                if process.popen.returncode not in TOGETHER and deadline == float("inf"):
+                if process.popen.returncode not in ORDERLY and deadline == float("inf"):
                     deadline = time.monotonic() + _GRACE_S
         if time.monotonic() > deadline:
             break
@@ -133,7 +132,7 @@ def _wait(processes: Sequence[_Process]) -> _Process:
 def _explained(decided: _Process, processes: Sequence[_Process], interrupted: bool) -> int:
     """The exit code, after what there is to say and the first process has not said."""
     code, first = decided.popen.returncode, processes[0]
-    if code in TOGETHER or (code >= 0 and first.popen.returncode == code):
+    if code in ORDERLY or (code >= 0 and first.popen.returncode == code):
         return code
     if code < 0 and interrupted:
         print("error: interrupted", file=sys.stderr)

@@ -25,7 +25,7 @@ ALLOWED = {room: set(CORE[:place]) for place, room in enumerate(CORE)} | {
     "tables": {*CORE, "gru_jax", "models", "data", "training"},
     "sweeps": {*CORE, "gru_jax", "models", "data", "training"},
     "arguments": {"gru_jax", "training"},
-    "launch": {"arguments"},
+    "launch": {"arguments", "training"},
     "cli": {*CORE, "gru_jax", "models", "data", "training", "tables", "sweeps", "arguments", "launch"},
     "__main__": {"cli"},
 }
