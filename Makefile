@@ -51,9 +51,9 @@ doctest: .venv/has-test  ## the examples in the docstrings
 docs: .venv/has-dev  ## the site, into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-bench: .venv/has-experiments  ## time of an import and of a training step, beside jax and flax
+bench: .venv/has-experiments  ## time of an import, and of our layer beside flax's and those installed, some four minutes
 	$(BIN)/python -m benchmarks.import_time
-	$(BIN)/python -m benchmarks.training_step
+	$(BIN)/python -m benchmarks.layers --quick
 
 bench-time: .venv/has-experiments  ## all of time at once: time, memory and rounds of every method, some ten minutes
 	$(BIN)/python -m benchmarks.parallel

@@ -216,6 +216,28 @@ BAD = {
     "linen positional options": (lambda: gj.linen.GRU(8, 32), TypeError, "takes 2 positional arguments"),
     "unroll": (lambda: gj.Sequential(unroll=0), ValueError, "unroll must be at least 1; got 0"),
     "keep": (lambda: gj.Sequential(keep="state"), ValueError, "did you mean 'states'?"),
+    "kernel": (lambda: gj.Sequential(kernel="chunk"), ValueError, "did you mean 'chunked'?"),
+    "chunk": (lambda: gj.Sequential(chunk=0), ValueError, "Sequential: chunk must be at least 1; got 0"),
+    "chunk type": (lambda: gj.Sequential(chunk="x"), TypeError, "Sequential: chunk must be"),
+    "keep of chunks": (
+        lambda: gj.Sequential(kernel="chunked", keep="gate"),
+        ValueError,
+        "keep must be one of 'auto', 'states', 'gates'; got 'gate'; did you mean 'gates'?",
+    ),
+    "chunks of a cell without a closed form": (
+        lambda: gj.scan(
+            gj.MinGRU(8), gj.MinGRU(8).init(jax.random.key(0), 8), X, method=gj.Sequential(kernel="chunked")
+        ),
+        ValueError,
+        "needs a cell with a closed-form derivative, such as gj.GRU; MinGRU has none; use kernel='scan'",
+    ),
+    "chunks of a part of time": (
+        scan(
+            method=gj.TimeSharded(jax.make_mesh((1,), ("time",)), "time", method=gj.Sequential(kernel="chunked")),
+        ),
+        ValueError,
+        "got it inside TimeSharded; use kernel='scan'",
+    ),
     "merge": (lambda: gj.bidirectional(gj.recurrent(CELL), merge="max"), ValueError, "merge must be one of 'concat'"),
     "merge of unequal sizes": (
         lambda: (net := gj.bidirectional(gj.recurrent(CELL), gj.recurrent(gj.GRU(4)), merge="sum")).apply(

@@ -28,8 +28,19 @@ class Cell(Protocol):
     A class with these members runs under every method of `scan`; it must be hashable, which a frozen dataclass is,
     because it is a static argument under `jit`. Leading batch dimensions are arbitrary.
 
-    A cell may offer more, each found by its name: `step(params, u, h, drop)` for recurrent dropout,
-    `gates(params, u, h)` for looking inside, `linearize(params, u, h)` with a closed-form derivative of the step.
+    A cell may offer more, each found by its name:
+
+    - `step(params, u, h, drop)`: recurrent dropout.
+    - `gates(params, u, h)`: for looking inside.
+    - `affine(params, u)`, and `log_affine` in logarithms: a step that is linear in the state, as `(a, b)` of `a h + b`.
+    - `linearize(params, u, h)`, with `tangent`, `cotangent` and `diagonal`: the step's derivative in closed form.
+    - `transposed(params, dtype)` and `pullback(params, at, x, h, c)` beside them: gradients in closed form too, which
+      `Sequential(kernel="chunked")` needs.
+    - `products(params, h)`, where `has_products` is True: the recurrent products apart from the rest of the step, which
+      then takes them as `products`, so that they can be kept for the backward pass.
+    - `block_size`: units outside of whose block no unit's next state depends on; all of them where it is missing.
+
+    `GRU` has all of these but `affine`.
     """
 
     def init(self, key: Key, input_size: int) -> Params:
@@ -51,3 +62,8 @@ class Cell(Protocol):
 def accumulator(dtype: DType) -> DType:
     """The dtype that sums and gates are computed in: float32 for half precision, `dtype` itself otherwise."""
     return jnp.float32 if jnp.dtype(dtype).itemsize < 4 else dtype
+
+
+def sum_rows(rows: Array) -> Array:
+    """The sum over rows, as a product: XLA's CPU code for a sum over the leading axis takes several times as long."""
+    return jnp.matmul(jnp.ones((1, rows.shape[0]), rows.dtype), rows)[0]

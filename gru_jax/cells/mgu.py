@@ -1,7 +1,7 @@
 """The minimal gated unit: a GRU with one gate, which both forgets and resets."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from jax.nn.initializers import lecun_normal, orthogonal
 
 from gru_jax import checks
 from gru_jax.cells import activations, initializers
-from gru_jax.cells.base import accumulator
+from gru_jax.cells.base import accumulator, sum_rows
 from gru_jax.cells.initializers import Initializers, PerGate
 from gru_jax.types import Activation, Array, DType, Key
 
@@ -31,11 +31,18 @@ class MGUParams(NamedTuple):
 
 
 class Linearization(NamedTuple):
-    """The elementwise part of an MGU step's derivative at one point, each `[*batch, H]`."""
+    """The elementwise part of an MGU step's derivative at one point.
+
+    Attributes:
+      f: how much of the old state is kept, `[*batch, H]`.
+      k_f, k_n: the factors of the recurrent products, each `[*batch, H]`.
+      k_u: the factor of the candidate's projected input, `[*batch, H]`.
+    """
 
     f: Array
     k_f: Array
     k_n: Array
+    k_u: Array
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -135,8 +142,13 @@ class MGU:
         u = jnp.matmul(x, params.w_x, preferred_element_type=accumulator(x.dtype))
         return u + _spread(params.b_x, u)
 
-    def step(self, params: MGUParams, u: Array, h: Array, drop: Array | None = None) -> Array:
-        """One step: u `[*batch, 2H]`, h and the recurrent dropout mask `[*batch, H]` to the next state."""
+    def step(
+        self, params: MGUParams, u: Array, h: Array, drop: Array | None = None, products: Array | None = None
+    ) -> Array:
+        """One step: u `[*batch, 2H]`, h and the recurrent dropout mask `[*batch, H]` to the next state.
+
+        `products` are the recurrent products, where they are known.
+        """
         if u.shape[-1:] != (2 * self.hidden_size,):
             raise ValueError(
                 f"MGU: u must be the projected input, [*batch, {2 * self.hidden_size}]; got shape {list(u.shape)};"
@@ -144,7 +156,7 @@ class MGU:
             )
         batch = "the state has the batch of u; cell.initial_state(batch) makes zeros"
         checks.shape("MGU", "h", h.shape, (*u.shape[:-1], self.hidden_size), batch)
-        a_f, a_n, _ = self._preactivations(params, u, h, drop)
+        a_f, a_n, _ = self._preactivations(params, u, h, drop, products)
         f, n = self._gate(a_f), self._candidate(a_n)
         return (n + f * (h.astype(n.dtype) - n)).astype(h.dtype)
 
@@ -159,17 +171,20 @@ class MGU:
     # dh' = f dh + k_f dg_f + k_n dg_n, g being the recurrent products and s', g' the activations' slopes:
     #   k_f = (h - n) s' + (1 - f) g' q s' with q = h w_hn + b_h, the second term for reset_gate=True alone;
     #   k_n = (1 - f) g' f, without the last f for reset_gate=False.
+    # With respect to u it is k_f and k_u = (1 - f) g'.
 
-    def linearize(self, params: MGUParams, u: Array, h: Array, drop: Array | None = None) -> Linearization:
+    def linearize(
+        self, params: MGUParams, u: Array, h: Array, drop: Array | None = None, products: Array | None = None
+    ) -> Linearization:
         """The elementwise coefficients of the step's derivative at (u, h), for `tangent` and `cotangent`."""
-        a_f, a_n, q = self._preactivations(params, u, h, drop)
+        a_f, a_n, q = self._preactivations(params, u, h, drop, products)
         f, n = self._gate(a_f), self._candidate(a_n)
         slope_f = activations.slope(self._gate, a_f)
-        k_n = (1 - f) * activations.slope(self._candidate, a_n)
+        k_u = (1 - f) * activations.slope(self._candidate, a_n)
         k_f = (h.astype(n.dtype) - n) * slope_f
         if self.reset_gate:
-            return Linearization(f, k_f + k_n * q * slope_f, k_n * f)
-        return Linearization(f, k_f, k_n)
+            return Linearization(f, k_f + k_u * q * slope_f, k_u * f, k_u)
+        return Linearization(f, k_f, k_u, k_u)
 
     def tangent(self, params: MGUParams, at: Linearization, v: Array, drop: Array | None = None) -> Array:
         """`J v`, J the step's Jacobian at the linearized point; v and the result `[*batch, H]`."""
@@ -177,11 +192,55 @@ class MGU:
         g_f, g_n = jnp.split(_product(params.w_h, _drop(wide, drop)), 2, -1)
         return (at.f * wide + at.k_f * g_f + at.k_n * g_n).astype(v.dtype)
 
-    def cotangent(self, params: MGUParams, at: Linearization, c: Array, drop: Array | None = None) -> Array:
-        """`J^T c`, J the step's Jacobian at the linearized point; c and the result `[*batch, H]`."""
+    def cotangent(
+        self, params: MGUParams, at: Linearization, c: Array, drop: Array | None = None, transposed: Any = None
+    ) -> Array:
+        """`J^T c`, J the step's Jacobian at the linearized point; c and the result `[*batch, H]`.
+
+        `transposed` is what `transposed` made of params, for a loop that would otherwise transpose them in every step.
+        """
         wide = c.astype(at.f.dtype)
-        through = _product(params.w_h.T, jnp.concatenate([at.k_f * wide, at.k_n * wide], -1))
+        back = self.transposed(params, wide.dtype) if transposed is None else transposed
+        through = _product(back, jnp.concatenate([at.k_f * wide, at.k_n * wide], -1))
         return (at.f * wide + _drop(through, drop)).astype(c.dtype)
+
+    def transposed(self, params: MGUParams, dtype: DType) -> Array:
+        """The recurrent matrix, transposed, for `cotangent`."""
+        return params.w_h.T.astype(dtype)
+
+    def pullback(
+        self, params: MGUParams, at: Linearization, x: Array, h: Array, c: Array, drop: Array | None = None
+    ) -> tuple[MGUParams, Array]:
+        """What gradients c of the states after some steps give to the parameters and to the steps' input.
+
+        Args:
+          params: from `init`.
+          at: the steps' linearization, of c's dtype.
+          x: their input, `[*batch, I]`.
+          h: the states before them, `[*batch, H]`.
+          c: gradients, `[*batch, H]`, float32 at least.
+          drop: recurrent dropout mask, of h's shape.
+
+        Returns:
+          The gradients of the parameters, summed over the batch, and of x, all of c's dtype.
+        """
+        rows = lambda a: a.reshape(-1, a.shape[-1])  # noqa: E731
+        # Gate by gate: XLA's CPU code for slices of a wider array takes several times as long.
+        at_f, at_n, at_c = (rows(k * c) for k in (at.k_f, at.k_n, at.k_u))
+        at_u = jnp.concatenate([at_f, at_c], -1)
+        d_w_h = jnp.matmul(rows(_drop(h.astype(c.dtype), drop)).T, jnp.concatenate([at_f, at_n], -1))
+        d_w_x = jnp.matmul(rows(x.astype(c.dtype)).T, at_u)
+        d_x = jnp.matmul(at_u, params.w_x.astype(c.dtype).T).reshape(x.shape)
+        return MGUParams(d_w_x, d_w_h, sum_rows(at_u), None if params.b_h is None else sum_rows(at_n)), d_x
+
+    def products(self, params: MGUParams, h: Array, drop: Array | None = None) -> Array:
+        """The recurrent products of a step from h, `[*batch, 2H]`, for `step` and `linearize`."""
+        return _product(params.w_h, _drop(h, drop))
+
+    @property
+    def has_products(self) -> bool:
+        """True: all recurrent products of a step are known from h alone."""
+        return True
 
     def diagonal(self, params: MGUParams, at: Linearization, drop: Array | None = None) -> Array:
         """The diagonal of the step's Jacobian at the linearized point, `[*batch, H]`."""
@@ -189,11 +248,11 @@ class MGU:
         return at.f + _drop(at.k_f * w_f + at.k_n * w_n, drop)
 
     def _preactivations(
-        self, params: MGUParams, u: Array, h: Array, drop: Array | None
+        self, params: MGUParams, u: Array, h: Array, drop: Array | None, products: Array | None
     ) -> tuple[Array, Array, Array]:
         """Pre-activations of f and n, and the recurrent part of the candidate's."""
         u_f, u_n = jnp.split(u, 2, -1)
-        g_f, q = jnp.split(_product(params.w_h, _drop(h, drop)), 2, -1)
+        g_f, q = jnp.split(self.products(params, h, drop) if products is None else products, 2, -1)
         a_f = u_f + g_f
         if params.b_h is None:
             return a_f, u_n + q, q

@@ -34,11 +34,14 @@ class Recurrence(NamedTuple):
       step: `F(context, step, h)`, one step for the whole batch.
       reverse: True when time runs from the last index to the first.
       solver: makes a `Solver` from `(context, steps, starts)`, `starts` being the states before each step.
+      gradients: `(context, steps, states, others, cotangent) -> (adjoint, (context, steps))`, all that a backward pass
+        computes, of a method that has its own way; None for the solver and one pull back of all steps.
     """
 
     step: Callable[[Context, Steps, State], State]
     reverse: bool
     solver: Callable[[Context, Steps, State], "Solver"]
+    gradients: Callable[[Context, Steps, State, State, Any], tuple[State, Any]] | None = None
 
 
 class Solver(NamedTuple):
@@ -58,8 +61,8 @@ def differentiable(find: Callable[..., Any], recurrence: Recurrence, *, aux: boo
 
     Args:
       find: `(context, steps, *hints) -> states`, the trajectory `[T, *batch, H]` of `recurrence`; with aux
-        `-> (states, numbers that have no derivative)`, these in floating point. Hints help to find it, and nothing
-        depends on them.
+        `-> (states, others)`, what is looked at or spares work, which has no derivative of its own. Hints help to
+        find it, and nothing depends on them.
       recurrence: what the trajectory solves.
       aux: whether `find` returns more than the states.
 
@@ -81,7 +84,8 @@ def differentiable(find: Callable[..., Any], recurrence: Recurrence, *, aux: boo
         d, _ = _floating(tangents[:2])
         h0_of = lambda moving: rejoin(moving)[0].h0  # noqa: E731
         before = functools.partial(context.time.before, reverse=recurrence.reverse)
-        starts = before(states, context.h0)
+        # Made where it is used, so that it is not kept beside the states.
+        starts_now = lambda: before(states, context.h0)  # noqa: E731
 
         def all_steps(moving: list[Any], starts: State) -> State:
             context, steps = rejoin(moving)
@@ -90,22 +94,26 @@ def differentiable(find: Callable[..., Any], recurrence: Recurrence, *, aux: boo
         def system(unknown: tuple[State, list[Any]]) -> tuple[State, list[Any]]:
             """(v, d) to (v - J v_before - B d, d): with (0, d) on the right, v is the tangent that belongs to d."""
             v, d = unknown
-            moved = jax.jvp(all_steps, (moving, starts), (d, before(v, h0_of(d))))[1]
+            moved = jax.jvp(all_steps, (moving, starts_now()), (d, before(v, h0_of(d))))[1]
             return jax.tree.map(jnp.subtract, v, moved), d
 
         def solve(_: Any, right: tuple[State, list[Any]]) -> tuple[State, list[Any]]:
             b, d = right
+            starts = starts_now()
             pushed = jax.jvp(lambda m: all_steps(m, starts), (moving,), (d,))[1]
             b = jax.tree.map(jnp.add, b, pushed)
             return recurrence.solver(context, steps, starts).solve(b, h0_of(d)), d
 
         def transpose_solve(_: Any, right: tuple[State, list[Any]]) -> tuple[State, list[Any]]:
             c, d = right
-            x, starts_now = _not_before(c, (steps.x, starts))
+            if recurrence.gradients is not None:
+                adjoint, pulled = recurrence.gradients(context, steps, states, others, c)
+                return adjoint, [x + y for x, y in zip(d, _floating(pulled)[0], strict=True)]
+            x, starts = _not_before(c, (steps.x, starts_now()))
             steps_now = steps._replace(x=x)
-            adjoint, first = recurrence.solver(context, steps_now, starts_now).transpose(c)
+            adjoint, first = recurrence.solver(context, steps_now, starts).transpose(c)
             moving_now, _ = _floating((context, steps_now))
-            pulled = jax.vjp(lambda m: all_steps(m, starts_now), moving_now)[1](adjoint)[0]
+            pulled = jax.vjp(lambda m: all_steps(m, starts), moving_now)[1](adjoint)[0]
             (at_start,) = jax.linear_transpose(h0_of, moving)(first)
             return adjoint, [x + y + z for x, y, z in zip(d, pulled, at_start, strict=True)]
 

@@ -25,10 +25,11 @@ class Context(NamedTuple):
 
     Attributes:
       params: the cell's parameters.
-      h0: the state before the first step and after a reset, `[*batch, H]`.
+      h0: the state before the first step, `[*batch, H]`.
       drop_x: scaled input dropout mask, `[*batch, I]`, or None.
       drop_h: scaled recurrent dropout mask, `[*batch, H]`, or None.
       time: where the steps lie.
+      reset_to: the state after a reset, where it is not h0: in a part of a sequence, which begins where another ended.
     """
 
     params: Params
@@ -36,6 +37,7 @@ class Context(NamedTuple):
     drop_x: Array | None
     drop_h: Array | None
     time: TimeAxis = WHOLE
+    reset_to: State = None
 
 
 class Steps(NamedTuple):
@@ -59,10 +61,16 @@ def project(cell: Cell, context: Context, x: Array) -> Any:
     return cell.project(context.params, x if context.drop_x is None else x * context.drop_x)
 
 
-def advance(cell: Any, context: Context, u: Any, step: Steps, h: State) -> State:
-    """F for an already projected input u; `step` holds the flags of this step."""
-    after = cell.step(context.params, u, _start(step, context.h0, h), *_drop(context))
+def advance(cell: Any, context: Context, u: Any, step: Steps, h: State, products: Any = None) -> State:
+    """F for an already projected input u; `step` holds the flags of this step, `products` what `products` made."""
+    known = {} if products is None else {"products": products}
+    after = cell.step(context.params, u, starts(step, reset_state(context), h), *_drop(context), **known)
     return _end(step, after, h)
+
+
+def products(cell: Any, context: Context, step: Steps, h: State) -> Any:
+    """The recurrent products of a step, of a cell that has them apart."""
+    return cell.products(context.params, starts(step, reset_state(context), h), *_drop(context))
 
 
 def F(cell: Any, context: Context, step: Steps, h: State) -> State:
@@ -116,31 +124,37 @@ def log_affine(cell: Any, context: Context, step: Steps) -> tuple[Array, Array]:
 def gates(cell: Any, context: Context, step: Steps, h: State) -> Gates:
     """What the cell decides in the step from h."""
     u = project(cell, context, step.x)
-    return cell.gates(context.params, u, _start(step, context.h0, h), *_drop(context))
+    return cell.gates(context.params, u, starts(step, reset_state(context), h), *_drop(context))
 
 
 def linearize(cell: Any, context: Context, step: Steps, h: State) -> Any:
     """The coefficients of dF/dh at (step, h), for `tangent` and `cotangent`; the cell has a closed form."""
-    u = project(cell, context, step.x)
-    return cell.linearize(context.params, u, _start(step, context.h0, h), *_drop(context))
+    return linearize_projected(cell, context, project(cell, context, step.x), step, h)
+
+
+def linearize_projected(cell: Any, context: Context, u: Any, step: Steps, h: State, products: Any = None) -> Any:
+    """The same for an already projected input u, and recurrent products where they are known."""
+    known = {} if products is None else {"products": products}
+    return cell.linearize(context.params, u, starts(step, reset_state(context), h), *_drop(context), **known)
 
 
 def tangent(cell: Any, context: Context, at: Any, step: Steps, v: State) -> State:
     """`(dF/dh) v` with the coefficients of `linearize`."""
-    moved = cell.tangent(context.params, at, _start(step, _zeros(v), v), *_drop(context))
+    moved = cell.tangent(context.params, at, starts(step, _zeros(v), v), *_drop(context))
     return _end(step, moved, v)
 
 
-def cotangent(cell: Any, context: Context, at: Any, step: Steps, c: State) -> State:
-    """`(dF/dh)^T c` with the coefficients of `linearize`."""
-    moved = cell.cotangent(context.params, at, c, *_drop(context))
-    return _end(step, _start(step, _zeros(c), moved), c)
+def cotangent(cell: Any, context: Context, at: Any, step: Steps, c: State, transposed: Any = None) -> State:
+    """`(dF/dh)^T c` with the coefficients of `linearize`, and the cell's own transposed matrices where it has them."""
+    known = {} if transposed is None else {"transposed": transposed}
+    moved = cell.cotangent(context.params, at, c, *_drop(context), **known)
+    return _end(step, starts(step, _zeros(c), moved), c)
 
 
 def diagonal(cell: Any, context: Context, at: Any, step: Steps) -> Array:
     """The diagonal of dF/dh with the coefficients of `linearize`, `[*batch, H]`."""
     d = cell.diagonal(context.params, at, *_drop(context))
-    return _end(step, _start(step, jnp.zeros_like(d), d), jnp.ones_like(d))
+    return _end(step, starts(step, jnp.zeros_like(d), d), jnp.ones_like(d))
 
 
 def from_lengths(lengths: IntArray, steps: int) -> BoolArray:
@@ -197,7 +211,12 @@ def _drop(context: Context) -> tuple[Array, ...]:
     return () if context.drop_h is None else (context.drop_h,)
 
 
-def _start(step: Steps, h0: State, h: State) -> State:
+def reset_state(context: Context) -> State:
+    """The state after a reset."""
+    return context.h0 if context.reset_to is None else context.reset_to
+
+
+def starts(step: Steps, h0: State, h: State) -> State:
     """Where the step sets out from: h0 where it is reset, h elsewhere."""
     return h if step.reset is None else _choose(step.reset, h0, h)
 

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from gru_jax import checks
 from gru_jax.cells.base import Cell, Gates
 from gru_jax.scans import derivative, masking, naive, select, time_sharding
+from gru_jax.scans.choices import Sizes
 from gru_jax.scans.select import Method
-from gru_jax.scans.time_axis import on_same_axes
+from gru_jax.scans.time_axis import TimeAxis, on_same_axes
 from gru_jax.scans.time_sharding import TimeSharded
 from gru_jax.scans.trajectory import Stats, certain
 from gru_jax.types import Array, BoolArray, IntArray, Key, Params, State
@@ -116,8 +117,9 @@ def scan(
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _run(cell: Any, method: str | Method, options: Options, *arrays: Any) -> Any:
     x = arrays[1]
-    hidden = cell.output(cell.initial_state((), x.dtype)).shape[-1]
-    method = select.resolve(method, cell, math.prod(x.shape[:-1]) * hidden, x.dtype)
+    T, batch = (x.shape[0], x.shape[1:-1]) if options.time_major else (x.shape[-2], x.shape[:-2])
+    sizes = Sizes(T, math.prod(batch), cell.output(cell.initial_state((), x.dtype)).shape[-1])
+    method = select.resolve(method, cell, sizes, x.dtype)
     whole = functools.partial(_scan, cell, method, options)
     return derivative.saving_states(whole)(*arrays) if method.keeps_states() else whole(*arrays)
 
@@ -143,11 +145,15 @@ def _scan(
     def from_time_major(a: Array) -> Array:
         return a if options.time_major else jnp.moveaxis(a, 0, -2)
 
-    x = jnp.asarray(to_time_major(x, -2))
-    T, batch = x.shape[0], x.shape[1:-1]
+    x = jnp.asarray(x)
+    T, batch = (x.shape[0], x.shape[1:-1]) if options.time_major else (x.shape[-2], x.shape[:-2])
     if h0 is None:
         h0 = cell.initial_state(batch, x.dtype)
-    use = to_time_major(mask, -1) if lengths is None else masking.from_lengths(lengths, T)
+    if lengths is not None:
+        mask = masking.from_lengths(lengths, T)
+        mask = mask if options.time_major else jnp.moveaxis(mask, 0, -1)
+    # Masked while it lies as the caller has it: a method that wants it so then meets nothing but two turns that cancel.
+    x, use = jnp.asarray(to_time_major(masking.zero_where_masked(mask, x), -2)), to_time_major(mask, -1)
     hidden = cell.output(h0).shape[-1]
     rates = (options.input_dropout, options.recurrent_dropout)
     drop_x, drop_h = masking.dropout_masks(key, batch, (x.shape[-1], hidden), rates, x.dtype)
@@ -157,8 +163,8 @@ def _scan(
     if isinstance(method, TimeSharded):
         x, use, resets, guess = method.placed((x, use, resets, guess), by_steps=True)
         h0, drop_x, drop_h = method.placed((h0, drop_x, drop_h), by_steps=False)
-    context = masking.Context(params, h0, drop_x, drop_h)
-    steps = masking.Steps(masking.zero_where_masked(use, x), use, resets, guess)
+    context = masking.Context(params, h0, drop_x, drop_h, TimeAxis(batch_leads=not options.time_major))
+    steps = masking.Steps(x, use, resets, guess)
 
     if T == 0:
         empty = from_time_major(jnp.zeros((0, *batch, hidden), x.dtype))
@@ -166,7 +172,9 @@ def _scan(
     context, steps = on_same_axes((context, steps))
     states, final, found = method.trajectory(cell, context, steps, options.reverse)
     y = cell.output(states)
-    y = from_time_major(masking.zero_where_masked(use, y) if options.padding == "zero" else y)
+    y = from_time_major(y)
+    if options.padding == "zero":
+        y = masking.zero_where_masked(mask, y)
     seen = None
     if options.return_gates:
         starts = context.time.before(states, h0, options.reverse)

@@ -1,14 +1,16 @@
 """Every choice that "auto" stands for, made in one place from what was measured."""
 
 import dataclasses
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from gru_jax import checks
 from gru_jax.cells.base import Cell, accumulator
+from gru_jax.scans import choices
 from gru_jax.scans.associative import Associative
+from gru_jax.scans.choices import Sizes
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.newton import Newton
 from gru_jax.scans.sequential import Sequential
@@ -34,6 +36,9 @@ METHODS = ("auto", "sequential", "associative", "newton", "naive")
 GATES_BUDGET = 2**30
 """How many bytes of gates "auto" is willing to keep for a backward pass."""
 
+WORTH_CHUNKING = 10**6
+"""From how many operations on the chunked kernel is worth its longer compilation: some tens of microseconds."""
+
 
 def check(method: str | Method, cell: Cell) -> None:
     """Raises unless `method` is a name or a method, and one that runs this cell."""
@@ -45,6 +50,18 @@ def check(method: str | Method, cell: Cell) -> None:
         raise TypeError(f"scan: method must be one of {names} or a method such as gj.Sequential(); got {got}")
     if isinstance(method, TimeSharded):
         check(method.method, cell)
+    inner = method.method if isinstance(method, TimeSharded) else method
+    if isinstance(inner, Sequential) and inner.kernel == "chunked":
+        if inner is not method:
+            raise ValueError(
+                "scan: Sequential(kernel='chunked') needs all steps in one place; got it inside TimeSharded;"
+                " use kernel='scan'"
+            )
+        if not has_gradients(cell):
+            raise ValueError(
+                f"scan: Sequential(kernel='chunked') needs a cell with a closed-form derivative, such as gj.GRU;"
+                f" {type(cell).__name__} has none; use kernel='scan'"
+            )
     if (method == "associative" or isinstance(method, Associative)) and not hasattr(cell, "affine"):
         raise ValueError(
             f"scan: method {method!r} needs a cell that is linear in its state, with a method affine(params, u) ->"
@@ -52,13 +69,13 @@ def check(method: str | Method, cell: Cell) -> None:
         )
 
 
-def resolve(method: str | Method, cell: Cell, states: int, dtype: DType) -> Method:
+def resolve(method: str | Method, cell: Cell, sizes: Sizes, dtype: DType) -> Method:
     """The method behind a name, with every "auto" in it decided for the backend that JAX will use.
 
     Args:
       method: a name or a method that `check` has let pass.
       cell: what is to be run.
-      states: how many numbers the trajectory holds, T x B x H.
+      sizes: of what it is run over.
       dtype: of the states.
 
     Returns:
@@ -69,26 +86,59 @@ def resolve(method: str | Method, cell: Cell, states: int, dtype: DType) -> Meth
         # Steps in turn would leave all devices but one waiting.
         if inner == "auto" and not hasattr(cell, "affine"):
             inner = Newton()
-        inner = resolve(inner, cell, states, dtype)
-        if isinstance(inner, Sequential):
-            inner = dataclasses.replace(inner, keep="states")
-        return dataclasses.replace(method, method=inner)
+        if isinstance(inner, Sequential) or inner == "sequential":
+            inner = Sequential() if isinstance(inner, str) else inner
+            inner = dataclasses.replace(inner, kernel="scan", keep="states")
+        return dataclasses.replace(method, method=resolve(inner, cell, sizes, dtype))
     if isinstance(method, str):
         # For a cell that is linear in its state the recurrence over all of time is never slower: on CPU it is the same
         # loop with nothing but a product and a sum in it.
         linear = method == "associative" or (method == "auto" and hasattr(cell, "affine"))
         method = Newton() if method == "newton" else Associative() if linear else Sequential()
-    if isinstance(method, Sequential):
-        cpu = jax.default_backend() == "cpu"
-        # XLA's CPU code for a loop that slices a projected input does not vectorise.
-        hoist = not cpu if method.hoist == "auto" else method.hoist
-        keep = method.keep
+    return _sequential(method, cell, sizes, dtype) if isinstance(method, Sequential) else method
+
+
+def _sequential(method: Sequential, cell: Cell, sizes: Sizes, dtype: DType) -> Sequential:
+    cpu = jax.default_backend() == "cpu"
+    if method.checkpoint_every is not None and isinstance(sizes.T, int):
+        sizes = sizes._replace(T=min(sizes.T, method.checkpoint_every))
+    measured = choices.nearest(jax.default_backend(), sizes)
+    # A symbolic number of states, under jax.export, cannot be compared.
+    known = all(isinstance(size, int) for size in sizes)
+    fits = known and _kept_by_plain_differentiation(sizes, dtype) <= GATES_BUDGET
+    full = accumulator(dtype) == dtype
+
+    kernel, keep, chunk = method.kernel, method.keep, method.chunk
+    if kernel == "auto":
+        # What is written for the loop is meant for the loop.
+        plain = method.unroll != 1 or method.hoist != "auto" or not has_gradients(cell)
+        kernel = "scan" if plain or measured is None or _work(sizes) < WORTH_CHUNKING else measured.kernel
+    if kernel == "chunked":
         if keep == "auto":
-            # On CPU computing the gates again makes a training step of a batch 1.1 to 1.2 times as long (see
-            # benchmarks/training_step.py) and memory is rarely short. In half precision plain differentiation of the
-            # loop would add up the gradients of the parameters in half precision, step after step.
-            # A symbolic number of states, under jax.export, cannot be compared.
-            small = isinstance(states, int) and 10 * states * jnp.dtype(dtype).itemsize <= GATES_BUDGET
-            keep = "gates" if cpu and small and accumulator(dtype) == dtype else "states"
-        return dataclasses.replace(method, hoist=hoist, keep=keep)
-    return method
+            keep = measured.keep if measured is not None and fits else "states"
+        if not getattr(cell, "has_products", False):
+            keep = "states"
+        if chunk == "auto":
+            chunk = 8 if measured is None else measured.chunk
+    elif keep == "auto":
+        # On CPU computing the gates again makes a training step longer and memory is rarely short. In half precision
+        # plain differentiation of the loop would add up the gradients of the parameters in half precision, step after
+        # step.
+        keep = "gates" if cpu and fits and full else "states"
+    # XLA's CPU code for a loop that slices a projected input does not vectorise.
+    hoist = not cpu if method.hoist == "auto" else method.hoist
+    return dataclasses.replace(method, kernel=kernel, keep=keep, chunk=chunk, hoist=hoist)
+
+
+def has_gradients(cell: Any) -> bool:
+    """Whether a cell has the closed-form derivative that chunks of time are differentiated by."""
+    return all(hasattr(cell, name) for name in ("linearize", "cotangent", "pullback", "transposed"))
+
+
+def _kept_by_plain_differentiation(sizes: Sizes, dtype: DType) -> int:
+    return 10 * sizes.T * sizes.B * sizes.H * jnp.dtype(dtype).itemsize
+
+
+def _work(sizes: Sizes) -> int:
+    """About how many operations the products of a forward pass take."""
+    return 12 * sizes.T * sizes.B * sizes.H * sizes.H

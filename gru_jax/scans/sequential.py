@@ -5,13 +5,14 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from gru_jax import checks
 from gru_jax.cells.base import Cell
-from gru_jax.scans import derivative, linear, masking
+from gru_jax.scans import chunked, derivative, linear, masking
 from gru_jax.scans.masking import Context, Steps
-from gru_jax.scans.trajectory import Trajectory, exact
+from gru_jax.scans.trajectory import Trajectory, certain, exact
 from gru_jax.types import State
 
 
@@ -20,13 +21,19 @@ class Sequential:
     """One step after another, `lax.scan`: exact for every cell, O(T) time.
 
     Args:
-      unroll: steps per iteration of the loop.
-      kernel: what runs the loop: "scan" (`lax.scan`, on every backend) or "auto".
+      unroll: steps per iteration of the loop, with kernel "scan".
+      kernel: what runs the loop: "scan" (`lax.scan`), "chunked" (chunks of time whose steps are written out, for cells
+        with a closed-form derivative; the fast one on CPU), or "auto".
       keep: what is stored for the backward pass: "states" (nothing but the states; the gates are computed again, for
         all steps in one product), "gates" (what plain differentiation of the loop stores: the gates and more, nothing
         computed again, but gradients of parameters add up in their own dtype), or "auto".
-      hoist: True projects the input of all steps in one product before the loop, False each step's inside it (XLA's
-        CPU code for a loop that slices a projected input does not vectorise), "auto" decides by backend.
+      chunk: steps of a chunk, with kernel "chunked", or "auto".
+      checkpoint_every: for long sequences, keep one state in so many for the backward pass and run the steps
+        between two of them again: memory for T / checkpoint_every + checkpoint_every steps where y itself is not used,
+        for one more forward pass; None keeps what `keep` says of all steps.
+      hoist: with kernel "scan", True projects the input of all steps in one product before the loop, False each step's
+        inside it (XLA's CPU code for a loop that slices a projected input does not vectorise), "auto" decides by
+        backend.
 
     "auto" is decided in `gru_jax.scans.select`.
 
@@ -46,20 +53,30 @@ class Sequential:
     kernel: str = "auto"
     _: dataclasses.KW_ONLY
     keep: str = "auto"
+    chunk: int | str = "auto"
+    checkpoint_every: int | None = None
     hoist: bool | str = "auto"
 
     def __post_init__(self) -> None:
         checks.positive("Sequential", "unroll", self.unroll)
-        checks.choice("Sequential", "kernel", self.kernel, ("auto", "scan"))
+        checks.choice("Sequential", "kernel", self.kernel, ("auto", "scan", "chunked"))
+        if self.chunk != "auto":
+            checks.positive("Sequential", "chunk", self.chunk)
+        if self.checkpoint_every is not None:
+            checks.positive("Sequential", "checkpoint_every", self.checkpoint_every)
         checks.choice("Sequential", "hoist", self.hoist, ("auto", True, False))
         checks.choice("Sequential", "keep", self.keep, ("auto", "states", "gates"))
 
     def trajectory(self, cell: Cell, context: Context, steps: Steps, reverse: bool) -> Trajectory:
         """The states of all steps."""
+        if self.checkpoint_every is not None and not context.time.split:
+            return self._by_segments(cell, context, steps, reverse, self.checkpoint_every)
 
         def find(context: Context, steps: Steps) -> State:
             return self._find(cell, context, steps, reverse)
 
+        if self.kernel == "chunked":
+            return exact(context, self._by_chunks(cell, context, steps, reverse), reverse)
         if not self.keeps_states():
             return exact(context, find(context, steps), reverse)
         recurrence = derivative.Recurrence(
@@ -69,7 +86,44 @@ class Sequential:
 
     def keeps_states(self) -> bool:
         """Whether the backward pass is to be given nothing but arguments and states."""
-        return self.keep != "gates"
+        return self.keep != "gates" and self.kernel != "chunked" and self.checkpoint_every is None
+
+    def _by_segments(self, cell: Cell, context: Context, steps: Steps, reverse: bool, length: int) -> Trajectory:
+        """Segment after segment, each run again in the backward pass from the state before it."""
+        within = dataclasses.replace(self, checkpoint_every=None)
+
+        @jax.checkpoint
+        def segment(h: State, context: Context, part: Steps) -> tuple[State, State]:
+            here = context._replace(h0=h, reset_to=masking.reset_state(context))
+            found = within.trajectory(cell, here, part, reverse)
+            return found.final, found.states
+
+        T = steps.x.shape[0]
+        whole = T - T % length
+        # The rest is what time reaches last.
+        first = T - whole if reverse else 0
+        cut = lambda start, stop: jax.tree.map(lambda a: a[start:stop], steps)  # noqa: E731
+        parts = jax.tree.map(lambda a: a.reshape(-1, length, *a.shape[1:]), cut(first, first + whole))
+        h, found = lax.scan(lambda h, part: segment(h, context, part), context.h0, parts, reverse=reverse)
+        states = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), found)
+        if whole < T:
+            h, rest = segment(h, context, cut(0, first) if reverse else cut(whole, T))
+            ends = (rest, states) if reverse else (states, rest)
+            states = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *ends)
+        like = jax.tree.leaves(context.h0)[0]
+        return Trajectory(states, h, certain(like.shape[:-1], like.dtype))
+
+    def _by_chunks(self, cell: Any, context: Context, steps: Steps, reverse: bool) -> State:
+        chunks = chunked.Chunks(int(self.chunk), steps.x.shape[0], reverse, context.time.batch_leads)
+
+        recurrence = derivative.Recurrence(
+            functools.partial(masking.F, cell),
+            reverse,
+            linear.by_scan(cell, reverse),
+            functools.partial(chunked.gradients, cell, chunks=chunks),
+        )
+        find = functools.partial(chunked.find, cell, chunks=chunks, keep=self.keep == "gates")
+        return derivative.differentiable(find, recurrence, aux=True)(context, steps)[0]
 
     def _find(self, cell: Cell, context: Context, steps: Steps, reverse: bool) -> State:
         # A hoisted projection has used x up, so only the flags travel with it.

@@ -24,11 +24,14 @@ class TimeAxis:
       mesh_axis: the mesh axis over which time is split; None where it is whole.
       parts: the number of devices along it.
       backwards: whether the first part of time lies on the last device, each part being turned around.
+      batch_leads: whether the caller's arrays are `[*batch, T, ...]`, so that a method which cuts time into chunks does
+        better to turn each chunk than the whole.
     """
 
     mesh_axis: str | None = None
     parts: int = 1
     backwards: bool = False
+    batch_leads: bool = False
 
     @property
     def split(self) -> bool:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax.nn import initializers
+from scans.cases import table
 
 import gru_jax as gj
 from gru_jax.cells.activations import ACTIVATIONS
@@ -62,6 +63,35 @@ def test_closed_form_of_the_derivative(x64, bias, reset, heads, drop):
     at = cell.linearize(params, u, h, *mask)
     assert jnp.abs(cell.tangent(params, at, v, *mask) - jax.jvp(step, (h,), (v,))[1]).max() <= 1e-13
     assert jnp.abs(cell.cotangent(params, at, v, *mask) - jax.vjp(step, h)[1](v)[0]).max() <= 1e-13
+
+
+@pytest.mark.parametrize(
+    "reset, bias, heads, drop",
+    table(
+        ("after", "before"),
+        ("full", "minimal", "none"),
+        (1, 2, H),
+        (False, True),
+        quick=lambda reset, bias, heads, drop: heads == {"full": 1, "minimal": 2}.get(bias) and drop,
+    ),
+)
+def test_pullback_is_that_of_project_and_step(x64, reset, bias, heads, drop):
+    cell = gj.GRU(H, reset=reset, bias=bias, heads=heads, init="torch", activation="softsign")
+    params = cell.init(jax.random.key(0), I, jnp.float64)
+    x = jax.random.normal(jax.random.key(1), (3, 5, I))
+    h, c = jax.random.normal(jax.random.key(2), (2, 3, 5, H))
+    mask = (jnp.where(jnp.arange(15 * H).reshape(3, 5, H) % 4 == 0, 0.0, 1.5),) if drop else ()
+    u = cell.project(params, x)
+    known = (cell.products(params, h, *mask),) if cell.has_products else ()
+    at = cell.linearize(params, u, h, *(mask or (None,)), *known)
+    step = lambda params, x, h: cell.step(params, cell.project(params, x), h, *mask)  # noqa: E731
+    d_params, d_x, d_h = jax.vjp(step, params, x, h)[1](c)
+    ours = cell.pullback(params, at, x, h, c, *mask)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves((d_params, d_x)), strict=True):
+        assert a.shape == b.shape and jnp.abs(a - b).max() <= 1e-12
+    transposed = cell.transposed(params, jnp.float64)
+    assert jnp.abs(cell.cotangent(params, at, c, *(mask or (None,)), transposed) - d_h).max() <= 1e-13
+    assert known == () or (cell.step(params, u, h, *(mask or (None,)), *known) == step(params, x, h)).all()
 
 
 @pytest.mark.parametrize("bias, b_x, b_h", [("full", (18,), (18,)), ("minimal", (18,), (6,)), ("none", None, None)])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen
-from scans.cases import HOLES, RESETS, B, H, I, arrays, assert_close, outputs_and_gradients
+from scans.cases import CHUNKED, HOLES, RESETS, B, H, I, arrays, assert_close, outputs_and_gradients
 
 import gru_jax as gj
 
@@ -33,6 +33,8 @@ def test_the_numbers_are_those_of_flax(reset_gate):
     [
         (True, gj.Sequential(keep="states")),
         (False, gj.Sequential(keep="states")),
+        (True, CHUNKED["kept chunks"]),
+        (False, CHUNKED["chunks"]),
         (True, gj.Newton("diagonal")),
         (False, gj.Newton("dense")),
     ],
@@ -55,6 +57,24 @@ def test_the_closed_form_is_the_jacobian(reset_gate):
     np.testing.assert_allclose(cell.tangent(params, at, v, drop), jnp.einsum("bij,bj->bi", jacobian, v), atol=1e-6)
     np.testing.assert_allclose(cell.cotangent(params, at, v, drop), jnp.einsum("bij,bi->bj", jacobian, v), atol=1e-6)
     np.testing.assert_allclose(cell.diagonal(params, at, drop), jnp.einsum("bii->bi", jacobian), atol=1e-6)
+
+
+@pytest.mark.parametrize("drop", (False, True))
+@pytest.mark.parametrize("reset_gate", (True, False))
+def test_pullback_is_that_of_project_and_step(x64, reset_gate, drop):
+    cell = gj.MGU(H, reset_gate=reset_gate, activation="softsign")
+    params, x, h = arrays(cell, jnp.float64, batch=(2, B))
+    x, c = x[..., 0, :], jnp.cos(3 * h)
+    mask = jnp.where(jnp.arange(h.size).reshape(h.shape) % 4 == 0, 0.0, 1.5) if drop else None
+    u, known = cell.project(params, x), cell.products(params, h, mask)
+    at = cell.linearize(params, u, h, mask, known)
+    step = lambda params, x, h: cell.step(params, cell.project(params, x), h, mask)  # noqa: E731
+    d_params, d_x, d_h = jax.vjp(step, params, x, h)[1](c)
+    ours = cell.pullback(params, at, x, h, c, mask)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-12), ours, (d_params, d_x))
+    by_transposed = cell.cotangent(params, at, c, mask, cell.transposed(params, jnp.float64))
+    np.testing.assert_allclose(by_transposed, d_h, rtol=0, atol=1e-13)
+    assert cell.has_products and (cell.step(params, u, h, mask, known) == step(params, x, h)).all()
 
 
 def test_fresh_parameters():

@@ -21,6 +21,14 @@ CELLS = {
     "callables": gj.GRU(H, reset="before", activation=jnp.sin, gate_activation=jax.nn.sigmoid),
 }
 
+# Of T = 5 steps: one by one, with a rest of 2, and all in one.
+CHUNKED = {
+    "chunks of 1": gj.Sequential(kernel="chunked", chunk=1, keep="gates"),
+    "chunks": gj.Sequential(kernel="chunked", chunk=3, keep="states"),
+    "kept chunks": gj.Sequential(kernel="chunked", chunk=3, keep="gates"),
+    "one chunk": gj.Sequential(kernel="chunked", chunk=8, keep="states"),
+}
+
 LENGTHS = jnp.array([T, 2, 0])
 HOLES = jnp.array([[1, 0, 1, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]], bool)
 LEFT = jnp.array([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 1]], bool)

@@ -10,7 +10,7 @@ from jax.test_util import check_grads
 
 import gru_jax as gj
 
-from .cases import CELLS, SITUATIONS, arrays, table, weigh
+from .cases import CELLS, CHUNKED, SITUATIONS, arrays, table, weigh
 
 MODES = {
     "grad": lambda f, given: jax.grad(lambda g: weigh(f(g)))(given),
@@ -26,23 +26,29 @@ MODES = {
 
 
 @pytest.mark.parametrize(
-    "mode, cell, situation",
+    "method, mode, cell, situation",
     table(
+        ("states", *CHUNKED),
         MODES,
         ("after-full-1", "before-minimal-2"),
         ("plain", "everything"),
-        quick=lambda mode, cell, situation: (
+        quick=lambda method, mode, cell, situation: (
             (cell, situation) == ("after-full-1", "everything")
-            and mode in ("grad", "jvp", "remat", "forward over reverse")
+            and mode
+            in {
+                "states": ("grad", "jvp", "remat", "forward over reverse"),
+                "chunks": ("remat", "forward over reverse"),
+                "kept chunks": ("jvp",),
+            }.get(method, ())
         ),
     ),
 )
-def test_every_mode_agrees_with_plain_differentiation(x64, mode, cell, situation):
+def test_every_mode_agrees_with_plain_differentiation(x64, method, mode, cell, situation):
     cell, options = CELLS[cell], SITUATIONS[situation]
     given = arrays(cell, jnp.float64)
     results = [
         jax.jit(lambda g, m=method: MODES[mode](lambda g: gj.scan(cell, *g, method=m, **options), g))(given)
-        for method in (gj.Sequential(keep="states"), gj.Sequential(keep="gates"))
+        for method in (CHUNKED.get(method, gj.Sequential(keep="states")), gj.Sequential(keep="gates"))
     ]
     for ours, plain in zip(*map(jax.tree.leaves, results), strict=True):
         scale = max(float(jnp.abs(plain).max()), 1e-3)
@@ -54,12 +60,12 @@ def test_every_mode_agrees_with_plain_differentiation(x64, mode, cell, situation
     "cell, keep",
     table(
         ("after-full-1", "before-full-4"),
-        ("states", "gates"),
+        ("states", "gates", *CHUNKED),
         quick=lambda cell, keep: (cell, keep) == ("after-full-1", "states"),
     ),
 )
 def test_gradients_against_finite_differences(x64, cell, keep):
-    cell, method = CELLS[cell], gj.Sequential(keep=keep)
+    cell, method = CELLS[cell], CHUNKED.get(keep) or gj.Sequential(keep=keep)
     params, x, h0 = arrays(cell, jnp.float64)
     check_grads(
         lambda *given: weigh(gj.scan(cell, *given, method=method)), (params, x, h0), order=2, atol=1e-5, rtol=1e-5

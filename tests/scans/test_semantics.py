@@ -12,6 +12,7 @@ import gru_jax as gj
 
 from .cases import (
     CELLS,
+    CHUNKED,
     SITUATIONS,
     B,
     H,
@@ -29,7 +30,7 @@ METHODS = {
     "states": gj.Sequential(keep="states"),
     "gates": gj.Sequential(keep="gates", hoist=True),
     "hoisted": gj.Sequential(unroll=2, keep="states", hoist=True),
-}
+} | CHUNKED
 
 
 @cache
@@ -58,7 +59,9 @@ CORNERS = ("plain", "lengths", "everything")
             and situation != "plain"
             and (cell != "after-full-1" or situation in CORNERS)
         )
-        or (cell == "after-full-1" and situation == "everything" and not reverse),
+        or (cell == "after-full-1" and situation == "everything" and not reverse)
+        or (method == "chunks" and cell == MAIN[1] and situation == "everything" and reverse)
+        or (method == "kept chunks" and cell == MAIN[0] and situation == "everything" and reverse),
     ),
 )
 def test_every_method_equals_naive(method, cell, situation, reverse):
@@ -68,29 +71,40 @@ def test_every_method_equals_naive(method, cell, situation, reverse):
 
 
 @pytest.mark.parametrize(
-    "cell, situation, reverse",
+    "method, cell, situation, reverse",
     table(
-        CELLS, SITUATIONS, (False, True), quick=lambda c, s, r: c in MAIN and s == "everything" and not r
+        ("auto", "kept chunks"),
+        CELLS,
+        SITUATIONS,
+        (False, True),
+        quick=lambda m, c, s, r: c in MAIN and s == "everything" and not r and (m == "auto" or c == MAIN[0]),
     ),
 )
-def test_float64_to_1e_12(x64, cell, situation, reverse):
+def test_float64_to_1e_12(x64, method, cell, situation, reverse):
     cell = CELLS[cell]
     given = arrays(cell, jnp.float64)
     options = {"reverse": reverse, **SITUATIONS[situation]}
-    ours = outputs_and_gradients(cell, *given, **options)
+    ours = outputs_and_gradients(cell, *given, method=CHUNKED.get(method, method), **options)
     assert_close(ours, outputs_and_gradients(cell, *given, method="naive", **options), 1e-12, 1e-12)
 
 
 # Half precision: the state is rounded once a step, everything between is computed in float32. Over
 # 40 steps the states, which lie in [-1, 1], stay within 4 (bfloat16) and 4 (float16) units of the
 # last place at 1 of what float32 computes from the same rounded numbers; gradients within 5 %.
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-@pytest.mark.parametrize("cell", ["after-full-1", "before-full-1", "before-none-4"])
-def test_half_precision_within_its_bound(cell, dtype):
-    cell = CELLS[cell]
+@pytest.mark.parametrize(
+    "method, cell, dtype",
+    table(
+        ("auto", "chunks", "kept chunks"),
+        ("after-full-1", "before-full-1", "before-none-4"),
+        ("bfloat16", "float16"),
+        quick=lambda method, cell, dtype: method == "auto" or (cell == "after-full-1" and dtype == "bfloat16"),
+    ),
+)
+def test_half_precision_within_its_bound(method, cell, dtype):
+    cell, dtype, method = CELLS[cell], jnp.dtype(dtype), CHUNKED.get(method, method)
     half = arrays(cell, dtype, steps=40)
     single = jax.tree.map(lambda a: a.astype(jnp.float32), half)
-    (y, h), gradients = outputs_and_gradients(cell, *half, lengths=jnp.array([40, 17, 0]))
+    (y, h), gradients = outputs_and_gradients(cell, *half, method=method, lengths=jnp.array([40, 17, 0]))
     (y_single, _), gradients_single = outputs_and_gradients(
         cell, *single, lengths=jnp.array([40, 17, 0])
     )
@@ -116,23 +130,42 @@ def test_time_major_is_the_same_with_time_first(situation):
 
 
 @pytest.mark.parametrize(
-    "batch, steps, reverse",
-    [((), 4, False), ((0,), 4, True), ((1,), 1, True), ((2, 3), 0, False), ((2, 1, 2), 3, True), ((2,), 0, True)],
+    "method, situation",
+    table(CHUNKED, SITUATIONS, quick=lambda method, situation: (method, situation) == ("chunks", "everything")),
 )
-def test_any_batch_and_any_number_of_steps(batch, steps, reverse):
-    cell = CELLS["after-full-1"]
+def test_gradients_of_chunks_with_time_first(method, situation):
+    cell, options, method = CELLS["after-full-1"], SITUATIONS[situation], CHUNKED[method]
+    params, x, h0 = arrays(cell)
+    x = x.swapaxes(0, 1)
+    naive = outputs_and_gradients(cell, params, x, h0, method="naive", **to_time_major(options))
+    assert_close(
+        outputs_and_gradients(cell, params, x, h0, method=method, **to_time_major(options)), naive, 1e-6, 1e-5
+    )
+
+
+SIZES = [((), 4, False), ((0,), 4, True), ((1,), 1, True), ((2, 3), 0, False), ((2, 1, 2), 3, True), ((2,), 0, True)]
+
+
+@pytest.mark.parametrize(
+    "method, size",
+    table(("auto", "chunks", "kept chunks"), SIZES, quick=lambda m, size: m != "chunks" or size == SIZES[4]),
+)
+def test_any_batch_and_any_number_of_steps(method, size):
+    cell, (batch, steps, reverse) = CELLS["after-full-1"], size
     params, x, h0 = arrays(cell, batch=batch, steps=steps)
     lengths = (jnp.arange(h0[..., 0].size) % (steps + 1)).reshape(batch)
     options = {"lengths": lengths, "reverse": reverse}
-    ours = outputs_and_gradients(cell, params, x, h0, **options)
+    ours = outputs_and_gradients(cell, params, x, h0, method=CHUNKED.get(method, method), **options)
     assert ours[0][0].shape == (*batch, steps, H) and ours[0][1].shape == (*batch, H)
     assert_close(ours, outputs_and_gradients(cell, params, x, h0, method="naive", **options), 1e-6, 1e-5)
 
 
-@pytest.mark.parametrize("name", ["after-full-2", "before-minimal-4"])
-def test_an_empty_batch_of_heads(name):
+@pytest.mark.parametrize(
+    "method, name", [("states", "after-full-2"), ("states", "before-minimal-4"), ("chunks", "before-minimal-4")]
+)
+def test_an_empty_batch_of_heads(name, method):
     params, x, h0 = arrays(CELLS[name], batch=(0,))
-    (y, h), gradients = outputs_and_gradients(CELLS[name], params, x, h0, method=METHODS["states"])
+    (y, h), gradients = outputs_and_gradients(CELLS[name], params, x, h0, method=METHODS[method])
     assert y.shape == (0, T, H) and h.shape == (0, H)
     assert all(float(jnp.abs(leaf).max(initial=0)) == 0 for leaf in jax.tree.leaves(gradients))
 
@@ -173,13 +206,15 @@ def test_random_options_equal_naive(data):
     assert_close(ours, naive, 1e-6, 1e-5)
 
 
-def test_a_masked_step_sees_nothing_of_its_input():
+@pytest.mark.parametrize("method", ["auto", "chunks"])
+def test_a_masked_step_sees_nothing_of_its_input(method):
     cell = CELLS["before-full-1"]
     params, x, h0 = arrays(cell)
     mask = SITUATIONS["holes"]["mask"]
     poisoned = jnp.where(mask[..., None], x, jnp.nan)
-    clean = outputs_and_gradients(cell, params, x, h0, mask=mask)
-    ours = outputs_and_gradients(cell, params, poisoned, h0, mask=mask)
+    options = {"mask": mask, "method": CHUNKED.get(method, method)}
+    clean = outputs_and_gradients(cell, params, x, h0, **options)
+    ours = outputs_and_gradients(cell, params, poisoned, h0, **options)
     assert_close(ours, clean, 0.0, 0.0)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 import gru_jax as gj
 
-from .cases import CELLS, HOLES, RESETS, B, H, arrays, weigh
+from .cases import CELLS, CHUNKED, HOLES, RESETS, B, H, arrays, table, weigh
 
 CELL = CELLS["after-full-1"]
 PARAMS, X, H0 = arrays(CELL)
@@ -59,9 +59,20 @@ TRANSFORMS = {
 }
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS)
-def test_sequential_equals_naive_under(transform):
-    ours, naive = TRANSFORMS[transform]("auto"), TRANSFORMS[transform]("naive")
+@pytest.mark.parametrize(
+    "method, transform",
+    table(
+        ("auto", *CHUNKED),
+        TRANSFORMS,
+        quick=lambda method, transform: (
+            method == "auto"
+            or (method == "chunks" and transform in ("vmap over masks", "vmap over parameters", "grad of vmap"))
+            or (method == "kept chunks" and transform in ("jacfwd", "vmap of grad"))
+        ),
+    ),
+)
+def test_sequential_equals_naive_under(method, transform):
+    ours, naive = TRANSFORMS[transform](CHUNKED.get(method, method)), TRANSFORMS[transform]("naive")
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(naive), strict=True):
         assert a.shape == b.shape
         assert float(jnp.abs(a - b).max()) <= 1e-5 * max(float(jnp.abs(b).max()), 0.1)
@@ -83,13 +94,20 @@ def test_batch_split_over_a_mesh():
         assert float(jnp.abs(a - b).max()) <= 1e-5 * max(float(jnp.abs(b).max()), 0.1)
 
 
-@pytest.mark.parametrize("keep", ["states", "gates"])
-@pytest.mark.parametrize("start", [False, True], ids=["zeros", "h0"])
+@pytest.mark.parametrize(
+    "keep, start",
+    table(
+        ("states", "gates", *CHUNKED),
+        ("zeros", "h0"),
+        quick=lambda keep, start: keep in ("states", "gates") or (keep, start) == ("chunks of 1", "zeros"),
+    ),
+)
 def test_batch_split_by_shard_map(keep, start):
+    method, start = CHUNKED.get(keep) or gj.Sequential(keep=keep), start == "h0"
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     P = jax.sharding.PartitionSpec
     given = (PARAMS, jnp.concatenate([X, X[:1]]), jnp.concatenate([H0, H0[:1]]))[: 2 + start]
-    run = lambda *g: gj.scan(CELL, *g, method=gj.Sequential(keep=keep))[0]  # noqa: E731
+    run = lambda *g: gj.scan(CELL, *g, method=method)[0]  # noqa: E731
     specs = (P(), P("data"), P("data"))[: 2 + start]
     split = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=P("data"))
     argnums = tuple(range(len(given)))

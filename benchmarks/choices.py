@@ -1,0 +1,120 @@
+"""Which way to take one step after another is the fastest, by shape: the table that method="auto" reads.
+
+    python -m benchmarks.choices [--write] [--budget SECONDS]
+    python -m benchmarks.choices --check
+
+Every way that `Sequential` has is timed at every shape of a grid, all in turn in one process: a training step, that is
+the value of a loss with its gradients with respect to parameters, input and initial state. `--write` writes the fastest
+to gru_jax/scans/choices.json, for the backend that JAX chooses, and leaves other backends' rows as they are. `--check`
+says by how much the choice that is written there misses the best at shapes that lie between those of the grid.
+"""
+
+import argparse
+import datetime
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+
+import gru_jax as gj
+from benchmarks import timing
+from gru_jax.scans import choices, select
+from gru_jax.scans.choices import Choice, Sizes
+
+CANDIDATES = [
+    Choice("scan", "gates", 8),
+    *(Choice("chunked", keep, chunk) for chunk in (8, 16) for keep in ("states", "gates")),
+]
+"""The chunk of a plain scan is not looked at."""
+
+GRID = [Sizes(T, B, H) for T in (32, 256, 2048) for B in (1, 8, 32, 128) for H in (32, 128, 512)]
+BETWEEN = [Sizes(100, 32, 64), Sizes(64, 8, 256), Sizes(1000, 4, 64), Sizes(500, 16, 100), Sizes(48, 64, 128)]
+LARGEST_GFLOP = 12
+"""What takes more is left out: there the products decide."""
+
+
+def gflop(sizes: Sizes) -> float:
+    """Of a training step with as many features as units."""
+    return 36 * sizes.T * sizes.B * sizes.H**2 / 1e9
+
+
+def milliseconds(sizes: Sizes, candidates: Iterable[Choice], budget_s: float) -> dict[Choice, float]:
+    """Of a training step, for each candidate."""
+    cell = gj.GRU(sizes.H, init="torch")
+    params = cell.init(jax.random.key(0), sizes.H)
+    x = jax.random.normal(jax.random.key(1), (sizes.B, sizes.T, sizes.H))
+    h0 = cell.initial_state((sizes.B,), x.dtype)
+
+    def step(choice: Choice) -> Any:
+        method = gj.Sequential(kernel=choice.kernel, keep=choice.keep, chunk=choice.chunk)
+        loss = lambda p, x, h0: (gj.scan(cell, p, x, h0, method=method)[0] ** 2).sum()  # noqa: E731
+        compiled = jax.jit(jax.value_and_grad(loss, (0, 1, 2))).lower(params, x, h0).compile()
+        return lambda: compiled(params, x, h0)
+
+    steps = {str(number): step(choice) for number, choice in enumerate(candidates)}
+    jax.block_until_ready([run() for run in steps.values()])
+    times = timing.interleaved(steps, budget_s)
+    return {choice: times[str(number)].ms for number, choice in enumerate(candidates)}
+
+
+def measured(shapes: Iterable[Sizes], budget_s: float) -> list[dict[str, Any]]:
+    """A row for each shape, printed as it comes."""
+    rows = []
+    for sizes in shapes:
+        if gflop(sizes) > LARGEST_GFLOP:
+            continue
+        times = milliseconds(sizes, CANDIDATES, budget_s)
+        best = min(times, key=times.__getitem__)
+        named = {f"{c.kernel} {c.keep} {c.chunk}": ms for c, ms in times.items()}
+        rows.append({**sizes._asdict(), **best._asdict(), "ms": named})
+        each = "  ".join(f"{name} {ms:.4g}" for name, ms in named.items())
+        print(f"{sizes.T:6}{sizes.B:5}{sizes.H:5}  {each} ms", flush=True)
+        jax.clear_caches()
+    return rows
+
+
+def missed(sizes: Sizes, budget_s: float) -> float:
+    """The time of what "auto" chooses over that of the best, 1 where it is the best."""
+    chosen = select.resolve("auto", gj.GRU(sizes.H), sizes, "float32")
+    choice = Choice(chosen.kernel, chosen.keep, chosen.chunk if chosen.kernel == "chunked" else CANDIDATES[0].chunk)
+    times = milliseconds(sizes, dict.fromkeys([*CANDIDATES, choice]), budget_s)
+    return times[choice] / min(times.values())
+
+
+def write(rows: list[dict[str, Any]]) -> None:
+    """Writes the rows of this backend."""
+    record = json.loads(choices.FILE.read_text())
+    record["measured"][jax.default_backend()] = {
+        "command": "python -m benchmarks.choices --write",
+        "date": datetime.date.today().isoformat(),
+        "device": jax.devices()[0].device_kind,
+        "cpu": timing.cpu(),
+        "threads": timing.threads(),
+        "versions": {name: timing.versions()[name] for name in ("jax", "jaxlib")},
+    }
+    record["backends"][jax.default_backend()] = rows
+    lines = json.dumps(record, indent=1).replace("\n    ", " ").replace("\n   }", " }")
+    choices.FILE.write_text(lines + "\n")
+    print(f"written to gru_jax/scans/{choices.FILE.name}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.choices", description=__doc__.splitlines()[0])
+    parser.add_argument("--budget", type=float, default=3.0, metavar="SECONDS", help="for timing each shape")
+    parser.add_argument("--write", action="store_true", help="into gru_jax/scans/choices.json")
+    parser.add_argument("--check", action="store_true", help="how far the written choices are from the best")
+    args = parser.parse_args()
+    if not args.budget > 0:
+        parser.error(f"--budget must be above 0 seconds; got {args.budget:g}")
+    if args.check:
+        for sizes in BETWEEN:
+            print(f"{sizes}: {missed(sizes, args.budget):.2f} of the best", flush=True)
+        return
+    rows = measured(GRID, args.budget)
+    if args.write:
+        write(rows)
+
+
+if __name__ == "__main__":
+    main()
