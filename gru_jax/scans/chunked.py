@@ -27,6 +27,10 @@ from gru_jax.types import Array, State
 
 Carry = TypeVar("Carry")
 
+ROWS = 128
+"""About how many rows, steps times sequences, the products of a chunk should have: enough to be worth a product, and
+not more than fit into a core's cache with all that is computed from them."""
+
 
 class Kept(NamedTuple):
     """What a forward pass keeps beside the states, to spare the backward pass products.
@@ -41,19 +45,35 @@ class Kept(NamedTuple):
 
 
 class Chunks(NamedTuple):
-    """How time is cut.
+    """How time is cut: into chunks, whose products are computed at once, and these into groups that are written out.
 
     Attributes:
       size: steps of a chunk.
+      group: steps of a group.
       steps: T.
       reverse: whether time runs from the last index to the first.
       batch_leads: whether arrays of all steps are `[*batch, T, H]` here; a chunk of them is `[size, *batch, H]`.
     """
 
     size: int
+    group: int
     steps: int
     reverse: bool
     batch_leads: bool
+
+    @classmethod
+    def of(cls, group: int, steps: int, batch: int, reverse: bool, batch_leads: bool) -> "Chunks":
+        """Groups of about `group` steps, and chunks of about ROWS rows, so that nothing is left over where it can be.
+
+        What is left over is one more form of the loop to compile.
+        """
+        group = _dividing(steps, group)
+        groups = max(1, ROWS // max(batch * group, 1))
+        return cls(group * _dividing(-(-steps // group), groups), group, steps, reverse, batch_leads)
+
+    def groups(self, size: int) -> "Chunks":
+        """How a chunk of so many steps is cut."""
+        return Chunks(self.group, self.group, size, self.reverse, False)
 
     def whole(self, a: Array) -> Array:
         """An array `[T, *batch, H]` as it is stored here, or back."""
@@ -115,16 +135,10 @@ def find(cell: Any, context: Context, steps: Steps, chunks: Chunks, keep: bool) 
         h, states, kept = carry
         here = _cut(flags, start, size)
         u = _projected(cell, context, chunks.cut(x, start, size))
-        found: dict[int, State] = {}
-        products: dict[int, Any] = {}
-        for i in chunks.order(size):
-            u_now, now = jax.tree.map(lambda a, i=i: a[i], (u, here))
-            if keep:
-                products[i] = masking.products(cell, context, now, h)
-            h = found[i] = masking.advance(cell, context, u_now, now, h, products.get(i))
-        states = jax.tree.map(lambda all, *each: chunks.put(all, _stacked(each), start), states, *_in_order(found))
+        h, found, products = _group_by_group(cell, context, u, here, h, chunks.groups(size), keep)
+        states = jax.tree.map(lambda all, part: chunks.put(all, part, start), states, found)
         if keep:
-            kept = Kept(_put(kept.u, u, start), _put(kept.products, _stacked(_in_order(products)), start))
+            kept = Kept(_put(kept.u, u, start), _put(kept.products, products, start))
         return h, states, kept
 
     room: Any = ()
@@ -136,6 +150,38 @@ def find(cell: Any, context: Context, steps: Steps, chunks: Chunks, keep: bool) 
     begin, _ = on_same_axes(((context.h0, jax.tree.map(chunks.empty, context.h0), room), (context, steps)))
     _, found, kept = chunks.forwards(run, begin)
     return jax.tree.map(chunks.back, found), kept
+
+
+def _group_by_group(
+    cell: Any, context: Context, u: Any, flags: Steps, h: State, groups: Chunks, keep: bool
+) -> tuple[State, State, Any]:
+    """The last state of a chunk, all of them, `[size, *batch, H]`, and with `keep` the recurrent products."""
+
+    def written_out(u: Any, flags: Steps, h: State) -> tuple[State, State, Any]:
+        found: dict[int, State] = {}
+        products: dict[int, Any] = {}
+        for i in groups.order(jax.tree.leaves(u)[0].shape[0]):
+            u_now, now = jax.tree.map(lambda a, i=i: a[i], (u, flags))
+            if keep:
+                products[i] = masking.products(cell, context, now, h)
+            h = found[i] = masking.advance(cell, context, u_now, now, h, products.get(i))
+        stacked = jax.tree.map(lambda *each: _stacked(each), *_in_order(found))
+        return h, stacked, _stacked(_in_order(products)) if keep else ()
+
+    if groups.steps <= groups.size:
+        return written_out(u, flags, h)
+
+    def run(start: Any, size: int, carry: Any) -> Any:
+        h, *all = carry
+        u_here, flags_here = _cut((u, flags), start, size)
+        h, *parts = written_out(u_here, flags_here, h)
+        return h, *jax.tree.map(lambda all, part: _put(all, part, start), tuple(all), tuple(parts))
+
+    first, here = jax.tree.map(lambda a: a[0], (u, flags))
+    like: Any = (h, jax.eval_shape(lambda: masking.products(cell, context, here, h)) if keep else ())
+    room = jax.tree.map(lambda a: jnp.zeros((groups.steps, *a.shape), a.dtype), like)
+    begin, _ = on_same_axes(((h, *room), (first, context, flags)))
+    return groups.forwards(run, begin)
 
 
 def gradients(
@@ -171,7 +217,7 @@ def gradients(
         else:
             u, products = _projected(cell, context, x_here), _products(cell, context, flags, before)
         at = apart(jax.vmap(functools.partial(masking.linearize_projected, cell, context)))(u, flags, before, products)
-        adjoint, adjoint_here = _adjoints(cell, context, flags, at, c, transposed, adjoint, chunks.order(size))
+        adjoint, adjoint_here = _adjoints(cell, context, flags, at, c, transposed, adjoint, chunks.groups(size))
         d_context, d_x_here = _pulled(cell, context, x_here, flags, before, at, adjoint_here, d_context)
         adjoints = chunks.put(adjoints, adjoint_here.astype(adjoints.dtype), start)
         return adjoint, adjoints, d_context, chunks.put(d_x, d_x_here.astype(d_x.dtype), start)
@@ -191,21 +237,37 @@ def gradients(
 
 
 def _adjoints(
-    cell: Any, context: Context, flags: Steps, at: Any, c: Array, transposed: Any, reaching: Array, order: list[int]
+    cell: Any, context: Context, flags: Steps, at: Any, c: Array, transposed: Any, reaching: Array, groups: Chunks
 ) -> tuple[Array, Array]:
     """What reaches the state before a chunk, and the adjoints of its steps, from what reaches its last state."""
 
-    def step(i: int, adjoint: Array, context: Context, flags: Steps, at: Any, c: Array, transposed: Any) -> Array:
+    def step(
+        i: int, before: int | None, adjoint: Array, context: Context, flags: Steps, at: Any, c: Array, transposed: Any
+    ) -> Array:
         at, now = jax.tree.map(lambda a: a[i], (at, flags))
         moved = masking.cotangent(cell, context, at, now, adjoint, transposed)
-        return moved if i == order[0] else moved + c[i - 1 if order[0] == 0 else i + 1]
+        return moved if before is None else moved + c[before]
 
-    found: dict[int, Array] = {}
-    adjoint = apart(lambda a, c: a + c[order[-1]])(reaching, c)
-    for i in reversed(order):
-        found[i] = adjoint
-        adjoint = apart(functools.partial(step, i))(adjoint, context, flags, at, c, transposed)
-    return adjoint, _stacked(_in_order(found))
+    def written_out(flags: Steps, at: Any, c: Array, reaching: Array) -> tuple[Array, Array]:
+        order = groups.order(c.shape[0])
+        found: dict[int, Array] = {}
+        adjoint = apart(lambda a, c: a + c[order[-1]])(reaching, c)
+        for i, before in zip(order[::-1], [*order[-2::-1], None], strict=True):
+            found[i] = adjoint
+            adjoint = apart(functools.partial(step, i, before))(adjoint, context, flags, at, c, transposed)
+        return adjoint, _stacked(_in_order(found))
+
+    if groups.steps <= groups.size:
+        return written_out(flags, at, c, reaching)
+
+    def run(start: Any, size: int, carry: Any) -> Any:
+        adjoint, all = carry
+        flags_here, at_here, c_here = _cut((flags, at, c), start, size)
+        adjoint, part = written_out(flags_here, at_here, c_here, adjoint)
+        return adjoint, _put(all, part, start)
+
+    begin, _ = on_same_axes(((reaching, jnp.zeros_like(c)), (context, flags, at, c)))
+    return groups.backwards(run, begin)
 
 
 def _pulled(
@@ -269,6 +331,12 @@ def _cut(tree: Any, start: Any, size: int) -> Any:
 
 def _put(all: Array, part: Array, start: Any) -> Array:
     return lax.dynamic_update_slice_in_dim(all, part, start, 0)
+
+
+def _dividing(number: int, wanted: int) -> int:
+    """The divisor of `number` that is nearest to `wanted`, from half of it on; `wanted` itself where there is none."""
+    near = [k for k in range(max(1, -(-wanted // 2)), wanted * 5 // 4 + 1) if number % k == 0]
+    return min(near, key=lambda k: abs(k - wanted), default=wanted)
 
 
 def _in_order(found: dict[int, Any]) -> list[Any]:

@@ -110,8 +110,9 @@ def _sequential(method: Sequential, cell: Cell, sizes: Sizes, dtype: DType) -> S
 
     kernel, keep, chunk = method.kernel, method.keep, method.chunk
     if kernel == "auto":
-        # What is written for the loop is meant for the loop.
-        plain = method.unroll != 1 or method.hoist != "auto" or not has_gradients(cell)
+        # What is written for the loop is meant for the loop. And with several devices `jit` may split the batch over
+        # them, which XLA's partitioner does not do inside the calls that keep a chunk's steps apart.
+        plain = method.unroll != 1 or method.hoist != "auto" or not has_gradients(cell) or jax.device_count() > 1
         kernel = "scan" if plain or measured is None or _work(sizes) < WORTH_CHUNKING else measured.kernel
     if kernel == "chunked":
         if keep == "auto":

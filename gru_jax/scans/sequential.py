@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -27,7 +28,7 @@ class Sequential:
       keep: what is stored for the backward pass: "states" (nothing but the states; the gates are computed again, for
         all steps in one product), "gates" (what plain differentiation of the loop stores: the gates and more, nothing
         computed again, but gradients of parameters add up in their own dtype), or "auto".
-      chunk: steps of a chunk, with kernel "chunked", or "auto".
+      chunk: about how many steps are written out, with kernel "chunked", or "auto".
       checkpoint_every: for long sequences, keep one state in so many for the backward pass and run the steps
         between two of them again: memory for T / checkpoint_every + checkpoint_every steps where y itself is not used,
         for one more forward pass; None keeps what `keep` says of all steps.
@@ -114,8 +115,8 @@ class Sequential:
         return Trajectory(states, h, certain(like.shape[:-1], like.dtype))
 
     def _by_chunks(self, cell: Any, context: Context, steps: Steps, reverse: bool) -> State:
-        chunks = chunked.Chunks(int(self.chunk), steps.x.shape[0], reverse, context.time.batch_leads)
-
+        T, *batch = steps.x.shape[:-1]
+        chunks = chunked.Chunks.of(int(self.chunk), T, math.prod(batch), reverse, context.time.batch_leads)
         recurrence = derivative.Recurrence(
             functools.partial(masking.F, cell),
             reverse,

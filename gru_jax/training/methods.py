@@ -32,7 +32,9 @@ class SequentialMethod(Section):
     kind: Literal["sequential"]
     # Every step of them is compiled.
     unroll: Annotated[int, Field(ge=1, le=1024)] = 1
+    kernel: Literal["auto", "scan", "chunked"] = "auto"
     keep: Literal["auto", "states", "gates"] = "auto"
+    checkpoint_every: Annotated[int, Field(ge=1)] | None = None
     hoist: Annotated[
         Literal["auto", True, False], BeforeValidator(_no_number), Expected("'auto', true or false")
     ] = "auto"
@@ -40,7 +42,9 @@ class SequentialMethod(Section):
     def build(self) -> "str | Method":
         import gru_jax as gj
 
-        return gj.Sequential(self.unroll, keep=self.keep, hoist=self.hoist)
+        return gj.Sequential(
+            self.unroll, self.kernel, keep=self.keep, checkpoint_every=self.checkpoint_every, hoist=self.hoist
+        )
 
 
 class NewtonMethod(Section):
