@@ -135,11 +135,25 @@ def find(cell: Any, context: Context, steps: Steps, chunks: Chunks, keep: bool) 
         h, states, kept = carry
         here = _cut(flags, start, size)
         u = _projected(cell, context, chunks.cut(x, start, size))
-        h, found, products = _group_by_group(cell, context, u, here, h, chunks.groups(size), keep)
-        states = jax.tree.map(lambda all, part: chunks.put(all, part, start), states, found)
         if keep:
-            kept = Kept(_put(kept.u, u, start), _put(kept.products, products, start))
-        return h, states, kept
+            kept = kept._replace(u=_put(kept.u, u, start))
+
+        def written_out(first: Any, size: int, carry: Any) -> Any:
+            h, states, kept = carry
+            # Apart, or a group's slice would be fused into the gates' kernels, as a step's would.
+            u_here, flags_here = apart(lambda tree, first: _cut(tree, first, size))((u, here), first)
+            for i in chunks.order(size):
+                u_now, now = jax.tree.map(lambda a, i=i: a[i], (u_here, flags_here))
+                products: Any = masking.products(cell, context, now, h) if keep else None
+                h = masking.advance(cell, context, u_now, now, h, products)
+                # One by one: XLA's CPU code for putting steps together takes longer than writing each.
+                write = lambda all, one, i=i: chunks.put(all, one[None], start + first + i)  # noqa: E731
+                states = jax.tree.map(write, states, h)
+                if keep:
+                    kept = kept._replace(products=_put(kept.products, products[None], start + first + i))
+            return h, states, kept
+
+        return chunks.groups(size).forwards(written_out, (h, states, kept))
 
     room: Any = ()
     if keep:
@@ -150,38 +164,6 @@ def find(cell: Any, context: Context, steps: Steps, chunks: Chunks, keep: bool) 
     begin, _ = on_same_axes(((context.h0, jax.tree.map(chunks.empty, context.h0), room), (context, steps)))
     _, found, kept = chunks.forwards(run, begin)
     return jax.tree.map(chunks.back, found), kept
-
-
-def _group_by_group(
-    cell: Any, context: Context, u: Any, flags: Steps, h: State, groups: Chunks, keep: bool
-) -> tuple[State, State, Any]:
-    """The last state of a chunk, all of them, `[size, *batch, H]`, and with `keep` the recurrent products."""
-
-    def written_out(u: Any, flags: Steps, h: State) -> tuple[State, State, Any]:
-        found: dict[int, State] = {}
-        products: dict[int, Any] = {}
-        for i in groups.order(jax.tree.leaves(u)[0].shape[0]):
-            u_now, now = jax.tree.map(lambda a, i=i: a[i], (u, flags))
-            if keep:
-                products[i] = masking.products(cell, context, now, h)
-            h = found[i] = masking.advance(cell, context, u_now, now, h, products.get(i))
-        stacked = jax.tree.map(lambda *each: _stacked(each), *_in_order(found))
-        return h, stacked, _stacked(_in_order(products)) if keep else ()
-
-    if groups.steps <= groups.size:
-        return written_out(u, flags, h)
-
-    def run(start: Any, size: int, carry: Any) -> Any:
-        h, *all = carry
-        u_here, flags_here = _cut((u, flags), start, size)
-        h, *parts = written_out(u_here, flags_here, h)
-        return h, *jax.tree.map(lambda all, part: _put(all, part, start), tuple(all), tuple(parts))
-
-    first, here = jax.tree.map(lambda a: a[0], (u, flags))
-    like: Any = (h, jax.eval_shape(lambda: masking.products(cell, context, here, h)) if keep else ())
-    room = jax.tree.map(lambda a: jnp.zeros((groups.steps, *a.shape), a.dtype), like)
-    begin, _ = on_same_axes(((h, *room), (first, context, flags)))
-    return groups.forwards(run, begin)
 
 
 def gradients(

@@ -123,6 +123,25 @@ def differentiable(find: Callable[..., Any], recurrence: Recurrence, *, aux: boo
     return trajectory if aux else lambda *args: trajectory(*args)[0]
 
 
+def lean(find: Callable[..., Any], differentiable: Callable[..., Any]) -> Callable[..., Any]:
+    """`find` where nothing is differentiated, `differentiable`, which keeps more, where something is.
+
+    Args:
+      find: `(context, steps) -> states`.
+      differentiable: the same with a derivative, such as made by the function above.
+    """
+
+    @jax.custom_jvp
+    def trajectory(context: Context, steps: Steps) -> State:
+        return find(context, steps)
+
+    @trajectory.defjvp
+    def rule(primals: Any, tangents: Any) -> Any:
+        return jax.jvp(differentiable, primals, tangents)
+
+    return trajectory
+
+
 def _floating(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
     """The leaves of a tree that can move, and a function that puts such leaves back in their places."""
     leaves, structure = cast(tuple[list[Any], Any], jax.tree.flatten(tree))

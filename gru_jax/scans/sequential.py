@@ -123,8 +123,13 @@ class Sequential:
             linear.by_scan(cell, reverse),
             functools.partial(chunked.gradients, cell, chunks=chunks),
         )
-        find = functools.partial(chunked.find, cell, chunks=chunks, keep=self.keep == "gates")
-        return derivative.differentiable(find, recurrence, aux=True)(context, steps)[0]
+        find = functools.partial(chunked.find, cell, chunks=chunks)
+        full = derivative.differentiable(functools.partial(find, keep=self.keep == "gates"), recurrence, aux=True)
+        if self.keep != "gates":
+            return full(context, steps)[0]
+        # What is kept is nothing that a forward pass alone should have to write.
+        alone = lambda context, steps: find(context, steps, keep=False)[0]  # noqa: E731
+        return derivative.lean(alone, lambda context, steps: full(context, steps)[0])(context, steps)
 
     def _find(self, cell: Cell, context: Context, steps: Steps, reverse: bool) -> State:
         # A hoisted projection has used x up, so only the flags travel with it.
