@@ -27,9 +27,9 @@ from gru_jax.types import Array, State
 
 Carry = TypeVar("Carry")
 
-ROWS = 128
-"""About how many rows, steps times sequences, the products of a chunk should have: enough to be worth a product, and
-not more than fit into a core's cache with all that is computed from them."""
+ROWS, MOST_ROWS = 128, 512
+"""About how many rows, steps times sequences, the products of a chunk should have at least, to be worth a product, and
+at most, so that they fit into a core's cache with all that is computed from them."""
 
 
 class Kept(NamedTuple):
@@ -67,7 +67,7 @@ class Chunks(NamedTuple):
 
         What is left over is one more form of the loop to compile.
         """
-        group = _dividing(steps, group)
+        group = _dividing(steps, min(group, max(4, MOST_ROWS // max(batch, 1))))
         groups = max(1, ROWS // max(batch * group, 1))
         return cls(group * _dividing(-(-steps // group), groups), group, steps, reverse, batch_leads)
 
