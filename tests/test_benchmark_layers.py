@@ -87,7 +87,7 @@ def test_rows(rows):
     json.dumps(rows)
 
 
-@pytest.mark.parametrize("dtype", peers.DTYPES)
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", peers.PEERS)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_every_peer_agrees_and_says_what_it_compiled(name, dtype):
@@ -278,7 +278,7 @@ def test_times_are_of_one_call_and_all_take_their_turn():
 
 
 @pytest.mark.parametrize("name", ("stack", "mask", "keras", "torch"))
-@pytest.mark.parametrize("kind", layer_shapes.KINDS)
+@pytest.mark.parametrize("kind", ["forward", pytest.param("training", marks=pytest.mark.slow)])
 def test_extras_compute_what_the_plain_layers_do(name, kind):
     pair = layers_extras.layer_pair(name, getattr(layers_extras, name), kind, TINY)
     row = layers_extras.measured(pair, 0.01)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 import gru_jax as gj
-from gru_jax.scans import choices, select
+from gru_jax.scans import choices, chunked, select
 from gru_jax.scans.choices import Choice, Sizes
 
 from .cases import arrays
@@ -157,3 +157,26 @@ def test_the_choice_is_within_a_tenth_of_the_best():
         if max(best.values()) <= 1.1:
             break
     assert max(best.values()) <= 1.1, best
+
+
+@pytest.mark.parametrize(
+    "rows, keep, reverse", [(8, "states", False), (8, "gates", True), (20, "gates", False), (20, "states", True)]
+)
+def test_chunks_of_one_group_and_of_more(rows, keep, reverse, monkeypatch):
+    monkeypatch.setattr(chunked, "ROWS", rows)
+    jax.clear_caches()
+    cell = gj.GRU(4)
+    params, x, h0 = arrays(cell, steps=23, batch=(3,))
+    mask, resets = (jax.random.bernoulli(jax.random.key(k), p, (3, 23)) for k, p in ((1, 0.8), (2, 0.2)))
+    # Groups of 3; chunks of one or two; and 2 or 5 steps that are left over.
+    assert chunked.Chunks.of(3, 23, 3, reverse, True).size == {8: 3, 20: 6}[rows]
+
+    def run(method):
+        def loss(*given):
+            y, h = gj.scan(cell, *given, mask=mask, resets=resets, reverse=reverse, method=method)
+            return (y**2).sum() + (h * jnp.arange(4.0)).sum(), (y, h)
+
+        return jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))(params, x, h0)
+
+    ours, naive = run(gj.Sequential(kernel="chunked", keep=keep, chunk=3)), run("naive")
+    chex.assert_trees_all_close(ours, naive, rtol=1e-5, atol=3e-5)
