@@ -153,7 +153,10 @@ def _scan(
         mask = masking.from_lengths(lengths, T)
         mask = mask if options.time_major else jnp.moveaxis(mask, 0, -1)
     # Masked while it lies as the caller has it: a method that wants it so then meets nothing but two turns that cancel.
-    x, use = jnp.asarray(to_time_major(masking.zero_where_masked(mask, x), -2)), to_time_major(mask, -1)
+    # Where time is split, x and its flags come together on the mesh first.
+    split = isinstance(method, TimeSharded)
+    x = jnp.asarray(to_time_major(x if split else masking.zero_where_masked(mask, x), -2))
+    use = to_time_major(mask, -1)
     hidden = cell.output(h0).shape[-1]
     rates = (options.input_dropout, options.recurrent_dropout)
     drop_x, drop_h = masking.dropout_masks(key, batch, (x.shape[-1], hidden), rates, x.dtype)
@@ -164,7 +167,7 @@ def _scan(
         x, use, resets, guess = method.placed((x, use, resets, guess), by_steps=True)
         h0, drop_x, drop_h = method.placed((h0, drop_x, drop_h), by_steps=False)
     context = masking.Context(params, h0, drop_x, drop_h, TimeAxis(batch_leads=not options.time_major))
-    steps = masking.Steps(x, use, resets, guess)
+    steps = masking.Steps(masking.zero_where_masked(use, x) if split else x, use, resets, guess)
 
     if T == 0:
         empty = from_time_major(jnp.zeros((0, *batch, hidden), x.dtype))
@@ -172,8 +175,9 @@ def _scan(
     context, steps = on_same_axes((context, steps))
     states, final, found = method.trajectory(cell, context, steps, options.reverse)
     y = cell.output(states)
-    y = from_time_major(y)
-    if options.padding == "zero":
+    zero = options.padding == "zero"
+    y = from_time_major(masking.zero_where_masked(use, y) if zero and split else y)
+    if zero and not split:
         y = masking.zero_where_masked(mask, y)
     seen = None
     if options.return_gates:

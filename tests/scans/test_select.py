@@ -91,9 +91,9 @@ def test_products_are_not_kept_beyond_the_budget_or_where_there_are_none(one_dev
 
 
 def test_what_is_chosen_gives_the_same_numbers(one_device):
-    cell = gj.GRU(16)
-    params, x, h0 = arrays(cell, steps=70, batch=(40,))
-    assert select.resolve("auto", cell, Sizes(70, 40, 16), x.dtype).kernel == "chunked"
+    cell = gj.GRU(4)
+    params, x, h0 = arrays(cell, steps=200, batch=(30,))
+    assert select.resolve("auto", cell, Sizes(200, 30, 4), x.dtype).kernel == "chunked"
     loss = lambda method: lambda *given: (gj.scan(cell, *given, method=method)[0] ** 2).sum()  # noqa: E731
     ours, plain = (
         jax.jit(jax.value_and_grad(loss(m), (0, 1, 2)))(params, x, h0) for m in ("auto", gj.Sequential(kernel="scan"))
@@ -110,7 +110,7 @@ def test_checkpoints_change_no_number(kernel, every, reverse):
     def loss(method):
         def of(*given):
             y, h = gj.scan(cell, *given, mask=mask, resets=resets, reverse=reverse, method=method)
-            return (y**2).sum() + (h * jnp.arange(4.0)).sum()
+            return (y**2).sum() + (h**3).sum()
 
         return jax.jit(jax.value_and_grad(of, (0, 1, 2)))(params, x, h0)
 
@@ -174,7 +174,7 @@ def test_chunks_of_one_group_and_of_more(rows, keep, reverse, monkeypatch):
     def run(method):
         def loss(*given):
             y, h = gj.scan(cell, *given, mask=mask, resets=resets, reverse=reverse, method=method)
-            return (y**2).sum() + (h * jnp.arange(4.0)).sum(), (y, h)
+            return (y**2).sum() + (h**3).sum(), (y, h)
 
         return jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))(params, x, h0)
 
