@@ -76,11 +76,11 @@ class Chunks(NamedTuple):
         return Chunks(self.group, self.group, size, self.reverse, False)
 
     def whole(self, a: Array) -> Array:
-        """An array `[T, *batch, H]` as it is stored here, or back."""
+        """An array `[T, *batch, H]`, or a chunk `[size, *batch, H]`, turned as it is stored here."""
         return jnp.moveaxis(a, 0, -2) if self.batch_leads else a
 
     def back(self, a: Array) -> Array:
-        """The inverse of `whole`."""
+        """The inverse of `whole`: time leads."""
         return jnp.moveaxis(a, -2, 0) if self.batch_leads else a
 
     def empty(self, a: Any) -> Array:
@@ -169,7 +169,7 @@ def find(cell: Any, context: Context, steps: Steps, chunks: Chunks, keep: bool) 
 def gradients(
     cell: Any, context: Context, steps: Steps, states: State, kept: Any, cotangent: State, chunks: Chunks
 ) -> tuple[State, tuple[Context, Steps]]:
-    """What gradients of the states give to everything that made them.
+    """What gradients of the states give to everything that made them, chunk by chunk against the order of time.
 
     Args:
       cell: one with `linearize`, `cotangent` and `pullback`.

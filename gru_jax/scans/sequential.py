@@ -19,15 +19,16 @@ from gru_jax.types import State
 
 @dataclasses.dataclass(frozen=True)
 class Sequential:
-    """One step after another, `lax.scan`: exact for every cell, O(T) time.
+    """One step after another: exact for every cell, O(T) time.
 
     Args:
       unroll: steps per iteration of the loop, with kernel "scan".
       kernel: what runs the loop: "scan" (`lax.scan`), "chunked" (chunks of time whose steps are written out, for cells
         with a closed-form derivative; the fast one on CPU), or "auto".
       keep: what is stored for the backward pass: "states" (nothing but the states; the gates are computed again, for
-        all steps in one product), "gates" (what plain differentiation of the loop stores: the gates and more, nothing
-        computed again, but gradients of parameters add up in their own dtype), or "auto".
+        all steps or a chunk of them in one product), "gates" (with kernel "scan" what plain differentiation of the loop
+        stores: the gates and more, nothing computed again, but gradients of parameters add up in their own dtype; with
+        "chunked" the products, where the cell has them apart), or "auto".
       chunk: about how many steps are written out, with kernel "chunked", or "auto".
       checkpoint_every: for long sequences, keep one state in so many for the backward pass and run the steps
         between two of them again: memory for T / checkpoint_every + checkpoint_every steps where y itself is not used,
