@@ -41,21 +41,21 @@ def inputs(cell: str, T: int, B: int, H: int) -> tuple[Any, Any, Any]:
     return made, made.init(jax.random.key(0), FEATURES), x
 
 
-def outputs(cell: Any, name: str) -> Callable[..., Any]:
+def outputs(cell: Any, method: Any) -> Callable[..., Any]:
     """A run of the cell by a method, `(params, x) -> (y, stats)`."""
 
     def run(params: Any, x: Any) -> Any:
-        y, _, stats = gj.scan(cell, params, x, method=method(name), stats=True)
+        y, _, stats = gj.scan(cell, params, x, method=method, stats=True)
         return y, stats
 
     return run
 
 
-def training_step(cell: Any, name: str) -> Callable[..., Any]:
+def training_step(cell: Any, method: Any) -> Callable[..., Any]:
     """Value and gradient of a loss, `(params, x) -> ...`."""
 
     def loss(params: Any, x: Any) -> Any:
-        return (outputs(cell, name)(params, x)[0] ** 2).sum()
+        return (outputs(cell, method)(params, x)[0] ** 2).sum()
 
     return jax.value_and_grad(loss, (0, 1))
 
@@ -66,7 +66,10 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     cell, params, x = inputs(job["cell"], job["T"], job["B"], job["H"])
     row: dict[str, Any] = {}
     compiled = {}
-    for kind, function in {"forward": outputs(cell, name), "training": training_step(cell, name)}.items():
+    for kind, function in {
+        "forward": outputs(cell, method(name)),
+        "training": training_step(cell, method(name)),
+    }.items():
         start = time.perf_counter()
         compiled[kind] = jax.jit(function).lower(params, x).compile()
         row[f"{kind}_compile_s"] = round(time.perf_counter() - start, 2)
@@ -107,7 +110,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 def compiled_memory(job: dict[str, Any]) -> dict[str, Any]:
     """What the compiled training step would allocate, without running it; `method`, `T`, `B` and `H` are given."""
     shapes = jax.eval_shape(lambda: inputs("GRU", job["T"], job["B"], job["H"])[1:])
-    step = training_step(gj.GRU(job["H"], init="torch"), job["method"])
+    step = training_step(gj.GRU(job["H"], init="torch"), method(job["method"]))
     analysis = jax.jit(step).lower(*shapes).compile().memory_analysis()
     return job | {"temporary_MiB": None if analysis is None else round(analysis.temp_size_in_bytes / MIB, 2)}
 
@@ -116,7 +119,7 @@ def scales(job: dict[str, Any]) -> dict[str, Any]:
     """Rounds, whether they were enough, and the Lyapunov exponent, with all parameters times `scales`."""
     cell, params, x = inputs("GRU", job["T"], job["B"], job["H"])
     start = cell.initial_state((job["B"],), x.dtype)
-    kinds = {kind: jax.jit(outputs(cell, f"newton {kind}")) for kind in ("dense", "diagonal")}
+    kinds = {kind: jax.jit(outputs(cell, gj.Newton(kind))) for kind in ("dense", "diagonal")}
     rows = []
     for scale in job["scales"]:
         scaled = jax.tree.map(lambda p, s=scale: p * s, params)

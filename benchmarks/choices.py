@@ -3,31 +3,42 @@
     python -m benchmarks.choices [--write] [--budget SECONDS]
     python -m benchmarks.choices --check [--json]
 
-Every way that `Sequential` has is timed at every shape of a grid, all in turn in one process: a training step, that is
-the value of a loss with its gradients with respect to parameters, input and initial state. `--write` writes the fastest
-to gru_jax/scans/choices.json, for the backend that JAX chooses, and leaves other backends' rows as they are. `--check`
+Every way that `Sequential` has on this backend is timed at every shape of a grid, all in turn in one process: a
+training step, that is the value of a loss with its gradients with respect to parameters, input and initial state. What
+cannot run here (no cuDNN, a shape that a kernel refuses) is left out. `--write` writes the fastest to
+gru_jax/scans/choices.json, for the backend that JAX chooses, and leaves other backends' rows as they are. `--check`
 says by how much the choice that is written there misses the best at shapes that lie between those of the grid.
 """
 
 import argparse
 import datetime
+import itertools
 import json
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 import gru_jax as gj
 from benchmarks import timing
 from gru_jax.scans import choices, select
 from gru_jax.scans.choices import Choice, Sizes
+from gru_jax.scans.kernels import Asked
 
-CANDIDATES = [Choice("scan", "gates", 12), Choice("chunked", "states", 12), Choice("chunked", "gates", 12)]
-"""The chunk of a plain scan is not looked at. Those of 8 to 16 steps were within the noise of each other."""
+CANDIDATES = {
+    "cpu": [Choice("scan", "gates", 12), Choice("chunked", "states", 12), Choice("chunked", "gates", 12)],
+    "gpu": [Choice("scan", "states", 1), Choice("cudnn", "states", 1), Choice("pallas", "states", 1)],
+    "tpu": [Choice("scan", "states", 1), Choice("pallas", "states", 1)],
+}
+"""The chunk of a plain scan is not looked at. On CPU those of 8 to 16 steps were within the noise of each other."""
 
 GRID = [Sizes(T, B, H) for T in (64, 1024) for B in (1, 8, 32, 128) for H in (32, 64, 128, 256, 512)]
+WIDE = [*GRID, *(Sizes(T, B, H) for T in (64, 1024) for B in (1, 8, 32, 128) for H in (768, 1024, 2048))]
 BETWEEN = [Sizes(100, 32, 64), Sizes(64, 8, 256), Sizes(1000, 4, 64), Sizes(500, 16, 100), Sizes(48, 64, 128)]
-LARGEST_GFLOP = 12
+DTYPES = {"cpu": ("float32",), "gpu": ("float32", "bfloat16"), "tpu": ("float32", "bfloat16")}
+LARGEST_GFLOP = {"cpu": 12}
 """What takes more is left out: there the products decide."""
 
 
@@ -36,11 +47,11 @@ def gflop(sizes: Sizes) -> float:
     return 36 * sizes.T * sizes.B * sizes.H**2 / 1e9
 
 
-def milliseconds(sizes: Sizes, candidates: Iterable[Choice], budget_s: float) -> dict[Choice, float]:
-    """Of a training step, for each candidate."""
+def milliseconds(sizes: Sizes, dtype: str, candidates: Iterable[Choice], budget_s: float) -> dict[Choice, float]:
+    """Of a training step, for each candidate that runs here."""
     cell = gj.GRU(sizes.H, init="torch")
-    params = cell.init(jax.random.key(0), sizes.H)
-    x = jax.random.normal(jax.random.key(1), (sizes.B, sizes.T, sizes.H))
+    params = cell.init(jax.random.key(0), sizes.H, jnp.dtype(dtype))
+    x = jax.random.normal(jax.random.key(1), (sizes.B, sizes.T, sizes.H), jnp.dtype(dtype))
     h0 = cell.initial_state((sizes.B,), x.dtype)
 
     def step(choice: Choice) -> Any:
@@ -49,33 +60,42 @@ def milliseconds(sizes: Sizes, candidates: Iterable[Choice], budget_s: float) ->
         compiled = jax.jit(jax.value_and_grad(loss, (0, 1, 2))).lower(params, x, h0).compile()
         return lambda: compiled(params, x, h0)
 
-    steps = {str(number): step(choice) for number, choice in enumerate(candidates)}
-    jax.block_until_ready([run() for run in steps.values()])
-    times = timing.interleaved(steps, budget_s)
-    return {choice: times[str(number)].ms for number, choice in enumerate(candidates)}
+    steps: dict[Choice, Any] = {}
+    for choice in candidates:
+        try:
+            steps[choice] = step(choice)
+            jax.block_until_ready(steps[choice]())
+        except Exception as error:  # a compiler's, a driver's or our refusal: the others go on
+            steps.pop(choice, None)
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            print(f"left out: {choice.kernel} at {sizes}, {dtype}: {first[:200]}", flush=True)
+    times = timing.interleaved({str(number): run for number, run in enumerate(steps.values())}, budget_s)
+    return {choice: times[str(number)].ms for number, choice in enumerate(steps)}
 
 
-def measured(shapes: Iterable[Sizes], budget_s: float) -> list[dict[str, Any]]:
-    """A row for each shape, printed as it comes."""
-    rows = []
-    for sizes in shapes:
-        if gflop(sizes) > LARGEST_GFLOP:
+def measured(shapes: Iterable[Sizes], dtypes: Iterable[str], budget_s: float) -> list[dict[str, Any]]:
+    """A row for each shape and dtype, printed as it comes."""
+    rows, backend = [], jax.default_backend()
+    for sizes, dtype in itertools.product(shapes, dtypes):
+        if gflop(sizes) > LARGEST_GFLOP.get(backend, math.inf):
             continue
-        times = milliseconds(sizes, CANDIDATES, budget_s)
+        times = milliseconds(sizes, dtype, CANDIDATES[backend], budget_s)
         best = min(times, key=times.__getitem__)
         named = {f"{c.kernel} {c.keep} {c.chunk}": ms for c, ms in times.items()}
-        rows.append({**sizes._asdict(), **best._asdict(), "ms": named})
+        of_dtype = {} if dtype == "float32" else {"dtype": dtype}
+        rows.append({**sizes._asdict(), **of_dtype, **best._asdict(), "ms": named})
         each = "  ".join(f"{name} {ms:.4g}" for name, ms in named.items())
-        print(f"{sizes.T:6}{sizes.B:5}{sizes.H:5}  {each} ms", flush=True)
+        print(f"{sizes.T:6}{sizes.B:5}{sizes.H:5} {dtype}  {each} ms", flush=True)
         jax.clear_caches()
     return rows
 
 
 def missed(sizes: Sizes, budget_s: float) -> float:
     """The time of what "auto" chooses over that of the best, 1 where it is the best."""
-    chosen = select.resolve("auto", gj.GRU(sizes.H), sizes, "float32")
-    choice = Choice(chosen.kernel, chosen.keep, chosen.chunk if chosen.kernel == "chunked" else CANDIDATES[0].chunk)
-    times = milliseconds(sizes, dict.fromkeys([*CANDIDATES, choice]), budget_s)
+    candidates = CANDIDATES[jax.default_backend()]
+    chosen = select.resolve("auto", gj.GRU(sizes.H), sizes, Asked("float32"))
+    choice = Choice(chosen.kernel, chosen.keep, chosen.chunk if chosen.kernel == "chunked" else candidates[0].chunk)
+    times = milliseconds(sizes, "float32", dict.fromkeys([*candidates, choice]), budget_s)
     return times[choice] / min(times.values())
 
 
@@ -113,7 +133,8 @@ def main() -> None:
         if args.json:
             print(json.dumps(found))
         return
-    rows = measured(GRID, args.budget)
+    backend = jax.default_backend()
+    rows = measured(GRID if backend == "cpu" else WIDE, DTYPES[backend], args.budget)
     if args.write:
         write(rows)
 

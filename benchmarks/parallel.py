@@ -1,15 +1,15 @@
-"""Time, memory and rounds of one step after another and of all of time at once, forward and training step.
+"""Memory and rounds of Newton's method, and the time of minGRU by every form of the linear recurrence.
 
     python -m benchmarks.parallel [--rounds 5] [--quick | --write]
     python -m benchmarks.parallel --draw benchmarks/results/<file>.json
 
-For a GRU with torch's initial values: the sequential scan, and Newton's method with the dense and the diagonal
-Jacobian. For minGRU: the sequential scan, and the linear recurrence in its three forms. Every row is measured in a
-fresh process (`benchmarks.alone`), which compares the outputs with the sequential ones and times the two in turn ("x
-seq." is the ratio, under 1 where the method is faster); the backend is JAX's own choice, and on an accelerator the
-list of shapes is longer. Then: memory against T and H, and rounds and the largest Lyapunov exponent against the scale
-of the parameters. `--write` writes benchmarks/results/ and the plots of docs/images/; `--quick` is a smoke test that
-keeps nothing; `--draw` draws the plots of a file again.
+Where Newton's method is the faster one is the business of `benchmarks.crossover`. Here, for a GRU with torch's initial
+values: memory against T and H, with the dense and the diagonal Jacobian, and rounds and the largest Lyapunov exponent
+against the scale of the parameters. For minGRU: the sequential scan, and the linear recurrence in its three forms. What
+runs is measured in a fresh process (`benchmarks.alone`), which compares the outputs with the sequential ones and times
+the two in turn ("x seq." is the ratio, under 1 where the method is faster); the backend is JAX's own choice, and on an
+accelerator the list of shapes is longer. `--write` writes benchmarks/results/ and the plots of docs/images/; `--quick`
+is a smoke test that keeps nothing; `--draw` draws the plots of a file again.
 """
 
 import argparse
@@ -30,23 +30,17 @@ from gru_jax.scans.recurrences import KERNELS
 ROOT = Path(__file__).parent.parent
 IMAGES = ROOT / "docs" / "images"
 
-NEWTON = ("sequential", "newton dense", "newton diagonal")
 LINEAR = ("sequential", *(f"associative {kernel}" for kernel in KERNELS))
 
-OVER_TIME = [(1024, 1, 32), (4096, 1, 32), (16384, 1, 32), (65536, 1, 32)]
-"""(T, B, H) of the plot of time against T."""
-SHAPES = [*OVER_TIME, (1024, 8, 8), (1024, 8, 64), (16384, 1, 64), (16384, 1, 128), (65536, 1, 8), (65536, 1, 128)]
 LINEAR_SHAPES = [(1024, 8, 64), (65536, 1, 128)]
+"""(T, B, H) of minGRU."""
 ON_ACCELERATORS = [(262144, 1, 32), (1024, 64, 128), (16384, 16, 32), (65536, 16, 8), (65536, 16, 128), (1048576, 1, 8)]
-"""More shapes, for both cells."""
+"""More of them."""
 
 MEMORY_OVER_TIME = [(T, 1, 128) for T in (8192, 16384, 32768, 65536)]
 MEMORY_OVER_WIDTH = [(16384, 1, H) for H in (32, 64, 128, 256)]
 LARGEST, ALLOWED = (65536, 1, 128), 2560
 """A shape, and how many MiB the training step with the diagonal Jacobian may take there."""
-
-DENSE_BYTES = 2 * 10**9
-"""Where the Jacobians of all steps are larger, "dense" is not run."""
 
 SCALES = {"T": 2048, "B": 4, "H": 32, "scales": [0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 8, 10, 14, 20]}
 
@@ -59,27 +53,23 @@ HEADER = (
 
 def jobs(backend: str, rounds: int, quick: bool) -> list[dict[str, Any]]:
     """What is to be measured, one object for each process."""
-    shapes, linear, scales = SHAPES, LINEAR_SHAPES, SCALES
+    linear, scales = LINEAR_SHAPES, SCALES
     over_time, over_width = MEMORY_OVER_TIME, MEMORY_OVER_WIDTH
     if backend != "cpu":
-        shapes, linear = [*shapes, *ON_ACCELERATORS], [*linear, *ON_ACCELERATORS]
+        linear = [*linear, *ON_ACCELERATORS]
     if quick:
-        shapes, linear = [(32, 1, 8)], [(32, 1, 8)]
+        linear = [(32, 1, 8)]
         over_time, over_width = [(32, 1, 8), (64, 1, 8)], [(32, 1, 8)]
         scales = {"T": 50, "B": 2, "H": 8, "scales": [1, 20]}
-    wanted = [("GRU", *shape, name) for shape in shapes for name in NEWTON]
-    wanted += [("GRU", *shape, "newton diagonal") for shape in [*over_time, *over_width]]
+    wanted = [("GRU", *shape, "newton diagonal") for shape in [*over_time, *over_width]]
     wanted += [("MinGRU", *shape, name) for shape in linear for name in (LINEAR[:2] if quick else LINEAR)]
     runs = [
         {"measure": "run", "cell": cell, "T": T, "B": B, "H": H, "method": name, "rounds": rounds}
         for cell, T, B, H, name in dict.fromkeys(wanted)
-        if name != "newton dense" or 4 * T * B * H * H < DENSE_BYTES
     ]
-    run_dense = {shape_of(job) for job in runs if job["method"] == "newton dense"}
     unrun = [
         {"measure": "compiled_memory", "T": T, "B": B, "H": H, "method": "newton dense"}
         for T, B, H in dict.fromkeys([*over_time, *over_width])
-        if (T, B, H) not in run_dense
     ]
     return [*runs, *unrun, {"measure": "scales", **scales}]
 

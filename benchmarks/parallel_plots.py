@@ -1,10 +1,10 @@
-"""The plots of `benchmarks.parallel`: docs/images/newton_{iterations,time,memory}.svg."""
+"""The plots of `benchmarks.parallel`: docs/images/newton_{iterations,memory}.svg."""
 
 from pathlib import Path
 from typing import Any
 
-COLOURS = {"sequential": "#444444", "newton dense": "#b3541e", "newton diagonal": "#1f5fa8"}
-MARKS = {"sequential": "s", "newton dense": "^", "newton diagonal": "o"}
+COLOURS = {"newton dense": "#b3541e", "newton diagonal": "#1f5fa8"}
+MARKS = {"newton dense": "^", "newton diagonal": "o"}
 STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -33,7 +33,7 @@ def draw(record: dict[str, Any], folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
-        for name, plot in {"iterations": iterations, "time": time, "memory": memory_over_sizes}.items():
+        for name, plot in {"iterations": iterations, "memory": memory_over_sizes}.items():
             figure = Figure(figsize=(7, 3.2))
             plot(figure, record)
             figure.savefig(folder / f"newton_{name}.svg", metadata={"Date": None})
@@ -67,22 +67,6 @@ def iterations(figure: Any, record: dict[str, Any]) -> None:
         right.set(xlabel="largest Lyapunov exponent, per step")
         figure.suptitle(f"GRU, H = {measured['H']}, T = {measured['T']}, torch's initial values, scaled", fontsize=9)
         legend(figure, left)
-
-
-def time(figure: Any, record: dict[str, Any]) -> None:
-    """Forward and training step against T, for B = 1 and H = 32."""
-    rows = [row for row in record["rows"] if row["measure"] == "run" and row["cell"] == "GRU"]
-    rows = [row for row in rows if (row["B"], row["H"]) == (1, 32)]
-    left, right = figure.subplots(1, 2, sharey=True)
-    for axes, kind in ((left, "forward"), (right, "training")):
-        for name in COLOURS:
-            points = sorted((row["T"], row[f"{kind}_ms"]) for row in rows if row["method"] == name)
-            if points:
-                axes.plot(*zip(*points, strict=True), marker=MARKS[name], color=COLOURS[name], label=name)
-        scaled(axes, "T", "outputs" if kind == "forward" else "training step")
-    left.set_ylabel("ms")
-    legend(figure, left)
-    figure.suptitle(f"GRU, B = 1, H = 32, {hardware(record)}", fontsize=9)
 
 
 def memory_over_sizes(figure: Any, record: dict[str, Any]) -> None:

@@ -104,11 +104,11 @@ def layer(made: Layer, given: Problem, kind: str) -> Candidate:
     return jitted(jax.value_and_grad(loss, (0, 1, 2)), *args, read=read)
 
 
-def ours(given: Problem, kind: str) -> Candidate:
-    """`gj.scan` as it comes."""
+def ours(given: Problem, kind: str, method: Any = "auto") -> Candidate:
+    """`gj.scan` as it comes, or by another method."""
 
     def outputs(params: Any, x: Any, h0: Any) -> Any:
-        return gj.scan(given.cell, params, x, h0)[0]
+        return gj.scan(given.cell, params, x, h0, method=method)[0]
 
     return layer(Layer(given.params, outputs, lambda params: params.w_h), given, kind)
 

@@ -129,6 +129,20 @@ def _parser() -> argparse.ArgumentParser:
         help="what the curves of --out are drawn against (default: step and time, one above the other)",
     )
 
+    kernels = verbs.add_parser(
+        "build-kernels",
+        help="compile what kernel='cudnn' calls cuDNN by, before its first use",
+        allow_abbrev=False,
+        epilog=_EXIT_CODES,
+    )
+    kernels.add_argument(
+        "--into",
+        metavar="DIR",
+        type=Path,
+        help="where to put it (default: $GRU_JAX_CACHE, or gru_jax among your caches)",
+    )
+    kernels.add_argument("--force", action="store_true", help="compile it again where there is one")
+
     verbs.add_parser("list", help="list configs, tasks, models and optimizers", allow_abbrev=False)
     return parser
 
@@ -175,6 +189,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             known = ["--processes", "--help"]
         elif arguments.verb == "plot":
             known = ["--out", "--x", "--help"]
+        elif arguments.verb == "build-kernels":
+            known = ["--into", "--force", "--help"]
         near = _as_override(word, words) if hasattr(arguments, "overrides") else []
         near = near or difflib.get_close_matches(word.partition("=")[0], known, n=1)
         parser.error(f"unknown argument {word!r}" + (f", did you mean {near[0]!r}?" if near else ""))

@@ -1,4 +1,4 @@
-"""The command `gru-jax`: run, table, eval, data, check, plot, list.
+"""The command `gru-jax`: run, table, eval, data, check, plot, build-kernels, list.
 
 Heavy imports stand inside the functions that need them, so that help and config errors come at
 once.
@@ -259,6 +259,23 @@ def _plot(arguments: argparse.Namespace) -> int:
     return _guarded(verb)
 
 
+def _build_kernels(arguments: argparse.Namespace) -> int:
+    from gru_jax.scans.kernels.cudnn import build, library
+
+    try:
+        built = build.build(arguments.into, force=arguments.force)
+        # What does not load here is better known now than in the middle of a run.
+        library.Library(built.path)
+    except build.PartMissing as error:
+        return _fail(str(error), MISSING)
+    except build.BuildError as error:
+        return _fail(str(error), FAILED)
+    print(f"cuDNN {built.toolkit.cudnn}: {'built' if built.fresh else 'there is'} {built.path}")
+    if arguments.into is not None:
+        print(f"GRU_JAX_CACHE={built.path.parent} lets gru_jax find it")
+    return OK
+
+
 def _list(arguments: argparse.Namespace) -> int:
     def verb() -> int:
         from gru_jax.tables.command import listed
@@ -279,5 +296,6 @@ _VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "data": _data,
     "check": _check,
     "plot": _plot,
+    "build-kernels": _build_kernels,
     "list": _list,
 }

@@ -33,6 +33,8 @@ class Cell(Protocol):
     - `step(params, u, h, drop)`: recurrent dropout.
     - `gates(params, u, h)`: for looking inside.
     - `affine(params, u)`, and `log_affine` in logarithms: a step that is linear in the state, as `(a, b)` of `a h + b`.
+    - `coefficients(*u)` beside `affine`: the same from the `parts` of a projected input that lie side by side in it,
+      element by element, which a kernel then computes where it reads them.
     - `linearize(params, u, h)`, with `tangent`, `cotangent` and `diagonal`: the step's derivative in closed form.
     - `transposed(params, dtype)` and `pullback(params, at, x, h, c)` beside them: gradients in closed form too, which
       `Sequential(kernel="chunked")` needs.

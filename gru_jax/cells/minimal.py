@@ -100,14 +100,18 @@ class _Minimal:
 
     def affine(self, params: MinParams, u: Array) -> tuple[Array, Array]:
         """(a, b) of `h' = a h + b`, each `[*batch, H]`, for projected input u."""
-        log_a, log_share, c = self._logarithms(u)
+        return self.coefficients(*jnp.split(u, self.parts, -1))
+
+    def coefficients(self, *u: Array) -> tuple[Array, Array]:
+        """The same, of the `parts` of the projected input, element by element, for a kernel that reads them apart."""
+        log_a, log_share, c = self._logarithms(*u)
         return jnp.exp(log_a), jnp.exp(log_share) * (c if self.form == "linear" else _positive(c))
 
     def log_affine(self, params: MinParams, u: Array) -> tuple[Array, Array]:
         """(log a, log b), with form="log", where a and b are above 0."""
         if self.form != "log":
             raise ValueError(f"{self.name}: only form='log' has coefficients with logarithms; got form={self.form!r}")
-        log_a, log_share, c = self._logarithms(u)
+        log_a, log_share, c = self._logarithms(*jnp.split(u, self.parts, -1))
         return log_a, log_share + _log_positive(c)
 
     @property
@@ -131,7 +135,7 @@ class _Minimal:
         """The state itself, `[*batch, H]`."""
         return h
 
-    def _logarithms(self, u: Array) -> tuple[Array, Array, Array]:
+    def _logarithms(self, *u: Array) -> tuple[Array, Array, Array]:
         """log a, the logarithm of the candidate's share, and the candidate before it is made positive."""
         raise NotImplementedError
 
@@ -181,8 +185,8 @@ class MinGRU(_Minimal):
     parts = 2
     name = "MinGRU"
 
-    def _logarithms(self, u: Array) -> tuple[Array, Array, Array]:
-        u_z, u_n = jnp.split(u, 2, -1)
+    def _logarithms(self, *u: Array) -> tuple[Array, Array, Array]:
+        u_z, u_n = u
         return jax.nn.log_sigmoid(-u_z), jax.nn.log_sigmoid(u_z), u_n
 
 
@@ -218,8 +222,8 @@ class MinLSTM(_Minimal):
     parts = 3
     name = "MinLSTM"
 
-    def _logarithms(self, u: Array) -> tuple[Array, Array, Array]:
-        u_f, u_i, u_n = jnp.split(u, 3, -1)
+    def _logarithms(self, *u: Array) -> tuple[Array, Array, Array]:
+        u_f, u_i, u_n = u
         # f / (f + i) is the sigmoid of log f - log i.
         ahead = jax.nn.log_sigmoid(u_f) - jax.nn.log_sigmoid(u_i)
         return jax.nn.log_sigmoid(ahead), jax.nn.log_sigmoid(-ahead), u_n

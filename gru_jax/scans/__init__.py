@@ -3,9 +3,9 @@
 from gru_jax.scans.associative import Associative as Associative
 from gru_jax.scans.diagnosis import Diagnosis as Diagnosis
 from gru_jax.scans.diagnosis import diagnose as diagnose
+from gru_jax.scans.linear_recurrence import linear_scan as linear_scan
 from gru_jax.scans.newton import Newton as Newton
 from gru_jax.scans.over_time import scan as scan
-from gru_jax.scans.recurrences import linear_scan as linear_scan
 from gru_jax.scans.select import Method as Method
 from gru_jax.scans.sequential import Sequential as Sequential
 from gru_jax.scans.sharded_scan import time_sharded as time_sharded

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gru_jax import checks
 from gru_jax.cells.base import Cell, accumulator
-from gru_jax.scans import derivative, masking, recurrences
+from gru_jax.scans import derivative, fused, kernels, masking, recurrences
 from gru_jax.scans.derivative import Solver
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.recurrences import DIAGONAL, LOGARITHMIC, MATRIX
@@ -26,7 +26,9 @@ class Associative:
 
     Args:
       kernel: "scan" (`lax.scan`), "associative" (`lax.associative_scan`), "chunked" (chunks of time side by side, then
-        from chunk to chunk), or "auto", decided by backend.
+        from chunk to chunk), or "auto", decided by backend. "pallas" is one kernel for GPU or TPU, which reads the
+        projected input of `MinGRU` and `MinLSTM` once and writes their states ("interpret-gpu", "interpret-tpu": the
+        same in Pallas's interpreter).
 
     Raises:
       ValueError: for an unknown kernel.
@@ -45,14 +47,23 @@ class Associative:
     kernel: str = "auto"
 
     def __post_init__(self) -> None:
-        checks.choice("Associative", "kernel", self.kernel, ("auto", *recurrences.KERNELS))
+        checks.choice("Associative", "kernel", self.kernel, ("auto", *recurrences.KERNELS, *kernels.PALLAS))
 
     def trajectory(self, cell: Cell, context: Context, steps: Steps, reverse: bool) -> Trajectory:
         """The states of all steps."""
+        by_kernel = self.kernel in kernels.PALLAS
+        if by_kernel and context.time.split:
+            raise ValueError(
+                f"scan: Associative(kernel={self.kernel!r}) needs all steps in one place; got it inside TimeSharded;"
+                f" use kernel='auto'"
+            )
+        if by_kernel and fused.takes(cell):
+            states = fused.trajectory(cell, context, steps, reverse=reverse, kernel=self.kernel)
+            return exact(context, states, reverse)
         how = {"reverse": reverse, "kernel": recurrences.chosen(self.kernel), "time": context.time}
 
         def find(context: Context, steps: Steps) -> State:
-            if getattr(cell, "in_log_space", False):
+            if getattr(cell, "in_log_space", False) and not by_kernel:
                 return _by_logarithms(cell, context, steps, **how)
             a, b = _coefficients(cell, context, steps)
             return jax.tree.map(lambda a, b, h0: _run(a, b, h0, **how), a, b, context.h0)

@@ -17,10 +17,12 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from gru_jax.scans.masking import Context, Steps
+from gru_jax.scans.time_axis import on_same_axes
 from gru_jax.types import State
 
 STATES = "gru_jax.states"
@@ -118,7 +120,7 @@ def differentiable(find: Callable[..., Any], recurrence: Recurrence, *, aux: boo
             return adjoint, [x + y + z for x, y, z in zip(d, pulled, at_start, strict=True)]
 
         v, _ = lax.custom_linear_solve(system, _all_linear(states, d), solve, transpose_solve)
-        return (states, others), (v, jax.tree.map(jnp.zeros_like, others))
+        return (states, others), (v, jax.tree.map(_still, others))
 
     return trajectory if aux else lambda *args: trajectory(*args)[0]
 
@@ -127,13 +129,13 @@ def lean(find: Callable[..., Any], differentiable: Callable[..., Any]) -> Callab
     """`find` where nothing is differentiated, `differentiable`, which keeps more, where something is.
 
     Args:
-      find: `(context, steps) -> states`.
+      find: such as `(context, steps) -> states`.
       differentiable: the same with a derivative, such as made by the function above.
     """
 
     @jax.custom_jvp
-    def trajectory(context: Context, steps: Steps) -> State:
-        return find(context, steps)
+    def trajectory(*args: Any) -> Any:
+        return find(*args)
 
     @trajectory.defjvp
     def rule(primals: Any, tangents: Any) -> Any:
@@ -152,6 +154,13 @@ def _floating(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
         return structure.unflatten([next(rest) if m else leaf for m, leaf in zip(moves, leaves, strict=True)])
 
     return [leaf for m, leaf in zip(moves, leaves, strict=True) if m], rejoin
+
+
+def _still(a: Any) -> Any:
+    """The tangent of what does not move, be it floating or not."""
+    if jnp.issubdtype(a.dtype, jnp.floating):
+        return jnp.zeros_like(a)
+    return on_same_axes((np.zeros(a.shape, jax.dtypes.float0), a))[0]
 
 
 def _all_linear(states: State, d: list[Any]) -> tuple[State, list[Any]]:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gru_jax.cells.base import Cell, accumulator
-from gru_jax.scans import jacobians, linear, recurrences
+from gru_jax.scans import jacobians, linear
 from gru_jax.scans.derivative import Solver
 from gru_jax.scans.jacobians import AllSteps
 from gru_jax.scans.masking import Context, Steps
@@ -24,10 +24,14 @@ MOST = 64
 """Rounds in which a solution has to settle."""
 
 
-def solver(cell: Cell, reverse: bool, jacobian: str, context: Context, steps: Steps, starts: State) -> Solver:
-    """The solver of `gru_jax.scans.derivative.Recurrence` for a Jacobian "dense" or "diagonal"."""
+def solver(
+    cell: Cell, reverse: bool, jacobian: str, kernel: str, context: Context, steps: Steps, starts: State
+) -> Solver:
+    """The solver of `gru_jax.scans.derivative.Recurrence` for a Jacobian "dense" or "diagonal".
+
+    `kernel` is one of `gru_jax.scans.recurrences`.
+    """
     by_steps = lambda: linear.by_scan(cell, reverse)(context, steps, starts)  # noqa: E731
-    kernel = recurrences.chosen("auto")
     turn: Callable[[Any], Any] = (lambda tree: jax.tree.map(lambda a: jnp.flip(a, 0), tree)) if reverse else lambda t: t
     pack = jacobians.unravel(context.h0)
     wide = lambda tree: jacobians.ravel(jax.tree.map(lambda a: a.astype(accumulator(a.dtype)), tree))  # noqa: E731

@@ -30,6 +30,7 @@ class Context(NamedTuple):
       drop_h: scaled recurrent dropout mask, `[*batch, H]`, or None.
       time: where the steps lie.
       reset_to: the state after a reset, where it is not h0: in a part of a sequence, which begins where another ended.
+      lengths: `[*batch]`, from where on steps are masked, where the flags `use` were made of that.
     """
 
     params: Params
@@ -38,6 +39,7 @@ class Context(NamedTuple):
     drop_h: Array | None
     time: TimeAxis = WHOLE
     reset_to: State = None
+    lengths: IntArray | None = None
 
 
 class Steps(NamedTuple):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,18 +10,13 @@ from jax import lax
 
 from gru_jax import checks
 from gru_jax.cells.base import Cell, accumulator
-from gru_jax.scans import derivative, jacobians, linear_by_iteration, masking, recurrences
-from gru_jax.scans.jacobians import AllSteps, Jacobian
+from gru_jax.scans import derivative, jacobians, kernels, linear_by_iteration, masking, newton_rounds, recurrences
+from gru_jax.scans.jacobians import AllSteps
 from gru_jax.scans.masking import Context, Steps
+from gru_jax.scans.newton_rounds import Look
 from gru_jax.scans.time_axis import on_same_axes
 from gru_jax.scans.trajectory import Stats, Trajectory
 from gru_jax.types import Array, State
-
-ERROR_OF_TOL = 16
-"""The estimated error of an accepted trajectory, in units of tol, is at most this."""
-
-CERTIFY = 48
-"""Rounds in which the estimate of the error has to settle."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +38,10 @@ class Newton:
       tol: largest accepted residual, relative to max(1, |h|); None is 8 units in the last place.
       max_iters: most rounds (of each window).
       window: steps that are solved at once, the state being carried from window to window; None is all of them.
+      kernel: what computes a round and solves the derivative's linear recurrence: "xla"; on a GPU or a TPU, with the
+        diagonal Jacobian, also "pallas": step, diagonal and recurrence in one kernel for a `GRU` that resets "after"
+        the product or has a diagonal recurrent matrix, the recurrence alone for any other cell; "interpret-gpu" and
+        "interpret-tpu", which run these kernels slowly on any backend; "auto" is "xla".
       fallback: for sequences that have not converged: "sequential" computes them step by step, inside the same
         `jit`; "error" raises when the program runs; "nan" fills them with NaN.
       init: the first guess of the states, shaped as the states are, `[*batch, T, H]`: a trajectory from before, of
@@ -70,12 +69,19 @@ class Newton:
     max_iters: int = 64
     window: int | None = None
     fallback: str = "sequential"
+    kernel: str = "auto"
     # An array cannot be hashed. `scan` takes it off before the method becomes a static argument of anything.
     init: State = dataclasses.field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         checks.choice("Newton", "jacobian", self.jacobian, ("auto", "dense", "diagonal"))
         checks.choice("Newton", "fallback", self.fallback, ("sequential", "error", "nan"))
+        checks.choice("Newton", "kernel", self.kernel, ("auto", "xla", *kernels.PALLAS))
+        if self.kernel in kernels.PALLAS and self.jacobian == "dense":
+            raise ValueError(
+                f"Newton: kernel={self.kernel!r} solves with the diagonal of the Jacobian; got jacobian='dense';"
+                f" use jacobian='diagonal' or kernel='xla'"
+            )
         checks.positive("Newton", "max_iters", self.max_iters)
         if self.window is not None:
             checks.positive("Newton", "window", self.window)
@@ -102,7 +108,7 @@ class Newton:
             stats = jax.tree.map(lambda a: a.astype(stats.residual.dtype), stats)
             return _turned(states) if reverse else states, stats
 
-        solver = functools.partial(linear_by_iteration.solver, cell, reverse, jacobian)
+        solver = functools.partial(linear_by_iteration.solver, cell, reverse, jacobian, self._recurrences)
         recurrence = derivative.Recurrence(functools.partial(masking.F, cell), reverse, solver)
         run = derivative.differentiable(find, recurrence, aux=True)
         states, found = run(context, steps._replace(guess=None), steps.guess)
@@ -118,7 +124,14 @@ class Newton:
         """The Jacobian behind "auto"."""
         if self.jacobian != "auto":
             return self.jacobian
+        if self.kernel in kernels.PALLAS:
+            return "diagonal"
         return "dense" if jacobians.block_size(cell, size) <= jacobians.EXACT_UP_TO else "diagonal"
+
+    @property
+    def _recurrences(self) -> str:
+        """The kernel of the linear recurrences."""
+        return recurrences.chosen("auto" if self.kernel == "xla" else self.kernel)
 
     def _find(self, cell: Cell, context: Context, steps: Steps, jacobian: str) -> tuple[State, Stats]:
         kept_dtype = jax.tree.leaves(context.h0)[0].dtype
@@ -131,7 +144,9 @@ class Newton:
         def solve(steps: Steps, start: Array, error: Array) -> tuple[Array, Array, Stats]:
             guess = None if steps.guess is None else jacobians.ravel(steps.guess).astype(start.dtype)
             part = AllSteps(cell, wide, steps._replace(guess=None))
-            return _iterate(part, start, error, guess, jacobian, self.damping, tol, self.max_iters)
+            look = self._look(part, start, jacobian)
+            how = (jacobian, self._recurrences, self.damping, tol, self.max_iters)
+            return newton_rounds.iterate(part, start, error, guess, look, *how)
 
         exact = jnp.zeros_like(start)
         if self.window is None or self.window >= T:
@@ -143,128 +158,33 @@ class Newton:
         states = jax.tree.map(lambda a, dtype: a.astype(dtype), jacobians.unravel(context.h0)(h), like)
         return states, stats
 
+    def _look(self, f: AllSteps, start: Array, jacobian: str) -> Look:
+        """How a round sees the iterate."""
+        if self.kernel in kernels.PALLAS and not f.time.split:
+            # Imported here: on a CPU nothing of a GPU's is.
+            from gru_jax.scans.kernels import newton_diagonal
+
+            if newton_diagonal.serves(f.cell):
+                target = kernels.target("Newton", self.kernel)
+                return newton_rounds.fused(f, start, newton_diagonal.Rounds.of(f.cell, f.context, f.steps, target))
+        return newton_rounds.apart(f, start, jacobian, self._recurrences)
+
     def _checked(self, f: AllSteps, start: Array, h: Array, stats: Stats, tol: float) -> tuple[Array, Stats]:
         """The states, `[T, *batch, S]`, with what has not converged replaced or refused."""
         bad = ~stats.converged
         if self.fallback == "nan":
-            return jnp.where(_rows(bad, h), jnp.full_like(h, jnp.nan), h), stats
+            return jnp.where(newton_rounds.rows(bad, h), jnp.full_like(h, jnp.nan), h), stats
         if self.fallback == "error":
             jax.debug.callback(_raise_unless_converged, stats, tol)
             return h, stats
         # One branch runs, so that the sequential scan costs nothing where all have converged (under jax.vmap both do).
-        safe = lambda: jnp.where(_rows(bad, h), _step_by_step(f, start), h)  # noqa: E731
+        safe = lambda: jnp.where(newton_rounds.rows(bad, h), _step_by_step(f, start), h)  # noqa: E731
         return lax.cond(f.time.any(bad), safe, lambda: h), stats._replace(fell_back=bad)
 
 
 def _default_tol(dtype: Any) -> float:
     eps = float(jnp.finfo(dtype).eps)
     return 8 * eps if jnp.dtype(dtype).itemsize >= 4 else eps
-
-
-def _iterate(
-    f: AllSteps,
-    start: Array,
-    error: Array,
-    guess: Array | None,
-    jacobian: str,
-    damping: float,
-    tol: float,
-    max_iters: int,
-) -> tuple[Array, Array, Stats]:
-    """The states from `start` on, which may be off by `error`, and by how much their last one may be off."""
-    batch, dtype = start.shape[:-1], start.dtype
-    kernel = recurrences.chosen("auto")
-    length = jax.tree.leaves(f.steps)[0].shape[0]
-
-    def size(a: Array, h: Array) -> Array:
-        return _size(f, a, h)
-
-    class Loop(NamedTuple):
-        h: Array
-        round: Array
-        residual: Array
-        damping: Array
-        done: Array
-        taken: Array
-
-    def more(loop: Loop) -> Array:
-        return f.time.any(~loop.done) & (loop.round < max_iters)
-
-    def step(loop: Loop) -> Loop:
-        before = f.before(loop.h, start)
-        after = f(before)
-        off = after - loop.h
-        residual = size(off, loop.h)
-        j = f.linearize(before, jacobian)
-        # Sequences that are there stay as they are; the others differ from them in nothing but this choice.
-        grew = residual > loop.residual
-        raised = jnp.where(grew, jnp.maximum(loop.damping * 4, 0.25), jnp.maximum(loop.damping / 2, damping))
-        raised = jnp.where(raised < jnp.maximum(damping, 1e-2), jnp.full_like(raised, damping), raised)
-        moved = j.solve(off, jnp.zeros_like(start), kernel, raised)
-        new = loop.h + moved
-        # Where a product of factors above 1 has overflowed, a plain step is taken instead.
-        new = jnp.where(jnp.isfinite(new), new, after)
-        done = loop.done | ((residual <= tol) & (size(moved, loop.h) <= ERROR_OF_TOL * tol))
-        h = jnp.where(_rows(done, new), loop.h, new)
-        taken = jnp.where(done, loop.taken, loop.taken + 1)
-        return Loop(h, loop.round + 1, jnp.where(loop.done, loop.residual, residual), raised, done, taken)
-
-    if guess is None:
-        guess = f(jnp.broadcast_to(start, (length, *start.shape)))
-    none = jnp.zeros(batch, bool)
-    first = Loop(
-        jnp.where(jnp.isfinite(guess), guess, jnp.zeros_like(guess)),
-        jnp.zeros((), jnp.int32),
-        jnp.full(batch, jnp.inf, dtype),
-        jnp.full(batch, damping, dtype),
-        none,
-        jnp.zeros(batch, jnp.int32),
-    )
-    together = on_same_axes(first._replace(round=none))
-    loop = lax.while_loop(more, step, together._replace(round=first.round))
-    before = f.before(loop.h, start)
-    off = f(before) - loop.h
-    j = f.linearize(before, jacobian)
-    errors, largest = _errors(f, j, off, f.rounding(before), error, loop.h, kernel)
-    converged = loop.done & (largest <= ERROR_OF_TOL * tol) & jnp.isfinite(loop.residual)
-    return loop.h, errors[-1], Stats(loop.taken, loop.residual, largest, converged, none)
-
-
-def _errors(
-    f: AllSteps, j: Jacobian, off: Array, rounding: Array, start: Array, h: Array, kernel: str
-) -> tuple[Array, Array]:
-    """An estimate of how far off the states are, `[T, *batch, S]`, and the largest of it, `[*batch]`.
-
-    Even a trajectory whose every step is right to the last bit drifts away from the true one where the network
-    amplifies differences. So the tangent system is solved for what is left of the residual, with its signs, and for
-    rounding of a random sign in every step.
-    """
-    signs = jax.random.rademacher(jax.random.key(1), (h.shape[0], h.shape[-1]), h.dtype)
-    signs = jnp.broadcast_to(signs.reshape(h.shape[0], *(1,) * (h.ndim - 2), h.shape[-1]), h.shape)
-    new_in_step = off + signs * rounding
-    e = j.solve(new_in_step, start, kernel)
-    if j.exact:
-        return e, _size(f, e, h)
-
-    def more(carry: tuple[Array, Array, Array, Array]) -> Array:
-        _, _, settled, k = carry
-        return f.time.any(~settled) & (k < CERTIFY)
-
-    def step(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
-        e, changed, settled, k = carry
-        before = f.before(e, start)
-        new = j.solve(new_in_step + j.tangent(before) - j.times_kept(before), start, kernel)
-        change = _size(f, new - e, h)
-        # What all rounds to come would change, if each changes as much less than the one before.
-        shrinks = change / jnp.maximum(changed, jnp.finfo(h.dtype).tiny)
-        to_come = change * shrinks / (1 - shrinks)
-        small = (change == 0) | ((shrinks < 0.9) & (to_come <= 0.25 * _size(f, new, h)))
-        return new, change, settled | small, k + 1
-
-    first = on_same_axes((e, _size(f, e, h), jnp.zeros(h.shape[1:-1], bool)))
-    e, _, settled, _ = lax.while_loop(more, step, (*first, jnp.zeros((), jnp.int32)))
-    largest = 1.25 * _size(f, e, h)
-    return e, jnp.where(settled, largest, jnp.full_like(largest, jnp.inf))
 
 
 def _step_by_step(f: AllSteps, start: Array) -> Array:
@@ -307,16 +227,6 @@ def _turned(tree: Any) -> Any:
     return jax.tree.map(lambda a: jnp.flip(a, 0), tree)
 
 
-def _size(f: AllSteps, a: Array, h: Array) -> Array:
-    """The largest element relative to max(1, |h|), for each sequence: `[T, *batch, S]` to `[*batch]`."""
-    return f.time.largest(jnp.abs(a) / jnp.maximum(jnp.abs(h), 1))
-
-
-def _rows(flag: Array, like: Array) -> Array:
-    """`[*batch]` spread over `[T, *batch, S]`."""
-    return jnp.broadcast_to(flag[None, ..., None], like.shape)
-
-
 def _raise_unless_converged(stats: Stats, tol: float) -> None:
     rounds, residual, error, converged, _ = stats
     if not converged.all():
@@ -324,6 +234,6 @@ def _raise_unless_converged(stats: Stats, tol: float) -> None:
         raise FloatingPointError(
             f"Newton: {int(bad.sum())} of {converged.size} sequences did not converge in {int(rounds.max())}"
             f" iterations; the residual is {float(residual[bad].max()):.2e} (tolerance {tol:.1e}), the estimated error"
-            f" {float(error[bad].max()):.2e} (at most {ERROR_OF_TOL * tol:.1e}); use fallback='sequential', a larger"
-            f" max_iters or tol, or, where time is not split over devices, a window"
+            f" {float(error[bad].max()):.2e} (at most {newton_rounds.ERROR_OF_TOL * tol:.1e}); use"
+            f" fallback='sequential', a larger max_iters or tol, or, where time is not split over devices, a window"
         )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gru_jax import checks
 from gru_jax.cells.base import Cell, Gates
-from gru_jax.scans import derivative, masking, naive, select, time_sharding
+from gru_jax.scans import derivative, kernels, masking, naive, select, time_sharding
 from gru_jax.scans.choices import Sizes
 from gru_jax.scans.select import Method
 from gru_jax.scans.time_axis import TimeAxis, on_same_axes
@@ -119,7 +119,9 @@ def _run(cell: Any, method: str | Method, options: Options, *arrays: Any) -> Any
     x = arrays[1]
     T, batch = (x.shape[0], x.shape[1:-1]) if options.time_major else (x.shape[-2], x.shape[:-2])
     sizes = Sizes(T, math.prod(batch), cell.output(cell.initial_state((), x.dtype)).shape[-1])
-    method = select.resolve(method, cell, sizes, x.dtype)
+    lengths, mask, resets = (a is not None for a in arrays[3:6])
+    asked = kernels.Asked(x.dtype, lengths, mask, resets, recurrent_dropout=options.recurrent_dropout > 0)
+    method = select.resolve(method, cell, sizes, asked)
     whole = functools.partial(_scan, cell, method, options)
     return derivative.saving_states(whole)(*arrays) if method.keeps_states() else whole(*arrays)
 
@@ -166,7 +168,10 @@ def _scan(
     if isinstance(method, TimeSharded):
         x, use, resets, guess = method.placed((x, use, resets, guess), by_steps=True)
         h0, drop_x, drop_h = method.placed((h0, drop_x, drop_h), by_steps=False)
-    context = masking.Context(params, h0, drop_x, drop_h, TimeAxis(batch_leads=not options.time_major))
+    time = TimeAxis(batch_leads=not options.time_major)
+    # Flags of steps say all there is to know, but not that they are of this kind.
+    right_padded = lengths if getattr(method, "kernel", None) == "cudnn" else None
+    context = masking.Context(params, h0, drop_x, drop_h, time, lengths=right_padded)
     steps = masking.Steps(masking.zero_where_masked(use, x) if split else x, use, resets, guess)
 
     if T == 0:

@@ -1,8 +1,8 @@
-"""Linear recurrences `h_t = a_t h_{t-1} + b_t`, in three forms that give the same numbers.
+"""Linear recurrences `h_t = a_t h_{t-1} + b_t`, in forms that give the same numbers.
 
 "scan" is one `lax.scan`: O(T) steps, each array read once. "associative" is `lax.associative_scan`: O(log T) steps,
 each array read and written several times. "chunked" cuts time into chunks that run side by side, then carries one
-state a chunk from each to the next: O(sqrt T) steps, each array read twice.
+state a chunk from each to the next: O(sqrt T) steps, each array read twice. "pallas" is one kernel, for factors.
 
 Inside the scans time is the leading axis.
 """
@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gru_jax import checks
-from gru_jax.cells.base import accumulator
+from gru_jax.scans import fused
+from gru_jax.scans.kernels import PALLAS
 from gru_jax.scans.time_axis import WHOLE, TimeAxis, on_same_axes
 from gru_jax.types import Array
 
@@ -90,12 +90,15 @@ def run(
       b: `[T, *batch, H]`.
       h0: `[*batch, H]`.
       reverse: from the last step to the first.
-      kernel: "scan", "associative" or "chunked".
+      kernel: "scan", "associative" or "chunked"; for DIAGONAL one of `PALLAS`, too.
       time: where the steps lie.
 
     Returns:
       h, `[T, *batch, H]`.
     """
+    if kernel in PALLAS:
+        check_fused(algebra, kernel)
+        return fused.run(a, b, h0, reverse=reverse, kernel=kernel, time=time)
     if time.split:
         h0 = _start_of_part(algebra, a, b, h0, reverse, kernel, time)
     if kernel == "associative":
@@ -150,6 +153,9 @@ def transposed(
     algebra: Algebra, a: Array, c: Array, *, reverse: bool = False, kernel: str = "scan", time: TimeAxis = WHOLE
 ) -> Array:
     """The transposed recurrence, `l_t = c_t + a_{t+1}^T l_{t+1}`; arguments as for `run`."""
+    if kernel in PALLAS:
+        check_fused(algebra, kernel)
+        return fused.transposed(a, c, reverse=reverse, kernel=kernel, time=time)
     if algebra is MATRIX:
         a = jnp.swapaxes(a, -1, -2)
     if algebra is DIAGONAL and kernel == "scan" and not time.split:
@@ -170,96 +176,23 @@ def _transposed_steps(a: Array, c: Array, reverse: bool) -> Array:
     return lax.scan(body, start, (flat_a, flat_c), reverse=not reverse)[1].reshape(c.shape)
 
 
-def linear_scan(
-    a: Array,
-    b: Array,
-    h0: Array | None = None,
-    *,
-    reverse: bool = False,
-    time_major: bool = False,
-    kernel: str = "auto",
-) -> Array:
-    """The linear recurrence `h_t = a_t h_{t-1} + b_t`.
-
-    Differentiable in both modes; the gradient is one more such recurrence, backwards. Half-precision arrays are summed
-    in float32.
-
-    Args:
-      a: `[*batch, T, H]`, factors of each unit's own state; or `[*batch, T, H, H]`, a matrix for each step.
-      b: `[*batch, T, H]`; blocks are one more batch dimension, a `[*batch, k, T, n, n]` and b `[*batch, k, T, n]`.
-      h0: state before the first step, `[*batch, H]`; zeros when None.
-      reverse: from the last step to the first, outputs in original time order.
-      time_major: the time axis leads: `[T, *batch, ...]`.
-      kernel: "scan", "associative", "chunked", or "auto", decided by backend.
-
-    Returns:
-      h, `[*batch, T, H]`.
-
-    Raises:
-      TypeError, ValueError: for a wrong shape, dtype or choice.
-
-    Example:
-      >>> import jax.numpy as jnp, gru_jax as gj
-      >>> gj.linear_scan(jnp.full((3, 1), 0.5), jnp.ones((3, 1)))[:, 0].tolist()
-      [1.0, 1.5, 1.75]
-    """
-    a, b = checks.floating("linear_scan", "a", a), checks.floating("linear_scan", "b", b)
-    checks.choice("linear_scan", "kernel", kernel, ("auto", *KERNELS))
-    checks.flag("linear_scan", "reverse", reverse)
-    checks.flag("linear_scan", "time_major", time_major)
-    if b.ndim < 2:
-        layout = "[T, *batch, H]" if time_major else "[*batch, T, H]"
-        raise ValueError(f"linear_scan: b must have at least 2 dimensions, {layout}; got shape {list(b.shape)}")
-    if a.shape not in (b.shape, (*b.shape, b.shape[-1])):
+def check_fused(algebra: Algebra, kernel: str) -> None:
+    """Raises unless the kernel can multiply as the algebra does."""
+    if algebra is not DIAGONAL:
         raise ValueError(
-            f"linear_scan: a must have b's shape {list(b.shape)}, or {[*b.shape, b.shape[-1]]} for matrices;"
-            f" got {list(a.shape)}"
+            f"linear_scan: kernel={kernel!r} takes a factor for each unit, [*batch, T, H]; got matrices or logarithms;"
+            f" use kernel='chunked'"
         )
-    checks.same_dtype("linear_scan", "a", a, b.dtype, "b")
-    batch = b.shape[1:] if time_major else (*b.shape[:-2], b.shape[-1])
-    if h0 is None:
-        h0 = jnp.zeros(batch, b.dtype)
-    h0 = checks.floating("linear_scan", "h0", h0)
-    checks.shape("linear_scan", "h0", h0.shape, batch, "[*batch, H]")
-    checks.same_dtype("linear_scan", "h0", h0, b.dtype, "b")
-    algebra = DIAGONAL if a.ndim == b.ndim else MATRIX
-    kernel = chosen(kernel)
-    axis = b.ndim - 2
-    full = accumulator(b.dtype)
-
-    def leading(array: Array) -> Array:
-        return array.astype(full) if time_major else jnp.moveaxis(array, axis, 0).astype(full)
-
-    if 0 in b.shape:
-        return jnp.zeros_like(b)
-    h = _differentiable(algebra, leading(a), leading(b), h0.astype(full), reverse, kernel).astype(b.dtype)
-    return h if time_major else jnp.moveaxis(h, 0, axis)
 
 
 def chosen(kernel: str) -> str:
-    """The form behind "auto": step by step on CPU, where it runs at nearly the speed of a copy; chunked elsewhere."""
+    """The form behind "auto": step by step on CPU, where it runs at nearly the speed of a copy; chunked elsewhere.
+
+    This is the place for a choice of "pallas", once it is measured.
+    """
     if kernel != "auto":
         return kernel
     return "scan" if jax.default_backend() == "cpu" else "chunked"
-
-
-def _differentiable(algebra: Algebra, a: Array, b: Array, h0: Array, reverse: bool, kernel: str) -> Array:
-    """`run`, stated as a linear system: JAX then derives every mode from the system and solves it by `run` again."""
-    first = -1 if reverse else 0
-    b = b.at[first].add(algebra.apply(a[first], h0))
-
-    def system(h: Array) -> Array:
-        nothing = jnp.zeros_like(h[:1])
-        before = jnp.concatenate([h[1:], nothing] if reverse else [nothing, h[:-1]])
-        return h - algebra.apply(a, before)
-
-    def solve(_: Any, right: Array) -> Array:
-        return run(algebra, a, right, jnp.zeros_like(right[0]), reverse=reverse, kernel=kernel)
-
-    def transpose_solve(_: Any, right: Array) -> Array:
-        return transposed(algebra, a, right, reverse=reverse, kernel=kernel)
-
-    return lax.custom_linear_solve(system, b, solve, transpose_solve)
 
 
 def _associative(algebra: Algebra, a: Array, b: Array, h0: Array, reverse: bool) -> Array:

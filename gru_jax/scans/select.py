@@ -8,9 +8,10 @@ import jax.numpy as jnp
 
 from gru_jax import checks
 from gru_jax.cells.base import Cell, accumulator
-from gru_jax.scans import choices
+from gru_jax.scans import choices, kernels
 from gru_jax.scans.associative import Associative
-from gru_jax.scans.choices import Sizes
+from gru_jax.scans.choices import Choice, Sizes
+from gru_jax.scans.kernels import Asked, refusals
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.newton import Newton
 from gru_jax.scans.sequential import Sequential
@@ -51,13 +52,14 @@ def check(method: str | Method, cell: Cell) -> None:
     if isinstance(method, TimeSharded):
         check(method.method, cell)
     inner = method.method if isinstance(method, TimeSharded) else method
-    if isinstance(inner, Sequential) and inner.kernel == "chunked":
+    kernel = inner.kernel if isinstance(inner, Sequential) else "scan"
+    if kernel not in ("auto", "xla", "scan"):
         if inner is not method:
             raise ValueError(
-                "scan: Sequential(kernel='chunked') needs all steps in one place; got it inside TimeSharded;"
-                " use kernel='scan'"
+                f"scan: Sequential(kernel={kernel!r}) needs all steps in one place; got it inside TimeSharded;"
+                f" use kernel='scan'"
             )
-        if not has_gradients(cell):
+        if kernel == "chunked" and not has_gradients(cell):
             raise ValueError(
                 f"scan: Sequential(kernel='chunked') needs a cell with a closed-form derivative, such as gj.GRU;"
                 f" {type(cell).__name__} has none; use kernel='scan'"
@@ -69,17 +71,20 @@ def check(method: str | Method, cell: Cell) -> None:
         )
 
 
-def resolve(method: str | Method, cell: Cell, sizes: Sizes, dtype: DType) -> Method:
+def resolve(method: str | Method, cell: Cell, sizes: Sizes, asked: Asked) -> Method:
     """The method behind a name, with every "auto" in it decided for the backend that JAX will use.
 
     Args:
       method: a name or a method that `check` has let pass.
       cell: what is to be run.
       sizes: of what it is run over.
-      dtype: of the states.
+      asked: the call's dtype and options.
 
     Returns:
       A method without any "auto" in it.
+
+    Raises:
+      ValueError: for a kernel that was asked for by name and does not serve this cell or these options.
     """
     if isinstance(method, TimeSharded):
         inner = method.method
@@ -89,27 +94,36 @@ def resolve(method: str | Method, cell: Cell, sizes: Sizes, dtype: DType) -> Met
         if isinstance(inner, Sequential) or inner == "sequential":
             inner = Sequential() if isinstance(inner, str) else inner
             inner = dataclasses.replace(inner, kernel="scan", keep="states")
-        return dataclasses.replace(method, method=resolve(inner, cell, sizes, dtype))
+        return dataclasses.replace(method, method=resolve(inner, cell, sizes, asked))
     if isinstance(method, str):
         # For a cell that is linear in its state the recurrence over all of time is never slower: on CPU it is the same
         # loop with nothing but a product and a sum in it.
         linear = method == "associative" or (method == "auto" and hasattr(cell, "affine"))
         method = Newton() if method == "newton" else Associative() if linear else Sequential()
-    return _sequential(method, cell, sizes, dtype) if isinstance(method, Sequential) else method
+    return _sequential(method, cell, sizes, asked) if isinstance(method, Sequential) else method
 
 
-def _sequential(method: Sequential, cell: Cell, sizes: Sizes, dtype: DType) -> Sequential:
-    cpu = jax.default_backend() == "cpu"
-    if method.checkpoint_every is not None and isinstance(sizes.T, int):
-        sizes = sizes._replace(T=min(sizes.T, method.checkpoint_every))
-    measured = choices.nearest(jax.default_backend(), sizes)
+def _sequential(method: Sequential, cell: Cell, sizes: Sizes, asked: Asked) -> Sequential:
+    cpu, dtype = jax.default_backend() == "cpu", asked.dtype
+    if method.checkpoint_every is not None:
+        asked = asked._replace(segments=True)
+        if isinstance(sizes.T, int):
+            sizes = sizes._replace(T=min(sizes.T, method.checkpoint_every))
+    if method.kernel in ("cudnn", *kernels.PALLAS):
+        _refuse(method.kernel, cell, asked)
+        return dataclasses.replace(method, keep="states", chunk=1, hoist=True)
+    measured = choices.nearest(jax.default_backend(), sizes, dtype)
     # A symbolic number of states, under jax.export, cannot be compared.
     known = all(isinstance(size, int) for size in sizes)
     fits = known and _kept_by_plain_differentiation(sizes, dtype) <= GATES_BUDGET
     full = accumulator(dtype) == dtype
 
     kernel, keep, chunk = method.kernel, method.keep, method.chunk
-    if kernel == "auto":
+    if measured is not None and measured.kernel in ("cudnn", "pallas"):
+        if kernel == "auto" and _serves(measured, method, cell, asked):
+            return dataclasses.replace(method, kernel=measured.kernel, keep="states", chunk=1, hoist=True)
+        measured = None
+    if kernel in ("auto", "xla"):
         # What is written for the loop is meant for the loop. And with several devices `jit` may split the batch over
         # them, which XLA's partitioner does not do inside the calls that keep a chunk's steps apart.
         plain = method.unroll != 1 or method.hoist != "auto" or not has_gradients(cell) or jax.device_count() > 1
@@ -129,6 +143,27 @@ def _sequential(method: Sequential, cell: Cell, sizes: Sizes, dtype: DType) -> S
     # XLA's CPU code for a loop that slices a projected input does not vectorise.
     hoist = not cpu if method.hoist == "auto" else method.hoist
     return dataclasses.replace(method, kernel=kernel, keep=keep, chunk=chunk, hoist=hoist)
+
+
+def _serves(choice: Choice, method: Sequential, cell: Cell, asked: Asked) -> bool:
+    """Whether a kernel that was measured to be the fastest can be taken."""
+    # What is written for the loop is meant for the loop; and only cuDNN's call says how a batch on several devices
+    # is split.
+    if method.unroll != 1 or method.hoist != "auto" or (choice.kernel == "pallas" and jax.device_count() > 1):
+        return False
+    return refusals.refusal("Sequential", choice.kernel, cell, asked) is None
+
+
+def _refuse(kernel: str, cell: Cell, asked: Asked) -> None:
+    """Raises where a kernel that was asked for by name does not serve a call."""
+    reason = refusals.refusal("Sequential", kernel, cell, asked)
+    if reason is not None:
+        others = ["xla"]
+        if kernel == "cudnn" and refusals.refusal("Sequential", "pallas", cell, asked) is None:
+            others.insert(0, "pallas")
+        raise ValueError(
+            f"Sequential: kernel={kernel!r} does not serve {reason}; use {' or '.join(f'kernel={k!r}' for k in others)}"
+        )
 
 
 def has_gradients(cell: Any) -> bool:

@@ -11,7 +11,7 @@ from jax import lax
 
 from gru_jax import checks
 from gru_jax.cells.base import Cell
-from gru_jax.scans import chunked, derivative, linear, masking
+from gru_jax.scans import chunked, derivative, kernels, linear, masking
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.trajectory import Trajectory, certain, exact
 from gru_jax.types import State
@@ -24,11 +24,14 @@ class Sequential:
     Args:
       unroll: steps per iteration of the loop, with kernel "scan".
       kernel: what runs the loop: "scan" (`lax.scan`), "chunked" (chunks of time whose steps are written out, for cells
-        with a closed-form derivative; the fast one on CPU), or "auto".
-      keep: what is stored for the backward pass: "states" (nothing but the states; the gates are computed again, for
-        all steps or a chunk of them in one product), "gates" (with kernel "scan" what plain differentiation of the loop
-        stores: the gates and more, nothing computed again, but gradients of parameters add up in their own dtype; with
-        "chunked" the products, where the cell has them apart), or "auto".
+        with a closed-form derivative; the fast one on CPU), "xla" for the better of the two; for `GRU` on a GPU or a
+        TPU also "pallas" (one kernel for the whole sequence, the recurrent matrix on the chip), "cudnn" (cuDNN's GRU,
+        on a GPU, built at its first use: see `gru-jax build-kernels`), and "interpret-gpu" or "interpret-tpu", which
+        run the Pallas kernels slowly on any backend; or "auto".
+      keep: what is stored for the backward pass, by "scan" and "chunked": "states" (nothing but the states; the gates
+        are computed again, for all steps or a chunk of them in one product), "gates" (with kernel "scan" what plain
+        differentiation of the loop stores: the gates and more, nothing computed again, but gradients of parameters add
+        up in their own dtype; with "chunked" the products, where the cell has them apart), or "auto".
       chunk: about how many steps are written out, with kernel "chunked", or "auto".
       checkpoint_every: for long sequences, keep one state in so many for the backward pass and run the steps
         between two of them again: memory for T / checkpoint_every + checkpoint_every steps where y itself is not used,
@@ -61,7 +64,7 @@ class Sequential:
 
     def __post_init__(self) -> None:
         checks.positive("Sequential", "unroll", self.unroll)
-        checks.choice("Sequential", "kernel", self.kernel, ("auto", "scan", "chunked"))
+        checks.choice("Sequential", "kernel", self.kernel, ("auto", "xla", "scan", "chunked", "cudnn", *kernels.PALLAS))
         if self.chunk != "auto":
             checks.positive("Sequential", "chunk", self.chunk)
         if self.checkpoint_every is not None:
@@ -69,7 +72,7 @@ class Sequential:
         checks.choice("Sequential", "hoist", self.hoist, ("auto", True, False))
         checks.choice("Sequential", "keep", self.keep, ("auto", "states", "gates"))
 
-    def trajectory(self, cell: Cell, context: Context, steps: Steps, reverse: bool) -> Trajectory:
+    def trajectory(self, cell: Any, context: Context, steps: Steps, reverse: bool) -> Trajectory:
         """The states of all steps."""
         if self.checkpoint_every is not None and not context.time.split:
             return self._by_segments(cell, context, steps, reverse, self.checkpoint_every)
@@ -79,6 +82,16 @@ class Sequential:
 
         if self.kernel == "chunked":
             return exact(context, self._by_chunks(cell, context, steps, reverse), reverse)
+        if self.kernel == "cudnn":
+            # Imported here, like the kernels below: on a CPU nothing of a GPU's is.
+            from gru_jax.scans.kernels import cudnn
+
+            return cudnn.trajectory(cell, context, steps, reverse)
+        if self.kernel in kernels.PALLAS:
+            from gru_jax.scans.kernels import gru
+
+            target = kernels.target("Sequential", self.kernel)
+            return exact(context, gru.states(cell, context, steps, reverse, target), reverse)
         if not self.keeps_states():
             return exact(context, find(context, steps), reverse)
         recurrence = derivative.Recurrence(
@@ -88,7 +101,9 @@ class Sequential:
 
     def keeps_states(self) -> bool:
         """Whether the backward pass is to be given nothing but arguments and states."""
-        return self.keep != "gates" and self.kernel != "chunked" and self.checkpoint_every is None
+        if self.kernel in ("chunked", "cudnn") or self.checkpoint_every is not None:
+            return False
+        return self.keep != "gates" or self.kernel in kernels.PALLAS
 
     def _by_segments(self, cell: Cell, context: Context, steps: Steps, reverse: bool, length: int) -> Trajectory:
         """Segment after segment, each run again in the backward pass from the state before it."""

@@ -18,7 +18,8 @@ CELLS = {
     for form in ("linear", "log")
 }
 POSSIBLE = [name for name, options in SITUATIONS.items() if "recurrent_dropout" not in options]
-METHODS = {kernel: gj.Associative(kernel) for kernel in KERNELS} | {"sequential": gj.Sequential(keep="states")}
+METHODS = {kernel: gj.Associative(kernel) for kernel in (*KERNELS, "interpret-gpu", "interpret-tpu")}
+METHODS["sequential"] = gj.Sequential(keep="states")
 
 
 def given(cell, dtype=jnp.float32):

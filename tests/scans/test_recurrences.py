@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gru_jax as gj
-from gru_jax.scans.recurrences import KERNELS, LOGARITHMIC, run
+from gru_jax.scans.kernels import PALLAS
+from gru_jax.scans.recurrences import DIAGONAL, KERNELS, LOGARITHMIC, MATRIX, run
 
 from .cases import weigh
 
@@ -85,6 +86,32 @@ def test_derivatives_are_those_of_the_plain_loop(x64, kernel, matrix):
     for mode in modes.values():
         for x, y in zip(*(jax.tree.leaves(jax.jit(mode(f))(a, b, h0)) for f in (ours, plain)), strict=True):
             np.testing.assert_allclose(x, y, atol=1e-12)
+
+
+@pytest.mark.parametrize("kernel", PALLAS[1:])
+@pytest.mark.parametrize("reverse", (False, True))
+def test_one_kernel_is_the_loop_with_its_derivatives(x64, kernel, reverse):
+    """In one program: with a derivative of each mode, batched by `vmap` and by its own batch."""
+    a, b, h0 = (array.astype(jnp.float64) for array in arrays(5, (2,), 3, False))
+
+    def everything(kernel, a, b, h0):
+        scan = lambda *args: gj.linear_scan(*args, reverse=reverse, time_major=True, kernel=kernel)  # noqa: E731
+        gradient = jax.grad(lambda *args: weigh(scan(*args) ** 2), (0, 1, 2))
+        tangents = tuple(map(jnp.cos, (a, b, h0)))
+        each = jax.vmap(scan, (1, 1, 0), 1)(a, b, h0)
+        return scan(a, b, h0), each, jax.jvp(scan, (a, b, h0), tangents), jax.jvp(gradient, (a, b, h0), tangents)
+
+    run = jax.jit(everything, static_argnums=0)
+    for x, y in zip(*(jax.tree.leaves(run(k, a, b, h0)) for k in (kernel, "scan")), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-12)
+
+
+@pytest.mark.parametrize("algebra", (MATRIX, LOGARITHMIC))
+def test_one_kernel_multiplies_factors_only(algebra):
+    a, b, h0 = arrays(5, (2,), 3, algebra is MATRIX)
+    with pytest.raises(ValueError, match="takes a factor for each unit"):
+        run(algebra, a, b, h0, kernel="interpret-gpu")
+    assert run(DIAGONAL, b, b, h0, kernel="interpret-gpu").shape == b.shape
 
 
 def test_vmap_over_everything():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import gru_jax as gj
 from gru_jax.scans import choices, chunked, select
 from gru_jax.scans.choices import Choice, Sizes
+from gru_jax.scans.kernels import Asked, cudnn
 
 from .cases import arrays
 
@@ -29,7 +31,7 @@ def one_device(monkeypatch):
 def measured(monkeypatch):
     """A table of two shapes."""
     table = {Sizes(1000, 16, 64): Choice("chunked", "states", 16), Sizes(100, 1, 512): Choice("chunked", "gates", 8)}
-    monkeypatch.setattr(choices, "table", lambda backend: table)
+    monkeypatch.setattr(choices, "table", lambda backend, dtype: table)
     return table
 
 
@@ -39,26 +41,26 @@ def test_the_table_holds_what_sequential_takes():
     for row in rows:
         gj.Sequential(kernel=row["kernel"], keep=row["keep"], chunk=row["chunk"])
         assert row["kernel"] in ("scan", "chunked")
-    assert len(choices.table("cpu")) == len(rows)
+    assert len(choices.table("cpu", "float32")) == len(rows)
 
 
 def test_the_nearest_shape_is_nearest_by_ratio(measured):
-    assert choices.nearest("cpu", Sizes(900, 20, 60)) == Choice("chunked", "states", 16)
-    assert choices.nearest("cpu", Sizes(30, 1, 300)) == Choice("chunked", "gates", 8)
-    assert choices.nearest("cpu", Sizes("T", 1, 300)) is None
+    assert choices.nearest("cpu", Sizes(900, 20, 60), jnp.float32) == Choice("chunked", "states", 16)
+    assert choices.nearest("cpu", Sizes(30, 1, 300), jnp.float32) == Choice("chunked", "gates", 8)
+    assert choices.nearest("cpu", Sizes("T", 1, 300), jnp.float32) is None
 
 
 def test_nothing_is_chosen_where_nothing_was_measured():
-    assert choices.nearest("abacus", LARGE) is None
+    assert choices.nearest("abacus", LARGE, jnp.float32) is None
 
 
 @pytest.mark.parametrize("name", ["auto", "sequential"])
 def test_chunks_for_what_is_large(name, one_device, measured):
-    found = select.resolve(name, gj.GRU(64), LARGE, jnp.float32)
+    found = select.resolve(name, gj.GRU(64), LARGE, Asked(jnp.float32))
     assert (found.kernel, found.keep, found.chunk) == ("chunked", "states", 16)
-    found = select.resolve(name, gj.GRU(512), Sizes(100, 1, 512), jnp.float32)
+    found = select.resolve(name, gj.GRU(512), Sizes(100, 1, 512), Asked(jnp.float32))
     assert (found.kernel, found.keep, found.chunk) == ("chunked", "gates", 8)
-    assert select.resolve(name, gj.MGU(64), LARGE, jnp.float32).kernel == "chunked"
+    assert select.resolve(name, gj.MGU(64), LARGE, Asked(jnp.float32)).kernel == "chunked"
 
 
 @pytest.mark.parametrize(
@@ -73,27 +75,27 @@ def test_chunks_for_what_is_large(name, one_device, measured):
     ids=["small", "unrolled", "hoisted", "no closed form", "symbolic"],
 )
 def test_the_plain_loop_elsewhere(method, cell, sizes, one_device):
-    assert select.resolve(method, cell, sizes, jnp.float32).kernel == "scan"
+    assert select.resolve(method, cell, sizes, Asked(jnp.float32)).kernel == "scan"
 
 
 def test_the_plain_loop_where_a_batch_may_be_split():
     assert jax.device_count() > 1
-    assert select.resolve("auto", gj.GRU(64), LARGE, jnp.float32).kernel == "scan"
+    assert select.resolve("auto", gj.GRU(64), LARGE, Asked(jnp.float32)).kernel == "scan"
 
 
 def test_products_are_not_kept_beyond_the_budget_or_where_there_are_none(one_device, measured):
     huge = Sizes(10**6, 1, 512)
-    assert select.resolve("auto", gj.GRU(512), huge, jnp.float32).keep == "states"
+    assert select.resolve("auto", gj.GRU(512), huge, Asked(jnp.float32)).keep == "states"
     before = gj.GRU(512, reset="before")
-    assert select.resolve("auto", before, Sizes(100, 1, 512), jnp.float32).keep == "states"
+    assert select.resolve("auto", before, Sizes(100, 1, 512), Asked(jnp.float32)).keep == "states"
     explicit = gj.Sequential(kernel="chunked", keep="gates")
-    assert select.resolve(explicit, before, SMALL, jnp.float32).keep == "states"
+    assert select.resolve(explicit, before, SMALL, Asked(jnp.float32)).keep == "states"
 
 
 def test_what_is_chosen_gives_the_same_numbers(one_device):
     cell = gj.GRU(4)
     params, x, h0 = arrays(cell, steps=200, batch=(30,))
-    assert select.resolve("auto", cell, Sizes(200, 30, 4), x.dtype).kernel == "chunked"
+    assert select.resolve("auto", cell, Sizes(200, 30, 4), Asked(x.dtype)).kernel == "chunked"
     loss = lambda method: lambda *given: (gj.scan(cell, *given, method=method)[0] ** 2).sum()  # noqa: E731
     ours, plain = (
         jax.jit(jax.value_and_grad(loss(m), (0, 1, 2)))(params, x, h0) for m in ("auto", gj.Sequential(kernel="scan"))
@@ -141,6 +143,91 @@ def test_the_program_does_not_grow_with_time():
     method = gj.Sequential(kernel="chunked", keep="states", chunk=4)
     short, long = (len(compiled(T, method).as_text().splitlines()) for T in (400, 400_000))
     assert abs(long - short) <= 0.01 * short
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch, one_device):
+    """A GPU on which cuDNN was measured to be the fastest in bfloat16, and the Pallas kernel in float32."""
+    tables = {
+        "float32": {LARGE: Choice("pallas", "states", 1)},
+        "bfloat16": {LARGE: Choice("cudnn", "states", 1)},
+    }
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(choices, "table", lambda backend, dtype: tables[dtype])
+    monkeypatch.setattr(cudnn, "refusal", lambda cell, asked: "resets" if asked.resets else None)
+
+
+def test_kernels_that_were_measured_to_be_the_fastest_are_taken(on_a_gpu):
+    found = {d: select.resolve("auto", gj.GRU(64), LARGE, Asked(jnp.dtype(d))).kernel for d in ("float32", "bfloat16")}
+    assert found == {"float32": "pallas", "bfloat16": "cudnn"}
+
+
+@pytest.mark.parametrize(
+    "method, cell, asked",
+    [
+        (gj.Sequential(), gj.GRU(64, activation="relu"), Asked(jnp.float32)),
+        (gj.Sequential(), gj.MGU(64), Asked(jnp.float32)),
+        (gj.Sequential(), gj.GRU(64), Asked(jnp.bfloat16, resets=True)),
+        (gj.Sequential(unroll=4), gj.GRU(64), Asked(jnp.float32)),
+        (gj.Sequential(kernel="xla"), gj.GRU(64), Asked(jnp.float32)),
+    ],
+    ids=["activation", "cell", "resets", "unroll", "xla"],
+)
+def test_the_plain_loop_where_the_fastest_kernel_does_not_serve(on_a_gpu, method, cell, asked):
+    assert select.resolve(method, cell, LARGE, asked).kernel == "scan"
+
+
+def test_a_batch_on_several_devices_is_left_to_the_plain_loop(on_a_gpu, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 2)
+    assert select.resolve("auto", gj.GRU(64), LARGE, Asked(jnp.float32)).kernel == "scan"
+
+
+@pytest.mark.parametrize(
+    "cell, asked, told",
+    [
+        (gj.MGU(64), Asked(jnp.float32), "does not serve MGU"),
+        (gj.GRU(64, activation="relu"), Asked(jnp.float32), "activations other than 'tanh' and 'sigmoid'; use"),
+        (gj.GRU(64), Asked(jnp.float64), "does not serve float64; use kernel='xla'"),
+    ],
+)
+def test_a_kernel_asked_for_by_name_says_what_it_cannot(on_a_gpu, cell, asked, told):
+    with pytest.raises(ValueError, match=re.escape(told)):
+        select.resolve(gj.Sequential(kernel="pallas"), cell, LARGE, asked)
+
+
+def test_another_kernel_is_named(on_a_gpu):
+    with pytest.raises(ValueError, match="cudnn' does not serve resets; use kernel='pallas' or kernel='xla'"):
+        select.resolve(gj.Sequential(kernel="cudnn"), gj.GRU(64), LARGE, Asked(jnp.float32, resets=True))
+
+
+@pytest.mark.parametrize("kernel", ["pallas", "cudnn"])
+def test_on_a_cpu_a_kernel_asked_for_by_name_says_what_it_needs(kernel):
+    cell = gj.GRU(4)
+    params, x, _ = arrays(cell)
+    told = f"Sequential: kernel='{kernel}' needs an? (NVIDIA )?GPU.* JAX runs on cpu here; use"
+    with pytest.raises(ValueError, match=told):
+        gj.scan(cell, params, x, method=gj.Sequential(kernel=kernel))
+
+
+def test_a_kernel_is_not_split_over_time():
+    mesh = jax.make_mesh((8,), ("time",), axis_types=(jax.sharding.AxisType.Auto,))
+    cell = gj.GRU(4)
+    params, x, _ = arrays(cell, steps=16)
+    with pytest.raises(ValueError, match="kernel='interpret-gpu'. needs all steps in one place"):
+        gj.scan(cell, params, x, method=gj.TimeSharded(mesh, method=gj.Sequential(kernel="interpret-gpu")))
+
+
+def test_nothing_of_a_gpu_is_imported_on_a_cpu():
+    code = (
+        "import sys, jax.numpy as jnp, jax, gru_jax as gj; c = gj.GRU(4);"
+        "gj.scan(c, c.init(jax.random.key(0), 3), jnp.ones((2, 3)));"
+        "of = ('jax.experimental.pallas', 'jax._src.pallas', 'nvidia', 'jax_cuda', 'gru_jax.scans.kernels.gru',"
+        "'gru_jax.scans.kernels.cudnn', 'gru_jax.scans.kernels.recurrence_');"
+        "print([m for m in sys.modules if m.startswith(of)])"
+    )
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.slow

@@ -1,0 +1,83 @@
+"""Kernels for GPU and TPU, each beside nothing but the plain form that it must equal.
+
+A kernel is asked for by the option `kernel` of a method. "pallas" is the kernel for the backend that JAX uses;
+"interpret-gpu" and "interpret-tpu" run the GPU's and the TPU's kernel in Pallas's interpreter on any backend, slowly:
+for tests, and for looking at what a kernel does without its device.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from gru_jax.types import DType
+
+PALLAS = ("pallas", "interpret-gpu", "interpret-tpu")
+"""The values of `kernel` that stand for a Pallas kernel."""
+
+
+class Asked(NamedTuple):
+    """What one call of `scan` asks of a kernel, as far as kernels differ in it.
+
+    Attributes:
+      dtype: of x and the states.
+      lengths: whether sequences have lengths.
+      mask: whether there is a mask, which may have holes.
+      resets: whether there are resets.
+      recurrent_dropout: whether there is recurrent dropout.
+      segments: whether steps are run again in segments, with `checkpoint_every`.
+    """
+
+    dtype: DType
+    lengths: bool = False
+    mask: bool = False
+    resets: bool = False
+    recurrent_dropout: bool = False
+    segments: bool = False
+
+
+class Target(NamedTuple):
+    """What a Pallas kernel is made for.
+
+    Attributes:
+      platform: "gpu" or "tpu".
+      interpret: whether Pallas's interpreter runs it.
+    """
+
+    platform: str
+    interpret: bool = False
+
+
+def target(who: str, kernel: str) -> Target:
+    """What the kernel of this name is made for.
+
+    Args:
+      who: the method that was asked, for the message.
+      kernel: one of `PALLAS`.
+
+    Returns:
+      The target; for "pallas" that of JAX's default backend.
+
+    Raises:
+      ValueError: for "pallas" where there is neither a GPU nor a TPU.
+
+    Example:
+      >>> target("Sequential", "interpret-gpu")
+      Target(platform='gpu', interpret=True)
+    """
+    if kernel != "pallas":
+        return Target(kernel.removeprefix("interpret-"), interpret=True)
+    backend = jax.default_backend()
+    if backend not in ("gpu", "tpu"):
+        raise ValueError(
+            f"{who}: kernel='pallas' needs a GPU or a TPU; JAX runs on {backend} here; use kernel='auto', or"
+            f" kernel='interpret-gpu' to see what the kernel computes, slowly"
+        )
+    return Target(backend)
+
+
+def output(shape: tuple[int, ...], dtype: DType, *given: Any) -> jax.ShapeDtypeStruct:
+    """What a kernel writes, for `pallas_call`; inside `jax.shard_map` it varies over the mesh as what is given does."""
+    axes = [kind for a in given if (kind := getattr(jax.typeof(a), "manual_axis_type", None)) is not None]
+    if not axes:
+        return jax.ShapeDtypeStruct(shape, dtype)
+    return jax.ShapeDtypeStruct(shape, dtype, manual_axis_type=max(axes, key=lambda kind: len(kind.varying)))
