@@ -55,8 +55,9 @@ bench: .venv/has-experiments  ## time of an import, and of our layer beside flax
 	$(BIN)/python -m benchmarks.import_time
 	$(BIN)/python -m benchmarks.layers --quick
 
-bench-time: .venv/has-experiments  ## all of time at once: time, memory and rounds of every method, some ten minutes
+bench-time: .venv/has-experiments  ## all of time at once: memory and rounds, and where it overtakes the steps, some 15 minutes
 	$(BIN)/python -m benchmarks.parallel
+	$(BIN)/python -m benchmarks.crossover
 
 clean:  ## remove .venv, the site and the caches; runs/ stays
 	rm -rf .venv site .pytest_cache .hypothesis .mypy_cache .ruff_cache

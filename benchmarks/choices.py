@@ -111,6 +111,11 @@ def write(rows: list[dict[str, Any]]) -> None:
         "versions": {name: timing.versions()[name] for name in ("jax", "jaxlib")},
     }
     record["backends"][jax.default_backend()] = rows
+    save(record)
+
+
+def save(record: dict[str, Any]) -> None:
+    """Writes the table, a line a row."""
     lines = json.dumps(record, indent=1).replace("\n    ", " ").replace("\n   }", " }")
     choices.FILE.write_text(lines + "\n")
     print(f"written to gru_jax/scans/{choices.FILE.name}")

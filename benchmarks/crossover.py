@@ -9,7 +9,8 @@ training step, that is the value of a loss with its gradients. Every batch and w
 own (`benchmarks.crossover_column`), which compares the methods and times them in turn. What needs more memory than
 there is, or more than `--budget` seconds for one call, is left out and named; so is what `--total` seconds do not
 reach. `--sizes deer` are the shapes of DEER's published times, which are printed beside ours. `--write` writes
-benchmarks/results/, as JSON and as a table, and the plot of docs/images/.
+benchmarks/results/, as JSON and as a table, the plot of docs/images/, and, where both kinds of weights were measured,
+what method="auto" reads.
 """
 
 import argparse
@@ -27,7 +28,9 @@ from typing import Any, NamedTuple
 import jax
 
 from benchmarks import crossover_plots, crossover_report, timing
+from benchmarks.choices import save
 from benchmarks.crossover_column import METHODS, UPDATES
+from gru_jax.scans import choices
 from gru_jax.scans.choices import Sizes
 
 ROOT = Path(__file__).parent.parent
@@ -206,6 +209,13 @@ def draw(file: Path, command: argparse.ArgumentParser) -> None:
     crossover_plots.draw(record, IMAGES)
 
 
+def choose(rows: list[dict[str, Any]]) -> None:
+    """Writes what method="auto" is to take on this backend."""
+    record = json.loads(choices.FILE.read_text())
+    record.setdefault("newton", {})[jax.default_backend()] = rows
+    save(record)
+
+
 def main() -> None:
     command = parser()
     args = checked(command)
@@ -223,6 +233,8 @@ def main() -> None:
         more = {"weights": found["known"], "left_out": found["left_out"]}
         record = timing.write(args.name, found["rows"], module="crossover", table=crossover_report.markdown, **more)
         crossover_plots.draw(record, IMAGES)
+        if set(args.weights) == set(WEIGHTS):
+            choose(crossover_report.choices(record["rows"]))
     wrong = [each for each in found["left_out"] if "DISAGREES" in each]
     if wrong or not found["rows"]:
         raise SystemExit(f"benchmarks.crossover: {len(wrong)} methods disagree" if wrong else "nothing was measured")

@@ -14,6 +14,7 @@ import pytest
 import gru_jax as gj
 from benchmarks import crossover, crossover_column, crossover_plots, crossover_report
 from benchmarks.crossover import Column
+from gru_jax.scans import choices
 from gru_jax.scans.choices import Sizes
 
 ROOT = Path(__file__).parents[1]
@@ -109,6 +110,7 @@ def test_what_disagrees_is_told_and_has_no_time(monkeypatch):
     assert sum("DISAGREES: it is off by" in each.get("left_out", "") for each in found) == 2
 
 
+@pytest.mark.slow
 def test_weights_are_trained_and_the_same_every_time():
     _, start = crossover_column.start(8)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
@@ -186,3 +188,14 @@ def test_the_plot(tmp_path):
     assert ElementTree.fromstring(text).tag.endswith("svg")
     assert text == (tmp_path / "b" / "crossover_cpu.svg").read_text(), "the same numbers give the same file"
     assert "B = 16, trained weights, training" in text and "10k" in text and "0.5" in text
+
+
+def test_what_auto_reads_is_written_beside_what_is_there(monkeypatch, tmp_path):
+    before = json.loads(choices.FILE.read_text())
+    file = tmp_path / "choices.json"
+    file.write_text(json.dumps(before | {"newton": {"tpu": [{"T": 1}]}}))
+    monkeypatch.setattr(choices, "FILE", file)
+    found = crossover_report.choices(rows(newton_ms=0.5))
+    crossover.choose(found)
+    after = json.loads(file.read_text())
+    assert after.pop("newton") == {"tpu": [{"T": 1}], "cpu": found} and after == {k: before[k] for k in after}

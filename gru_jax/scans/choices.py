@@ -1,6 +1,7 @@
-"""What was measured to be the fastest way to take one step after another, by backend and shape.
+"""What was measured to be the fastest, by backend and shape: ways to take one step after another, and Newton's method.
 
-`python -m benchmarks.choices --write` measures the candidates on this machine and writes `choices.json`.
+`python -m benchmarks.choices --write` measures the former on this machine and `python -m benchmarks.crossover --write`
+the latter; both write `choices.json`.
 """
 
 import functools
@@ -30,6 +31,21 @@ class Choice(NamedTuple):
     chunk: int
 
 
+class Overtaking(NamedTuple):
+    """Options of `Newton` where it was faster than one step after another."""
+
+    jacobian: str
+    kernel: str
+
+
+WORTH_NEWTON = 2.0
+"""How many times faster than the steps Newton's method has to have been, with fresh and with trained weights: how many
+rounds it takes is known only when it runs."""
+
+NEAR = 4.0
+"""How far a shape may be from a measured one for Newton's method to be taken, a factor of 2 in one size being 1: its gain
+grows from nothing to hundreds between short and long sequences."""
+
 FILE = Path(__file__).with_name("choices.json")
 
 
@@ -45,10 +61,33 @@ def table(backend: str, dtype: str) -> dict[Sizes, Choice]:
 def nearest(backend: str, sizes: Sizes, dtype: DType) -> Choice | None:
     """The choice at the measured shape that differs by the smallest factors; None where nothing was measured."""
     known = table(backend, np.dtype(dtype).name)
-    if not known or not all(isinstance(size, int) for size in sizes):
+    return known[min(known, key=lambda other: _distance(sizes, other))] if known and _are_known(sizes) else None
+
+
+@functools.cache
+def newton(backend: str) -> dict[Sizes, Overtaking | None]:
+    """What overtook the steps, for each shape at which both were measured; None where nothing did by enough."""
+    rows = json.loads(FILE.read_text()).get("newton", {}).get(backend, [])
+    return {
+        Sizes(row["T"], row["B"], row["H"]): Overtaking(row["jacobian"], row["kernel"])
+        if row["method"] == "newton" and row["gain"] >= WORTH_NEWTON
+        else None
+        for row in rows
+    }
+
+
+def overtaking(backend: str, sizes: Sizes) -> Overtaking | None:
+    """What overtakes the steps at the nearest measured shape; None where nothing does or nothing near was measured."""
+    known = newton(backend)
+    if not known or not _are_known(sizes):
         return None
+    nearest = min(known, key=lambda other: _distance(sizes, other))
+    return known[nearest] if _distance(sizes, nearest) <= NEAR else None
 
-    def distance(other: Sizes) -> float:
-        return sum(math.log2(max(a, 1) / b) ** 2 for a, b in zip(sizes, other, strict=True))
 
-    return known[min(known, key=distance)]
+def _are_known(sizes: Sizes) -> bool:
+    return all(isinstance(size, int) for size in sizes)
+
+
+def _distance(sizes: Sizes, other: Sizes) -> float:
+    return sum(math.log2(max(a, 1) / b) ** 2 for a, b in zip(sizes, other, strict=True))

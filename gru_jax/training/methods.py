@@ -60,6 +60,7 @@ class NewtonMethod(Section):
     max_iters: Count = 64
     window: Count | None = None
     fallback: Literal["sequential", "nan"] = "sequential"
+    kernel: Literal["auto", "xla", "pallas", "interpret-gpu", "interpret-tpu"] = "auto"
 
     def build(self) -> "str | Method":
         import gru_jax as gj
@@ -71,6 +72,7 @@ class NewtonMethod(Section):
             max_iters=self.max_iters,
             window=self.window,
             fallback=self.fallback,
+            kernel=self.kernel,
         )
 
 

@@ -17,7 +17,7 @@ from gru_jax.scans import choices, chunked, select
 from gru_jax.scans.choices import Choice, Sizes
 from gru_jax.scans.kernels import Asked, cudnn
 
-from .cases import arrays
+from .cases import arrays, table
 
 LARGE, SMALL = Sizes(1000, 16, 64), Sizes(5, 2, 4)
 
@@ -230,6 +230,46 @@ def test_nothing_of_a_gpu_is_imported_on_a_cpu():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.fixture
+def overtaken(monkeypatch, tmp_path):
+    """Newton's method was ten times faster at one shape, a little faster at another, and slower at a third."""
+    rows = [
+        {"T": 10**5, "B": 1, "H": 4, "method": "newton", "jacobian": "diagonal", "kernel": "xla", "gain": 10.0},
+        {"T": 10**5, "B": 8, "H": 4, "method": "newton", "jacobian": "dense", "kernel": "xla", "gain": 1.3},
+        {"T": 10**3, "B": 1, "H": 4, "method": "sequential", "gain": 0.1},
+    ]
+    file = tmp_path / "choices.json"
+    file.write_text(json.dumps(json.loads(choices.FILE.read_text()) | {"newton": {"cpu": rows}}))
+    monkeypatch.setattr(choices, "FILE", file)
+    for table in (choices.table, choices.newton):
+        table.cache_clear()
+    yield
+    monkeypatch.undo()
+    for table in (choices.table, choices.newton):
+        table.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "sizes, cell, kind",
+    [
+        (Sizes(10**5, 1, 4), gj.GRU(4), gj.Newton),
+        (Sizes(60_000, 1, 5), gj.GRU(5), gj.Newton),
+        (Sizes(10**5, 8, 4), gj.GRU(4), gj.Sequential),
+        (Sizes(10**3, 1, 4), gj.GRU(4), gj.Sequential),
+        (Sizes(10**7, 1, 4), gj.GRU(4), gj.Sequential),
+        (Sizes("T", 1, 4), gj.GRU(4), gj.Sequential),
+        (Sizes(10**5, 1, 4), gj.MGU(4), gj.Sequential),
+        (Sizes(10**5, 1, 4), gj.MinGRU(4), gj.Associative),
+    ],
+)
+def test_newton_where_it_was_much_faster(overtaken, sizes, cell, kind):
+    found = select.resolve("auto", cell, sizes, Asked(jnp.float32))
+    assert isinstance(found, kind)
+    if kind is gj.Newton:
+        assert (found.jacobian, found.kernel) == ("diagonal", "xla")
+    assert isinstance(select.resolve("sequential", gj.GRU(4), sizes, Asked(jnp.float32)), gj.Sequential)
+
+
 @pytest.mark.slow
 def test_the_choice_is_within_a_tenth_of_the_best():
     # A noisy machine may spoil a measurement, a wrong choice spoils all.
@@ -247,7 +287,11 @@ def test_the_choice_is_within_a_tenth_of_the_best():
 
 
 @pytest.mark.parametrize(
-    "rows, keep, reverse", [(8, "states", False), (8, "gates", True), (20, "gates", False), (20, "states", True)]
+    "rows, keep, reverse",
+    table(
+        (8, 20), ("states", "gates"), (False, True),
+        quick=lambda *row: row in ((8, "gates", True), (20, "states", False)),
+    ),
 )
 def test_chunks_of_one_group_and_of_more(rows, keep, reverse, monkeypatch):
     monkeypatch.setattr(chunked, "ROWS", rows)

@@ -42,8 +42,9 @@ SITUATIONS = {
 }
 
 
-@pytest.mark.parametrize("time_major", [False, True], ids=["batch leads", "time leads"])
-@pytest.mark.parametrize("situation", SITUATIONS)
+@pytest.mark.parametrize(
+    "situation, time_major", table(SITUATIONS, (False, True), quick=lambda name, leads: leads == ("," in name))
+)
 def test_equals_naive(situation, time_major):
     options, x = SITUATIONS[situation], X
     if time_major:

@@ -87,7 +87,7 @@ ALONE_CASES = [
     ((11, 3, 5, 5), "before", EVERYTHING, jnp.float32, True, "full"),
     slow(((19, 2, 130, 130), "after", ("use",), jnp.float32, False, "full")),
     ((3, 1, 100, 1), "after", ("reset",), jnp.float32, False, "full"),
-    ((5, 20, 24, 2), "before", EVERYTHING, jnp.bfloat16, True, "full"),
+    slow(((5, 20, 24, 2), "before", EVERYTHING, jnp.bfloat16, True, "full")),
     slow(((5, 8, 40, 1), "after", (), jnp.float16, False, "minimal")),
     ((5, 2, 40, 1), "after", ("drop",), jnp.bfloat16, False, "full"),
 ]
@@ -103,8 +103,8 @@ SUM = {"exchanged": True, "product": "sum", "units": 4, "warps": 4, "chunk": 8}
 DOT = {"exchanged": True, "product": "dot", "units": 8, "warps": 4, "chunk": 16, "rows": 16}
 EXCHANGED_CASES = [
     (Plan(rows=1, **SUM), ((7, 3, 10, 1), "after", EVERYTHING, jnp.float32, True, "full")),
-    (Plan(rows=2, groups=2, **SUM), ((5, 7, 24, 2), "after", EVERYTHING, jnp.float32, False, "minimal")),
-    (Plan(rows=4, **SUM), ((1, 3, 9, 1), "after", (), jnp.float32, False, "none")),
+    slow(Plan(rows=2, groups=2, **SUM), ((5, 7, 24, 2), "after", EVERYTHING, jnp.float32, False, "minimal")),
+    slow(Plan(rows=4, **SUM), ((1, 3, 9, 1), "after", (), jnp.float32, False, "none")),
     (Plan(dtype=jnp.bfloat16, **DOT), ((5, 20, 40, 2), "after", EVERYTHING, jnp.bfloat16, True, "full")),
     slow(Plan(dtype=jnp.float16, groups=2, **DOT), ((4, 40, 17, 1), "after", (), jnp.float16, False, "full")),
 ]

@@ -132,8 +132,9 @@ def solved(kernel, params, x, **options):
     )(params, x)
 
 
-@pytest.mark.parametrize("scale", (1.0, 5.0, 20.0))
-@pytest.mark.parametrize("kernel", (KERNELS[0], pytest.param(KERNELS[1], marks=pytest.mark.slow)))
+@pytest.mark.parametrize(
+    "kernel, scale", table(KERNELS, (1.0, 5.0, 20.0), quick=lambda *row: row == ("interpret-gpu", 5.0))
+)
 def test_the_same_rounds_and_the_same_verdict(kernel, scale):
     """Of calm networks, of those whose residual grows, so that a round is damped, and of chaotic ones."""
     params = jax.tree.map(lambda p: p * scale, LONG.init(jax.random.key(0), I))
