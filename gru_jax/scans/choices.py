@@ -43,8 +43,8 @@ WORTH_NEWTON = 2.0
 rounds it takes is known only when it runs."""
 
 NEAR = 4.0
-"""How far a shape may be from a measured one for Newton's method to be taken, a factor of 2 in one size being 1: its gain
-grows from nothing to hundreds between short and long sequences."""
+"""How far a shape may be from a measured one for Newton's method to be taken, a factor of 2 in one size being 1: its
+gain grows from nothing to hundreds between short and long sequences."""
 
 FILE = Path(__file__).with_name("choices.json")
 

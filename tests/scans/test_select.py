@@ -241,12 +241,12 @@ def overtaken(monkeypatch, tmp_path):
     file = tmp_path / "choices.json"
     file.write_text(json.dumps(json.loads(choices.FILE.read_text()) | {"newton": {"cpu": rows}}))
     monkeypatch.setattr(choices, "FILE", file)
-    for table in (choices.table, choices.newton):
-        table.cache_clear()
+    for cached in (choices.table, choices.newton):
+        cached.cache_clear()
     yield
     monkeypatch.undo()
-    for table in (choices.table, choices.newton):
-        table.cache_clear()
+    for cached in (choices.table, choices.newton):
+        cached.cache_clear()
 
 
 @pytest.mark.parametrize(
