@@ -186,6 +186,11 @@ def timed(
         except LeftOut as reason:
             yield left_out(job, T, kind, name, reason)
             continue
+        if seconds >= job["budget"] / (ROUNDS + 2):
+            # It will not be timed in turn; and a first call pays for more than what it computes.
+            begin = time.perf_counter()
+            jax.block_until_ready(program.run(*arrays))
+            seconds = time.perf_counter() - begin
         took[name, kind, of_weights] = (T, seconds)
         # The value of the loss for a training step; its gradients are the tests' business.
         result, stats = made if kind == "forward" else (made[0], None)

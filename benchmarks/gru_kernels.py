@@ -5,8 +5,8 @@
 Every kernel of `gj.Sequential` that runs here is timed with its peers in one process, in turn, in another order every
 round; outputs or gradients are compared first. "forward" is the outputs, "training" the value of a loss with its
 gradients with respect to parameters, input and initial state. "ours" is the fastest of our kernels, all of them are in
-`kernels_ms`. float32 is float32 for all: no TF32. On a CPU, where there are no such kernels, what is left is
-`lax.scan`, and torch's own loop is the peer.
+`kernels_ms`; the peer "lax.scan" is our own kernel="scan". float32 is float32 for all: no TF32. On a CPU, where there
+are no such kernels, what is left is `lax.scan` and "chunked", and torch's own loop is the peer.
 """
 
 import argparse
@@ -31,6 +31,7 @@ KERNELS = {"gpu": ("cudnn", "pallas", "scan"), "tpu": ("pallas", "scan"), "cpu":
 AIMS_MS = {("forward", Shape(1024, 16, 768, 768)): 2.0, ("training", Shape(1024, 16, 768, 768)): 5.2}
 """In bfloat16 on an H100 or H200: what cuDNN's LSTM of that size takes on an H100 by FlashRNN's own figures."""
 BUDGET_S = 3.0
+MOST_UNITS_ON_CPU = 128
 
 
 def peer_names() -> dict[str, str]:
@@ -121,7 +122,8 @@ def markdown(record: dict[str, Any]) -> str:
     lines = [
         f"# GRU kernels: {record['device']}, {record['date']}",
         "",
-        f"`{record['command']}`: {versions}. Milliseconds, medians; the ratio is the peer's time over ours.",
+        f"`{record['command']}`: {record['device']}, {record['cpu']}; {versions}. Milliseconds, medians; the ratio is"
+        " the peer's time over ours.",
         "",
         "| | dtype | T, B, I, H | ours | kernel | peer | peer ms | ratio |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -146,7 +148,9 @@ def main() -> None:
     # torch shares the GPU with JAX, which otherwise takes three quarters of its memory; read at JAX's first use.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gru_kernels", description=__doc__.splitlines()[0])
-    parser.add_argument("--shapes", nargs="+", type=sizes, default=SHAPES, metavar="T,B,I,H")
+    parser.add_argument(
+        "--shapes", nargs="+", type=sizes, metavar="T,B,I,H", help=f"{' '.join(map(str, SHAPES))} when left out"
+    )
     parser.add_argument("--dtypes", nargs="+", choices=tuple(peers.DTYPES), default=list(peers.DTYPES))
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--budget", type=float, default=BUDGET_S, metavar="SECONDS", help="for each shape and dtype")
@@ -154,13 +158,15 @@ def main() -> None:
     args = parser.parse_args()
     if not args.budget > 0:
         parser.error(f"--budget must be above 0 seconds; got {args.budget:g}")
+    shapes = args.shapes or SHAPES
     if jax.default_backend() == "cpu":
         print("JAX runs on a CPU here, which has no kernels of this kind: benchmarks.layers says more about it.")
+        shapes = args.shapes or [shape for shape in SHAPES if shape.H <= MOST_UNITS_ON_CPU]
     peers.full_precision()
     rows: list[dict[str, Any]] = []
     left_out: list[str] = []
     try:
-        for shape in args.shapes:
+        for shape in shapes:
             for dtype in args.dtypes:
                 for kind in args.kinds:
                     rows += (found := measured(shape, dtype, kind, args.budget, left_out))

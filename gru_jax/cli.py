@@ -263,7 +263,7 @@ def _build_kernels(arguments: argparse.Namespace) -> int:
     from gru_jax.scans.kernels.cudnn import build, library
 
     try:
-        built = build.build(arguments.into, force=arguments.force)
+        built = build.build(arguments.into and arguments.into.expanduser(), force=arguments.force)
         # What does not load here is better known now than in the middle of a run.
         library.Library(built.path)
     except build.PartMissing as error:

@@ -120,7 +120,10 @@ def _run(cell: Any, method: str | Method, options: Options, *arrays: Any) -> Any
     T, batch = (x.shape[0], x.shape[1:-1]) if options.time_major else (x.shape[-2], x.shape[:-2])
     sizes = Sizes(T, math.prod(batch), cell.output(cell.initial_state((), x.dtype)).shape[-1])
     lengths, mask, resets = (a is not None for a in arrays[3:6])
-    asked = kernels.Asked(x.dtype, lengths, mask, resets, recurrent_dropout=options.recurrent_dropout > 0)
+    asked = kernels.Asked(
+        x.dtype, lengths, mask, resets, options.recurrent_dropout > 0,
+        symbolic=not all(isinstance(size, int) for size in x.shape),
+    )  # fmt: skip
     method = select.resolve(method, cell, sizes, asked)
     whole = functools.partial(_scan, cell, method, options)
     return derivative.saving_states(whole)(*arrays) if method.keeps_states() else whole(*arrays)

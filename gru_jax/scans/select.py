@@ -65,6 +65,11 @@ def check(method: str | Method, cell: Cell) -> None:
                 f"scan: Sequential(kernel='chunked') needs a cell with a closed-form derivative, such as gj.GRU;"
                 f" {type(cell).__name__} has none; use kernel='scan'"
             )
+    if inner is not method and isinstance(inner, Newton) and inner.kernel in kernels.PALLAS:
+        raise ValueError(
+            f"scan: Newton(kernel={inner.kernel!r}) needs all steps in one place; got it inside TimeSharded; use"
+            f" kernel='xla'"
+        )
     if (method == "associative" or isinstance(method, Associative)) and not hasattr(cell, "affine"):
         raise ValueError(
             f"scan: method {method!r} needs a cell that is linear in its state, with a method affine(params, u) ->"
@@ -107,6 +112,9 @@ def resolve(method: str | Method, cell: Cell, sizes: Sizes, asked: Asked) -> Met
         method = Newton() if method == "newton" else Associative() if linear else Sequential()
         if by_newton is not None:
             method = Newton(by_newton.jacobian, kernel=by_newton.kernel)
+    if isinstance(method, Associative | Newton) and method.kernel in kernels.PALLAS and sizes.B == 0:
+        kernels.target(type(method).__name__, method.kernel)
+        return dataclasses.replace(method, kernel="auto")  # a kernel has no program for no sequence
     return _sequential(method, cell, sizes, asked) if isinstance(method, Sequential) else method
 
 
@@ -158,7 +166,16 @@ def _serves(choice: Choice, method: Sequential, cell: Cell, asked: Asked) -> boo
     # is split.
     if method.unroll != 1 or method.hoist != "auto" or (choice.kernel == "pallas" and jax.device_count() > 1):
         return False
+    if asked.symbolic or not _on_default_backend():
+        return False
     return refusals.refusal("Sequential", choice.kernel, cell, asked) is None
+
+
+def _on_default_backend() -> bool:
+    """Whether arrays that were put nowhere are where JAX's default backend is."""
+    device: Any = jax.config.jax_default_device  # type: ignore[attr-defined]
+    platform = getattr(device, "platform", device)
+    return platform is None or platform == jax.default_backend() or (platform, jax.default_backend()) == ("cuda", "gpu")
 
 
 def _refuse(kernel: str, cell: Cell, asked: Asked) -> None:

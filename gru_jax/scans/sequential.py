@@ -120,7 +120,7 @@ class Sequential:
         # The rest is what time reaches last.
         first = T - whole if reverse else 0
         cut = lambda start, stop: jax.tree.map(lambda a: a[start:stop], steps)  # noqa: E731
-        parts = jax.tree.map(lambda a: a.reshape(-1, length, *a.shape[1:]), cut(first, first + whole))
+        parts = jax.tree.map(lambda a: a.reshape(whole // length, length, *a.shape[1:]), cut(first, first + whole))
         h, found = lax.scan(lambda h, part: segment(h, context, part), context.h0, parts, reverse=reverse)
         states = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), found)
         if whole < T:

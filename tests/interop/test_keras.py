@@ -354,6 +354,8 @@ def test_calls_are_checked() -> None:
         (lambda: bi(X, initial_state=[H0]), "a list of two states"),
         (lambda: bi(X, initial_state=[H0] * 3), "a list of two states"),
         (lambda: ours.GRU(2, use_cudnn=True)(X), "use_cudnn=True cannot be honoured.* on the cpu backend"),
+        (lambda: ours.GRU(2, use_cudnn=True, method="newton")(X), "use_cudnn=True says how .* method='newton'"),
+        (lambda: ours.GRU(2, use_cudnn=True, unroll=True)(X), "use_cudnn=True says how the layer runs.* unroll=True"),
         (lambda: ours.GRU(2).set_weights([]), "not built yet"),
         (lambda: ours.GRU(2).count_params(), "not built yet"),
         (lambda: layer.set_weights([X]), "the layer has 3 weights; got 1"),

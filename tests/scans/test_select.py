@@ -217,6 +217,40 @@ def test_a_kernel_is_not_split_over_time():
         gj.scan(cell, params, x, method=gj.TimeSharded(mesh, method=gj.Sequential(kernel="interpret-gpu")))
 
 
+@pytest.mark.parametrize("kernel", ["interpret-gpu", "interpret-tpu", "pallas"])
+def test_newton_s_kernel_is_not_split_over_time(kernel):
+    mesh = jax.make_mesh((8,), ("time",), axis_types=(jax.sharding.AxisType.Auto,))
+    cell = gj.GRU(4)
+    params, x, _ = arrays(cell, steps=16)
+    with pytest.raises(ValueError, match=f"Newton.kernel='{kernel}'. needs all steps in one place.*use kernel='xla'"):
+        gj.scan(cell, params, x, method=gj.TimeSharded(mesh, method=gj.Newton("diagonal", kernel=kernel)))
+
+
+@pytest.mark.parametrize(
+    "cell, method",
+    [
+        (gj.MinGRU(4), gj.Associative("interpret-gpu")),
+        (gj.GRU(4), gj.Newton(kernel="interpret-tpu")),
+        (gj.GRU(4), gj.Sequential(kernel="interpret-gpu")),
+        (gj.GRU(4), gj.Sequential(checkpoint_every=2)),
+    ],
+)
+def test_no_sequences(cell, method):
+    params, x, h0 = arrays(cell, batch=(0,))
+    (value, (d_params, d_x)) = jax.value_and_grad(lambda p, x: gj.scan(cell, p, x, h0, method=method)[0].sum(), (0, 1))(
+        params, x
+    )
+    assert value == 0 and d_x.shape == x.shape
+    assert not any(a.any() for a in jax.tree.leaves(d_params))
+
+
+def test_kernels_are_not_taken_where_they_cannot_run(on_a_gpu):
+    symbolic = Asked(jnp.dtype("bfloat16"), symbolic=True)
+    assert select.resolve("auto", gj.GRU(64), LARGE, symbolic).kernel == "scan"
+    with jax.default_device(jax.devices("cpu")[0]):
+        assert select.resolve("auto", gj.GRU(64), LARGE, Asked(jnp.float32)).kernel == "scan"
+
+
 def test_nothing_of_a_gpu_is_imported_on_a_cpu():
     code = (
         "import sys, jax.numpy as jnp, jax, gru_jax as gj; c = gj.GRU(4);"

@@ -277,7 +277,8 @@ class GRU(Layer):
             raise ValueError(f"{self.who}: not built yet; call build((None, None, features)), or the layer, once first")
         weights = neutral.Weights(self.cell.options.neutral, (numpy_params(self),))
         padding = "zero" if self.zero_output_for_mask else "hold"
-        own = {"reverse": self.go_backwards, "padding": padding, "stateful": self.stateful, "method": self.method}
+        method = self.method if self.unroll else self._method(1)
+        own = {"reverse": self.go_backwards, "padding": padding, "stateful": self.stateful, "method": method}
         return neutral.module(self.who, weights, own | options)
 
     def get_config(self) -> dict[str, Any]:
@@ -287,6 +288,9 @@ class GRU(Layer):
         return config
 
     def _check_cudnn(self) -> None:
+        if self.use_cudnn is True and (self.method != "auto" or self.unroll):
+            got = "unroll=True" if self.unroll else f"method={self.method!r}"
+            raise ValueError(f"{self.who}: use_cudnn=True says how the layer runs, and so does {got}; pass one of them")
         if self.use_cudnn is True and jax.default_backend() != "gpu":
             raise ValueError(
                 f"{self.who}: use_cudnn=True cannot be honoured: there is no cuDNN on the {jax.default_backend()}"

@@ -25,6 +25,7 @@ class Asked(NamedTuple):
       resets: whether there are resets.
       recurrent_dropout: whether there is recurrent dropout.
       segments: whether steps are run again in segments, with `checkpoint_every`.
+      symbolic: whether a size of x is not known, under `jax.export`.
     """
 
     dtype: DType
@@ -33,6 +34,7 @@ class Asked(NamedTuple):
     resets: bool = False
     recurrent_dropout: bool = False
     segments: bool = False
+    symbolic: bool = False
 
 
 class Target(NamedTuple):

@@ -152,7 +152,7 @@ def _folding(run: Callable[..., Any]) -> Callable[..., Any]:
         def folded(a: Array, is_batched: bool, leading: int) -> Array:
             a = a if is_batched else jnp.broadcast_to(a, (size, *a.shape))
             a = jnp.moveaxis(a, 0, leading)
-            return a.reshape(*a.shape[:leading], -1, *a.shape[leading + 2 :])
+            return a.reshape(*a.shape[:leading], size * a.shape[leading + 1], *a.shape[leading + 2 :])
 
         per_step = jax.tree.map(lambda a, b: folded(a, b, 1), per_step, batched[1])
         per_sequence = jax.tree.map(lambda a, b: folded(a, b, 0), per_sequence, batched[2])
@@ -160,7 +160,7 @@ def _folding(run: Callable[..., Any]) -> Callable[..., Any]:
 
         def parted(a: Array) -> Array:
             at = a.ndim - 2
-            return jnp.moveaxis(a.reshape(*a.shape[:at], size, -1, a.shape[-1]), at, 0)
+            return jnp.moveaxis(a.reshape(*a.shape[:at], size, a.shape[at] // max(size, 1), a.shape[-1]), at, 0)
 
         found = jax.tree.map(parted, found)
         return found, jax.tree.map(lambda _: True, found)

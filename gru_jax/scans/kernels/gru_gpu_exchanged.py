@@ -15,11 +15,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from gru_jax.scans.kernels import gru_gpu_tiles as tiles
+from gru_jax.scans.kernels import output
 from gru_jax.scans.kernels.gru_gpu_plan import Plan
 from gru_jax.scans.kernels.gru_gpu_tiles import Tile
+from gru_jax.scans.time_axis import on_same_axes
 from gru_jax.types import Array
 
 
@@ -152,13 +155,16 @@ def _launch(
         "exchange": exchange,
         "arrived": jnp.zeros(heads * groups, jnp.int32),
     }
+    spread, _ = on_same_axes((kept, inputs))
+    kept = {name: spread[name] for name in kept}  # in this order: a tree's keys are sorted
     names = ("begin", *inputs, *kept, *kept)
 
     def body(*arrays: Any) -> None:
         # What is kept is an input and an output, the same memory: the output is what is worked on.
         refs = dict(zip(names, arrays, strict=True))
         place, program = pl.program_id(0), pl.program_id(1)
-        head, group = lax.rem(place, heads), lax.div(place, heads)
+        # Of this width also where JAX has 64-bit numbers on.
+        head, group = lax.rem(place, np.int32(heads)), lax.div(place, np.int32(heads))
         begin = refs["begin"][0]
         w = _load_matrices(plan, refs["w"], head, program)
 
@@ -168,7 +174,8 @@ def _launch(
             return begin + i, Tile(row, each, B, head * size, program * plan.units, plan.units, size, turned)
 
         def product(tile: Tile, i: Any) -> tuple[Array, ...]:
-            return _products(plan, refs["exchange"], w, (lax.rem(i, 2), head, tile.row), results, bool(interpret))
+            slot = lax.rem(i, np.int32(2))
+            return _products(plan, refs["exchange"], w, (slot, head, tile.row), results, bool(interpret))
 
         read, step = kernel(refs, product)
 
@@ -181,20 +188,20 @@ def _launch(
             later = reading(jnp.where(end, i + 1, i), jnp.where(end, jnp.int32(0), part + 1))
             t, tile = at(i, part)
             for number, value in enumerate(step(tile, t, now)):
-                _publish(plan, refs["exchange"], (lax.rem(t + 1, 2), jnp.int32(number), head), tile, value)
+                _publish(plan, refs["exchange"], (lax.rem(t + 1, np.int32(2)), jnp.int32(number), head), tile, value)
             return later
 
         def one_step(i: Any, now: Any) -> Any:
-            now = lax.fori_loop(0, parts, functools.partial(one_part, i), now)
+            now = lax.fori_loop(np.int32(0), np.int32(parts), functools.partial(one_part, i), now)
             if not interpret:
                 _wait(refs["arrived"], place, (i + 1) * programs)
             return now
 
-        lax.fori_loop(0, steps, one_step, reading(jnp.int32(0), jnp.int32(0)))
+        lax.fori_loop(np.int32(0), np.int32(steps), one_step, reading(jnp.int32(0), jnp.int32(0)))
 
     call = pl.pallas_call(
         body,
-        out_shape=tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in kept.values()),
+        out_shape=tuple(output(a.shape, a.dtype, *inputs.values()) for a in kept.values()),
         grid=(heads * groups, programs),
         input_output_aliases={1 + len(inputs) + i: i for i in range(len(kept))},
         compiler_params=plgpu.CompilerParams(num_warps=plan.warps, num_stages=1),

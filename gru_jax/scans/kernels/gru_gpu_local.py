@@ -7,11 +7,11 @@ units instead. What the next steps read from memory is asked for before the pres
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
 from gru_jax.scans.kernels import gru_gpu_tiles as tiles
+from gru_jax.scans.kernels import output
 from gru_jax.scans.kernels.gru_gpu_plan import Plan
 from gru_jax.scans.kernels.gru_gpu_tiles import Tile
 from gru_jax.types import Array
@@ -81,7 +81,7 @@ def states(plan: Plan, inputs: dict[str, Array], *, before: bool, reverse: bool,
 
         return read, step, tile.load(refs["start"]), None
 
-    out = {"states": jax.ShapeDtypeStruct((T, B, H), inputs["start"].dtype)}
+    out = {"states": output((T, B, H), inputs["start"].dtype, *inputs.values())}
     return _launch(plan, kernel, inputs, out, (T, B, H), reverse, interpret)["states"]
 
 
@@ -126,8 +126,8 @@ def adjoints(
         return read, step, start, lambda first: tile.store(refs["first"], value=first)
 
     out = {
-        "adjoints": jax.ShapeDtypeStruct((T, B, H), inputs["c"].dtype),
-        "first": jax.ShapeDtypeStruct((B, H), jnp.float32),
+        "adjoints": output((T, B, H), inputs["c"].dtype, *inputs.values()),
+        "first": output((B, H), jnp.float32, *inputs.values()),
     }
     found = _launch(plan, kernel, inputs, out, (T, B, H), not reverse, interpret)
     return found["adjoints"], found["first"]

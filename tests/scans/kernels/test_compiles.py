@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 PLUGINS = {"cuda": ("jax_cuda13_plugin", "jax_cuda12_plugin"), "tpu": ("libtpu",)}
-NAMES = ("gru", "wide gru", "heads", "diagonal", "minGRU", "long minGRU", "Newton", "split gru", "split minGRU")
+NAMES = (
+    "gru", "wide gru", "heads", "diagonal", "minGRU", "long minGRU", "Newton",
+    "split gru", "split wide gru", "split minGRU",
+)  # fmt: skip
 
 
 @pytest.mark.slow

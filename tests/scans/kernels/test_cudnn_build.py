@@ -116,6 +116,40 @@ def test_the_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         build.compiler()
 
 
+@pytest.mark.parametrize("length", [4096, 0.5, 0.99])
+def test_half_a_library_is_an_error_and_no_signal(toolkit: build.Toolkit, length: float) -> None:
+    path = build.build().path
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(length if length > 1 else length * len(whole))])
+    with pytest.raises(BuildError, match="cannot be loaded: it ends before its end; gru-jax build-kernels --force"):
+        library.Library(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("quiet", "#!/bin/sh\nexit 0\n", "said that it was done but made nothing; CXX names another compiler"),
+        ("words", "no script\n", "cannot be run: Exec format error; CXX names another compiler"),
+        ("bytes", "#!/bin/sh\nprintf '\\377 error' >&2\nexit 1\n", "failed with exit code 1: .* error; CXX names"),
+    ],
+)
+def test_compilers_that_are_none(
+    toolkit: build.Toolkit, name: str, text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = tmp_path / name
+    compiler.write_text(text)
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    with pytest.raises(BuildError, match=said):
+        build.build()
+
+
+def test_a_quote_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", 'g++ "')
+    with pytest.raises(PartMissing, match="is no command: No closing quotation; name a C"):
+        build.compiler()
+
+
 def test_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GRU_JAX_CACHE", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -143,8 +177,8 @@ CUDNN = ("include/cudnn.h", "lib/libcudnn.so.9")
 CUDA = ("include/cuda_runtime_api.h", "include/crt/host_defines.h", "lib64/libcudart.so.13")
 
 MISSING = [
-    ((), CUDA, "9.1.0", "cudnn.h is not installed; gru-jax.cuda. brings it: .*, or CUDNN_HOME says where it is"),
-    (CUDNN, (), "9.1.0", "cuda_runtime_api.h is not installed; .* CUDA_HOME says where it is"),
+    ((), CUDA, "9.1.0", "cudnn.h is not in .*include, as CUDNN_HOME says, nor .*; gru-jax.cuda. brings it"),
+    (CUDNN, (), "9.1.0", "cuda_runtime_api.h is not in .*include, as CUDA_HOME says"),
     (CUDNN, CUDA, "8.9.7", "cuDNN 9 is needed; .* is of 8.9.7"),
     (CUDNN[:1], CUDA, "9.1.0", "libcudnn.so.9 is not in "),
     (CUDNN, CUDA[:1] + CUDA[2:], "9.1.0", "crt/host_defines.h of CUDA is not installed"),

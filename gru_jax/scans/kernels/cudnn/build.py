@@ -103,13 +103,10 @@ def compile_into(path: Path, arguments: Sequence[str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".building-", dir=path.parent) as scratch:
             made = Path(scratch) / path.name
-            done = subprocess.run([*command, "-o", str(made)], capture_output=True, text=True, check=False)
-            if done.returncode:
-                lines = done.stderr.strip().splitlines() or ["no message"]
-                first = next((line for line in lines if "error" in line), lines[0])
-                raise BuildError(
-                    f"{command[0]} failed with exit code {done.returncode}: {first}; CXX names another compiler"
-                )
+            _run([*command, "-o", str(made)], made)
+            with made.open("rb") as file:
+                # On the disk before it has its name: half a library is a signal, not an error, to who loads it.
+                os.fsync(file.fileno())
             os.replace(made, path)
     except OSError as error:
         raise BuildError(
@@ -118,10 +115,24 @@ def compile_into(path: Path, arguments: Sequence[str]) -> None:
         ) from error
 
 
+def _run(command: list[str], made: Path) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    except OSError as error:
+        why = error.strerror or error
+        raise BuildError(f"{command[0]} cannot be run: {why}; CXX names another compiler") from error
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        first = next((line for line in lines if "error" in line), lines[0])
+        raise BuildError(f"{command[0]} failed with exit code {done.returncode}: {first}; CXX names another compiler")
+    if not made.is_file():
+        raise BuildError(f"{command[0]} said that it was done but made nothing; CXX names another compiler")
+
+
 def cache() -> Path:
     """The folder of what was built for this user: GRU_JAX_CACHE, or gru_jax among the user's caches."""
     if named := os.environ.get("GRU_JAX_CACHE"):
-        return Path(named)
+        return Path(named).expanduser().absolute()
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gru_jax"
     except RuntimeError as error:
@@ -149,7 +160,10 @@ def find() -> Toolkit:
 def compiler() -> list[str]:
     """The C++ compiler as a command: CXX, or the first of `COMPILERS` that is installed."""
     if named := os.environ.get("CXX"):
-        command = shlex.split(named)
+        try:
+            command = shlex.split(named)
+        except ValueError as error:
+            raise PartMissing(f"CXX={named!r} is no command: {error}; name a C++ compiler, or unset it") from error
         if not command or shutil.which(command[0]) is None:
             raise PartMissing(f"CXX={named!r} is no command here; name a C++ compiler, or unset it")
         return command
@@ -172,6 +186,9 @@ def _folder_with(header: str, variable: str) -> Path:
     for root in _roots(variable):
         if (root / "include" / header).is_file():
             return root / "include"
+    if named := os.environ.get(variable):
+        where = Path(named) / "include"
+        raise PartMissing(f"{header} is not in {where}, as {variable} says, nor in NVIDIA's packages; {_EXTRA}")
     raise PartMissing(f"{header} is not installed; {_EXTRA}, or {variable} says where it is")
 
 

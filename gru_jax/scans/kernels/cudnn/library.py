@@ -3,6 +3,7 @@
 import ctypes
 import dataclasses
 import functools
+import struct
 import threading
 from pathlib import Path
 from typing import NamedTuple
@@ -63,6 +64,17 @@ class Sizes(NamedTuple):
     weights: int
 
 
+def _is_whole(path: Path) -> bool:
+    """Whether a file is as long as it says: loading an ELF file that was cut off ends the process by a signal."""
+    with path.open("rb") as file:
+        head = file.read(64)
+        if len(head) < 64 or head[:6] != b"\x7fELF\x02\x01":
+            return True  # not a file of this kind: the loader says so
+        (sections,) = struct.unpack_from("<Q", head, 0x28)
+        size, count = struct.unpack_from("<HH", head, 0x3A)
+        return file.seek(0, 2) >= sections + size * count
+
+
 class Library:
     """A host library and the platform of XLA that its handlers are registered for.
 
@@ -76,6 +88,8 @@ class Library:
 
     def __init__(self, path: Path, platform: str = "CUDA") -> None:
         try:
+            if not _is_whole(path):
+                raise OSError("it ends before its end")
             self._functions = ctypes.CDLL(str(path))
             for name in HANDLERS:
                 handler = jax.ffi.pycapsule(getattr(self._functions, name))
