@@ -102,20 +102,26 @@ def resolve(method: str | Method, cell: Cell, sizes: Sizes, asked: Asked) -> Met
             inner = dataclasses.replace(inner, kernel="scan", keep="states")
         return dataclasses.replace(method, method=resolve(inner, cell, sizes, asked))
     if isinstance(method, str):
-        # For a cell that is linear in its state the recurrence over all of time is never slower: on CPU it is the same
-        # loop with nothing but a product and a sum in it.
-        linear = method == "associative" or (method == "auto" and hasattr(cell, "affine"))
-        by_newton = None
-        # Measured with a GRU.
-        if method == "auto" and isinstance(cell, GRU):
-            by_newton = choices.overtaking(jax.default_backend(), sizes)
-        method = Newton() if method == "newton" else Associative() if linear else Sequential()
-        if by_newton is not None:
-            method = Newton(by_newton.jacobian, kernel=by_newton.kernel)
+        method = _by_name(method, cell, sizes)
     if isinstance(method, Associative | Newton) and method.kernel in kernels.PALLAS and sizes.B == 0:
         kernels.target(type(method).__name__, method.kernel)
         return dataclasses.replace(method, kernel="auto")  # a kernel has no program for no sequence
     return _sequential(method, cell, sizes, asked) if isinstance(method, Sequential) else method
+
+
+def _by_name(name: str, cell: Cell, sizes: Sizes) -> Method:
+    if name == "newton":
+        return Newton()
+    # For a cell that is linear in its state the recurrence over all of time is never slower: on CPU it is the same
+    # loop with nothing but a product and a sum in it.
+    if name == "associative" or (name == "auto" and hasattr(cell, "affine")):
+        return Associative()
+    # What was measured was a GRU.
+    found = choices.overtaking(jax.default_backend(), sizes) if name == "auto" and isinstance(cell, GRU) else None
+    by_kernel = found is not None and found.kernel in kernels.PALLAS
+    if found is None or (by_kernel and (jax.device_count() > 1 or not _on_default_backend())):
+        return Sequential()
+    return Newton(found.jacobian, kernel=found.kernel)
 
 
 def _sequential(method: Sequential, cell: Cell, sizes: Sizes, asked: Asked) -> Sequential:

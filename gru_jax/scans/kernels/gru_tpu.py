@@ -51,24 +51,7 @@ def states(
     reverse: bool = False,
     interpret: Any = False,
 ) -> Array:
-    """The states of a GRU with sigmoid and tanh.
-
-    Args:
-      u: projected input, `[T, B, 3H]`, gates r, z, n side by side.
-      w_h: recurrent matrices, `[k, H/k, 3H/k]`, one a head.
-      b_h: bias inside the recurrent product, `[3H]`, or None.
-      start: the state before the first step, `[B, H]`, whose dtype the states have.
-      reset_to: the state after a reset, `[B, H]`; None for `start`.
-      use: True where a step counts, `[T, B]`; None when all do.
-      reset: True where the state is reset before the step, `[T, B]`, or None.
-      drop: scaled recurrent dropout mask, `[B, H]`, or None.
-      reset_mode: the cell's `reset`, "after" or "before" the product.
-      reverse: from the last step to the first.
-      interpret: whether Pallas's interpreter runs the kernel.
-
-    Returns:
-      The states after each step, `[T, B, H]`.
-    """
+    """`gru_gpu.states` on a TPU: of the same arguments the states `[T, B, H]`, of the dtype of `start`."""
     dtype, full = start.dtype, accumulator(start.dtype)
     u, w_h, start = map(kept, (u, w_h, start))
     blocks = Blocks.of(*w_h.shape[:2])
@@ -120,22 +103,7 @@ def adjoints(
     reverse: bool = False,
     interpret: Any = False,
 ) -> tuple[Array, Array]:
-    """The transpose of the linearized recurrence, `l_t = c_t + (dF_{t+1}/dh)^T l_{t+1}`.
-
-    Args:
-      at: coefficients of the step's derivative at all steps, arrays `[T, B, H]`.
-      w_h: recurrent matrices, `[k, H/k, 3H/k]`, one a head.
-      c: gradients of the states, `[T, B, H]`.
-      use: True where a step counts, `[T, B]`; None when all do.
-      reset: True where the state is reset before the step, `[T, B]`, or None.
-      drop: scaled recurrent dropout mask, `[B, H]`, or None.
-      reset_mode: the cell's `reset`, "after" or "before" the product.
-      reverse: True when the steps run from the last to the first.
-      interpret: whether Pallas's interpreter runs the kernel.
-
-    Returns:
-      l, `[T, B, H]`, of c's dtype, and what reaches the state before the first step, `[B, H]`, float32 at least.
-    """
+    """`gru_gpu.adjoints` on a TPU: of the same arguments the gradients `[T, B, H]` and `[B, H]`, the latter float32."""
     dtype, full = c.dtype, accumulator(c.dtype)
     at, w_h, c = jax.tree.map(kept, (at, w_h, c))
     blocks = Blocks.of(*w_h.shape[:2])
