@@ -15,6 +15,7 @@ import datetime
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,20 +26,28 @@ import gru_jax as gj
 from benchmarks import timing
 from gru_jax.scans import choices, select
 from gru_jax.scans.choices import Choice, Sizes
+from gru_jax.scans.gru_parts import FEWEST_ROWS
 from gru_jax.scans.kernels import Asked
+from gru_jax.scans.sequential import Lean
 
 CANDIDATES = {
-    "cpu": [Choice("scan", "gates", 12), Choice("chunked", "states", 12), Choice("chunked", "gates", 12)],
+    "cpu": [
+        Choice("scan", "gates", 12), Choice("chunked", "states", 12), Choice("chunked", "gates", 12),
+        Choice("chunked", "states", 12, cores=2), Choice("chunked", "states", 24, cores=2),
+    ],
     "gpu": [Choice("scan", "states", 1), Choice("cudnn", "states", 1), Choice("pallas", "states", 1)],
     "tpu": [Choice("scan", "states", 1), Choice("pallas", "states", 1)],
 }
 """The chunk of a plain scan is not looked at. On CPU those of 8 to 16 steps were within the noise of each other."""
 
-GRID = [Sizes(T, B, H) for T in (64, 1024) for B in (1, 8, 32, 128) for H in (32, 64, 128, 256, 512)]
+FORWARD = {"cpu": [choice for choice in CANDIDATES["cpu"] if choice != Choice("chunked", "gates", 12)]}
+"""For forward passes alone, where something else may be the fastest: there nothing is kept."""
+
+GRID = [Sizes(T, B, H) for T in (16, 128, 1024) for B in (1, 8, 32) for H in (32, 128, 512)]
 WIDE = [*GRID, *(Sizes(T, B, H) for T in (64, 1024) for B in (1, 8, 32, 128) for H in (768, 1024, 2048))]
 BETWEEN = [Sizes(100, 32, 64), Sizes(64, 8, 256), Sizes(1000, 4, 64), Sizes(500, 16, 100), Sizes(48, 64, 128)]
 DTYPES = {"cpu": ("float32",), "gpu": ("float32", "bfloat16"), "tpu": ("float32", "bfloat16")}
-LARGEST_GFLOP = {"cpu": 12}
+LARGEST_GFLOP = {"cpu": 40}
 """What takes more is left out: there the products decide."""
 
 
@@ -47,21 +56,27 @@ def gflop(sizes: Sizes) -> float:
     return 36 * sizes.T * sizes.B * sizes.H**2 / 1e9
 
 
-def milliseconds(sizes: Sizes, dtype: str, candidates: Iterable[Choice], budget_s: float) -> dict[Choice, float]:
-    """Of a training step, for each candidate that runs here."""
+def milliseconds(
+    sizes: Sizes, dtype: str, candidates: Iterable[Choice], budget_s: float, *, training: bool = True
+) -> dict[Choice, float]:
+    """Of a training step or of a forward pass, for each candidate that runs here."""
     cell = gj.GRU(sizes.H, init="torch")
     params = cell.init(jax.random.key(0), sizes.H, jnp.dtype(dtype))
     x = jax.random.normal(jax.random.key(1), (sizes.B, sizes.T, sizes.H), jnp.dtype(dtype))
     h0 = cell.initial_state((sizes.B,), x.dtype)
 
     def step(choice: Choice) -> Any:
-        method = gj.Sequential(kernel=choice.kernel, keep=choice.keep, chunk=choice.chunk)
-        loss = lambda p, x, h0: (gj.scan(cell, p, x, h0, method=method)[0] ** 2).sum()  # noqa: E731
-        compiled = jax.jit(jax.value_and_grad(loss, (0, 1, 2))).lower(params, x, h0).compile()
+        method = gj.Sequential(kernel=choice.kernel, keep=choice.keep, chunk=choice.chunk, cores=choice.cores)
+        forward = lambda p, x, h0: gj.scan(cell, p, x, h0, method=method)[0]  # noqa: E731
+        loss = lambda p, x, h0: (forward(p, x, h0) ** 2).sum()  # noqa: E731
+        function = jax.value_and_grad(loss, (0, 1, 2)) if training else forward
+        compiled = jax.jit(function).lower(params, x, h0).compile()
         return lambda: compiled(params, x, h0)
 
     steps: dict[Choice, Any] = {}
     for choice in candidates:
+        if choice.cores * FEWEST_ROWS > max(sizes.B, FEWEST_ROWS):
+            continue  # stays on one core
         try:
             steps[choice] = step(choice)
             jax.block_until_ready(steps[choice]())
@@ -80,21 +95,39 @@ def measured(shapes: Iterable[Sizes], dtypes: Iterable[str], budget_s: float) ->
         if gflop(sizes) > LARGEST_GFLOP.get(backend, math.inf):
             continue
         times = milliseconds(sizes, dtype, CANDIDATES[backend], budget_s)
-        best = min(times, key=times.__getitem__)
-        named = {f"{c.kernel} {c.keep} {c.chunk}": ms for c, ms in times.items()}
-        of_dtype = {} if dtype == "float32" else {"dtype": dtype}
-        rows.append({**sizes._asdict(), **of_dtype, **best._asdict(), "ms": named})
-        each = "  ".join(f"{name} {ms:.4g}" for name, ms in named.items())
-        print(f"{sizes.T:6}{sizes.B:5}{sizes.H:5} {dtype}  {each} ms", flush=True)
+        row = {**sizes._asdict(), **({} if dtype == "float32" else {"dtype": dtype}), **fastest(times)._asdict()}
+        row["ms"] = named(times)
+        told = [("training", row["ms"])]
+        if backend in FORWARD:
+            times = milliseconds(sizes, dtype, FORWARD[backend], budget_s, training=False)
+            row |= {"forward": fastest(times)._asdict(), "forward_ms": named(times)}
+            told.append(("forward", row["forward_ms"]))
+        rows.append(row)
+        for kind, found in told:
+            each = "  ".join(f"{name} {ms:.4g}" for name, ms in found.items())
+            print(f"{sizes.T:6}{sizes.B:5}{sizes.H:5} {dtype} {kind}  {each} ms", flush=True)
         jax.clear_caches()
     return rows
+
+
+def fastest(times: dict[Choice, float]) -> Choice:
+    """The candidate that took the least time, of two nearly the same the one that leaves the other cores alone."""
+    return min(times, key=lambda choice: times[choice] * (1.1 if choice.cores > 1 else 1))
+
+
+def named(times: dict[Choice, float]) -> dict[str, float]:
+    """The times by what was done."""
+    name = lambda c: f"{c.kernel} {c.keep} {c.chunk}" + (f" {c.cores} cores" if c.cores > 1 else "")  # noqa: E731
+    return {name(choice): ms for choice, ms in times.items()}
 
 
 def missed(sizes: Sizes, budget_s: float) -> float:
     """The time of what "auto" chooses over that of the best, 1 where it is the best."""
     candidates = CANDIDATES[jax.default_backend()]
     chosen = select.resolve("auto", gj.GRU(sizes.H), sizes, Asked("float32"))
-    choice = Choice(chosen.kernel, chosen.keep, chosen.chunk if chosen.kernel == "chunked" else candidates[0].chunk)
+    chosen = chosen.differentiated if isinstance(chosen, Lean) else chosen
+    chunk = chosen.chunk if chosen.kernel == "chunked" else candidates[0].chunk
+    choice = Choice(chosen.kernel, chosen.keep, chunk, chosen.cores)
     times = milliseconds(sizes, "float32", dict.fromkeys([*candidates, choice]), budget_s)
     return times[choice] / min(times.values())
 
@@ -116,7 +149,7 @@ def write(rows: list[dict[str, Any]]) -> None:
 
 def save(record: dict[str, Any]) -> None:
     """Writes the table, a line a row."""
-    lines = json.dumps(record, indent=1).replace("\n    ", " ").replace("\n   }", " }")
+    lines = re.sub(r"\n {4,}", " ", json.dumps(record, indent=1)).replace("\n   }", " }")
     choices.FILE.write_text(lines + "\n")
     print(f"written to gru_jax/scans/{choices.FILE.name}")
 

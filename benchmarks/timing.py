@@ -22,8 +22,8 @@ PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch", "keras", "equinox")
 SAMPLE_S = 2e-3
 """Shorter calls are repeated until one sample takes this long: a clock and a scheduler have their own noise."""
 SETTLED_S = 20e-3
-"""Before a sample of calls shorter than this stands one that does not count, for threads of the candidate before go on
-waiting for more work for a while, on cores that the next one wants."""
+"""Before each sample a candidate runs for so long without being counted: threads of the one before go on waiting for
+more work for a while, on cores that the next one wants, and cores that were idle take time to wake up."""
 
 
 class Timing(NamedTuple):
@@ -54,11 +54,16 @@ def interleaved(
     while rounds < fewest or (rounds < most and time.perf_counter() - start < budget_s):
         shuffled.shuffle(order)
         for name in order:
-            if once[name] < SETTLED_S:
-                jax.block_until_ready(steps[name]())
+            _settle(steps[name])
             samples[name].append(1e3 * _seconds(steps[name], repeats[name]))
         rounds += 1
     return {name: Timing(*map(_digits, _median_and_spread(each)), rounds) for name, each in samples.items()}
+
+
+def _settle(step: Callable[[], Any]) -> None:
+    start = time.perf_counter()
+    while time.perf_counter() - start < SETTLED_S:
+        jax.block_until_ready(step())
 
 
 def _seconds(step: Callable[[], Any], repeats: int) -> float:

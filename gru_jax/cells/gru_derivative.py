@@ -58,6 +58,12 @@ class GRUDerivative:
         self, params: GRUParams, u: Array, h: Array, drop: Array | None = None, products: Array | None = None
     ) -> Linearization:
         """The elementwise coefficients of the step's derivative at (u, h), for `tangent` and `cotangent`."""
+        return self.linearize_with_gates(params, u, h, drop, products)[0]
+
+    def linearize_with_gates(
+        self, params: GRUParams, u: Array, h: Array, drop: Array | None = None, products: Array | None = None
+    ) -> tuple[Linearization, tuple[Array, Array]]:
+        """The same, and (r, n), which are computed on the way to them."""
         a_r, a_z, a_n, q, r = self._preactivations(params, u, h, drop, products)
         z, n = self._gate(a_z), self._candidate(a_n)
         old = h.astype(z.dtype)
@@ -65,8 +71,8 @@ class GRUDerivative:
         k_u = (1 - z) * activations.slope(self._candidate, a_n)
         slope_r = activations.slope(self._gate, a_r)
         if self.reset == "after":
-            return Linearization(z, k_u * q * slope_r, k_z, k_u * r, k_u, None)
-        return Linearization(z, _scale(old, drop) * slope_r, k_z, k_u, k_u, r)
+            return Linearization(z, k_u * q * slope_r, k_z, k_u * r, k_u, None), (r, n)
+        return Linearization(z, _scale(old, drop) * slope_r, k_z, k_u, k_u, r), (r, n)
 
     def tangent(self, params: GRUParams, at: Linearization, v: Array, drop: Array | None = None) -> Array:
         """`J v`, J the step's Jacobian at the linearized point; v and the result `[*batch, H]`."""

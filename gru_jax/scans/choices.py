@@ -29,6 +29,19 @@ class Choice(NamedTuple):
     kernel: str
     keep: str
     chunk: int
+    cores: int = 1
+
+
+class Fastest(NamedTuple):
+    """What was the fastest at one shape.
+
+    Attributes:
+      training: of a training step.
+      forward: of a forward pass alone, where that was looked at.
+    """
+
+    training: Choice
+    forward: Choice | None
 
 
 class Overtaking(NamedTuple):
@@ -50,16 +63,21 @@ FILE = Path(__file__).with_name("choices.json")
 
 
 @functools.cache
-def table(backend: str, dtype: str) -> dict[Sizes, Choice]:
+def table(backend: str, dtype: str) -> dict[Sizes, Fastest]:
     """The fastest of what was measured, for each shape; in float32 where nothing was in this dtype, else empty."""
     rows = json.loads(FILE.read_text())["backends"].get(backend, [])
     of_dtype = [row for row in rows if row.get("dtype", "float32") == dtype]
     of_dtype = of_dtype or [row for row in rows if row.get("dtype", "float32") == "float32"]
-    return {Sizes(row["T"], row["B"], row["H"]): Choice(row["kernel"], row["keep"], row["chunk"]) for row in of_dtype}
+    return {Sizes(row["T"], row["B"], row["H"]): _read(row) for row in of_dtype}
 
 
-def nearest(backend: str, sizes: Sizes, dtype: DType) -> Choice | None:
-    """The choice at the measured shape that differs by the smallest factors; None where nothing was measured."""
+def _read(row: dict[str, Any]) -> Fastest:
+    options = {name: row[name] for name in Choice._fields if name in row}
+    return Fastest(Choice(**options), Choice(**row["forward"]) if "forward" in row else None)
+
+
+def nearest(backend: str, sizes: Sizes, dtype: DType) -> Fastest | None:
+    """What was the fastest at the measured shape that differs by the smallest factors; None where nothing was."""
     known = table(backend, np.dtype(dtype).name)
     return known[min(known, key=lambda other: _distance(sizes, other))] if known and _are_known(sizes) else None
 

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental.xla_metadata import set_xla_metadata
 
 from gru_jax.cells.base import accumulator
 from gru_jax.scans import masking
+from gru_jax.scans.apart import apart
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.time_axis import on_same_axes
 from gru_jax.types import Array, State
@@ -331,15 +331,3 @@ def _stacked(each: Any) -> Array:
 
 def _moves(a: Any) -> bool:
     return jnp.issubdtype(a.dtype, jnp.floating)
-
-
-def apart(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, compiled for itself: XLA fuses nothing in it with what is around it."""
-    compiled = jax.jit(function)
-
-    def call(*args: Any) -> Any:
-        # XLA's inliner leaves such a call as it is. Where it did not know the attribute, only time would be lost.
-        with set_xla_metadata(inlineable="false"):
-            return compiled(*args)
-
-    return call

@@ -97,7 +97,9 @@ def differentiable(find: Callable[..., Any], recurrence: Recurrence, *, aux: boo
             """(v, d) to (v - J v_before - B d, d): with (0, d) on the right, v is the tangent that belongs to d."""
             v, d = unknown
             moved = jax.jvp(all_steps, (moving, starts_now()), (d, before(v, h0_of(d))))[1]
-            return jax.tree.map(jnp.subtract, v, moved), d
+            # d itself; but what is differentiated once more has to be on every path here too, see _all_linear.
+            one = 1 + _nothing(moving)
+            return jax.tree.map(jnp.subtract, v, moved), [leaf * one.astype(leaf.dtype) for leaf in d]
 
         def solve(_: Any, right: tuple[State, list[Any]]) -> tuple[State, list[Any]]:
             b, d = right
@@ -170,9 +172,14 @@ def _all_linear(states: State, d: list[Any]) -> tuple[State, list[Any]]:
     the tangents of arguments that nobody differentiates. A sum over nothing of every tangent is zero and linear;
     added, it costs nothing, for XLA sees that it is zero.
     """
-    nothing = jnp.sum(jnp.stack([jnp.sum(jnp.atleast_1d(leaf)[:0]).astype(jnp.float32) for leaf in d]))
+    nothing = _nothing(d)
     zero_like = lambda a: jnp.broadcast_to(nothing.astype(a.dtype), a.shape)  # noqa: E731
     return jax.tree.map(zero_like, states), [leaf + zero_like(leaf) for leaf in d]
+
+
+def _nothing(leaves: list[Any]) -> Any:
+    """0, and for JAX a function of every leaf."""
+    return jnp.sum(jnp.stack([jnp.sum(jnp.atleast_1d(leaf)[:0]).astype(jnp.float32) for leaf in leaves]))
 
 
 def _not_before(cotangent: State, tree: Any) -> Any:

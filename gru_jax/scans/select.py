@@ -1,6 +1,7 @@
 """Every choice that "auto" stands for, made in one place from what was measured."""
 
 import dataclasses
+import os
 from typing import Any, Protocol
 
 import jax
@@ -15,7 +16,7 @@ from gru_jax.scans.choices import Choice, Sizes
 from gru_jax.scans.kernels import Asked, refusals
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.newton import Newton
-from gru_jax.scans.sequential import Sequential
+from gru_jax.scans.sequential import Lean, Sequential
 from gru_jax.scans.time_sharding import TimeSharded
 from gru_jax.scans.trajectory import Trajectory
 from gru_jax.types import DType
@@ -38,7 +39,7 @@ METHODS = ("auto", "sequential", "associative", "newton", "naive")
 GATES_BUDGET = 2**30
 """How many bytes of gates "auto" is willing to keep for a backward pass."""
 
-WORTH_CHUNKING = 10**6
+WORTH_CHUNKING = 5 * 10**5
 """From how many operations on the chunked kernel is worth its longer compilation: some tens of microseconds."""
 
 
@@ -106,7 +107,21 @@ def resolve(method: str | Method, cell: Cell, sizes: Sizes, asked: Asked) -> Met
     if isinstance(method, Associative | Newton) and method.kernel in kernels.PALLAS and sizes.B == 0:
         kernels.target(type(method).__name__, method.kernel)
         return dataclasses.replace(method, kernel="auto")  # a kernel has no program for no sequence
-    return _sequential(method, cell, sizes, asked) if isinstance(method, Sequential) else method
+    if not isinstance(method, Sequential):
+        return method
+    every = method.checkpoint_every
+    if every is not None:
+        asked = asked._replace(segments=True)
+        if isinstance(sizes.T, int):
+            sizes = sizes._replace(T=min(sizes.T, every))
+    by_name = method.kernel in ("cudnn", *kernels.PALLAS)
+    found = None if by_name else choices.nearest(jax.default_backend(), sizes, asked.dtype)
+    differentiated = _sequential(method, cell, sizes, asked, found and found.training)
+    if found is None or found.forward is None or every is not None or method.kernel not in ("auto", "xla"):
+        return differentiated
+    # Where a forward pass is all there is, nothing has to be kept, and something else may be the fastest.
+    alone = _sequential(method, cell, sizes, asked, found.forward)
+    return differentiated if alone == differentiated else Lean(alone, differentiated)
 
 
 def _by_name(name: str, cell: Cell, sizes: Sizes) -> Method:
@@ -124,16 +139,12 @@ def _by_name(name: str, cell: Cell, sizes: Sizes) -> Method:
     return Newton(found.jacobian, kernel=found.kernel)
 
 
-def _sequential(method: Sequential, cell: Cell, sizes: Sizes, asked: Asked) -> Sequential:
+def _sequential(method: Sequential, cell: Cell, sizes: Sizes, asked: Asked, measured: Choice | None) -> Sequential:
+    """The method with what was measured to be the fastest in place of every "auto"."""
     cpu, dtype = jax.default_backend() == "cpu", asked.dtype
-    if method.checkpoint_every is not None:
-        asked = asked._replace(segments=True)
-        if isinstance(sizes.T, int):
-            sizes = sizes._replace(T=min(sizes.T, method.checkpoint_every))
     if method.kernel in ("cudnn", *kernels.PALLAS):
         _refuse(method.kernel, cell, asked)
-        return dataclasses.replace(method, keep="states", chunk=1, hoist=True)
-    measured = choices.nearest(jax.default_backend(), sizes, dtype)
+        return dataclasses.replace(method, keep="states", chunk=1, hoist=True, cores=1)
     # A symbolic number of states, under jax.export, cannot be compared.
     known = all(isinstance(size, int) for size in sizes)
     fits = known and _kept_by_plain_differentiation(sizes, dtype) <= GATES_BUDGET
@@ -142,7 +153,7 @@ def _sequential(method: Sequential, cell: Cell, sizes: Sizes, asked: Asked) -> S
     kernel, keep, chunk = method.kernel, method.keep, method.chunk
     if measured is not None and measured.kernel in ("cudnn", "pallas"):
         if kernel == "auto" and _serves(measured, method, cell, asked):
-            return dataclasses.replace(method, kernel=measured.kernel, keep="states", chunk=1, hoist=True)
+            return dataclasses.replace(method, kernel=measured.kernel, keep="states", chunk=1, hoist=True, cores=1)
         measured = None
     if kernel in ("auto", "xla"):
         # What is written for the loop is meant for the loop. And with several devices `jit` may split the batch over
@@ -163,7 +174,15 @@ def _sequential(method: Sequential, cell: Cell, sizes: Sizes, asked: Asked) -> S
         keep = "gates" if cpu and fits and full else "states"
     # XLA's CPU code for a loop that slices a projected input does not vectorise.
     hoist = not cpu if method.hoist == "auto" else method.hoist
-    return dataclasses.replace(method, kernel=kernel, keep=keep, chunk=chunk, hoist=hoist)
+    cores = method.cores
+    if cores == "auto":
+        cores = min(measured.cores, usable_cores()) if kernel == "chunked" and measured is not None else 1
+    return dataclasses.replace(method, kernel=kernel, keep=keep, chunk=chunk, hoist=hoist, cores=cores)
+
+
+def usable_cores() -> int:
+    """How many of the machine's cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _serves(choice: Choice, method: Sequential, cell: Cell, asked: Asked) -> bool:

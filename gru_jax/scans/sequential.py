@@ -11,7 +11,7 @@ from jax import lax
 
 from gru_jax import checks
 from gru_jax.cells.base import Cell
-from gru_jax.scans import chunked, derivative, kernels, linear, masking
+from gru_jax.scans import chunked, derivative, gru_parts, kernels, linear, masking
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.trajectory import Trajectory, certain, exact
 from gru_jax.types import State
@@ -36,6 +36,9 @@ class Sequential:
       checkpoint_every: for long sequences, keep one state in so many for the backward pass and run the steps
         between two of them again: memory for T / checkpoint_every + checkpoint_every steps where y itself is not used,
         for one more forward pass; None keeps what `keep` says of all steps.
+      cores: with kernel "chunked", into how many parts the batch is cut at most, which run side by side on as many
+        cores of a CPU; where there is not enough of a batch, and for cells and calls for which this is not written (all
+        but `GRU(reset="after")`, half precision, dropout and resets), it stays in one. Or "auto".
       hoist: with kernel "scan", True projects the input of all steps in one product before the loop, False each step's
         inside it (XLA's CPU code for a loop that slices a projected input does not vectorise), "auto" decides by
         backend.
@@ -61,6 +64,7 @@ class Sequential:
     chunk: int | str = "auto"
     checkpoint_every: int | None = None
     hoist: bool | str = "auto"
+    cores: int | str = "auto"
 
     def __post_init__(self) -> None:
         checks.positive("Sequential", "unroll", self.unroll)
@@ -70,6 +74,8 @@ class Sequential:
         if self.checkpoint_every is not None:
             checks.positive("Sequential", "checkpoint_every", self.checkpoint_every)
         checks.choice("Sequential", "hoist", self.hoist, ("auto", True, False))
+        if self.cores != "auto":
+            checks.positive("Sequential", "cores", self.cores)
         checks.choice("Sequential", "keep", self.keep, ("auto", "states", "gates"))
 
     def trajectory(self, cell: Any, context: Context, steps: Steps, reverse: bool) -> Trajectory:
@@ -132,7 +138,13 @@ class Sequential:
 
     def _by_chunks(self, cell: Any, context: Context, steps: Steps, reverse: bool) -> State:
         T, *batch = steps.x.shape[:-1]
-        chunks = chunked.Chunks.of(int(self.chunk), T, math.prod(batch), reverse, context.time.batch_leads)
+        rows, chunk, batch_leads = math.prod(batch), int(self.chunk), context.time.batch_leads
+        cores = min(int(self.cores), rows // gru_parts.FEWEST_ROWS)
+        if cores > 1 and gru_parts.serves(cell, context, steps):
+            # In a loop of one round XLA would know too much to keep the parts' memory apart.
+            chunks = chunked.Chunks.of(min(chunk, -(-T // 2)), T, -(-rows // cores), reverse, batch_leads)
+            return self._by_parts(cell, context, steps, gru_parts.Layout.of(chunks, tuple(batch), rows, cores))
+        chunks = chunked.Chunks.of(chunk, T, rows, reverse, batch_leads)
         recurrence = derivative.Recurrence(
             functools.partial(masking.F, cell),
             reverse,
@@ -146,6 +158,23 @@ class Sequential:
         # What is kept is nothing that a forward pass alone should have to write.
         alone = lambda context, steps: find(context, steps, keep=False)[0]  # noqa: E731
         return derivative.lean(alone, lambda context, steps: full(context, steps)[0])(context, steps)
+
+    def _by_parts(self, cell: Any, context: Context, steps: Steps, layout: gru_parts.Layout) -> State:
+        reverse = layout.chunks.reverse
+        solver = linear.by_scan(cell, reverse)
+
+        def gradients(context: Context, steps: Steps, states: State, others: Any, cotangent: State) -> Any:
+            if steps.x.shape[-1] == 1:  # XLA's products of a single column take memory that nobody named
+                whole = layout.chunks
+                return chunked.gradients(cell, context, steps, states, others, cotangent, whole)
+            # What is asked for here is hardly ever looked at, and then nothing of it is left in the compiled program.
+            starts = context.time.before(states, context.h0, reverse)
+            adjoint, _ = solver(context, steps, starts).transpose(cotangent)
+            return adjoint, gru_parts.gradients(cell, context, steps, states, cotangent, layout)
+
+        recurrence = derivative.Recurrence(functools.partial(masking.F, cell), reverse, solver, gradients)
+        find = functools.partial(gru_parts.find, cell, layout=layout)
+        return derivative.differentiable(find, recurrence)(context, steps)
 
     def _find(self, cell: Cell, context: Context, steps: Steps, reverse: bool) -> State:
         # A hoisted projection has used x up, so only the flags travel with it.
@@ -165,3 +194,29 @@ class Sequential:
             return lax.scan(body, start, inputs, reverse=reverse, unroll=self.unroll)
 
         return context.time.relay(run, context.h0, reverse)[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Lean:
+    """One way where nothing is differentiated, another, which does more for a backward pass, where something is.
+
+    Args:
+      alone: what runs in a forward pass alone.
+      differentiated: what runs otherwise.
+    """
+
+    alone: Sequential
+    differentiated: Sequential
+
+    def trajectory(self, cell: Any, context: Context, steps: Steps, reverse: bool) -> Trajectory:
+        """The states of all steps."""
+
+        def states(method: Sequential) -> Any:
+            return lambda context, steps: method.trajectory(cell, context, steps, reverse).states
+
+        found = derivative.lean(states(self.alone), states(self.differentiated))(context, steps)
+        return exact(context, found, reverse)
+
+    def keeps_states(self) -> bool:
+        """Whether the backward pass is to be given nothing but arguments and states."""
+        return self.differentiated.keeps_states()

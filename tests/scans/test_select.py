@@ -14,8 +14,9 @@ import pytest
 
 import gru_jax as gj
 from gru_jax.scans import choices, chunked, select
-from gru_jax.scans.choices import Choice, Sizes
+from gru_jax.scans.choices import Choice, Fastest, Sizes
 from gru_jax.scans.kernels import Asked, cudnn
+from gru_jax.scans.sequential import Lean
 
 from .cases import arrays, table
 
@@ -30,7 +31,10 @@ def one_device(monkeypatch):
 @pytest.fixture
 def measured(monkeypatch):
     """A table of two shapes."""
-    table = {Sizes(1000, 16, 64): Choice("chunked", "states", 16), Sizes(100, 1, 512): Choice("chunked", "gates", 8)}
+    table = {
+        Sizes(1000, 16, 64): Fastest(Choice("chunked", "states", 16), None),
+        Sizes(100, 1, 512): Fastest(Choice("chunked", "gates", 8), None),
+    }
     monkeypatch.setattr(choices, "table", lambda backend, dtype: table)
     return table
 
@@ -39,14 +43,15 @@ def test_the_table_holds_what_sequential_takes():
     rows = json.loads(choices.FILE.read_text())["backends"]["cpu"]
     assert len(rows) > 20
     for row in rows:
-        gj.Sequential(kernel=row["kernel"], keep=row["keep"], chunk=row["chunk"])
-        assert row["kernel"] in ("scan", "chunked")
+        for of in (row, row["forward"]):
+            gj.Sequential(kernel=of["kernel"], keep=of["keep"], chunk=of["chunk"], cores=of["cores"])
+            assert of["kernel"] in ("scan", "chunked")
     assert len(choices.table("cpu", "float32")) == len(rows)
 
 
 def test_the_nearest_shape_is_nearest_by_ratio(measured):
-    assert choices.nearest("cpu", Sizes(900, 20, 60), jnp.float32) == Choice("chunked", "states", 16)
-    assert choices.nearest("cpu", Sizes(30, 1, 300), jnp.float32) == Choice("chunked", "gates", 8)
+    assert choices.nearest("cpu", Sizes(900, 20, 60), jnp.float32).training.chunk == 16
+    assert choices.nearest("cpu", Sizes(30, 1, 300), jnp.float32).training.chunk == 8
     assert choices.nearest("cpu", Sizes("T", 1, 300), jnp.float32) is None
 
 
@@ -92,10 +97,40 @@ def test_products_are_not_kept_beyond_the_budget_or_where_there_are_none(one_dev
     assert select.resolve(explicit, before, SMALL, Asked(jnp.float32)).keep == "states"
 
 
+def test_a_forward_pass_by_itself_has_a_choice_of_its_own(one_device, monkeypatch):
+    both = Fastest(Choice("chunked", "gates", 8), Choice("scan", "gates", 12))
+    monkeypatch.setattr(choices, "table", lambda backend, dtype: {LARGE: both})
+    found = select.resolve("auto", gj.GRU(64), LARGE, Asked(jnp.float32))
+    assert isinstance(found, Lean) and not found.keeps_states()
+    assert (found.alone.kernel, found.differentiated.kernel) == ("scan", "chunked")
+    for asked in ({"kernel": "chunked"}, {"kernel": "scan"}, {"checkpoint_every": 100}):
+        assert isinstance(select.resolve(gj.Sequential(**asked), gj.GRU(64), LARGE, Asked(jnp.float32)), gj.Sequential)
+    # What is written in the name of both: all in the program of one, nothing of it in the other's.
+    cell = gj.GRU(4)
+    params, x, h0 = arrays(cell, steps=1000, batch=(30,))
+    forward = jax.jit(lambda *given: gj.scan(cell, *given)[0])
+    step = jax.jit(jax.grad(lambda *given: (gj.scan(cell, *given)[0] ** 2).sum()))
+    apart = 'inlineable="false"'
+    assert apart not in forward.lower(params, x, h0).compile().as_text()
+    assert apart in step.lower(params, x, h0).compile().as_text()
+
+
+@pytest.mark.parametrize("usable, cores", [(1, 1), (2, 2), (64, 2)])
+def test_no_more_parts_than_cores(usable, cores, one_device, monkeypatch):
+    row = Fastest(Choice("chunked", "states", 12, 2), None)
+    monkeypatch.setattr(choices, "table", lambda backend, dtype: {LARGE: row})
+    monkeypatch.setattr(select, "usable_cores", lambda: usable)
+    assert select.resolve("auto", gj.GRU(64), LARGE, Asked(jnp.float32)).cores == cores
+    assert select.resolve(gj.Sequential(cores=3), gj.GRU(64), LARGE, Asked(jnp.float32)).cores == 3
+
+
 def test_what_is_chosen_gives_the_same_numbers(one_device):
     cell = gj.GRU(4)
     params, x, h0 = arrays(cell, steps=200, batch=(30,))
-    assert select.resolve("auto", cell, Sizes(200, 30, 4), Asked(x.dtype)).kernel == "chunked"
+    chosen = select.resolve("auto", cell, Sizes(200, 30, 4), Asked(x.dtype))
+    assert isinstance(chosen, Lean) and chosen.differentiated.kernel == "chunked"
+    y = [jax.jit(lambda *given, m=m: gj.scan(cell, *given, method=m)[0])(params, x, h0) for m in ("auto", "naive")]
+    chex.assert_trees_all_close(*y, rtol=1e-5, atol=1e-5)
     loss = lambda method: lambda *given: (gj.scan(cell, *given, method=method)[0] ** 2).sum()  # noqa: E731
     ours, plain = (
         jax.jit(jax.value_and_grad(loss(m), (0, 1, 2)))(params, x, h0) for m in ("auto", gj.Sequential(kernel="scan"))
@@ -149,8 +184,8 @@ def test_the_program_does_not_grow_with_time():
 def on_a_gpu(monkeypatch, one_device):
     """A GPU on which cuDNN was measured to be the fastest in bfloat16, and the Pallas kernel in float32."""
     tables = {
-        "float32": {LARGE: Choice("pallas", "states", 1)},
-        "bfloat16": {LARGE: Choice("cudnn", "states", 1)},
+        "float32": {LARGE: Fastest(Choice("pallas", "states", 1), None)},
+        "bfloat16": {LARGE: Fastest(Choice("cudnn", "states", 1), None)},
     }
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(choices, "table", lambda backend, dtype: tables[dtype])
