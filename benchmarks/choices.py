@@ -43,8 +43,14 @@ CANDIDATES = {
 FORWARD = {"cpu": [choice for choice in CANDIDATES["cpu"] if choice != Choice("chunked", "gates", 12)]}
 """For forward passes alone, where something else may be the fastest: there nothing is kept."""
 
-GRID = [Sizes(T, B, H) for T in (16, 128, 1024) for B in (1, 8, 32) for H in (32, 128, 512)]
-WIDE = [*GRID, *(Sizes(T, B, H) for T in (64, 1024) for B in (1, 8, 32, 128) for H in (768, 1024, 2048))]
+GRID = [
+    *(Sizes(T, B, H) for T in (16, 128, 1024) for B in (1, 8, 32) for H in (32, 128, 512)),
+    *(Sizes(T, 16, 64) for T in (16, 128, 1024)),
+]
+WIDE = [
+    Sizes(T, B, H)
+    for T in (64, 1024) for B in (1, 8, 32, 128) for H in (32, 64, 128, 256, 512, 768, 1024, 2048)
+]  # fmt: skip
 BETWEEN = [Sizes(100, 32, 64), Sizes(64, 8, 256), Sizes(1000, 4, 64), Sizes(500, 16, 100), Sizes(48, 64, 128)]
 DTYPES = {"cpu": ("float32",), "gpu": ("float32", "bfloat16"), "tpu": ("float32", "bfloat16")}
 LARGEST_GFLOP = {"cpu": 40}

@@ -46,8 +46,8 @@ SITUATIONS = {
     table(
         CELLS, SITUATIONS, (False, True), (False, True),
         quick=lambda name, situation, reverse, time_major: (
-            (reverse != time_major and name in ("full", "minimal") and situation in ("plain", "holes"))
-            or (not reverse and not time_major and (name == "full" or situation == "plain"))
+            (reverse != time_major and name == "full" and situation in ("plain", "holes"))
+            or (not reverse and not time_major and (name == "full" or (name != "MGU" and situation == "plain")))
         ),
     ),
 )  # fmt: skip
@@ -63,7 +63,7 @@ def test_the_same_numbers_as_the_naive_loop(name, situation, reverse, time_major
     assert_close(ours, naive, 1e-6, 2e-5)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     steps=st.integers(1, 14), rows=st.integers(0, 21), features=st.integers(1, 3), chunk=st.integers(1, 9),
     cores=st.integers(1, 5),
