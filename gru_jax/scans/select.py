@@ -39,7 +39,7 @@ METHODS = ("auto", "sequential", "associative", "newton", "naive")
 GATES_BUDGET = 2**30
 """How many bytes of gates "auto" is willing to keep for a backward pass."""
 
-WORTH_CHUNKING = 5 * 10**5
+WORTH_CHUNKING = 10**5
 """From how many operations on the chunked kernel is worth its longer compilation: some tens of microseconds."""
 
 
