@@ -81,7 +81,7 @@ def milliseconds(
 
     steps: dict[Choice, Any] = {}
     for choice in candidates:
-        if choice.cores * FEWEST_ROWS > max(sizes.B, FEWEST_ROWS):
+        if choice.cores > max(1, sizes.B // FEWEST_ROWS):
             continue  # stays on one core
         try:
             steps[choice] = step(choice)

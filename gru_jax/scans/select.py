@@ -40,7 +40,7 @@ GATES_BUDGET = 2**30
 """How many bytes of gates "auto" is willing to keep for a backward pass."""
 
 WORTH_CHUNKING = 10**5
-"""From how many operations on the chunked kernel is worth its longer compilation: some tens of microseconds."""
+"""From how many operations on the chunked kernel is worth its longer compilation: some microseconds of them."""
 
 
 def check(method: str | Method, cell: Cell) -> None:
@@ -176,7 +176,9 @@ def _sequential(method: Sequential, cell: Cell, sizes: Sizes, asked: Asked, meas
     hoist = not cpu if method.hoist == "auto" else method.hoist
     cores = method.cores
     if cores == "auto":
-        cores = min(measured.cores, usable_cores()) if kernel == "chunked" and measured is not None else 1
+        # Parts keep states alone: who asks for gates gets them.
+        in_parts = kernel == "chunked" and method.keep != "gates"
+        cores = min(measured.cores, usable_cores()) if in_parts and measured is not None else 1
     return dataclasses.replace(method, kernel=kernel, keep=keep, chunk=chunk, hoist=hoist, cores=cores)
 
 

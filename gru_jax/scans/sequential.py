@@ -38,7 +38,8 @@ class Sequential:
         for one more forward pass; None keeps what `keep` says of all steps.
       cores: with kernel "chunked", into how many parts the batch is cut at most, which run side by side on as many
         cores of a CPU; where there is not enough of a batch, and for cells and calls for which this is not written (all
-        but `GRU(reset="after")`, half precision, dropout and resets), it stays in one. Or "auto".
+        but `GRU(reset="after")`, half precision, dropout and resets), it stays in one. Parts keep nothing but states.
+        Or "auto".
       hoist: with kernel "scan", True projects the input of all steps in one product before the loop, False each step's
         inside it (XLA's CPU code for a loop that slices a projected input does not vectorise), "auto" decides by
         backend.
@@ -139,12 +140,13 @@ class Sequential:
     def _by_chunks(self, cell: Any, context: Context, steps: Steps, reverse: bool) -> State:
         T, *batch = steps.x.shape[:-1]
         rows, chunk, batch_leads = math.prod(batch), int(self.chunk), context.time.batch_leads
-        cores = min(int(self.cores), rows // gru_parts.FEWEST_ROWS)
-        if cores > 1 and gru_parts.serves(cell, context, steps):
-            # In a loop of one round XLA would know too much to keep the parts' memory apart.
-            chunks = chunked.Chunks.of(min(chunk, -(-T // 2)), T, -(-rows // cores), reverse, batch_leads)
-            return self._by_parts(cell, context, steps, gru_parts.Layout.of(chunks, tuple(batch), rows, cores))
         chunks = chunked.Chunks.of(chunk, T, rows, reverse, batch_leads)
+        cores = int(self.cores)
+        if cores > 1 and rows >= 2 * gru_parts.FEWEST_ROWS and gru_parts.serves(cell, context, steps):
+            # In a loop of one round XLA would know too much to keep the parts' memory apart.
+            groups = chunked.Chunks.of(min(chunk, -(-T // 2)), T, -(-rows // cores), reverse, batch_leads)
+            layout = gru_parts.Layout.of(groups, tuple(batch), rows, cores)
+            return self._by_parts(cell, context, steps, layout, chunks)
         recurrence = derivative.Recurrence(
             functools.partial(masking.F, cell),
             reverse,
@@ -159,14 +161,16 @@ class Sequential:
         alone = lambda context, steps: find(context, steps, keep=False)[0]  # noqa: E731
         return derivative.lean(alone, lambda context, steps: full(context, steps)[0])(context, steps)
 
-    def _by_parts(self, cell: Any, context: Context, steps: Steps, layout: gru_parts.Layout) -> State:
+    def _by_parts(
+        self, cell: Any, context: Context, steps: Steps, layout: gru_parts.Layout, chunks: chunked.Chunks
+    ) -> State:
         reverse = layout.chunks.reverse
         solver = linear.by_scan(cell, reverse)
 
         def gradients(context: Context, steps: Steps, states: State, others: Any, cotangent: State) -> Any:
-            if steps.x.shape[-1] == 1:  # XLA's products of a single column take memory that nobody named
-                whole = layout.chunks
-                return chunked.gradients(cell, context, steps, states, others, cotangent, whole)
+            # XLA's products of a single column take memory that nobody could name.
+            if steps.x.shape[-1] == 1:
+                return chunked.gradients(cell, context, steps, states, others, cotangent, chunks)
             # What is asked for here is hardly ever looked at, and then nothing of it is left in the compiled program.
             starts = context.time.before(states, context.h0, reverse)
             adjoint, _ = solver(context, steps, starts).transpose(cotangent)
