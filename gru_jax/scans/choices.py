@@ -38,10 +38,14 @@ class Fastest(NamedTuple):
     Attributes:
       training: of a training step.
       forward: of a forward pass alone, where that was looked at.
+      xla: as `training`, of what XLA compiles by itself, for what the fastest kernel does not serve; None for the same.
+      xla_forward: as `forward`, likewise.
     """
 
     training: Choice
     forward: Choice | None
+    xla: Choice | None = None
+    xla_forward: Choice | None = None
 
 
 class Overtaking(NamedTuple):
@@ -73,7 +77,8 @@ def table(backend: str, dtype: str) -> dict[Sizes, Fastest]:
 
 def _read(row: dict[str, Any]) -> Fastest:
     options = {name: row[name] for name in Choice._fields if name in row}
-    return Fastest(Choice(**options), Choice(**row["forward"]) if "forward" in row else None)
+    others = (Choice(**row[name]) if name in row else None for name in ("forward", "xla", "xla_forward"))
+    return Fastest(Choice(**options), *others)
 
 
 def nearest(backend: str, sizes: Sizes, dtype: DType) -> Fastest | None:

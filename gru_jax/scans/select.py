@@ -39,8 +39,8 @@ METHODS = ("auto", "sequential", "associative", "newton", "naive")
 GATES_BUDGET = 2**30
 """How many bytes of gates "auto" is willing to keep for a backward pass."""
 
-WORTH_CHUNKING = 10**5
-"""From how many operations on the chunked kernel is worth its longer compilation: some microseconds of them."""
+WORTH_COMPILING = 10**5
+"""From how many operations on more than a plain loop is worth its longer compilation: some microseconds of them."""
 
 
 def check(method: str | Method, cell: Cell) -> None:
@@ -116,11 +116,11 @@ def resolve(method: str | Method, cell: Cell, sizes: Sizes, asked: Asked) -> Met
             sizes = sizes._replace(T=min(sizes.T, every))
     by_name = method.kernel in ("cudnn", *kernels.PALLAS)
     found = None if by_name else choices.nearest(jax.default_backend(), sizes, asked.dtype)
-    differentiated = _sequential(method, cell, sizes, asked, found and found.training)
-    if found is None or found.forward is None or every is not None or method.kernel not in ("auto", "xla"):
+    differentiated = _sequential(method, cell, sizes, asked, found and found.training, found and found.xla)
+    if found is None or found.forward is None or every is not None or method.kernel not in ("auto", "xla", "llvm"):
         return differentiated
     # Where a forward pass is all there is, nothing has to be kept, and something else may be the fastest.
-    alone = _sequential(method, cell, sizes, asked, found.forward)
+    alone = _sequential(method, cell, sizes, asked, found.forward, found.xla_forward)
     return differentiated if alone == differentiated else Lean(alone, differentiated)
 
 
@@ -139,8 +139,13 @@ def _by_name(name: str, cell: Cell, sizes: Sizes) -> Method:
     return Newton(found.jacobian, kernel=found.kernel)
 
 
-def _sequential(method: Sequential, cell: Cell, sizes: Sizes, asked: Asked, measured: Choice | None) -> Sequential:
-    """The method with what was measured to be the fastest in place of every "auto"."""
+def _sequential(
+    method: Sequential, cell: Cell, sizes: Sizes, asked: Asked, measured: Choice | None, of_xla: Choice | None
+) -> Sequential:
+    """The method with what was measured to be the fastest in place of every "auto".
+
+    Where a kernel was that does not serve this call, it is the fastest of what XLA compiles by itself.
+    """
     cpu, dtype = jax.default_backend() == "cpu", asked.dtype
     if method.kernel in ("cudnn", *kernels.PALLAS):
         _refuse(method.kernel, cell, asked)
@@ -151,15 +156,21 @@ def _sequential(method: Sequential, cell: Cell, sizes: Sizes, asked: Asked, meas
     full = accumulator(dtype) == dtype
 
     kernel, keep, chunk = method.kernel, method.keep, method.chunk
-    if measured is not None and measured.kernel in ("cudnn", "pallas"):
+    if kernel == "llvm":
+        _refuse(kernel, cell, asked)
+        return _compiled(method, sizes, measured, fits)
+    if measured is not None and measured.kernel in ("cudnn", "pallas", "llvm"):
         if kernel == "auto" and _serves(measured, method, cell, asked):
-            return dataclasses.replace(method, kernel=measured.kernel, keep="states", chunk=1, hoist=True, cores=1)
-        measured = None
+            if measured.kernel != "llvm":
+                return dataclasses.replace(method, kernel=measured.kernel, keep="states", chunk=1, hoist=True, cores=1)
+            if _work(sizes) >= WORTH_COMPILING:
+                return _compiled(method, sizes, measured, fits)
+        measured = of_xla
     if kernel in ("auto", "xla"):
         # What is written for the loop is meant for the loop. And with several devices `jit` may split the batch over
         # them, which XLA's partitioner does not do inside the calls that keep a chunk's steps apart.
         plain = method.unroll != 1 or method.hoist != "auto" or not has_gradients(cell) or jax.device_count() > 1
-        kernel = "scan" if plain or measured is None or _work(sizes) < WORTH_CHUNKING else measured.kernel
+        kernel = "scan" if plain or measured is None or _work(sizes) < WORTH_COMPILING else measured.kernel
     if kernel == "chunked":
         if keep == "auto":
             keep = measured.keep if measured is not None and fits else "states"
@@ -174,12 +185,15 @@ def _sequential(method: Sequential, cell: Cell, sizes: Sizes, asked: Asked, meas
         keep = "gates" if cpu and fits and full else "states"
     # XLA's CPU code for a loop that slices a projected input does not vectorise.
     hoist = not cpu if method.hoist == "auto" else method.hoist
-    cores = method.cores
-    if cores == "auto":
-        # Parts keep states alone: who asks for gates gets them.
-        in_parts = kernel == "chunked" and method.keep != "gates"
-        cores = min(measured.cores, usable_cores()) if in_parts and measured is not None else 1
-    return dataclasses.replace(method, kernel=kernel, keep=keep, chunk=chunk, hoist=hoist, cores=cores)
+    return dataclasses.replace(method, kernel=kernel, keep=keep, chunk=chunk, hoist=hoist, cores=1)
+
+
+def _compiled(method: Sequential, sizes: Sizes, measured: Choice | None, fits: bool) -> Sequential:
+    """The method with the kernel "llvm", by what was measured of it; without that, on one core."""
+    near = measured if measured is not None and measured.kernel == "llvm" else Choice("llvm", "gates", 1)
+    keep = (near.keep if fits else "states") if method.keep == "auto" else method.keep
+    cores = min(near.cores, usable_cores()) if method.cores == "auto" else method.cores
+    return dataclasses.replace(method, kernel="llvm", keep=keep, chunk=1, hoist=True, cores=cores)
 
 
 def usable_cores() -> int:
@@ -189,9 +203,10 @@ def usable_cores() -> int:
 
 def _serves(choice: Choice, method: Sequential, cell: Cell, asked: Asked) -> bool:
     """Whether a kernel that was measured to be the fastest can be taken."""
-    # What is written for the loop is meant for the loop; and only cuDNN's call says how a batch on several devices
-    # is split.
-    if method.unroll != 1 or method.hoist != "auto" or (choice.kernel == "pallas" and jax.device_count() > 1):
+    # What is written for the loop is meant for the loop; and where a batch may be split over several devices, those of
+    # a GPU are left to cuDNN and those of a CPU, which are its cores, to the plain loop.
+    for_the_loop = method.unroll != 1 or method.hoist != "auto" or method.chunk != "auto"
+    if for_the_loop or (choice.kernel != "cudnn" and jax.device_count() > 1):
         return False
     if asked.symbolic or not _on_default_backend():
         return False

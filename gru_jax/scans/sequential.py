@@ -11,7 +11,7 @@ from jax import lax
 
 from gru_jax import checks
 from gru_jax.cells.base import Cell
-from gru_jax.scans import chunked, derivative, gru_parts, kernels, linear, masking
+from gru_jax.scans import chunked, derivative, kernels, linear, masking
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.trajectory import Trajectory, certain, exact
 from gru_jax.types import State
@@ -24,11 +24,12 @@ class Sequential:
     Args:
       unroll: steps per iteration of the loop, with kernel "scan".
       kernel: what runs the loop: "scan" (`lax.scan`), "chunked" (chunks of time whose steps are written out, for cells
-        with a closed-form derivative; the fast one on CPU), "xla" for the better of the two; for `GRU` on a GPU or a
-        TPU also "pallas" (one kernel for the whole sequence, the recurrent matrix on the chip), "cudnn" (cuDNN's GRU,
+        with a closed-form derivative), "xla" for the better of the two; for `GRU(reset="after")` in float32 on a CPU
+        also "llvm" (one call for the whole sequence, of code that is compiled for the processor when it is first
+        needed; the fast one there), for `GRU` on a GPU or a TPU "pallas" (one kernel for the whole sequence, the recurrent matrix on the chip), "cudnn" (cuDNN's GRU,
         on a GPU, built at its first use: see `gru-jax build-kernels`), and "interpret-gpu" or "interpret-tpu", which
         run the Pallas kernels slowly on any backend; or "auto".
-      keep: what is stored for the backward pass, by "scan" and "chunked": "states" (nothing but the states; the gates
+      keep: what is stored for the backward pass, by "scan", "chunked" and "llvm": "states" (nothing but the states; the gates
         are computed again, for all steps or a chunk of them in one product), "gates" (with kernel "scan" what plain
         differentiation of the loop stores: the gates and more, nothing computed again, but gradients of parameters add
         up in their own dtype; with "chunked" the products, where the cell has them apart), or "auto".
@@ -36,10 +37,8 @@ class Sequential:
       checkpoint_every: for long sequences, keep one state in so many for the backward pass and run the steps
         between two of them again: memory for T / checkpoint_every + checkpoint_every steps where y itself is not used,
         for one more forward pass; None keeps what `keep` says of all steps.
-      cores: with kernel "chunked", into how many parts the batch is cut at most, which run side by side on as many
-        cores of a CPU; where there is not enough of a batch, and for cells and calls for which this is not written (all
-        but `GRU(reset="after")`, half precision, dropout and resets), it stays in one. Parts keep nothing but states.
-        Or "auto".
+      cores: with kernel "llvm", how many threads may work at a time, of those that XLA has, each on some of the
+        sequences or, where there are few or the layer is wide, on some of the units; or "auto".
       hoist: with kernel "scan", True projects the input of all steps in one product before the loop, False each step's
         inside it (XLA's CPU code for a loop that slices a projected input does not vectorise), "auto" decides by
         backend.
@@ -69,7 +68,7 @@ class Sequential:
 
     def __post_init__(self) -> None:
         checks.positive("Sequential", "unroll", self.unroll)
-        checks.choice("Sequential", "kernel", self.kernel, ("auto", "xla", "scan", "chunked", "cudnn", *kernels.PALLAS))
+        checks.choice("Sequential", "kernel", self.kernel, ("auto", "xla", "scan", "chunked", "llvm", "cudnn", *kernels.PALLAS))
         if self.chunk != "auto":
             checks.positive("Sequential", "chunk", self.chunk)
         if self.checkpoint_every is not None:
@@ -89,8 +88,13 @@ class Sequential:
 
         if self.kernel == "chunked":
             return exact(context, self._by_chunks(cell, context, steps, reverse), reverse)
+        if self.kernel == "llvm":
+            # Imported here, like the kernels below: what is not used need not be there.
+            from gru_jax.scans.kernels.llvm import gru as llvm_gru
+
+            keep, cores = self.keep == "gates", int(self.cores)
+            return llvm_gru.trajectory(cell, context, steps, reverse, keep=keep, cores=cores)
         if self.kernel == "cudnn":
-            # Imported here, like the kernels below: on a CPU nothing of a GPU's is.
             from gru_jax.scans.kernels import cudnn
 
             return cudnn.trajectory(cell, context, steps, reverse)
@@ -108,7 +112,7 @@ class Sequential:
 
     def keeps_states(self) -> bool:
         """Whether the backward pass is to be given nothing but arguments and states."""
-        if self.kernel in ("chunked", "cudnn") or self.checkpoint_every is not None:
+        if self.kernel in ("chunked", "llvm", "cudnn") or self.checkpoint_every is not None:
             return False
         return self.keep != "gates" or self.kernel in kernels.PALLAS
 
@@ -141,12 +145,6 @@ class Sequential:
         T, *batch = steps.x.shape[:-1]
         rows, chunk, batch_leads = math.prod(batch), int(self.chunk), context.time.batch_leads
         chunks = chunked.Chunks.of(chunk, T, rows, reverse, batch_leads)
-        cores = int(self.cores)
-        if cores > 1 and rows >= 2 * gru_parts.FEWEST_ROWS and gru_parts.serves(cell, context, steps):
-            # In a loop of one round XLA would know too much to keep the parts' memory apart.
-            groups = chunked.Chunks.of(min(chunk, -(-T // 2)), T, -(-rows // cores), reverse, batch_leads)
-            layout = gru_parts.Layout.of(groups, tuple(batch), rows, cores)
-            return self._by_parts(cell, context, steps, layout, chunks)
         recurrence = derivative.Recurrence(
             functools.partial(masking.F, cell),
             reverse,
@@ -160,25 +158,6 @@ class Sequential:
         # What is kept is nothing that a forward pass alone should have to write.
         alone = lambda context, steps: find(context, steps, keep=False)[0]  # noqa: E731
         return derivative.lean(alone, lambda context, steps: full(context, steps)[0])(context, steps)
-
-    def _by_parts(
-        self, cell: Any, context: Context, steps: Steps, layout: gru_parts.Layout, chunks: chunked.Chunks
-    ) -> State:
-        reverse = layout.chunks.reverse
-        solver = linear.by_scan(cell, reverse)
-
-        def gradients(context: Context, steps: Steps, states: State, others: Any, cotangent: State) -> Any:
-            # XLA's products of a single column take memory that nobody could name.
-            if steps.x.shape[-1] == 1:
-                return chunked.gradients(cell, context, steps, states, others, cotangent, chunks)
-            # What is asked for here is hardly ever looked at, and then nothing of it is left in the compiled program.
-            starts = context.time.before(states, context.h0, reverse)
-            adjoint, _ = solver(context, steps, starts).transpose(cotangent)
-            return adjoint, gru_parts.gradients(cell, context, steps, states, cotangent, layout)
-
-        recurrence = derivative.Recurrence(functools.partial(masking.F, cell), reverse, solver, gradients)
-        find = functools.partial(gru_parts.find, cell, layout=layout)
-        return derivative.differentiable(find, recurrence)(context, steps)
 
     def _find(self, cell: Cell, context: Context, steps: Steps, reverse: bool) -> State:
         # A hoisted projection has used x up, so only the flags travel with it.

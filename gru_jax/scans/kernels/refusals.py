@@ -10,7 +10,7 @@ def refusal(who: str, kernel: str, cell: Any, asked: Asked) -> str | None:
 
     Args:
       who: the method that asks, for messages.
-      kernel: "cudnn" or one of `PALLAS`.
+      kernel: "cudnn", "llvm" or one of `PALLAS`.
       cell: what is to be run.
       asked: how.
 
@@ -20,7 +20,15 @@ def refusal(who: str, kernel: str, cell: Any, asked: Asked) -> str | None:
     Raises:
       ValueError: for a kernel that has nothing to run on here.
     """
-    # Imported where they are asked for: on a CPU nothing of a GPU's is.
+    # Imported where they are asked for: on a CPU nothing of a GPU's is, and nothing that is not installed.
+    if kernel == "llvm":
+        from gru_jax.scans.kernels import llvm
+
+        if (reason := llvm.missing()) is not None:
+            return reason
+        from gru_jax.scans.kernels.llvm import gru as llvm_gru
+
+        return llvm_gru.refusal(cell, asked)
     if kernel == "cudnn":
         from gru_jax.scans.kernels import cudnn
 

@@ -13,12 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
 
 from gru_jax.scans.kernels.cudnn import library
 from gru_jax.scans.kernels.cudnn.library import Net
-from gru_jax.scans.kernels.cudnn.partition import over_devices
+from gru_jax.scans.kernels.foreign import Axes, mapped, one_by_one, result
+from gru_jax.scans.kernels.partition import over_devices
 from gru_jax.types import Array, DType
 
 _FORWARD, _DATA, _WEIGHTS = library.HANDLERS
@@ -81,24 +80,7 @@ def _forward(net: Net, ragged: bool) -> Callable[..., Any]:
         return y, h_last
 
     _, batch = _axes(net)
-    inputs, outputs = (batch, 1, None, 0), (batch, 1)
-    one_device = over_devices(run, inputs, outputs)
-
-    @jax.custom_batching.custom_vmap
-    def call(*args: Array) -> Any:
-        return one_device(*args)
-
-    @call.def_vmap
-    def rule(size: int, batched: list[bool], *args: Array) -> Any:
-        if batched[2]:
-            # Sets of weights one after the other.
-            return _one_by_one(call, batched, args)
-        whole = (a if b else jnp.broadcast_to(a, (size, *a.shape)) for a, b in zip(args, batched, strict=True))
-        folded = [a[0] if axis is None else _fold(a, axis) for a, axis in zip(whole, inputs, strict=True)]
-        found = tuple(_unfold(a, axis, size) for a, axis in zip(call(*folded), outputs, strict=True))
-        return found, (True,) * len(found)
-
-    return call
+    return mapped(run, (batch, 1, None, 0), (batch, 1))
 
 
 @functools.cache
@@ -106,12 +88,12 @@ def _forward_training(net: Net, ragged: bool, steps: int, batch: int) -> Callabl
     words = _words(net, steps, batch)
 
     def run(x: Array, h0: Array, weights: Array, lengths: Array) -> tuple[Array, Array, Array]:
-        reserve = _result((h0.shape[1], words), jnp.uint32, x)
+        reserve = result((h0.shape[1], words), jnp.uint32, x)
         y, h_last, kept, _ = _run(net, ragged, _FORWARD, [_outputs(net, x), h0, reserve], x, h0, weights, lengths)
         return y, h_last, kept
 
     _, axis = _axes(net)
-    return _mapped(over_devices(run, (axis, 1, None, 0), (axis, 1, 0)))
+    return _in_turn(run, (axis, 1, None, 0), (axis, 1, 0))
 
 
 @functools.cache
@@ -119,25 +101,25 @@ def _backward_data(net: Net, ragged: bool) -> Callable[..., Any]:
     def run(
         y: Array, dy: Array, h0: Array, dh_last: Array, weights: Array, lengths: Array, reserve: Array
     ) -> tuple[Array, Array, Array]:
-        dx = _result((*y.shape[:2], net.input_size), y.dtype, y)
+        dx = result((*y.shape[:2], net.input_size), y.dtype, y)
         args = (y, dy, h0, dh_last, weights, lengths, reserve)
         dx, dh0, used, _ = _run(net, ragged, _DATA, [dx, h0, reserve], *args, aliases={6: 2})
         return dx, dh0, used
 
     _, axis = _axes(net)
-    return _mapped(over_devices(run, (axis, axis, 1, 1, None, 0, 0), (axis, 1, 0)))
+    return _in_turn(run, (axis, axis, 1, 1, None, 0, 0), (axis, 1, 0))
 
 
 @functools.cache
 def _backward_weights(net: Net, ragged: bool, size: int) -> Callable[..., Any]:
     def run(x: Array, h0: Array, y: Array, lengths: Array, reserve: Array) -> tuple[Array]:
-        dweights = _result((size,), x.dtype, x)
+        dweights = result((size,), x.dtype, x)
         args = (x, h0, y, lengths, reserve)
         dweights, _, _ = _run(net, ragged, _WEIGHTS, [dweights, reserve], *args, aliases={4: 1})
         return (dweights,)
 
     _, axis = _axes(net)
-    call = _mapped(over_devices(run, (axis, 1, axis, 0, 0), (None,)))
+    call = _in_turn(run, (axis, 1, axis, 0, 0), (None,))
     return lambda *args: call(*args)[0]
 
 
@@ -149,7 +131,7 @@ def _run(
     steps, batch = _sizes_of(net, x)
     training = handler != _FORWARD or results[2].shape[-1] > 0
     workspace = library.loaded().sizes(net, steps, batch, training).workspace
-    shapes = [_result(a.shape, a.dtype, x) for a in results] + [_result((workspace,), jnp.uint8, x)]
+    shapes = [result(a.shape, a.dtype, x) for a in results] + [result((workspace,), jnp.uint8, x)]
     call = jax.ffi.ffi_call(handler, shapes, input_output_aliases=aliases)
     numbers = {name: np.int64(value) for name, value in net.asked(steps, batch).items()}
     return call(*args, **numbers, ragged=np.int64(ragged))
@@ -166,26 +148,11 @@ def _sizes_of(net: Net, x: Any) -> tuple[int, int]:
 
 
 def _outputs(net: Net, x: Array) -> Any:
-    return _result((*x.shape[:2], (1 + net.bidirectional) * net.hidden_size), x.dtype, x)
-
-
-def _result(shape: tuple[int, ...], dtype: DType, like: Any) -> jax.ShapeDtypeStruct:
-    """What a call gives; inside `jax.shard_map` it varies over the same mesh axes as `like`."""
-    if not _varies(like):
-        return jax.ShapeDtypeStruct(shape, dtype)
-    # What varies has a mesh, and that goes by the name of a sharding.
-    everywhere = NamedSharding(jax.sharding.get_abstract_mesh(), PartitionSpec(*(None for _ in shape)))
-    axes = jax.typeof(like).manual_axis_type
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=everywhere, manual_axis_type=axes)
-
-
-def _varies(a: Any) -> bool:
-    axes = getattr(jax.typeof(a), "manual_axis_type", None)
-    return axes is not None and bool(axes.varying)
+    return result((*x.shape[:2], (1 + net.bidirectional) * net.hidden_size), x.dtype, x)
 
 
 def _nothing(like: Array) -> Any:
-    return _result((like.shape[0], 0), jnp.uint32, like)
+    return result((like.shape[0], 0), jnp.uint32, like)
 
 
 @functools.cache
@@ -196,34 +163,17 @@ def _words(net: Net, steps: int, batch: int) -> int:
     return max(math.ceil(bytes_ / (4 * (batch // n))) for n, bytes_ in sizes.items())
 
 
-def _mapped(call: Callable[..., Any]) -> Callable[..., Any]:
+def _in_turn(run: Callable[..., Any], inputs: Axes, outputs: Axes) -> Callable[..., Any]:
     """One call after the other under `jax.vmap`: a reserve is of one batch, and so is a gradient of weights."""
+    placed = over_devices(run, inputs, outputs)
 
     @jax.custom_batching.custom_vmap
     def one(*args: Array) -> Any:
-        return call(*args)
+        return placed(*args)
 
     @one.def_vmap
     def rule(size: int, batched: list[bool], *args: Array) -> Any:
-        return _one_by_one(one, batched, args)
+        found = one_by_one(one, batched, args)
+        return found, jax.tree.map(lambda _: True, found)
 
     return one
-
-
-def _one_by_one(call: Callable[..., Any], batched: list[bool], args: tuple[Array, ...]) -> Any:
-    def each(moving: list[Array]) -> Any:
-        rest = iter(moving)
-        return call(*(next(rest) if b else a for a, b in zip(args, batched, strict=True)))
-
-    found = lax.map(each, [a for a, b in zip(args, batched, strict=True) if b])
-    return found, jax.tree.map(lambda _: True, found)
-
-
-def _fold(a: Array, axis: int) -> Array:
-    """`[size, ...]` with that axis taken into another."""
-    a = jnp.moveaxis(a, 0, axis)
-    return a.reshape(*a.shape[:axis], -1, *a.shape[axis + 2 :])
-
-
-def _unfold(a: Array, axis: int, size: int) -> Array:
-    return jnp.moveaxis(a.reshape(*a.shape[:axis], size, -1, *a.shape[axis + 1 :]), axis, 0)

@@ -1,0 +1,14 @@
+"""Kernels for CPUs, written as machine code when they are first needed: no compiler has to be installed.
+
+llvmlite, which Numba is built on, translates them for the processor that they run on. `code` is a layer over it for
+loops and vectors, `products` the one loop of all matrix products, `activations` sigmoid and tanh, `host` knows the
+processor and compiles, `team` is what XLA calls and shares work among its threads. `plan` says how a GRU is cut up,
+`gru_forward` and `gru_backward` are its passes over what they share in `gru_kernel`, and `gru` is all of it in JAX.
+"""
+
+import importlib.util
+
+
+def missing() -> str | None:
+    """What is not installed, as the end of a sentence; None where all is."""
+    return None if importlib.util.find_spec("llvmlite") else "this machine: llvmlite is not installed"
