@@ -1,6 +1,6 @@
 """Which way to take one step after another is the fastest, by shape: the table that method="auto" reads.
 
-    python -m benchmarks.choices [--write] [--budget SECONDS]
+    python -m benchmarks.choices [--shapes T,B,H ...] [--write] [--budget SECONDS]
     python -m benchmarks.choices --check [--json]
 
 Every way that `Sequential` has on this backend is timed at every shape of a grid, all in turn in one process: a
@@ -26,21 +26,22 @@ import gru_jax as gj
 from benchmarks import timing
 from gru_jax.scans import choices, select
 from gru_jax.scans.choices import Choice, Sizes
-from gru_jax.scans.gru_parts import FEWEST_ROWS
 from gru_jax.scans.kernels import Asked
 from gru_jax.scans.sequential import Lean
 
 CANDIDATES = {
     "cpu": [
         Choice("scan", "gates", 12), Choice("chunked", "states", 12), Choice("chunked", "gates", 12),
-        Choice("chunked", "states", 12, cores=2), Choice("chunked", "states", 24, cores=2),
+        *(Choice("llvm", keep, 1, cores) for keep in ("gates", "states") for cores in (1, 2)),
     ],
     "gpu": [Choice("scan", "states", 1), Choice("cudnn", "states", 1), Choice("pallas", "states", 1)],
     "tpu": [Choice("scan", "states", 1), Choice("pallas", "states", 1)],
 }
 """The chunk of a plain scan is not looked at. On CPU those of 8 to 16 steps were within the noise of each other."""
 
-FORWARD = {"cpu": [choice for choice in CANDIDATES["cpu"] if choice != Choice("chunked", "gates", 12)]}
+FORWARD = {
+    "cpu": [c for c in CANDIDATES["cpu"] if c.kernel == "scan" or c.keep == ("states" if c.kernel == "chunked" else "gates")]
+}
 """For forward passes alone, where something else may be the fastest: there nothing is kept."""
 
 GRID = [
@@ -81,8 +82,6 @@ def milliseconds(
 
     steps: dict[Choice, Any] = {}
     for choice in candidates:
-        if choice.cores > max(1, sizes.B // FEWEST_ROWS):
-            continue  # stays on one core
         try:
             steps[choice] = step(choice)
             jax.block_until_ready(steps[choice]())
@@ -102,11 +101,13 @@ def measured(shapes: Iterable[Sizes], dtypes: Iterable[str], budget_s: float) ->
             continue
         times = milliseconds(sizes, dtype, CANDIDATES[backend], budget_s)
         row = {**sizes._asdict(), **({} if dtype == "float32" else {"dtype": dtype}), **fastest(times)._asdict()}
+        row |= {"xla": fastest(of_xla(times))._asdict()} if backend == "cpu" else {}
         row["ms"] = named(times)
         told = [("training", row["ms"])]
         if backend in FORWARD:
             times = milliseconds(sizes, dtype, FORWARD[backend], budget_s, training=False)
-            row |= {"forward": fastest(times)._asdict(), "forward_ms": named(times)}
+            row |= {"forward": fastest(times)._asdict(), "xla_forward": fastest(of_xla(times))._asdict()}
+            row["forward_ms"] = named(times)
             told.append(("forward", row["forward_ms"]))
         rows.append(row)
         for kind, found in told:
@@ -119,6 +120,11 @@ def measured(shapes: Iterable[Sizes], dtypes: Iterable[str], budget_s: float) ->
 def fastest(times: dict[Choice, float]) -> Choice:
     """The candidate that took the least time, of two nearly the same the one that leaves the other cores alone."""
     return min(times, key=lambda choice: times[choice] * (1.1 if choice.cores > 1 else 1))
+
+
+def of_xla(times: dict[Choice, float]) -> dict[Choice, float]:
+    """Those that XLA compiles by itself."""
+    return {choice: ms for choice, ms in times.items() if choice.kernel in ("scan", "chunked")}
 
 
 def named(times: dict[Choice, float]) -> dict[str, float]:
@@ -138,8 +144,8 @@ def missed(sizes: Sizes, budget_s: float) -> float:
     return times[choice] / min(times.values())
 
 
-def write(rows: list[dict[str, Any]]) -> None:
-    """Writes the rows of this backend."""
+def write(rows: list[dict[str, Any]], *, some: bool) -> None:
+    """Writes the rows of this backend; with `some` those of other shapes stay as they are."""
     record = json.loads(choices.FILE.read_text())
     record["measured"][jax.default_backend()] = {
         "command": "python -m benchmarks.choices --write",
@@ -149,7 +155,10 @@ def write(rows: list[dict[str, Any]]) -> None:
         "threads": timing.threads(),
         "versions": {name: timing.versions()[name] for name in ("jax", "jaxlib")},
     }
-    record["backends"][jax.default_backend()] = rows
+    before = record["backends"].get(jax.default_backend(), [])
+    again = {(row["T"], row["B"], row["H"], row.get("dtype")): row for row in rows}
+    kept = [again.pop((row["T"], row["B"], row["H"], row.get("dtype")), row) for row in before] if some else []
+    record["backends"][jax.default_backend()] = [*kept, *again.values()]
     save(record)
 
 
@@ -160,9 +169,18 @@ def save(record: dict[str, Any]) -> None:
     print(f"written to gru_jax/scans/{choices.FILE.name}")
 
 
+def shape(text: str) -> Sizes:
+    """What stands after --shapes."""
+    sizes = text.split(",")
+    if len(sizes) != 3 or not all(size.strip().isdecimal() and int(size) for size in sizes):
+        raise argparse.ArgumentTypeError(f"must be three whole numbers T,B,H from 1, such as 100,32,64; got {text!r}")
+    return Sizes(*map(int, sizes))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.choices", description=__doc__.splitlines()[0])
     parser.add_argument("--budget", type=float, default=3.0, metavar="SECONDS", help="for timing each shape")
+    parser.add_argument("--shapes", nargs="+", type=shape, metavar="T,B,H", help="these alone; the others' rows stay")
     parser.add_argument("--write", action="store_true", help="into gru_jax/scans/choices.json")
     parser.add_argument("--check", action="store_true", help="how far the written choices are from the best")
     parser.add_argument("--json", action="store_true", help="with --check, end with a line of JSON")
@@ -178,9 +196,9 @@ def main() -> None:
             print(json.dumps(found))
         return
     backend = jax.default_backend()
-    rows = measured(GRID if backend == "cpu" else WIDE, DTYPES[backend], args.budget)
+    rows = measured(args.shapes or (GRID if backend == "cpu" else WIDE), DTYPES[backend], args.budget)
     if args.write:
-        write(rows)
+        write(rows, some=args.shapes is not None)
 
 
 if __name__ == "__main__":

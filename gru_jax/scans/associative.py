@@ -11,6 +11,7 @@ from gru_jax import checks
 from gru_jax.cells.base import Cell, accumulator
 from gru_jax.scans import derivative, fused, kernels, masking, recurrences
 from gru_jax.scans.derivative import Solver
+from gru_jax.scans.kernels import refusals
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.recurrences import DIAGONAL, LOGARITHMIC, MATRIX
 from gru_jax.scans.trajectory import Trajectory, exact
@@ -28,7 +29,7 @@ class Associative:
       kernel: "scan" (`lax.scan`), "associative" (`lax.associative_scan`), "chunked" (chunks of time side by side, then
         from chunk to chunk), or "auto", decided by backend. "pallas" is one kernel for GPU or TPU, which reads the
         projected input of `MinGRU` and `MinLSTM` once and writes their states ("interpret-gpu", "interpret-tpu": the
-        same in Pallas's interpreter).
+        same in Pallas's interpreter); "llvm" is compiled for the CPU, for factors in float32.
 
     Raises:
       ValueError: for an unknown kernel.
@@ -47,20 +48,24 @@ class Associative:
     kernel: str = "auto"
 
     def __post_init__(self) -> None:
-        checks.choice("Associative", "kernel", self.kernel, ("auto", *recurrences.KERNELS, *kernels.PALLAS))
+        checks.choice("Associative", "kernel", self.kernel, ("auto", *recurrences.KERNELS, *kernels.FUSED))
 
     def trajectory(self, cell: Cell, context: Context, steps: Steps, reverse: bool) -> Trajectory:
         """The states of all steps."""
-        by_kernel = self.kernel in kernels.PALLAS
+        by_kernel = self.kernel in kernels.FUSED
         if by_kernel and context.time.split:
             raise ValueError(
                 f"scan: Associative(kernel={self.kernel!r}) needs all steps in one place; got it inside TimeSharded;"
                 f" use kernel='auto'"
             )
-        if by_kernel and fused.takes(cell):
+        if self.kernel == "llvm":
+            dtype = accumulator(jax.tree.leaves(context.h0)[0].dtype)
+            if (reason := refusals.of_recurrence("Associative", "llvm", dtype)) is not None:
+                raise ValueError(f"Associative: kernel='llvm' does not serve {reason}; use kernel='scan'")
+        if self.kernel in kernels.PALLAS and fused.takes(cell):
             states = fused.trajectory(cell, context, steps, reverse=reverse, kernel=self.kernel)
             return exact(context, states, reverse)
-        how = {"reverse": reverse, "kernel": recurrences.chosen(self.kernel), "time": context.time}
+        how = {"reverse": reverse, "kernel": self.kernel, "time": context.time}
 
         def find(context: Context, steps: Steps) -> State:
             if getattr(cell, "in_log_space", False) and not by_kernel:
@@ -98,15 +103,18 @@ def _algebra(a: Array, b: Array) -> recurrences.Algebra:
     return DIAGONAL if a.ndim == b.ndim else MATRIX
 
 
-def _run(a: Array, b: Array, h0: Array, **how: Any) -> Array:
+def _run(a: Array, b: Array, h0: Array, *, kernel: str, **how: Any) -> Array:
     full = accumulator(h0.dtype)
-    wide = (array.astype(full) for array in (a, b, h0))
-    return recurrences.run(_algebra(a, b), *wide, **how).astype(h0.dtype)
+    a, b, start = (array.astype(full) for array in (a, b, h0))
+    kernel = recurrences.chosen(kernel, _algebra(a, b), b, how["time"])
+    return recurrences.run(_algebra(a, b), a, b, start, kernel=kernel, **how).astype(h0.dtype)
 
 
-def _transposed(a: Array, c: Array, **how: Any) -> Array:
+def _transposed(a: Array, c: Array, *, kernel: str, **how: Any) -> Array:
     full = accumulator(c.dtype)
-    return recurrences.transposed(_algebra(a, c), a.astype(full), c.astype(full), **how)
+    a, c = a.astype(full), c.astype(full)
+    kernel = recurrences.chosen(kernel, _algebra(a, c), c, how["time"])
+    return recurrences.transposed(_algebra(a, c), a, c, kernel=kernel, **how)
 
 
 def _to_start(a: Array, adjoint: Array, reverse: bool) -> Array:
@@ -122,4 +130,5 @@ def _by_logarithms(cell: Any, context: Context, steps: Steps, **how: Any) -> Arr
     """The states of a cell whose states are 0 at least, found by their logarithms."""
     log_a, log_b = jax.vmap(lambda step: masking.log_affine(cell, context, step))(steps)
     h0 = jnp.log(context.h0.astype(log_b.dtype))
+    how["kernel"] = recurrences.chosen(how["kernel"])
     return jnp.exp(recurrences.run(LOGARITHMIC, log_a, log_b, h0, **how)).astype(context.h0.dtype)

@@ -1,4 +1,6 @@
-"""Linear recurrences by one kernel, `gru_jax/scans/kernels/recurrence.py`, with the derivative of every other method.
+"""Linear recurrences by one kernel, with the derivative of every other method.
+
+The kernel is `gru_jax/scans/kernels/recurrence.py` on a GPU or TPU, `gru_jax/scans/kernels/llvm/recurrence.py` on a CPU.
 
 What a cell computes from its projected input alone is computed in the kernel, forwards and backwards, so that nothing
 but that input, the states and their gradients goes through memory.
@@ -20,7 +22,10 @@ from gru_jax.types import Array, State
 
 
 def run(a: Array, b: Array, h0: Array, *, reverse: bool, kernel: str, time: TimeAxis = WHOLE) -> Array:
-    """The states of `h_t = a_t h_{t-1} + b_t`, arrays `[T, *batch, H]`, with a kernel of `kernels.PALLAS`."""
+    """The states of `h_t = a_t h_{t-1} + b_t`, arrays `[T, *batch, H]`, with a kernel of `kernels.FUSED`."""
+    if kernel == "llvm":
+        rows = h0.reshape(-1, h0.shape[-1])
+        return _from_rows(_llvm().states(_rows(a, time), _rows(b, time), rows, **_how(reverse, time)), h0, time)
     streams = _rows(a, time), _rows(b, time)
     target, how = kernels.target("linear_scan", kernel), {"reverse": reverse, "batch_leads": time.batch_leads}
     (h,) = recurrence.states(target, _as_read, Operands(streams), h0.reshape(-1, h0.shape[-1]), **how)
@@ -31,6 +36,9 @@ def transposed(a: Array, c: Array, *, reverse: bool, kernel: str, time: TimeAxis
     """The states of `l_t = c_t + a_{t+1} l_{t+1}`; arguments as for `run`."""
     start = jnp.zeros_like(c[0])
     flat = start.reshape(-1, c.shape[-1])
+    if kernel == "llvm":
+        a, c = _rows(a, time), _rows(c, time)
+        return _from_rows(_llvm().gradients(a, flat, c, c, **_how(reverse, time))[1], start, time)
     operands = Operands((_rows(c, time),), lagged=((_rows(a, time), flat.astype(a.dtype)),))
     target, how = kernels.target("linear_scan", kernel), {"reverse": not reverse, "batch_leads": time.batch_leads}
     (adjoint,) = recurrence.states(target, lambda c, a: (a, c), operands, flat, **how)
@@ -53,12 +61,16 @@ def linear(a: Array, b: Array, h0: Array, *, reverse: bool, kernel: str, time: T
         return _solver(steps.x[0], reverse, kernel, time)
 
     def gradients(context: Context, steps: Steps, h: Array, others: Any, c: Array) -> tuple[Array, Any]:
-        target, how = kernels.target("linear_scan", kernel), {"reverse": reverse, "batch_leads": time.batch_leads}
-        operands = Operands(tuple(_rows(array, time) for array in steps.x))
-        rows = context.h0.reshape(-1, h.shape[-1])
-        each = recurrence.gradients(target, _as_read, operands, rows, _rows(h, time), _rows(c, time), **how)
-        d_a, d_b = (_from_rows(array, context.h0, time) for array in each[0].streams)
-        d_h0 = each[1].reshape(context.h0.shape)
+        a, b = (_rows(array, time) for array in steps.x)
+        rows, h, c = context.h0.reshape(-1, h.shape[-1]), _rows(h, time), _rows(c, time)
+        if kernel == "llvm":
+            d_a, d_b, d_h0 = _llvm().gradients(a, rows, h, c, **_how(reverse, time))
+        else:
+            target, how = kernels.target("linear_scan", kernel), {"reverse": reverse, "batch_leads": time.batch_leads}
+            each, d_h0 = recurrence.gradients(target, _as_read, Operands((a, b)), rows, h, c, **how)
+            d_a, d_b = each.streams
+        d_a, d_b = (_from_rows(array, context.h0, time) for array in (d_a, d_b))
+        d_h0 = d_h0.reshape(context.h0.shape)
         return d_b, (context._replace(h0=d_h0), steps._replace(x=(d_a, d_b)))
 
     context = Context(params=(), h0=h0, drop_x=None, drop_h=None, time=time)
@@ -141,6 +153,17 @@ def _solver(a: Array, reverse: bool, kernel: str, time: TimeAxis) -> Solver:
         return adjoint, (a[first].astype(c.dtype) * adjoint[first]).astype(c.dtype)
 
     return Solver(solve, transpose)
+
+
+def _llvm() -> Any:
+    # Imported here: what is not used need not be there.
+    from gru_jax.scans.kernels.llvm import recurrence
+
+    return recurrence
+
+
+def _how(reverse: bool, time: TimeAxis) -> dict[str, Any]:
+    return {"reverse": reverse, "batch_leads": time.batch_leads, "cores": kernels.usable_cores()}
 
 
 def _as_read(a: Array, b: Array) -> tuple[Array, Array]:

@@ -8,7 +8,7 @@ from jax import lax
 from gru_jax import checks
 from gru_jax.cells.base import accumulator
 from gru_jax.scans import fused
-from gru_jax.scans.kernels import PALLAS
+from gru_jax.scans.kernels import FUSED, refusals
 from gru_jax.scans.recurrences import DIAGONAL, KERNELS, MATRIX, Algebra, check_fused, chosen, run, transposed
 from gru_jax.scans.time_axis import TimeAxis
 from gru_jax.types import Array
@@ -34,8 +34,9 @@ def linear_scan(
       h0: state before the first step, `[*batch, H]`; zeros when None.
       reverse: from the last step to the first, outputs in original time order.
       time_major: the time axis leads: `[T, *batch, ...]`.
-      kernel: "scan", "associative", "chunked", or "auto", decided by backend; for factors "pallas", one pass over
-        memory on a GPU or TPU ("interpret-gpu", "interpret-tpu": the same in Pallas's interpreter).
+      kernel: "scan", "associative", "chunked", or "auto", decided by backend; for factors also one pass over
+        memory: "llvm" on a CPU, in float32, "pallas" on a GPU or TPU ("interpret-gpu", "interpret-tpu": the same in
+        Pallas's interpreter).
 
     Returns:
       h, `[*batch, T, H]`.
@@ -49,7 +50,7 @@ def linear_scan(
       [1.0, 1.5, 1.75]
     """
     a, b = checks.floating("linear_scan", "a", a), checks.floating("linear_scan", "b", b)
-    checks.choice("linear_scan", "kernel", kernel, ("auto", *KERNELS, *PALLAS))
+    checks.choice("linear_scan", "kernel", kernel, ("auto", *KERNELS, *FUSED))
     checks.flag("linear_scan", "reverse", reverse)
     checks.flag("linear_scan", "time_major", time_major)
     if b.ndim < 2:
@@ -68,7 +69,7 @@ def linear_scan(
     checks.shape("linear_scan", "h0", h0.shape, batch, "[*batch, H]")
     checks.same_dtype("linear_scan", "h0", h0, b.dtype, "b")
     algebra = DIAGONAL if a.ndim == b.ndim else MATRIX
-    kernel = chosen(kernel)
+    kernel = chosen(kernel, algebra, b)
     axis = b.ndim - 2
     full = accumulator(b.dtype)
 
@@ -77,8 +78,10 @@ def linear_scan(
 
     if 0 in b.shape:
         return jnp.zeros_like(b)
-    if kernel in PALLAS:
+    if kernel in FUSED:
         check_fused(algebra, kernel)
+        if kernel == "llvm" and (reason := refusals.of_recurrence("linear_scan", kernel, b.dtype)) is not None:
+            raise ValueError(f"linear_scan: kernel='llvm' does not serve {reason}; use kernel='scan'")
         a, b = (array if time_major else jnp.moveaxis(array, axis, 0) for array in (a, b))
         h = fused.linear(a, b, h0, reverse=reverse, kernel=kernel, time=TimeAxis(batch_leads=not time_major))
         return h if time_major else jnp.moveaxis(h, 0, axis)

@@ -2,7 +2,8 @@
 
 "scan" is one `lax.scan`: O(T) steps, each array read once. "associative" is `lax.associative_scan`: O(log T) steps,
 each array read and written several times. "chunked" cuts time into chunks that run side by side, then carries one
-state a chunk from each to the next: O(sqrt T) steps, each array read twice. "pallas" is one kernel, for factors.
+state a chunk from each to the next: O(sqrt T) steps, each array read twice. "pallas" and, on a CPU, "llvm"
+are one kernel, for factors.
 
 Inside the scans time is the leading axis.
 """
@@ -17,11 +18,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from gru_jax.scans import fused
-from gru_jax.scans.kernels import PALLAS
+from gru_jax.scans.kernels import FUSED, refusals
 from gru_jax.scans.time_axis import WHOLE, TimeAxis, on_same_axes
 from gru_jax.types import Array
 
 KERNELS = ("scan", "associative", "chunked")
+
+WORTH_COMPILING = 10**5
+"""From how many numbers on compiled code is worth its compilation: some ten microseconds of a loop."""
 
 
 class Algebra(NamedTuple):
@@ -90,13 +94,13 @@ def run(
       b: `[T, *batch, H]`.
       h0: `[*batch, H]`.
       reverse: from the last step to the first.
-      kernel: "scan", "associative" or "chunked"; for DIAGONAL one of `PALLAS`, too.
+      kernel: "scan", "associative" or "chunked"; for DIAGONAL one of `FUSED`, too.
       time: where the steps lie.
 
     Returns:
       h, `[T, *batch, H]`.
     """
-    if kernel in PALLAS:
+    if kernel in FUSED:
         check_fused(algebra, kernel)
         return fused.run(a, b, h0, reverse=reverse, kernel=kernel, time=time)
     if time.split:
@@ -153,7 +157,7 @@ def transposed(
     algebra: Algebra, a: Array, c: Array, *, reverse: bool = False, kernel: str = "scan", time: TimeAxis = WHOLE
 ) -> Array:
     """The transposed recurrence, `l_t = c_t + a_{t+1}^T l_{t+1}`; arguments as for `run`."""
-    if kernel in PALLAS:
+    if kernel in FUSED:
         check_fused(algebra, kernel)
         return fused.transposed(a, c, reverse=reverse, kernel=kernel, time=time)
     if algebra is MATRIX:
@@ -185,14 +189,22 @@ def check_fused(algebra: Algebra, kernel: str) -> None:
         )
 
 
-def chosen(kernel: str) -> str:
-    """The form behind "auto": step by step on CPU, where it runs at nearly the speed of a copy; chunked elsewhere.
+def chosen(kernel: str, algebra: Algebra | None = None, b: Array | None = None, time: TimeAxis = WHOLE) -> str:
+    """The form behind "auto".
 
-    This is the place for a choice of "pallas", once it is measured.
+    On CPU that is one pass of compiled code for factors of enough numbers b, else step by step, which runs at nearly
+    the speed of a copy, too; chunked elsewhere. This is the place for a choice of "pallas", once it is measured.
     """
     if kernel != "auto":
         return kernel
-    return "scan" if jax.default_backend() == "cpu" else "chunked"
+    if jax.default_backend() != "cpu":
+        return "chunked"
+    worth_it = algebra is DIAGONAL and b is not None and _is_large(b) and not time.split and jax.device_count() == 1
+    return "llvm" if worth_it and refusals.of_recurrence("linear_scan", "llvm", b.dtype) is None else "scan"
+
+
+def _is_large(b: Array) -> bool:
+    return all(isinstance(size, int) for size in b.shape) and b.size >= WORTH_COMPILING
 
 
 def _associative(algebra: Algebra, a: Array, b: Array, h0: Array, reverse: bool) -> Array:

@@ -1,7 +1,6 @@
 """Every choice that "auto" stands for, made in one place from what was measured."""
 
 import dataclasses
-import os
 from typing import Any, Protocol
 
 import jax
@@ -104,8 +103,9 @@ def resolve(method: str | Method, cell: Cell, sizes: Sizes, asked: Asked) -> Met
         return dataclasses.replace(method, method=resolve(inner, cell, sizes, asked))
     if isinstance(method, str):
         method = _by_name(method, cell, sizes)
-    if isinstance(method, Associative | Newton) and method.kernel in kernels.PALLAS and sizes.B == 0:
-        kernels.target(type(method).__name__, method.kernel)
+    if isinstance(method, Associative | Newton) and method.kernel in kernels.FUSED and sizes.B == 0:
+        if method.kernel in kernels.PALLAS:
+            kernels.target(type(method).__name__, method.kernel)
         return dataclasses.replace(method, kernel="auto")  # a kernel has no program for no sequence
     if not isinstance(method, Sequential):
         return method
@@ -192,13 +192,8 @@ def _compiled(method: Sequential, sizes: Sizes, measured: Choice | None, fits: b
     """The method with the kernel "llvm", by what was measured of it; without that, on one core."""
     near = measured if measured is not None and measured.kernel == "llvm" else Choice("llvm", "gates", 1)
     keep = (near.keep if fits else "states") if method.keep == "auto" else method.keep
-    cores = min(near.cores, usable_cores()) if method.cores == "auto" else method.cores
+    cores = min(near.cores, kernels.usable_cores()) if method.cores == "auto" else method.cores
     return dataclasses.replace(method, kernel="llvm", keep=keep, chunk=1, hoist=True, cores=cores)
-
-
-def usable_cores() -> int:
-    """How many of the machine's cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _serves(choice: Choice, method: Sequential, cell: Cell, asked: Asked) -> bool:

@@ -32,7 +32,9 @@ class SequentialMethod(Section):
     kind: Literal["sequential"]
     # Every step of them is compiled.
     unroll: Annotated[int, Field(ge=1, le=1024)] = 1
-    kernel: Literal["auto", "xla", "scan", "chunked", "cudnn", "pallas", "interpret-gpu", "interpret-tpu"] = "auto"
+    kernel: Literal[
+        "auto", "xla", "scan", "chunked", "llvm", "cudnn", "pallas", "interpret-gpu", "interpret-tpu"
+    ] = "auto"
     keep: Literal["auto", "states", "gates"] = "auto"
     checkpoint_every: Annotated[int, Field(ge=1)] | None = None
     hoist: Annotated[

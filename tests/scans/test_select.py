@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import pytest
 
 import gru_jax as gj
-from gru_jax.scans import choices, chunked, select
+from gru_jax.scans import choices, chunked, kernels, select
 from gru_jax.scans.choices import Choice, Fastest, Sizes
 from gru_jax.scans.kernels import Asked, cudnn
 from gru_jax.scans.sequential import Lean
@@ -43,9 +43,9 @@ def test_the_table_holds_what_sequential_takes():
     rows = json.loads(choices.FILE.read_text())["backends"]["cpu"]
     assert len(rows) > 20
     for row in rows:
-        for of in (row, row["forward"]):
+        for of in (row, row["forward"], row["xla"], row["xla_forward"]):
             gj.Sequential(kernel=of["kernel"], keep=of["keep"], chunk=of["chunk"], cores=of["cores"])
-            assert of["kernel"] in ("scan", "chunked")
+        assert {row[of]["kernel"] for of in ("xla", "xla_forward")} <= {"scan", "chunked"}
     assert len(choices.table("cpu", "float32")) == len(rows)
 
 
@@ -116,19 +116,25 @@ def test_a_forward_pass_by_itself_has_a_choice_of_its_own(one_device, monkeypatc
 
 
 @pytest.mark.parametrize("usable, cores", [(1, 1), (2, 2), (64, 2)])
-def test_no_more_parts_than_cores(usable, cores, one_device, monkeypatch):
-    row = Fastest(Choice("chunked", "states", 12, 2), None)
+def test_no_more_threads_than_cores(usable, cores, one_device, monkeypatch):
+    row = Fastest(Choice("llvm", "states", 1, 2), None, Choice("chunked", "gates", 8))
     monkeypatch.setattr(choices, "table", lambda backend, dtype: {LARGE: row})
-    monkeypatch.setattr(select, "usable_cores", lambda: usable)
-    assert select.resolve("auto", gj.GRU(64), LARGE, Asked(jnp.float32)).cores == cores
+    monkeypatch.setattr(kernels, "usable_cores", lambda: usable)
+    found = select.resolve("auto", gj.GRU(64), LARGE, Asked(jnp.float32))
+    assert (found.kernel, found.keep, found.cores) == ("llvm", "states", cores)
     assert select.resolve(gj.Sequential(cores=3), gj.GRU(64), LARGE, Asked(jnp.float32)).cores == 3
+    assert select.resolve(gj.Sequential(kernel="llvm"), gj.GRU(64), LARGE, Asked(jnp.float32)).cores == cores
+    # What the fastest does not serve gets the fastest that XLA compiles.
+    for cell, asked in ((gj.MGU(64), Asked(jnp.float32)), (gj.GRU(64), Asked(jnp.float32, resets=True))):
+        assert select.resolve("auto", cell, LARGE, asked).kernel == "chunked"
+    assert select.resolve(gj.Sequential(kernel="xla"), gj.GRU(64), LARGE, Asked(jnp.float32)).kernel == "chunked"
 
 
 def test_what_is_chosen_gives_the_same_numbers(one_device):
     cell = gj.GRU(4)
     params, x, h0 = arrays(cell, steps=200, batch=(30,))
     chosen = select.resolve("auto", cell, Sizes(200, 30, 4), Asked(x.dtype))
-    assert isinstance(chosen, Lean) and chosen.differentiated.kernel == "chunked"
+    assert getattr(chosen, "differentiated", chosen).kernel == "llvm"
     y = [jax.jit(lambda *given, m=m: gj.scan(cell, *given, method=m)[0])(params, x, h0) for m in ("auto", "naive")]
     chex.assert_trees_all_close(*y, rtol=1e-5, atol=1e-5)
     loss = lambda method: lambda *given: (gj.scan(cell, *given, method=method)[0] ** 2).sum()  # noqa: E731

@@ -1,10 +1,11 @@
-"""Kernels for GPU and TPU, each beside nothing but the plain form that it must equal.
+"""Kernels for GPU, TPU and CPU, each beside nothing but the plain form that it must equal.
 
-A kernel is asked for by the option `kernel` of a method. "pallas" is the kernel for the backend that JAX uses;
+A kernel is asked for by the option `kernel` of a method. "llvm" is code for a CPU, "pallas" is the kernel for the backend that JAX uses;
 "interpret-gpu" and "interpret-tpu" run the GPU's and the TPU's kernel in Pallas's interpreter on any backend, slowly:
 for tests, and for looking at what a kernel does without its device.
 """
 
+import os
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,10 @@ from gru_jax.types import DType
 
 PALLAS = ("pallas", "interpret-gpu", "interpret-tpu")
 """The values of `kernel` that stand for a Pallas kernel."""
+
+
+FUSED = (*PALLAS, "llvm")
+"""The kernels of linear recurrences with a factor for each unit."""
 
 
 class Asked(NamedTuple):
@@ -75,6 +80,11 @@ def target(who: str, kernel: str) -> Target:
             f" kernel='interpret-gpu' to see what the kernel computes, slowly"
         )
     return Target(backend)
+
+
+def usable_cores() -> int:
+    """How many of the machine's cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def output(shape: tuple[int, ...], dtype: DType, *given: Any) -> jax.ShapeDtypeStruct:

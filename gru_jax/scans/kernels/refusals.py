@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import jax
+
 from gru_jax.scans.kernels import Asked, target
+from gru_jax.types import DType
 
 
 def refusal(who: str, kernel: str, cell: Any, asked: Asked) -> str | None:
@@ -36,3 +39,18 @@ def refusal(who: str, kernel: str, cell: Any, asked: Asked) -> str | None:
     from gru_jax.scans.kernels import gru
 
     return gru.refusal(cell, asked, target(who, kernel))
+
+
+def of_recurrence(who: str, kernel: str, dtype: DType) -> str | None:
+    """The same of a linear recurrence of numbers of a dtype, for "llvm"."""
+    from gru_jax.scans.kernels import llvm
+
+    if (reason := llvm.missing()) is not None:
+        return reason
+    if jax.default_backend() != "cpu":
+        raise ValueError(
+            f"{who}: kernel={kernel!r} needs a CPU; JAX runs on {jax.default_backend()} here; use kernel='auto'"
+        )
+    from gru_jax.scans.kernels.llvm import recurrence
+
+    return recurrence.refusal(dtype)

@@ -175,13 +175,19 @@ class Code:
         """The first `count` numbers of a vector, 0 in the other lanes, without looking at memory behind them."""
         if count == self.lanes:
             return self.load(pointer, offset)
-        builder, found, done = self.builder, ir.Constant(self.vector, None), 0
+        found, done = ir.Constant(self.vector, None), 0
         for size in _powers(count):
-            piece = builder.load(self.at(self.at(pointer, offset), done), typ=ir.VectorType(FLOAT, size), align=4)
-            for lane in range(size):
-                one = builder.extract_element(piece, I32(lane))
-                found = builder.insert_element(found, one, I32(done + lane))
-            done += size
+            kind = ir.VectorType(FLOAT, size)
+            piece = self.builder.load(self.at(self.at(pointer, offset), done), typ=kind, align=4)
+            # Widened, then put in its place.
+            wide = self.builder.shuffle_vector(
+                piece, ir.Constant(kind, ir.Undefined),
+                ir.Constant(ir.VectorType(I32, self.lanes), [min(lane, size - 1) for lane in range(self.lanes)]),
+            )  # fmt: skip
+            places = [
+                self.lanes + lane - done if done <= lane < done + size else lane for lane in range(self.lanes)
+            ]
+            found, done = self.shuffle(found, wide, places), done + size
         return found
 
     def store_first(self, count: int, value: Value, pointer: Value, offset: Value = 0) -> None:
@@ -234,6 +240,16 @@ class Code:
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         """a * b + c, rounded once."""
         return self._intrinsic("fma", a, b, c)
+
+    def rounded_to_bfloat16(self, a: Value) -> Value:
+        """The nearest bfloat16, of two the even one, as a float32; NaN stays NaN."""
+        b, integers = self.builder, ir.VectorType(I32, self.lanes)
+        same = lambda number: ir.Constant(integers, [number] * self.lanes)  # noqa: E731
+        bits = b.bitcast(a, integers)
+        odd = b.and_(b.lshr(bits, same(16)), same(1))
+        up = b.add(b.add(bits, same(0x7FFF)), odd)
+        whole = b.bitcast(b.and_(up, same(0xFFFF0000)), self.vector)
+        return b.select(b.fcmp_unordered("uno", a, a), a, whole)
 
     def shuffle(self, a: Value, b: Value, lanes: Sequence[int]) -> Value:
         """Some lanes of two vectors, those of the second counted on."""

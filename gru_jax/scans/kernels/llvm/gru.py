@@ -19,6 +19,10 @@ from gru_jax.scans.trajectory import Trajectory, exact
 from gru_jax.types import Array, BoolArray, State
 
 
+DTYPES = (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16))
+"""Of x and the states; everything is computed in float32."""
+
+
 def refusal(cell: Cell, asked: Asked) -> str | None:
     """What of a call the kernels do not serve, as the end of a sentence; None where they serve all of it.
 
@@ -34,7 +38,7 @@ def refusal(cell: Cell, asked: Asked) -> str | None:
         "reset='before' (its reset comes after the recurrent product)": cell.reset != "after",
         f"heads={cell.heads} (its recurrent matrix is dense)": cell.heads != 1,
         "activations other than 'tanh' and 'sigmoid'": (cell.activation, cell.gate_activation) != ("tanh", "sigmoid"),
-        f"{jnp.dtype(asked.dtype).name} (only float32)": jnp.dtype(asked.dtype) != jnp.float32,
+        f"{jnp.dtype(asked.dtype).name} (only float32 and bfloat16)": jnp.dtype(asked.dtype) not in DTYPES,
         "resets": asked.resets,
         "recurrent dropout": asked.recurrent_dropout,
         "sizes that are not known": asked.symbolic,
@@ -60,7 +64,8 @@ def trajectory(cell: GRU, context: Context, steps: Steps, reverse: bool, *, keep
     Returns:
       The states.
     """
-    layout = functools.partial(_Layout, cell, context.time.batch_leads, reverse, cores)
+    bfloat16 = context.h0.dtype == jnp.bfloat16
+    layout = functools.partial(_Layout, cell, context.time.batch_leads, reverse, cores, bfloat16)
     recurrence = derivative.Recurrence(
         functools.partial(masking.F, cell),
         reverse,
@@ -79,8 +84,11 @@ def trajectory(cell: GRU, context: Context, steps: Steps, reverse: bool, *, keep
 class _Layout:
     """How a call's arrays lie, for the kernels: `[B, T, n]`, or `[T, B, n]`."""
 
-    def __init__(self, cell: GRU, batch_leads: bool, reverse: bool, cores: int, keep: bool) -> None:
-        self.cell, self.batch_leads, self.reverse, self.cores, self.keep = cell, batch_leads, reverse, cores, keep
+    def __init__(
+        self, cell: GRU, batch_leads: bool, reverse: bool, cores: int, bfloat16: bool, keep: bool
+    ) -> None:
+        self.cell, self.batch_leads, self.reverse, self.cores = cell, batch_leads, reverse, cores
+        self.bfloat16, self.keep = bfloat16, keep
 
     @property
     def batch_axis(self) -> int:
@@ -112,8 +120,8 @@ class _Layout:
         steps, batch = x.shape[1 - self.batch_axis], x.shape[self.batch_axis]
         return Plan.of(
             host.host(), steps=steps, batch=batch, features=x.shape[-1], units=self.cell.hidden_size,
-            batch_leads=self.batch_leads, reverse=self.reverse, bias=self.cell.bias, masked=masked, keep=self.keep,
-            cores=self.cores, backward=backward,
+            batch_leads=self.batch_leads, reverse=self.reverse, bias=self.cell.bias, masked=masked,
+            bfloat16=self.bfloat16, keep=self.keep, cores=self.cores, backward=backward,
         )  # fmt: skip
 
 
@@ -139,7 +147,7 @@ def _find(layout: _Layout, context: Context, steps: Steps) -> tuple[State, Any]:
 
     inputs = (at, 0, *(None for _ in _present(params)), *([at] if masked else []))
     states, *gates = foreign.mapped(run, inputs, (at, *([1] if layout.keep else [])))(*given)
-    return layout.whole(states, batch), (*gates,)
+    return layout.whole(states, batch).astype(context.h0.dtype), (*gates,)
 
 
 def _gradients(
@@ -165,7 +173,8 @@ def _gradients(
         results = [foreign.result(shape, x.dtype, x) for shape in shapes]
         return tuple(jax.ffi.ffi_call(name, results)(*args))[:-1]
 
-    given = (x, h0, *parameters, *layout.flags(steps.use), layout.stored(states), *gates, layout.stored(cotangent))
+    states, cotangent = (layout.stored(a.astype(jnp.float32)) for a in (states, cotangent))
+    given = (x, h0, *parameters, *layout.flags(steps.use), states, *gates, cotangent)
     inputs = (
         at, 0, *(None for _ in parameters), *([at] if masked else []), at, *([1] if layout.keep else []), at,
     )  # fmt: skip
@@ -181,9 +190,10 @@ def _gradients(
 def _inputs(
     layout: _Layout, params: GRUParams, h0: Array, drop_x: Array | None, x: Array
 ) -> tuple[Array, Array, GRUParams]:
-    """x and h0 as the kernels take them; parameters are theirs as they are."""
+    """x, h0 and the parameters as the kernels take them."""
     x = x if drop_x is None else x * jnp.broadcast_to(drop_x, x.shape)
-    return layout.stored(x), h0.reshape(-1, h0.shape[-1]), params
+    given = layout.stored(x), h0.reshape(-1, h0.shape[-1]), params
+    return jax.tree.map(lambda a: a.astype(jnp.float32), given)
 
 
 def _present(params: GRUParams) -> tuple[Array, ...]:

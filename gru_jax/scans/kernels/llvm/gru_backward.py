@@ -15,15 +15,11 @@ from llvmlite import ir
 
 from gru_jax.scans.kernels.llvm import activations, products, team
 from gru_jax.scans.kernels.llvm.code import I1, I64, POINTER, Code, Program, Value
-from gru_jax.scans.kernels.llvm.gru_kernel import Kernel
+from gru_jax.scans.kernels.llvm.gru_gradients import GradientKernel, N, Q, R, Z
 from gru_jax.scans.kernels.llvm.plan import Plan, Room, spread_rows
 from gru_jax.scans.kernels.llvm.products import Stream, Tiling
 
 NAME = "gru_backward"
-
-N, R, Z, Q = range(4)
-"""Where the gradients of a block stand: those of the projected input are the first three, of the products the last."""
-
 
 def write(plan: Plan) -> tuple[Program, int]:
     """The program, whose handler is NAME, and the float32 of scratch memory that it takes.
@@ -42,12 +38,9 @@ def write(plan: Plan) -> tuple[Program, int]:
     return program, kernel.scratch
 
 
-class _Backward(Kernel):
+class _Backward(GradientKernel):
     def __init__(self, program: Program, plan: Plan) -> None:
         super().__init__(program, plan)
-        self.slots = 4 * plan.lanes
-        self.depth = plan.blocks * self.gates
-        self.x_blocks = -(-plan.features // plan.lanes)
         rows = max(r for _, r in plan.rows())
         room, own = Room(), Room()
         # The sums of the gradients come first, so that `finish` finds them. Those of the matrices are where the results
@@ -57,9 +50,7 @@ class _Backward(Kernel):
         self.d_b = room.take(plan.blocks, self.slots)
         self.w_x_t = room.take(self.x_blocks, self.depth, plan.lanes)
         self.w_h_t = room.take(plan.blocks, self.depth, plan.lanes)
-        self.d_row = spread_rows(plan.blocks * self.slots)
         self.d = room.take(plan.chunk * rows, self.d_row)
-        self.h_row = spread_rows(plan.width)
         self.old = room.take(plan.chunk * rows, self.h_row)
         self.carry = room.take(rows, self.h_row)
         if not plan.keep:
@@ -98,12 +89,16 @@ class _Backward(Kernel):
             d_w_x = code.builder.select(by_caller, d_w_x, code.at(shared, self.d_w_x))
             d_w_h = code.builder.select(by_caller, d_w_h, code.at(shared, self.d_w_h))
         w_x_t, w_h_t = code.at(shared, self.w_x_t), code.at(shared, self.w_h_t)
-        code.call(self._transpose(plan.features, (2, 0, 1)), w_x, w_x_t, *x_blocks)
-        code.call(self._transpose(plan.units, (0, 1, 2)), w_h, w_h_t, *blocks)
+        code.call(self.transpose(plan.features, 2), w_x, w_x_t, *x_blocks)
+        code.call(self.transpose(plan.units, 0), w_h, w_h_t, *blocks)
         if not plan.keep:
             self.lay_out_biases(code, b_x, b_h, shared, blocks)
             for w, depth, offset in ((w_x, plan.features, self.w_x), (w_h, plan.units, self.w_h)):
                 code.call(self.pack(depth), w, code.at(shared, offset), *blocks)
+        d, old, carry, copy = (code.at(at, o) for at, o in (
+            (shared, self.d), (shared, self.old), (shared, self.carry), (mine, self.x)
+        ))  # fmt: skip
+        code.call(self._clear(rows), carry, *blocks)
         wait()
 
         place = lambda a, row, at: code.at(a, code.add(code.mul(row, at[0]), at[2]))  # noqa: E731
@@ -117,18 +112,15 @@ class _Backward(Kernel):
         gate_row = plan.blocks * self.slots
         if plan.keep:
             gates = code.at(gates, code.mul(row0, gate_row))
-        d, old, carry, copy = (code.at(at, o) for at, o in (
-            (shared, self.d), (shared, self.old), (shared, self.carry), (mine, self.x)
-        ))  # fmt: skip
 
         step_tiles = Tiling.of(plan.sums, 1, plan.blocks, rows)
         number = code.div(code.add(steps, plan.chunk - 1), plan.chunk)
 
-        def step_tile(kind: str, product: Value, rest: Any) -> Any:
+        def step_tile(kind: str, product: Value, reaching: Value, rest: Any) -> Any:
             def tile(height: int, width: int, row: Value, block: Value) -> None:
                 lane = code.mul(block, lanes)
                 code.call(
-                    self._step(kind, height, width), code.at(product, code.mul(row, self.d_row)),
+                    self._step(kind, height, width), code.at(product, code.mul(row, self.d_row)), reaching,
                     code.at(w_h_t, code.mul(lane, self.depth)), code.at(carry, code.mul(row, self.h_row)),
                     *rest(row), block,
                 )  # fmt: skip
@@ -167,11 +159,10 @@ class _Backward(Kernel):
                         code.bytes(use_here, code.mul(row, f_at[0])), f_at[0],
                     ]  # fmt: skip
 
-                def cover(kind: str) -> list[Value]:
-                    step_tiles.cover(code, rows, blocks, step_tile(kind, after, rest))
-                    return []
-
-                code.choose(code.equal(t, code.sub(steps, 1)), lambda: cover("last"), lambda: cover("inner"))
+                # Nothing comes through the product from behind the last step.
+                is_last = code.equal(t, code.sub(steps, 1))
+                reaching = code.builder.select(is_last, I64(0), I64(self.blocks))
+                step_tiles.cover(code, rows, blocks, step_tile("step", after, reaching, rest))
                 wait()
 
             code.loop(0, size, step)
@@ -179,12 +170,12 @@ class _Backward(Kernel):
             for source, source_row, depth, sums, of in (
                 (old, self.h_row, plan.units, d_w_h, "h"), (copy, plan.features, plan.features, d_w_x, "x")
             ):  # fmt: skip
-                self._matrix_gradient(code, here, source, source_row, depth, d, sums, so_far, of, blocks)
-            self._bias_gradient(code, here, d, code.at(shared, self.d_b), so_far, blocks)
+                self.matrix_gradient(code, here, source, source_row, depth, d, sums, so_far, of, blocks)
+            self.bias_gradient(code, here, d, code.at(shared, self.d_b), so_far, blocks)
 
             def input_tile(height: int, width: int, row: Value, block: Value) -> None:
                 code.call(
-                    self._input_gradient(height, width, rows), code.at(d, code.mul(row, self.d_row)),
+                    self.input_gradient(height, width, rows), code.at(d, code.mul(row, self.d_row)),
                     code.at(w_x_t, code.mul(block, self.depth * lanes)), d_x_here, x_at[0], x_at[1], row, block,
                 )  # fmt: skip
 
@@ -195,7 +186,7 @@ class _Backward(Kernel):
         at_start = lambda row: [  # noqa: E731
             code.at(d_h0, code.mul(row, plan.units)), old, c, plan.units, gates if plan.keep else c, use, f_at[0],
         ]  # fmt: skip
-        step_tiles.cover(code, rows, blocks, step_tile("start", d, at_start))
+        step_tiles.cover(code, rows, blocks, step_tile("start", d, self.blocks, at_start))
 
     def finish(self, code: Code, job: Value) -> None:
         """Adds up what the threads have summed, and writes the biases as they lie."""
@@ -231,44 +222,17 @@ class _Backward(Kernel):
 
         code.loop(0, self.blocks, of_biases)
 
-    def _transpose(self, depth: int, order: tuple[int, int, int]) -> ir.Function:
-        """A matrix `[depth, 3H]` transposed, `[blocks of depth, blocks, 3, lanes, lanes of depth]`, gates in an order."""
+    def _clear(self, rows: int) -> ir.Function:
+        """Zeros in some blocks of what is carried from step to step."""
 
-        def transpose(code: Code, w: Value, to: Value, first: Value, stop: Value) -> None:
-            plan, lanes = self.plan, self.lanes
-            x_tail = depth % lanes
-            last = -(-depth // lanes)
+        def clear(code: Code, to: Value, first: Value, stop: Value) -> None:
+            def of_row(r: Value) -> None:
+                at = lambda block: code.add(code.mul(r, self.h_row), code.mul(block, self.lanes))  # noqa: E731
+                code.loop(first, stop, lambda block: code.store(code.spread(0.0), to, at(block)))
 
-            def square(to_block: Value, block: Value, height: int, count: int) -> None:
-                for place, gate in enumerate(order):
-                    corner = code.add(code.mul(to_block, lanes * 3 * plan.units), code.mul(block, lanes))
-                    corner = code.add(corner, gate * plan.units)
-                    rows = [code.load_first(count, w, code.add(corner, k * 3 * plan.units)) for k in range(height)]
-                    rows += [code.spread(0.0)] * (lanes - height)
-                    there = code.add(code.mul(to_block, self.depth * lanes), code.mul(block, self.gates * lanes))
-                    for k, column in enumerate(code.transposed(rows)):
-                        code.store(column, to, code.add(there, (place * lanes + k) * lanes))
+            code.loop(0, rows, of_row)
 
-            def of_rows(to_block: Value) -> None:
-                def of_block(block: Value) -> None:
-                    def fill(count: int) -> None:
-                        if not x_tail:
-                            square(to_block, block, lanes, count)
-                            return
-                        with code.builder.if_else(code.equal(code.add(to_block, 1), last)) as (at_end, before):
-                            with at_end:
-                                square(to_block, block, x_tail, count)
-                            with before:
-                                square(to_block, block, lanes, count)
-
-                    self.by_count(code, block, 1, fill)
-
-                code.loop(0, self.blocks, of_block)
-
-            code.loop(first, stop, of_rows)
-
-        name = f"transpose_{depth}_{''.join(map(str, order))}"
-        return self.program.function(name, [POINTER, POINTER, I64, I64], transpose)
+        return self.program.function(f"clear_{rows}", [POINTER, I64, I64], clear)
 
     def _states_before(self, rows: int) -> ir.Function:
         """The state before each step of a chunk, `[size * rows, width]`."""
@@ -335,24 +299,22 @@ class _Backward(Kernel):
     def _step(self, kind: str, height: int, width: int) -> ir.Function:
         """A tile of a step back: what reaches the states before it, and from there the gradients of its gates.
 
-        Of the last step nothing comes through the product; before the first there are no gates.
+        Before the first step, at the start, there are no gates.
         """
 
         def step(
-            code: Code, d: Value, panel: Value, carry: Value, to: Value, old: Value, c: Value, c_row: Value,
+            code: Code, d: Value, through: Value, panel: Value, carry: Value, to: Value, old: Value, c: Value, c_row: Value,
             gates: Value, use: Value, use_row: Value, block: Value,
         ) -> None:  # fmt: skip
             plan, lanes, b = self.plan, self.lanes, code.builder
             lane = code.mul(block, lanes)
             one = code.spread(1.0)
-            if kind == "last":
-                reaching = products.nothing(code, height, width)
-            else:
-                reaching = self._through(code, d, panel, height, width, R, products.nothing(code, height, width))
-                for i in range(height):
-                    for j in range(width):
-                        place = code.add(lane, i * self.h_row + j * lanes)
-                        reaching[i][j] = b.fadd(reaching[i][j], code.load(carry, place))
+            zeros = products.nothing(code, height, width)
+            reaching = self.through(code, d, panel, height, width, R, zeros, through)
+            for i in range(height):
+                for j in range(width):
+                    place = code.add(lane, i * self.h_row + j * lanes)
+                    reaching[i][j] = b.fadd(reaching[i][j], code.load(carry, place))
             if kind == "start":
                 def put(count: int) -> None:
                     for i in range(height):
@@ -390,120 +352,5 @@ class _Backward(Kernel):
                     for k, value in ((N, d_n), (R, d_r), (Z, d_z), (Q, d_q)):
                         code.store(value, to, code.add(there, k * lanes))
 
-        args = [POINTER] * 6 + [I64] + [POINTER] * 2 + [I64] * 2
+        args = [POINTER, I64] + [POINTER] * 5 + [I64] + [POINTER] * 2 + [I64] * 2
         return self.program.function(f"{kind}_{height}x{width}", args, step)
-
-    def _through(
-        self, code: Code, d: Value, panel: Value, height: int, width: int, slot: int, sums: list[list[Value]]
-    ) -> list[list[Value]]:
-        """`sums` and the product of rows of d, three of four slots from one on, with a transposed matrix."""
-        offsets = tuple(j * self.depth * self.lanes for j in range(width))
-        flat = [v for row in sums for v in row]
-
-        def of_block(k: Value, *flat: Value) -> list[Value]:
-            here = code.at(d, code.add(code.mul(k, self.slots), slot * self.lanes))
-            rows = [(here, i * self.d_row) for i in range(height)]
-            stream = Stream(code.at(panel, code.mul(k, self.gates * self.lanes)), self.lanes, offsets)
-            before = [list(flat[i * width : (i + 1) * width]) for i in range(height)]
-            found = products.accumulate(code, self.gates, rows, 1, stream, before)
-            return [v for row in found for v in row]
-
-        flat = code.loop(0, self.blocks, of_block, flat)
-        return [flat[i * width : (i + 1) * width] for i in range(height)]
-
-    def _matrix_gradient(
-        self, code: Code, rows: Value, source: Value, source_row: int, depth: int, d: Value, sums: Value,
-        so_far: Value, of: str, blocks: tuple[Value, Value],
-    ) -> None:  # fmt: skip
-        """`sums += source^T d`, `[depth, 3H]`; without `so_far` nothing has been summed yet."""
-        slots = (R, Z, Q) if of == "h" else (R, Z, N)
-        lanes, units = self.lanes, self.plan.units
-
-        def write(height: int, width: int) -> ir.Function:
-            def tile(
-                code: Code, rows: Value, source: Value, d: Value, sums: Value, so_far: Value, block: Value
-            ) -> None:  # fmt: skip
-                each = [(i, j, g) for i in range(height) for j in range(width) for g in range(3)]
-                column = code.mul(block, lanes)
-                place = lambda i, j, g: code.add(column, i * 3 * units + g * units + j * lanes)  # noqa: E731
-                in_block = lambda count, j: count if j == width - 1 else lanes  # noqa: E731
-
-                def before(count: int) -> list[Value]:
-                    return [code.load_first(in_block(count, j), sums, place(i, j, g)) for i, j, g in each]
-
-                start = code.choose(
-                    so_far, lambda: self.chosen_by_count(code, block, width, before),
-                    lambda: [code.spread(0.0) for _ in each],
-                )  # fmt: skip
-                wide = 3 * width
-                offsets = tuple(j * self.slots + slot * lanes for j in range(width) for slot in slots)
-                stream = Stream(d, self.d_row, offsets)
-                left = [(source, i) for i in range(height)]
-                grouped = [start[i * wide : (i + 1) * wide] for i in range(height)]
-                found = products.accumulate(code, rows, left, source_row, stream, grouped)
-
-                def put(count: int) -> None:
-                    for i, j, g in each:
-                        code.store_first(in_block(count, j), found[i][3 * j + g], sums, place(i, j, g))
-
-                self.by_count(code, block, width, put)
-
-            return self.program.function(f"d_w_{of}_{height}x{width}", [I64, *[POINTER] * 3, I1, I64], tile)
-
-        def tile(height: int, width: int, row: Value, block: Value) -> None:
-            code.call(
-                write(height, width), rows, code.at(source, row), code.at(d, code.mul(block, self.slots)),
-                code.at(sums, code.mul(row, 3 * units)), so_far, block,
-            )  # fmt: skip
-
-        Tiling.of(self.plan.sums, 3, self.blocks, depth).cover(code, depth, blocks, tile)
-
-    def _bias_gradient(
-        self, code: Code, rows: Value, d: Value, sums: Value, so_far: Value, blocks: tuple[Value, Value]
-    ) -> None:
-        def of_block(code: Code, rows: Value, d: Value, sums: Value, so_far: Value) -> None:
-            slots = [k * self.lanes for k in range(4)]
-            before = code.choose(
-                so_far, lambda: [code.load(sums, k) for k in slots], lambda: [code.spread(0.0) for _ in slots]
-            )
-
-            def of_row(m: Value, *found: Value) -> list[Value]:
-                here = code.at(d, code.mul(m, self.d_row))
-                return [code.builder.fadd(v, code.load(here, k)) for k, v in zip(slots, found, strict=True)]
-
-            for k, value in zip(slots, code.loop(0, rows, of_row, before), strict=True):
-                code.store(value, sums, k)
-
-        function = self.program.function("d_b", [I64, POINTER, POINTER, I1], of_block)
-        at = lambda a, block: code.at(a, code.mul(block, self.slots))  # noqa: E731
-        code.loop(*blocks, lambda block: code.call(function, rows, at(d, block), at(sums, block), so_far))
-
-    def _input_gradient(self, height: int, width: int, rows: int) -> ir.Function:
-        """A tile of the gradient of x; its rows are steps of sequences."""
-
-        def tile(
-            code: Code, d: Value, panel: Value, d_x: Value, x_row: Value, x_step: Value, row: Value, block: Value
-        ) -> None:
-            found = self._through(code, d, panel, height, width, N, products.nothing(code, height, width))
-            lane, tail = code.mul(block, self.lanes), self.plan.features % self.lanes
-
-            def put(count: int) -> None:
-                for i, values in enumerate(found):
-                    m = code.add(row, i)
-                    step = code.div(m, rows)
-                    which = code.sub(m, code.mul(step, rows))
-                    there = code.at(d_x, code.add(code.mul(step, x_step), code.mul(which, x_row)))
-                    for j, value in enumerate(values):
-                        code.store_first(count if j == width - 1 else self.lanes, value, there, code.add(lane, j * self.lanes))
-
-            if not tail:
-                put(self.lanes)
-                return
-            with code.builder.if_else(code.equal(code.add(block, width), self.x_blocks)) as (last, others):
-                with last:
-                    put(tail)
-                with others:
-                    put(self.lanes)
-
-        args = [POINTER] * 3 + [I64] * 4
-        return self.program.function(f"d_x_{height}x{width}_{rows}", args, tile)

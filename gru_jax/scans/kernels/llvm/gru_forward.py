@@ -6,7 +6,8 @@
 Inside, numbers of gates stand block by block: the vectors of r, z and n of the same units side by side.
 """
 
-from typing import Any
+import functools
+from collections.abc import Sequence
 
 from llvmlite import ir
 
@@ -157,43 +158,56 @@ class _Forward(Kernel):
         return self.program.function(f"project_{height}x{width}", [POINTER] * 4, project)
 
     def _step(self, height: int, width: int) -> ir.Function:
-        """A tile of a step: some rows, some blocks of units."""
+        """A tile of a step: some rows, some blocks of units. Where no row is used, nothing is computed."""
 
         def step(
             code: Code, h: Value, panel: Value, u: Value, b_q: Value, after: Value, y: Value, y_row: Value,
             gates: Value, use: Value, use_row: Value, block: Value,
         ) -> None:  # fmt: skip
             plan, lanes, b = self.plan, self.lanes, code.builder
-            zero = code.spread(0.0)
-            start = [v for c in range(width) for v in (zero, zero, code.load(b_q, c * lanes))]
-            rows = [(h, i * self.h_row) for i in range(height)]
-            stream = self.stream(code, panel, plan.units, width)
-            sums = products.accumulate(code, plan.units, rows, 1, stream, [list(start) for _ in rows])
             lane = code.mul(block, lanes)
-            found = []
-            for i in range(height):
-                used = code.flag(use, code.mul(use_row, i)) if plan.masked else None
-                for c in range(width):
-                    old = code.load(h, code.add(lane, i * self.h_row + c * lanes))
+            each = [(i, c) for i in range(height) for c in range(width)]
+            at_state = lambda i, c: code.add(lane, i * self.h_row + c * lanes)  # noqa: E731
+            old = [code.load(h, at_state(i, c)) for i, c in each]
+            used = [code.flag(use, code.mul(use_row, i)) for i in range(height)] if plan.masked else []
+
+            def keep(i: int, c: int, values: Sequence[Value]) -> None:
+                place = code.add(code.mul(lane, 4), (i * plan.blocks + c) * 4 * lanes)
+                for j, value in enumerate(values if plan.keep else ()):
+                    code.store(value, gates, code.add(place, j * lanes))
+
+            def moved() -> list[Value]:
+                zero = code.spread(0.0)
+                start = [v for c in range(width) for v in (zero, zero, code.load(b_q, c * lanes))]
+                rows = [(h, i * self.h_row) for i in range(height)]
+                stream = self.stream(code, panel, plan.units, width)
+                sums = products.accumulate(code, plan.units, rows, 1, stream, [list(start) for _ in rows])
+                found = []
+                for (i, c), before in zip(each, old, strict=True):
                     u_r, u_z, u_n = (code.load(u, i * self.u_row + (3 * c + g) * lanes) for g in range(3))
                     s_r, s_z, q = sums[i][3 * c : 3 * c + 3]
                     r = activations.sigmoid(code, b.fadd(u_r, s_r))
                     z = activations.sigmoid(code, b.fadd(u_z, s_z))
                     n = activations.tanh(code, code.fma(r, q, u_n))
-                    new = code.fma(z, b.fsub(old, n), n)
-                    if plan.keep:
-                        place = code.add(code.mul(lane, 4), i * plan.blocks * 4 * lanes)
-                        for j, value in enumerate((r, z, n, q)):
-                            code.store(value, gates, code.add(place, (4 * c + j) * lanes))
-                    if used is not None:
-                        new = b.select(used, new, old)
-                    code.store(new, after, code.add(lane, i * self.h_row + c * lanes))
-                    found.append((i, c, new))
+                    new = code.fma(z, b.fsub(before, n), n)
+                    new = code.rounded_to_bfloat16(new) if plan.bfloat16 else new
+                    keep(i, c, (r, z, n, q))
+                    found.append(b.select(used[i], new, before) if used else new)
+                return found
+
+            def held() -> list[Value]:
+                for i, c in each:
+                    keep(i, c, [code.spread(0.0)] * 4)
+                return old
+
+            new = code.choose(functools.reduce(b.or_, used), moved, held) if used else moved()
+            for (i, c), value in zip(each, new, strict=True):
+                code.store(value, after, at_state(i, c))
 
             def put(count: int) -> None:
-                for i, c, new in found:
+                for (i, c), value in zip(each, new, strict=True):
                     place = code.add(code.add(code.mul(y_row, i), lane), c * lanes)
-                    code.store_first(count if c == width - 1 else lanes, new, y, place)
+                    code.store_first(count if c == width - 1 else lanes, value, y, place)
 
             self.by_count(code, block, width, put)
 

@@ -54,7 +54,7 @@ def problem() -> str | None:
         program = Program(host().lanes)
         write = lambda code, at: code.builder.inttoptr(code.add(0, code.builder.ptrtoint(at, I64)), POINTER)  # noqa: E731
         program.function("nothing", [POINTER], write, POINTER)
-        _compiled(program)
+        _compiled(str(program.module))
     except Exception as error:  # whatever a compiler may say on a machine that nobody has tried
         return f"its code cannot be compiled ({type(error).__name__}: {error})"
     return None
@@ -81,23 +81,24 @@ _LOCK = threading.Lock()
 
 def register(program: Program, handler: str) -> str:
     """Compiles a program and makes its handler known to XLA; the name to call it by."""
-    name = f"gru_jax.{handler}.{hashlib.sha256(str(program.module).encode()).hexdigest()[:16]}"
+    text = str(program.module)
+    name = f"gru_jax.{handler}.{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     with _LOCK:
         if name not in _ENGINES:
-            engine = _compiled(program)
+            engine = _compiled(text)
             address = engine.get_function_address(handler)
             jax.ffi.register_ffi_target(name, _capsule(address), platform="cpu")
             _ENGINES[name] = engine
     return name
 
 
-def _compiled(program: Program) -> Any:
+def _compiled(program: str) -> Any:
     """An engine with a program's functions."""
     machine = _machine()
-    module = binding.parse_assembly(str(program.module))
+    module = binding.parse_assembly(program)
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
     # Everything that is worth it is unrolled and put into vectors as it is written.
-    options = binding.create_pipeline_tuning_options(speed_level=2)
+    options = binding.create_pipeline_tuning_options(speed_level=1)
     options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
     builder = binding.create_pass_builder(machine, options)
     builder.getModulePassManager().run(module, builder)

@@ -28,6 +28,7 @@ class Plan(NamedTuple):
       reverse: whether time runs from the last index to the first.
       bias: "full", "minimal" or "none", as `GRU` has it.
       masked: whether there are flags `[B, T]` or `[T, B]` that say which steps to use.
+      bfloat16: whether states are rounded to bfloat16, of which float32 numbers are made here.
       keep: whether the gates are written for the backward pass, or read by it.
       threads: how many may work at a time.
       together: whether they share the units of every step; else the sequences.
@@ -44,6 +45,7 @@ class Plan(NamedTuple):
     reverse: bool
     bias: str
     masked: bool
+    bfloat16: bool
     keep: bool
     threads: int
     together: bool
@@ -53,7 +55,7 @@ class Plan(NamedTuple):
     @classmethod
     def of(
         cls, host: Host, *, steps: int, batch: int, features: int, units: int, batch_leads: bool, reverse: bool,
-        bias: str, masked: bool, keep: bool, cores: int, backward: bool,
+        bias: str, masked: bool, bfloat16: bool, keep: bool, cores: int, backward: bool,
     ) -> "Plan":  # fmt: skip
         """The plan for a call, with what is the fastest in place of what changes no result."""
         blocks = -(-units // host.lanes)
@@ -67,8 +69,8 @@ class Plan(NamedTuple):
         # Backwards a step reads the one after it while it is written itself.
         chunk = max(2 if backward else 1, min(steps, wanted))
         return cls(
-            host.lanes, host.sums, features, units, batch, batch_leads, reverse, bias, masked, keep, threads, together,
-            packed, chunk,
+            host.lanes, host.sums, features, units, batch, batch_leads, reverse, bias, masked, bfloat16, keep, threads,
+            together, packed, chunk,
         )  # fmt: skip
 
     @property

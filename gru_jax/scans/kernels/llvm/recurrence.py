@@ -1,0 +1,83 @@
+"""A linear recurrence over given factors by code that is compiled for this processor, in JAX."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+
+from gru_jax.scans.kernels import foreign
+from gru_jax.scans.kernels.llvm import host, recurrence_passes
+from gru_jax.scans.kernels.llvm.recurrence_passes import Plan
+from gru_jax.types import Array
+
+WORTH_A_THREAD = 2**17
+"""Numbers of an array from which on another thread is worth waking up."""
+
+
+def states(a: Array, b: Array, h0: Array, *, reverse: bool, batch_leads: bool, cores: int) -> Array:
+    """The states of `h_t = a_t h_{t-1} + b_t`.
+
+    Args:
+      a: float32 factors, `[B, T, H]`, or `[T, B, H]`.
+      b: of the same shape.
+      h0: `[B, H]`.
+      reverse: from the last step to the first.
+      batch_leads: whether it is `[B, T, H]`.
+      cores: how many threads may work at a time.
+
+    Returns:
+      h, of a's shape.
+    """
+
+    def run(a: Array, b: Array, h0: Array) -> tuple[Array]:
+        plan, shape = _plan(a, reverse, batch_leads, cores)
+        result = foreign.result(shape, a.dtype, a)
+        h = jax.ffi.ffi_call(_forward(plan), result)(a.reshape(shape), b.reshape(shape), h0.reshape(plan[1:3]))
+        return (h.reshape(a.shape),)
+
+    at = 0 if batch_leads else 1
+    return foreign.mapped(run, (at, at, 0), (at,))(a, b, h0)[0]
+
+
+def gradients(
+    a: Array, h0: Array, h: Array, c: Array, *, reverse: bool, batch_leads: bool, cores: int
+) -> tuple[Array, Array, Array]:
+    """The gradients of a, b and h0 from those of the states, c; arguments as for `states`."""
+
+    def run(a: Array, h0: Array, h: Array, c: Array) -> tuple[Array, Array, Array]:
+        plan, shape = _plan(a, reverse, batch_leads, cores)
+        results = [foreign.result(s, a.dtype, a) for s in (shape, shape, plan[1:3])]
+        args = (a.reshape(shape), h0.reshape(plan[1:3]), h.reshape(shape), c.reshape(shape))
+        d_a, d_b, d_h0 = jax.ffi.ffi_call(_backward(plan), results)(*args)
+        return d_a.reshape(a.shape), d_b.reshape(a.shape), d_h0.reshape(h0.shape)
+
+    at = 0 if batch_leads else 1
+    d_a, d_b, d_h0 = foreign.mapped(run, (at, 0, at, at), (at, at, 0))(a, h0, h, c)
+    return d_a, d_b, d_h0
+
+
+def refusal(dtype: jnp.dtype) -> str | None:
+    """What of a call the kernel does not serve, as the end of a sentence; None where it serves it."""
+    if jnp.dtype(dtype) != jnp.float32:
+        return f"{jnp.dtype(dtype).name} (only float32)"
+    problem = host.problem()
+    return None if problem is None else f"this machine: {problem}"
+
+
+def _plan(a: Array, reverse: bool, batch_leads: bool, cores: int) -> tuple[Plan, tuple[int, int, int]]:
+    """The plan for `[B, T, H]`, or `[T, B, H]`, and the shape as which the passes see it."""
+    sequences, steps, width = a.shape if batch_leads else (1, a.shape[0], math.prod(a.shape[1:]))
+    enough = max(1, a.size // WORTH_A_THREAD)
+    threads = min(cores, enough, sequences if sequences > 1 else -(-width // 16))
+    return Plan(host.host().lanes, sequences, width, reverse, threads), (sequences, steps, width)
+
+
+@functools.cache
+def _forward(plan: Plan) -> str:
+    return host.register(recurrence_passes.write_forward(plan), recurrence_passes.FORWARD)
+
+
+@functools.cache
+def _backward(plan: Plan) -> str:
+    return host.register(recurrence_passes.write_backward(plan), recurrence_passes.BACKWARD)

@@ -1,0 +1,193 @@
+"""The linear recurrence `h_t = a_t h_{t-1} + b_t`, and its gradients, each in one pass over memory.
+
+    l_t = c_t + a_{t+1} l_{t+1},   d_b = l,   d_a_t = l_t h_{t-1}
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from llvmlite import ir
+
+from gru_jax.scans.kernels.llvm import team
+from gru_jax.scans.kernels.llvm.code import I64, POINTER, Code, Program, Value
+
+FORWARD, BACKWARD = "recurrence", "recurrence_gradient"
+
+IN_REGISTERS = 8
+"""Vectors of a state that are carried from step to step in registers; of more, in memory."""
+COLUMNS = 2048
+"""Numbers of a wide state that are carried at a time: with what is read and written beside them they fit into a core's
+nearest cache."""
+
+
+class Plan(NamedTuple):
+    """What the passes are written for; all but the number of steps.
+
+    Attributes:
+      lanes: float32 numbers of a vector.
+      sequences: arrays are `[sequences, T, width]`.
+      width: numbers of a state.
+      reverse: whether time runs from the last index to the first.
+      threads: how many may work at a time, each on some sequences or on some numbers of all.
+    """
+
+    lanes: int
+    sequences: int
+    width: int
+    reverse: bool
+    threads: int
+
+    def parts(self) -> list[tuple[int, int, int, int]]:
+        """For each thread, the first sequence and the one after its last, the first number and the one after its last."""
+        if self.sequences >= self.threads:
+            ends = [self.sequences * k // self.threads for k in range(self.threads + 1)]
+            return [(a, b, 0, self.width) for a, b in zip(ends, ends[1:], strict=False)]
+        # Whole cache lines.
+        ends = [min(self.width, -(-self.width * k // self.threads // 16) * 16) for k in range(self.threads + 1)]
+        return [(0, self.sequences, a, b) for a, b in zip(ends, ends[1:], strict=False)]
+
+
+def write_forward(plan: Plan) -> Program:
+    """The program, whose handler is FORWARD. Arguments: a, b, h0 `[sequences, width]`; result: the states."""
+    program = Program(plan.lanes)
+
+    def columns(code: Code, ends: tuple[int, int], at: Callable[[int, bool], Value], steps: Value) -> None:
+        a, b, h0, h = at(0, True), at(1, True), at(2, False), at(3, True)
+
+        def step(here: Value, place: int | Value, count: int, before: Value) -> Value:
+            load = lambda pointer: code.load_first(count, code.at(pointer, here), place)  # noqa: E731
+            now = code.fma(load(a), before, load(b))
+            code.store_first(count, now, code.at(h, here), place)
+            return now
+
+        if _vectors(plan, ends) <= IN_REGISTERS:
+            _in_registers(code, plan, ends, steps, plan.reverse, h0, step)
+            return
+
+        def of_step(t: Value) -> None:
+            here = _place(code, plan, t, steps, plan.reverse)
+            earlier = _place(code, plan, code.sub(t, 1), steps, plan.reverse)
+            before = code.builder.select(code.equal(t, 0), h0, code.at(h, earlier))
+            _over(code, ends, lambda place, count: step(here, place, count, code.load_first(count, before, place)))
+
+        code.loop(0, steps, of_step)
+
+    _handler(program, plan, FORWARD, arguments=3, results=1, columns=columns)
+    return program
+
+
+def write_backward(plan: Plan) -> Program:
+    """The program, whose handler is BACKWARD. Arguments: a, h0, h, c; results: the gradients of a, b and h0."""
+    program = Program(plan.lanes)
+
+    def columns(code: Code, ends: tuple[int, int], at: Callable[[int, bool], Value], steps: Value) -> None:
+        a, h0, h, c, d_a, d_b, d_h0 = (at(i, i not in (1, 6)) for i in range(7))
+
+        def step(t: Value, here: Value, place: int | Value, count: int, through: Value) -> Value:
+            earlier = _place(code, plan, code.sub(t, 1), steps, plan.reverse)
+            before = code.builder.select(code.equal(t, 0), h0, code.at(h, earlier))
+            load = lambda pointer: code.load_first(count, code.at(pointer, here), place)  # noqa: E731
+            adjoint = code.builder.fadd(load(c), through)
+            code.store_first(count, adjoint, code.at(d_b, here), place)
+            d = code.builder.fmul(adjoint, code.load_first(count, before, place))
+            code.store_first(count, d, code.at(d_a, here), place)
+            return code.builder.fmul(load(a), adjoint)
+
+        last = code.sub(steps, 1)
+        if _vectors(plan, ends) <= IN_REGISTERS:
+            now = lambda here, place, count, through, t: step(code.sub(last, t), here, place, count, through)  # noqa: E731
+            _in_registers(code, plan, ends, steps, not plan.reverse, None, now, d_h0)
+            return
+        _over(code, ends, lambda place, count: code.store_first(count, code.spread(0.0), d_h0, place))
+
+        def of_step(k: Value) -> None:
+            t = code.sub(last, k)
+            here = _place(code, plan, t, steps, plan.reverse)
+
+            def of_place(place: Value, count: int) -> None:
+                through = step(t, here, place, count, code.load_first(count, d_h0, place))
+                code.store_first(count, through, d_h0, place)
+
+            _over(code, ends, of_place)
+
+        code.loop(0, steps, of_step)
+
+    _handler(program, plan, BACKWARD, arguments=4, results=3, columns=columns)
+    return program
+
+
+def _handler(
+    program: Program, plan: Plan, name: str, *, arguments: int, results: int, columns: Callable[..., None]
+) -> None:
+    """A handler that goes through sequences and columns; `columns` writes what is done with some of one sequence."""
+
+    def some(ends: tuple[int, int]) -> ir.Function:
+        def write(code: Code, job: Value, first: Value, stop: Value) -> None:
+            steps = code.load_word(job, team.STEPS)
+
+            def of_sequence(s: Value) -> None:
+                def at(i: int, of_steps: bool) -> Value:
+                    word = team.ARGUMENTS + i if i < arguments else team.RESULTS + i - arguments
+                    size = code.mul(steps, plan.width) if of_steps else plan.width
+                    return code.at(code.load_word(job, word, POINTER), code.mul(s, size))
+
+                columns(code, ends, at, steps)
+
+            code.loop(first, stop, of_sequence)
+
+        return program.function(f"columns_{ends[0]}_{ends[1]}", [POINTER, I64, I64], write)
+
+    def work(code: Code, job: Value, part: Value, parts: Value) -> None:
+        for k, (first, stop, left, right) in enumerate(plan.parts()):
+            with code.when(code.equal(part, k)):
+                for begin in range(left, right, COLUMNS):
+                    code.call(some((begin, min(right, begin + COLUMNS))), job, first, stop)
+
+    team.handler(
+        program, name, arguments=arguments, results=results, time_axis=1, parts=plan.threads, together=False, work=work
+    )
+
+
+def _vectors(plan: Plan, ends: tuple[int, int]) -> int:
+    return -(-(ends[1] - ends[0]) // plan.lanes)
+
+
+def _place(code: Code, plan: Plan, t: Value, steps: Value, reverse: bool) -> Value:
+    """Where the t-th step lies that is taken."""
+    return code.mul(code.sub(code.sub(steps, 1), t) if reverse else t, plan.width)
+
+
+def _over(code: Code, ends: tuple[int, int], write: Callable[[Value, int], object]) -> None:
+    """`write(place, lanes)` for the vectors between two places, four at a time; the last has fewer lanes."""
+    begin, end = ends
+    lanes = code.lanes
+
+    def several(place: Value) -> None:
+        for k in range(4):
+            write(code.add(place, k * lanes), lanes)
+
+    four = begin + (end - begin) // (4 * lanes) * 4 * lanes
+    if four > begin:
+        code.loop(begin, four, several, step=4 * lanes)
+    for place in range(four, end, lanes):
+        write(place, min(lanes, end - place))
+
+
+def _in_registers(
+    code: Code, plan: Plan, ends: tuple[int, int], steps: Value, backwards: bool, start: Value,
+    step: Callable[..., Value], to: Value = None,
+) -> None:  # fmt: skip
+    """All steps, each `step(here, place, lanes, before[, t])`, with a few vectors carried; the last go to `to`."""
+    begin, end = ends
+    each = [(place, min(code.lanes, end - place)) for place in range(begin, end, code.lanes)]
+    zero = code.spread(0.0)
+    before = [zero if start is None else code.load_first(count, start, place) for place, count in each]
+
+    def of_step(t: Value, *before: Value) -> list[Value]:
+        here = _place(code, plan, t, steps, backwards)
+        more = () if start is not None else (t,)
+        return [step(here, place, count, old, *more) for (place, count), old in zip(each, before, strict=True)]
+
+    for value, (place, count) in zip(code.loop(0, steps, of_step, before), each, strict=True):
+        if to is not None:
+            code.store_first(count, value, to, place)
