@@ -40,8 +40,11 @@ CANDIDATES = {
 """The chunk of a plain scan is not looked at. On CPU those of 8 to 16 steps were within the noise of each other."""
 
 FORWARD = {
-    "cpu": [c for c in CANDIDATES["cpu"] if c.kernel == "scan" or c.keep == ("states" if c.kernel == "chunked" else "gates")]
-}
+    "cpu": [
+        Choice("scan", "gates", 12), Choice("chunked", "states", 12),
+        *(Choice("llvm", "gates", 1, cores) for cores in (1, 2)),
+    ]
+}  # fmt: skip
 """For forward passes alone, where something else may be the fastest: there nothing is kept."""
 
 GRID = [

@@ -65,7 +65,7 @@ class Associative:
         if self.kernel in kernels.PALLAS and fused.takes(cell):
             states = fused.trajectory(cell, context, steps, reverse=reverse, kernel=self.kernel)
             return exact(context, states, reverse)
-        how = {"reverse": reverse, "kernel": self.kernel, "time": context.time}
+        how: dict[str, Any] = {"reverse": reverse, "kernel": self.kernel, "time": context.time}
 
         def find(context: Context, steps: Steps) -> State:
             if getattr(cell, "in_log_space", False) and not by_kernel:

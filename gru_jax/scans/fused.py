@@ -1,6 +1,6 @@
 """Linear recurrences by one kernel, with the derivative of every other method.
 
-The kernel is `gru_jax/scans/kernels/recurrence.py` on a GPU or TPU, `gru_jax/scans/kernels/llvm/recurrence.py` on a CPU.
+The kernel is `kernels/recurrence.py` on a GPU or TPU, `kernels/llvm/recurrence.py` on a CPU, for given factors.
 
 What a cell computes from its projected input alone is computed in the kernel, forwards and backwards, so that nothing
 but that input, the states and their gradients goes through memory.

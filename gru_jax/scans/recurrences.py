@@ -199,8 +199,9 @@ def chosen(kernel: str, algebra: Algebra | None = None, b: Array | None = None, 
         return kernel
     if jax.default_backend() != "cpu":
         return "chunked"
-    worth_it = algebra is DIAGONAL and b is not None and _is_large(b) and not time.split and jax.device_count() == 1
-    return "llvm" if worth_it and refusals.of_recurrence("linear_scan", "llvm", b.dtype) is None else "scan"
+    if algebra is not DIAGONAL or b is None or not _is_large(b) or time.split or jax.device_count() > 1:
+        return "scan"
+    return "llvm" if refusals.of_recurrence("linear_scan", "llvm", b.dtype) is None else "scan"
 
 
 def _is_large(b: Array) -> bool:

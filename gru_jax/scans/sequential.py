@@ -24,15 +24,17 @@ class Sequential:
     Args:
       unroll: steps per iteration of the loop, with kernel "scan".
       kernel: what runs the loop: "scan" (`lax.scan`), "chunked" (chunks of time whose steps are written out, for cells
-        with a closed-form derivative), "xla" for the better of the two; for `GRU(reset="after")` in float32 on a CPU
-        also "llvm" (one call for the whole sequence, of code that is compiled for the processor when it is first
-        needed; the fast one there), for `GRU` on a GPU or a TPU "pallas" (one kernel for the whole sequence, the recurrent matrix on the chip), "cudnn" (cuDNN's GRU,
-        on a GPU, built at its first use: see `gru-jax build-kernels`), and "interpret-gpu" or "interpret-tpu", which
-        run the Pallas kernels slowly on any backend; or "auto".
-      keep: what is stored for the backward pass, by "scan", "chunked" and "llvm": "states" (nothing but the states; the gates
-        are computed again, for all steps or a chunk of them in one product), "gates" (with kernel "scan" what plain
-        differentiation of the loop stores: the gates and more, nothing computed again, but gradients of parameters add
-        up in their own dtype; with "chunked" the products, where the cell has them apart), or "auto".
+        with a closed-form derivative), "xla" for the better of the two. For `GRU(reset="after")` on a CPU, in float32
+        and bfloat16, "llvm" (one call for the whole sequence, of code that is written for the processor at its first
+        use; the fast one there). For `GRU` on a GPU or a TPU "pallas" (one kernel for the whole sequence, the
+        recurrent matrix on the chip), "cudnn" (cuDNN's GRU, on a GPU, built at its first use: see `gru-jax
+        build-kernels`), and "interpret-gpu" or "interpret-tpu", which run the Pallas kernels slowly on any backend. Or
+        "auto".
+      keep: what is stored for the backward pass, by "scan", "chunked" and "llvm": "states" (nothing but the states; the
+        gates are computed again, for all steps or a chunk of them in one product), "gates" (with kernel "scan" what
+        plain differentiation of the loop stores: the gates and more, nothing computed again, but gradients of
+        parameters add up in their own dtype; with "chunked" the products, where the cell has them apart; with "llvm"
+        the gates), or "auto".
       chunk: about how many steps are written out, with kernel "chunked", or "auto".
       checkpoint_every: for long sequences, keep one state in so many for the backward pass and run the steps
         between two of them again: memory for T / checkpoint_every + checkpoint_every steps where y itself is not used,
@@ -68,7 +70,8 @@ class Sequential:
 
     def __post_init__(self) -> None:
         checks.positive("Sequential", "unroll", self.unroll)
-        checks.choice("Sequential", "kernel", self.kernel, ("auto", "xla", "scan", "chunked", "llvm", "cudnn", *kernels.PALLAS))
+        every = ("auto", "xla", "scan", "chunked", "llvm", "cudnn", *kernels.PALLAS)
+        checks.choice("Sequential", "kernel", self.kernel, every)
         if self.chunk != "auto":
             checks.positive("Sequential", "chunk", self.chunk)
         if self.checkpoint_every is not None:

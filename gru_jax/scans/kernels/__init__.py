@@ -1,8 +1,8 @@
 """Kernels for GPU, TPU and CPU, each beside nothing but the plain form that it must equal.
 
-A kernel is asked for by the option `kernel` of a method. "llvm" is code for a CPU, "pallas" is the kernel for the backend that JAX uses;
-"interpret-gpu" and "interpret-tpu" run the GPU's and the TPU's kernel in Pallas's interpreter on any backend, slowly:
-for tests, and for looking at what a kernel does without its device.
+A kernel is asked for by the option `kernel` of a method. "llvm" is code for a CPU. "pallas" is the kernel for the GPU
+or TPU that JAX uses; "interpret-gpu" and "interpret-tpu" run the GPU's and the TPU's kernel in Pallas's interpreter on
+any backend, slowly: for tests, and for looking at what a kernel does without its device.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Calls that XLA knows nothing of but their arguments and results: under `jax.vmap`, split over devices, in shard_map."""
+"""Calls of which XLA knows nothing but arguments and results: under `jax.vmap`, split over devices, in shard_map."""
 
 from collections.abc import Callable
 from typing import Any
@@ -41,7 +41,7 @@ def mapped(run: Callable[..., tuple[Array, ...]], inputs: Axes, outputs: Axes) -
         else:
             whole = (a if b else jnp.broadcast_to(a, (size, *a.shape)) for a, b in zip(args, batched, strict=True))
             folded = [a[0] if axis is None else _fold(a, axis) for a, axis in zip(whole, inputs, strict=True)]
-            found = tuple(_unfold(a, axis, size) for a, axis in zip(call(*folded), outputs, strict=True))
+            found = tuple(_unfold(a, axis or 0, size) for a, axis in zip(call(*folded), outputs, strict=True))
         return found, jax.tree.map(lambda _: True, found)
 
     return call

@@ -94,7 +94,8 @@ def test_every_mode_of_differentiation_and_vmap():
         several = jax.tree.map(lambda a: jnp.stack([a, 2 * a]), given)
         return (
             jax.jvp(run, given, jax.tree.map(jnp.sin, given)), twice(*given),
-            jax.vmap(jax.grad(loss, (0, 1, 2)))(*several), jax.vmap(run, (None, 0, None))(given[0], several[1], given[2]),
+            jax.vmap(jax.grad(loss, (0, 1, 2)))(*several),
+            jax.vmap(run, (None, 0, None))(given[0], several[1], given[2]),
         )  # fmt: skip
 
     chex.assert_trees_all_close(found("llvm"), found("scan"), rtol=1e-4, atol=1e-4)
@@ -114,8 +115,8 @@ def test_auto_takes_it_for_enough_numbers_on_one_device(monkeypatch):
 @pytest.mark.parametrize(
     "run, told",
     [
-        (lambda a: gj.linear_scan(a.astype(jnp.bfloat16), a.astype(jnp.bfloat16), kernel="llvm"), "bfloat16 .only float32"),
-        (lambda a: gj.linear_scan(jnp.ones((3, 2, 2)), jnp.ones((3, 2)), kernel="llvm"), "takes a factor for each unit"),
+        (lambda a: gj.linear_scan(*[a.astype(jnp.bfloat16)] * 2, kernel="llvm"), "bfloat16 .only float32"),
+        (lambda a: gj.linear_scan(jnp.ones((3, 2, 2)), a, kernel="llvm"), "takes a factor for each unit"),
         (lambda a: gj.Associative("lvm"), "must be one of 'auto', .*'llvm'"),
     ],
 )

@@ -18,7 +18,7 @@ from gru_jax.scans.kernels.cudnn import library
 from gru_jax.scans.kernels.cudnn.library import Net
 from gru_jax.scans.kernels.foreign import Axes, mapped, one_by_one, result
 from gru_jax.scans.kernels.partition import over_devices
-from gru_jax.types import Array, DType
+from gru_jax.types import Array
 
 _FORWARD, _DATA, _WEIGHTS = library.HANDLERS
 

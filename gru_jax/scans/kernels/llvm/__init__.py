@@ -4,7 +4,8 @@ llvmlite, which Numba is built on, translates them for the processor that they r
 loops and vectors, `products` the one loop of all matrix products, `activations` sigmoid and tanh, `host` knows the
 processor and compiles, `team` is what XLA calls and shares work among its threads. `plan` says how a GRU is cut up,
 `gru_forward` and `gru_backward` are its passes over what they share in `gru_kernel` (and the latter has in
-`gru_gradients`), and `gru` is all of it in JAX. `recurrence_passes` and `recurrence` are the same for linear recurrences.
+`gru_gradients`), and `gru` is all of it in JAX. `recurrence_passes` and `recurrence` are the same for linear
+recurrences.
 """
 
 import importlib.util

@@ -27,7 +27,7 @@ class Program:
         self._made: dict[str, ir.Function] = {}
 
     def function(self, name: str, args: Sequence[Any], write: Callable[..., Value], result: Any = None) -> ir.Function:
-        """The function of this name; written by `write(code, *args)`, which may return its result, at the first call."""
+        """The function of this name; at the first call `write(code, *args)` writes it, and may return its result."""
         if name not in self._made:
             made = ir.Function(self.module, ir.FunctionType(result or ir.VoidType(), args), name)
             made.attributes.add("noinline")
@@ -120,7 +120,7 @@ class Code:
         builder.position_at_end(inside)
         found = body(i, *phis)
         i.add_incoming(builder.add(i, I64(step)), builder.block)
-        for phi, a in zip(phis, found if phis else (), strict=True):
+        for phi, a in zip(phis, found or () if phis else (), strict=True):
             phi.add_incoming(a, builder.block)
         builder.branch(head)
         builder.position_at_end(after)

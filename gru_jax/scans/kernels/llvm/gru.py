@@ -18,7 +18,6 @@ from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.trajectory import Trajectory, exact
 from gru_jax.types import Array, BoolArray, State
 
-
 DTYPES = (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16))
 """Of x and the states; everything is computed in float32."""
 

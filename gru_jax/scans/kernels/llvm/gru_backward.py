@@ -14,10 +14,10 @@ from typing import Any
 from llvmlite import ir
 
 from gru_jax.scans.kernels.llvm import activations, products, team
-from gru_jax.scans.kernels.llvm.code import I1, I64, POINTER, Code, Program, Value
+from gru_jax.scans.kernels.llvm.code import I64, POINTER, Code, Program, Value
 from gru_jax.scans.kernels.llvm.gru_gradients import GradientKernel, N, Q, R, Z
-from gru_jax.scans.kernels.llvm.plan import Plan, Room, spread_rows
-from gru_jax.scans.kernels.llvm.products import Stream, Tiling
+from gru_jax.scans.kernels.llvm.plan import Plan, Room
+from gru_jax.scans.kernels.llvm.products import Tiling
 
 NAME = "gru_backward"
 
@@ -98,7 +98,7 @@ class _Backward(GradientKernel):
         d, old, carry, copy = (code.at(at, o) for at, o in (
             (shared, self.d), (shared, self.old), (shared, self.carry), (mine, self.x)
         ))  # fmt: skip
-        code.call(self._clear(rows), carry, *blocks)
+        code.call(self.clear(rows), carry, *blocks)
         wait()
 
         place = lambda a, row, at: code.at(a, code.add(code.mul(row, at[0]), at[2]))  # noqa: E731
@@ -133,7 +133,7 @@ class _Backward(GradientKernel):
             here = code.mul(size, rows)
             x_here, d_x_here = (code.at(a, code.mul(begin, x_at[1])) for a in (x, d_x))
             code.call(self.copy_input(rows), x_here, copy, size, x_at[0], x_at[1])
-            code.call(self._states_before(rows), h0, y, old, begin, size, y_at[0], y_at[1], *blocks)
+            code.call(self.states_before(rows), h0, y, old, begin, size, y_at[0], y_at[1], *blocks)
             wait()
             if plan.keep:
                 g, g_step = code.at(gates, code.mul(begin, plan.batch * gate_row)), plan.batch * gate_row
@@ -222,38 +222,6 @@ class _Backward(GradientKernel):
 
         code.loop(0, self.blocks, of_biases)
 
-    def _clear(self, rows: int) -> ir.Function:
-        """Zeros in some blocks of what is carried from step to step."""
-
-        def clear(code: Code, to: Value, first: Value, stop: Value) -> None:
-            def of_row(r: Value) -> None:
-                at = lambda block: code.add(code.mul(r, self.h_row), code.mul(block, self.lanes))  # noqa: E731
-                code.loop(first, stop, lambda block: code.store(code.spread(0.0), to, at(block)))
-
-            code.loop(0, rows, of_row)
-
-        return self.program.function(f"clear_{rows}", [POINTER, I64, I64], clear)
-
-    def _states_before(self, rows: int) -> ir.Function:
-        """The state before each step of a chunk, `[size * rows, width]`."""
-
-        def copy(
-            code: Code, h0: Value, y: Value, to: Value, begin: Value, size: Value, y_row: Value, y_step: Value,
-            first: Value, stop: Value,
-        ) -> None:  # fmt: skip
-            def of_step(s: Value) -> None:
-                t = code.add(begin, s)
-                there = code.at(to, code.mul(s, rows * self.h_row))
-                at_start = code.equal(t, 0)
-                source = code.at(y, code.mul(code.sub(t, 1), y_step))
-                source = code.builder.select(at_start, h0, source)
-                row = code.builder.select(at_start, I64(self.plan.units), y_row)
-                self.copy_blocks(code, source, row, there, self.h_row, rows, (first, stop))
-
-            code.loop(0, size, of_step)
-
-        return self.program.function(f"before_{rows}", [POINTER] * 3 + [I64] * 6, copy)
-
     def _gates_again(
         self, code: Code, rows: Value, blocks: tuple[Value, Value], x: Value, old: Value, shared: Value, to: Value
     ) -> None:
@@ -275,7 +243,7 @@ class _Backward(GradientKernel):
         """A tile of gates: r, z, n and the product inside n."""
 
         def gates(code: Code, x: Value, h: Value, at_x: Value, at_h: Value, b_u: Value, b_q: Value, to: Value) -> None:
-            plan, lanes, b = self.plan, self.lanes, code.builder
+            plan, lanes = self.plan, self.lanes
             start = [code.load(b_u, j * lanes) for j in range(3 * width)]
             x_rows = [(x, i * plan.features) for i in range(height)]
             stream = self.stream(code, at_x, plan.features, width)
@@ -303,8 +271,8 @@ class _Backward(GradientKernel):
         """
 
         def step(
-            code: Code, d: Value, through: Value, panel: Value, carry: Value, to: Value, old: Value, c: Value, c_row: Value,
-            gates: Value, use: Value, use_row: Value, block: Value,
+            code: Code, d: Value, through: Value, panel: Value, carry: Value, to: Value, old: Value, c: Value,
+            c_row: Value, gates: Value, use: Value, use_row: Value, block: Value,
         ) -> None:  # fmt: skip
             plan, lanes, b = self.plan, self.lanes, code.builder
             lane = code.mul(block, lanes)
@@ -326,10 +294,9 @@ class _Backward(GradientKernel):
                 return
 
             def given(count: int) -> list[Value]:
-                return [
-                    code.load_first(count if j == width - 1 else lanes, c, code.add(code.mul(c_row, i), code.add(lane, j * lanes)))
-                    for i in range(height) for j in range(width)
-                ]  # fmt: skip
+                rows = [code.at(c, code.add(code.mul(c_row, i), lane)) for i in range(height)]
+                counts = [lanes] * (width - 1) + [count]
+                return [code.load_first(n, row, j * lanes) for row in rows for j, n in enumerate(counts)]
 
             from_loss = self.chosen_by_count(code, block, width, given)
             for i in range(height):

@@ -33,6 +33,38 @@ class GradientKernel(Kernel):
         self.x_blocks = -(-plan.features // plan.lanes)
         self.d_row, self.h_row = spread_rows(plan.blocks * self.slots), spread_rows(plan.width)
 
+    def clear(self, rows: int) -> ir.Function:
+        """Zeros in some blocks of what is carried from step to step."""
+
+        def clear(code: Code, to: Value, first: Value, stop: Value) -> None:
+            def of_row(r: Value) -> None:
+                at = lambda block: code.add(code.mul(r, self.h_row), code.mul(block, self.lanes))  # noqa: E731
+                code.loop(first, stop, lambda block: code.store(code.spread(0.0), to, at(block)))
+
+            code.loop(0, rows, of_row)
+
+        return self.program.function(f"clear_{rows}", [POINTER, I64, I64], clear)
+
+    def states_before(self, rows: int) -> ir.Function:
+        """The state before each step of a chunk, `[size * rows, width]`."""
+
+        def copy(
+            code: Code, h0: Value, y: Value, to: Value, begin: Value, size: Value, y_row: Value, y_step: Value,
+            first: Value, stop: Value,
+        ) -> None:  # fmt: skip
+            def of_step(s: Value) -> None:
+                t = code.add(begin, s)
+                there = code.at(to, code.mul(s, rows * self.h_row))
+                at_start = code.equal(t, 0)
+                source = code.at(y, code.mul(code.sub(t, 1), y_step))
+                source = code.builder.select(at_start, h0, source)
+                row = code.builder.select(at_start, I64(self.plan.units), y_row)
+                self.copy_blocks(code, source, row, there, self.h_row, rows, (first, stop))
+
+            code.loop(0, size, of_step)
+
+        return self.program.function(f"before_{rows}", [POINTER] * 3 + [I64] * 6, copy)
+
     def transpose(self, depth: int, first_gate: int) -> ir.Function:
         """A matrix `[depth, 3H]` transposed, `[blocks of depth, blocks, 3, lanes, lanes of depth]`.
 
@@ -182,9 +214,9 @@ class GradientKernel(Kernel):
                     m = code.add(row, i)
                     step = code.div(m, rows)
                     which = code.sub(m, code.mul(step, rows))
-                    there = code.at(d_x, code.add(code.mul(step, x_step), code.mul(which, x_row)))
+                    there = code.at(d_x, code.add(code.mul(step, x_step), code.add(code.mul(which, x_row), lane)))
                     for j, value in enumerate(values):
-                        code.store_first(count if j == width - 1 else self.lanes, value, there, code.add(lane, j * self.lanes))
+                        code.store_first(count if j == width - 1 else self.lanes, value, there, j * self.lanes)
 
             if not tail:
                 put(self.lanes)

@@ -13,10 +13,13 @@ class Kernel:
     """A kernel that is being written for a plan; `over_time` writes what a thread does with some rows and blocks.
 
     Attributes:
+      b_u, b_q: where the biases of the projected input, and those inside n, are in the scratch memory.
       shared: float32 of scratch memory that all threads share.
       own: float32 that each has for itself.
     """
 
+    b_u: int
+    b_q: int
     shared: int
     own: int
 
@@ -33,8 +36,8 @@ class Kernel:
     def over_time(self, code: Code, rows: int, *args: Value) -> None:
         """Writes the work on so many rows.
 
-        The arguments are the job, the first row, the first block and the one after the last, which of how
-        many threads that work in step this is, and where this thread's part of what is shared and of what is its own begins in the scratch memory.
+        The arguments are the job, the first row, the first block and the one after the last, which of how many threads
+        that work in step this is, and where in the scratch memory its part of what is shared begins, and of its own.
         """
         raise NotImplementedError
 
@@ -87,8 +90,8 @@ class Kernel:
                     if plan.bias == "full" and gate < 2:
                         value = code.builder.fadd(value, load(b_h, gate))
                     code.store(value, b_u, code.add(code.mul(lane, 3), gate * plan.lanes))
-                inside = {"full": lambda: load(b_h, 2), "minimal": lambda: load(b_h, 0), "none": lambda: code.spread(0.0)}
-                code.store(inside[plan.bias](), b_q, lane)
+                at = {"full": 2, "minimal": 0}.get(plan.bias)
+                code.store(code.spread(0.0) if at is None else load(b_h, at), b_q, lane)
 
             self.by_count(code, block, 1, fill)
 

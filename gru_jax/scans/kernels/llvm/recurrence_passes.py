@@ -38,7 +38,7 @@ class Plan(NamedTuple):
     threads: int
 
     def parts(self) -> list[tuple[int, int, int, int]]:
-        """For each thread, the first sequence and the one after its last, the first number and the one after its last."""
+        """For each thread the first sequence and the one after its last, and the same of the numbers of a state."""
         if self.sequences >= self.threads:
             ends = [self.sequences * k // self.threads for k in range(self.threads + 1)]
             return [(a, b, 0, self.width) for a, b in zip(ends, ends[1:], strict=False)]

@@ -140,7 +140,8 @@ def _together(program: Program, name: str, do_part: ir.Function, parts: int) -> 
             return
         _until(code, lambda: code.equal(_read(code, job, _ARRIVED), parts - 1), at_most=_PATIENCE)
         all_here = code.equal(_read(code, job, _ARRIVED), parts - 1)
-        _write(code, job, _DOOR, b.select(all_here, I64(_OPEN), I64(_SHUT)))
+        opened = _decide(code, job, b.select(all_here, I64(_OPEN), I64(_SHUT)))
+        all_here = b.and_(all_here, opened)
         with b.if_else(all_here) as (then, otherwise):
             with then:
                 code.call(do_part, job, 0, parts)
@@ -151,8 +152,10 @@ def _together(program: Program, name: str, do_part: ir.Function, parts: int) -> 
     def task(code: Code, job: Value) -> None:
         b = code.builder
         mine = code.add(_count(code, job, _ARRIVED), 1)
-        # XLA may run a task inside the call that hands it over: then nobody is there to open the door.
+        # XLA may run a task inside the call that hands it over: then nobody is there to open the door, and who has
+        # waited long enough shuts it.
         _until(code, lambda: b.icmp_signed("!=", _read(code, job, _DOOR), I64(0)), at_most=20 * _PATIENCE)
+        _decide(code, job, I64(_SHUT))
         with code.when(code.equal(_read(code, job, _DOOR), _OPEN)):
             code.call(do_part, job, mine, parts)
             _count(code, job, _DONE)
@@ -226,6 +229,12 @@ def _read(code: Code, job: Value, word: int) -> Value:
 
 def _write(code: Code, job: Value, word: int, value: Value) -> None:
     code.builder.atomic_rmw("xchg", code.word(job, word), value, "acq_rel")
+
+
+def _decide(code: Code, job: Value, how: Value) -> Value:
+    """Opens the door or shuts it, for good; whether nobody had done so before."""
+    b = code.builder
+    return b.extract_value(b.cmpxchg(code.word(job, _DOOR), I64(0), how, "acq_rel", "acquire"), 1)
 
 
 def _until(code: Code, holds: Callable[[], Value], at_most: int | None = None) -> None:
