@@ -160,7 +160,8 @@ def _scan(
     # Masked while it lies as the caller has it: a method that wants it so then meets nothing but two turns that cancel.
     # Where time is split, x and its flags come together on the mesh first.
     split = isinstance(method, TimeSharded)
-    x = jnp.asarray(to_time_major(x if split else masking.zero_where_masked(mask, x), -2))
+    as_it_is = split or getattr(method, "masks_input", False)
+    x = jnp.asarray(to_time_major(x if as_it_is else masking.zero_where_masked(mask, x), -2))
     use = to_time_major(mask, -1)
     hidden = cell.output(h0).shape[-1]
     rates = (options.input_dropout, options.recurrent_dropout)
@@ -190,7 +191,8 @@ def _scan(
     seen = None
     if options.return_gates:
         starts = context.time.before(states, h0, options.reverse)
-        seen = jax.vmap(functools.partial(masking.gates, cell, context))(steps, starts)
+        hidden = steps._replace(x=masking.zero_where_masked(use, steps.x))
+        seen = jax.vmap(functools.partial(masking.gates, cell, context))(hidden, starts)
         seen = jax.tree.map(lambda g: from_time_major(masking.zero_where_masked(use, g)), seen)
     return _outputs(options, y, final, seen, found)
 

@@ -113,6 +113,11 @@ class Sequential:
         )
         return exact(context, derivative.differentiable(find, recurrence)(context, steps), reverse)
 
+    @property
+    def masks_input(self) -> bool:
+        """Whether what x holds at masked steps is left to the method."""
+        return self.kernel == "llvm"
+
     def keeps_states(self) -> bool:
         """Whether the backward pass is to be given nothing but arguments and states."""
         if self.kernel in ("chunked", "llvm", "cudnn") or self.checkpoint_every is not None:
@@ -202,6 +207,11 @@ class Lean:
 
         found = derivative.lean(states(self.alone), states(self.differentiated))(context, steps)
         return exact(context, found, reverse)
+
+    @property
+    def masks_input(self) -> bool:
+        """Whether what x holds at masked steps is left to both."""
+        return self.alone.masks_input and self.differentiated.masks_input
 
     def keeps_states(self) -> bool:
         """Whether the backward pass is to be given nothing but arguments and states."""

@@ -18,7 +18,7 @@ from gru_jax.scans import select
 from gru_jax.scans.choices import Sizes
 from gru_jax.scans.kernels import Asked, llvm, refusals
 from gru_jax.scans.kernels.llvm import gru as llvm_gru
-from gru_jax.scans.kernels.llvm import host, plan
+from gru_jax.scans.kernels.llvm import host, plan, products
 from gru_jax.scans.kernels.llvm.host import Host
 
 from ..cases import arrays, assert_close, outputs_and_gradients, table, to_time_major
@@ -136,6 +136,17 @@ def test_threads_share_sequences_or_units():
     assert select_plan(10, 1, 4, 64).together and select_plan(10, 64, 4, 512).together
     assert select_plan(10, 1, 4, 8).threads == 1 and not select_plan(10, 1, 4, 8).together
     assert select_plan(10, 9, 4, 64, cores=4).rows() == [(1, 3), (3, 2)]
+
+
+@pytest.mark.parametrize("vectors, per_block", [(24, 1), (24, 3), (24, 4), (12, 3), (12, 4)])
+def test_tiles_cover_all_rows_once(vectors, per_block):
+    for rows in range(1, 40):
+        for number in (rows, 2 * rows, 3 * rows):
+            left = number
+            for height in products.Tiling.of(vectors, per_block, 5, rows, multiples=number != rows).heights:
+                assert height <= plan.TALLEST
+                left %= height
+            assert left == 0, (rows, number)
 
 
 def test_units_are_shared_by_threads_that_come_too_late(monkeypatch):
@@ -258,8 +269,14 @@ def test_what_is_masked_is_not_seen_and_what_is_not_a_number_is():
     params = cell.init(jax.random.key(0), 3)
     x = jax.random.normal(jax.random.key(1), (2, 6, 3)).at[0, 2].set(jnp.nan)
     mask = jnp.ones((2, 6), bool).at[0, 2].set(False)
-    (y, h), gradients = outputs_and_gradients(cell, params, x, jnp.zeros((2, 20)), mask=mask, method=by_kernel())
-    chex.assert_tree_all_finite((y, h, gradients))
+    for keep in ("states", "gates"):
+        found = outputs_and_gradients(cell, params, x, jnp.zeros((2, 20)), mask=mask, method=by_kernel(keep))
+        chex.assert_tree_all_finite(found)
+    loss = lambda *given: (gj.scan(cell, *given, mask=mask, method=by_kernel())[0] ** 2).sum()  # noqa: E731
+    twice = jax.grad(lambda *given: sum((g**2).sum() for g in jax.tree.leaves(jax.grad(loss, (0, 1))(*given))), (0, 1))
+    chex.assert_tree_all_finite(twice(params, x))
+    seen = lambda *given: gj.scan(cell, *given, mask=mask, method=by_kernel(), return_gates=True)[2].z.sum()  # noqa: E731
+    chex.assert_tree_all_finite(jax.grad(seen, (0, 1))(params, x))
     y, h = gj.scan(cell, params, x, method=by_kernel())
     assert bool(jnp.isnan(h[0]).all()) and bool(jnp.isfinite(y[1]).all()) and bool(jnp.isfinite(y[0, :2]).all())
 

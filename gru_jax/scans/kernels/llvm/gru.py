@@ -66,9 +66,9 @@ def trajectory(cell: GRU, context: Context, steps: Steps, reverse: bool, *, keep
     bfloat16 = context.h0.dtype == jnp.bfloat16
     layout = functools.partial(_Layout, cell, context.time.batch_leads, reverse, cores, bfloat16)
     recurrence = derivative.Recurrence(
-        functools.partial(masking.F, cell),
+        lambda context, step, h: masking.F(cell, context, _hidden(step), h),
         reverse,
-        linear.by_scan(cell, reverse),
+        lambda context, steps, starts: linear.by_scan(cell, reverse)(context, _hidden(steps), starts),
         functools.partial(_gradients, layout(keep=keep)),
     )
     full = derivative.differentiable(functools.partial(_find, layout(keep=keep)), recurrence, aux=True)
@@ -159,7 +159,7 @@ def _gradients(
         return cotangent, nothing
     # Of use, and so computed, only where a gradient is differentiated once more.
     starts = context.time.before(states, context.h0, layout.reverse)
-    adjoint, _ = linear.by_scan(layout.cell, layout.reverse)(context, steps, starts).transpose(cotangent)
+    adjoint, _ = linear.by_scan(layout.cell, layout.reverse)(context, _hidden(steps), starts).transpose(cotangent)
     prepare = functools.partial(_inputs, layout)
     (x, h0, params), pull = jax.vjp(prepare, context.params, context.h0, context.drop_x, steps.x)
     parameters = _present(params._replace(b_x=None, b_h=None) if layout.keep else params)
@@ -184,6 +184,11 @@ def _gradients(
     d_params, d_h0, d_drop_x, d_x = pull((d_x, d_h0, GRUParams(d_w_x, d_w_h, b_x, b_h)))
     d_context, d_steps = nothing
     return adjoint, (d_context._replace(params=d_params, h0=d_h0, drop_x=d_drop_x), d_steps._replace(x=d_x))
+
+
+def _hidden(steps: Steps) -> Steps:
+    """With 0 where x is masked: the kernels do not look there, and so it was left as it is."""
+    return steps._replace(x=masking.zero_where_masked(steps.use, steps.x))
 
 
 def _inputs(

@@ -77,7 +77,7 @@ class _Backward(GradientKernel):
         use, y, gates, c = take(plan.masked), take(), take(plan.keep), take()
         d_x, d_h0, d_w_x, d_w_h, _, scratch = (code.load_word(job, team.RESULTS + i, POINTER) for i in range(6))
         shared, mine = code.at(scratch, base), code.at(scratch, own)
-        blocks = (first, stop)
+        blocks = (first, stop) if plan.together else (0, self.blocks)
         in_step = plan.together and plan.threads > 1
         wait = lambda: code.call(team.barrier(self.program), job, parts) if in_step else None  # noqa: E731
         if plan.together:
@@ -132,14 +132,15 @@ class _Backward(GradientKernel):
             size = code.smaller(plan.chunk, code.sub(steps, begin))
             here = code.mul(size, rows)
             x_here, d_x_here = (code.at(a, code.mul(begin, x_at[1])) for a in (x, d_x))
-            code.call(self.copy_input(rows), x_here, copy, size, x_at[0], x_at[1])
+            flags = code.bytes(use, code.mul(begin, f_at[1])), f_at[0], f_at[1]
+            code.call(self.copy_input(rows), x_here, copy, size, x_at[0], x_at[1], *flags)
             code.call(self.states_before(rows), h0, y, old, begin, size, y_at[0], y_at[1], *blocks)
             wait()
             if plan.keep:
                 g, g_step = code.at(gates, code.mul(begin, plan.batch * gate_row)), plan.batch * gate_row
             else:
                 g, g_step = code.at(shared, self.again), rows * gate_row
-                self._gates_again(code, here, blocks, copy, old, shared, g)
+                self._gates_again(code, here, rows, blocks, copy, old, shared, g)
 
             def step(i: Value) -> None:
                 s = code.sub(code.sub(size, 1), i)
@@ -179,7 +180,7 @@ class _Backward(GradientKernel):
                     code.at(w_x_t, code.mul(block, self.depth * lanes)), d_x_here, x_at[0], x_at[1], row, block,
                 )  # fmt: skip
 
-            Tiling.of(plan.sums, 1, self.x_blocks, None).cover(code, here, x_blocks, input_tile)
+            Tiling.of(plan.sums, 1, self.x_blocks, rows, multiples=True).cover(code, here, x_blocks, input_tile)
             wait()
 
         code.loop(0, number, of_chunk)
@@ -223,8 +224,10 @@ class _Backward(GradientKernel):
         code.loop(0, self.blocks, of_biases)
 
     def _gates_again(
-        self, code: Code, rows: Value, blocks: tuple[Value, Value], x: Value, old: Value, shared: Value, to: Value
-    ) -> None:
+        self, code: Code, number: Value, rows: int, blocks: tuple[Value, Value], x: Value, old: Value, shared: Value,
+        to: Value,
+    ) -> None:  # fmt: skip
+        """Those of some steps, `number` being all rows of all of them."""
         plan = self.plan
         w_x, w_h, b_u, b_q = (code.at(shared, o) for o in (self.w_x, self.w_h, self.b_u, self.b_q))
 
@@ -237,7 +240,7 @@ class _Backward(GradientKernel):
                 code.at(to, code.add(code.mul(row, plan.blocks * self.slots), code.mul(lane, 4))),
             )  # fmt: skip
 
-        Tiling.of(plan.sums, 4, plan.blocks, None).cover(code, rows, blocks, tile)
+        Tiling.of(plan.sums, 4, plan.blocks, rows, multiples=True).cover(code, number, blocks, tile)
 
     def _gates(self, height: int, width: int) -> ir.Function:
         """A tile of gates: r, z, n and the product inside n."""

@@ -69,7 +69,7 @@ class _Forward(Kernel):
         y, scratch = made[0], made[-1]
         gates = made[1] if plan.keep else scratch
         shared, mine = code.at(scratch, base), code.at(scratch, own)
-        blocks = (first, stop)
+        blocks = (first, stop) if plan.together else (0, self.blocks)
 
         self.lay_out_biases(code, b_x, b_h, shared, blocks)
         if plan.packed:
@@ -97,14 +97,15 @@ class _Forward(Kernel):
             (mine, self.x), (shared, self.u), (shared, self.b_u), (shared, self.b_q)
         ))  # fmt: skip
 
-        chunk_tiles = Tiling.of(plan.sums, 3, plan.blocks, None)
+        chunk_tiles = Tiling.of(plan.sums, 3, plan.blocks, rows, multiples=True)
         step_tiles = Tiling.of(plan.sums, 3, plan.blocks, rows)
 
         def of_chunk(k: Value, h: Value, other: Value) -> list[Value]:
             begin = code.mul(k, plan.chunk)
             size = code.smaller(plan.chunk, code.sub(steps, begin))
             at_x = code.at(x, code.mul(begin, x_step))
-            code.call(self.copy_input(rows), at_x, copy, size, x_row, x_step)
+            flags = code.bytes(use, code.mul(begin, f_step)), f_row, f_step
+            code.call(self.copy_input(rows), at_x, copy, size, x_row, x_step, *flags)
 
             def project(height: int, width: int, row: Value, block: Value) -> None:
                 to = code.at(u, code.add(code.mul(row, self.u_row), code.mul(block, self.gates)))

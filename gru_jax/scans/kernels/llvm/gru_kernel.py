@@ -161,9 +161,12 @@ class Kernel:
         code.loop(*blocks, of_block)
 
     def copy_input(self, rows: int) -> ir.Function:
-        """The input of some steps, of all rows, side by side: `[size * rows, I]`."""
+        """The input of some steps, of all rows, side by side: `[size * rows, I]`; 0 at steps that are not used."""
 
-        def copy(code: Code, x: Value, to: Value, size: Value, x_row: Value, x_step: Value) -> None:
+        def copy(
+            code: Code, x: Value, to: Value, size: Value, x_row: Value, x_step: Value, use: Value, f_row: Value,
+            f_step: Value,
+        ) -> None:  # fmt: skip
             features, lanes = self.plan.features, self.lanes
             whole, rest = features // lanes * lanes, features % lanes
 
@@ -171,14 +174,23 @@ class Kernel:
                 def of_row(r: Value) -> None:
                     source = code.at(x, code.add(code.mul(s, x_step), code.mul(r, x_row)))
                     there = code.at(to, code.mul(code.add(code.mul(s, rows), r), features))
-                    move = lambda i: code.store(code.load(source, i), there, i)  # noqa: E731
+                    used = None
+                    if self.plan.masked:
+                        used = code.flag(use, code.add(code.mul(s, f_step), code.mul(r, f_row)))
+
+                    def move(i: Value, count: int = lanes) -> None:
+                        value = code.load_first(count, source, i)
+                        if used is not None:
+                            value = code.builder.select(used, value, code.spread(0.0))
+                        code.store_first(count, value, there, i)
+
                     if whole:
                         code.loop(0, whole, move, step=lanes)
                     if rest:
-                        code.store_first(rest, code.load_first(rest, source, whole), there, whole)
+                        move(whole, rest)
 
                 code.loop(0, rows, of_row)
 
             code.loop(0, size, of_step)
 
-        return self.program.function(f"copy_{rows}", [POINTER, POINTER, I64, I64, I64], copy)
+        return self.program.function(f"copy_{rows}", [POINTER] * 2 + [I64] * 3 + [POINTER, I64, I64], copy)

@@ -1,6 +1,7 @@
 """Matrix products in tiles that stay in registers: the one loop that all products of a kernel are made of."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -86,18 +87,21 @@ class Tiling(NamedTuple):
     widths: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def of(cls, vectors: int, per_block: int, blocks: int, rows: int | None) -> "Tiling":
-        """Tiles of about so many vectors of sums, for a known number of rows or for any.
+    def of(cls, vectors: int, per_block: int, blocks: int, rows: int, *, multiples: bool = False) -> "Tiling":
+        """Tiles of about so many vectors of sums.
 
         Args:
           vectors: how many registers there are for sums.
           per_block: how many sums a row has in a block.
           blocks: of all that is to be covered, at most.
-          rows: of all that is to be covered; None where any number may be.
+          rows: of all that is to be covered.
+          multiples: whether any multiple of so many rows may be, too.
         """
         most = min(max(1, vectors // per_block), TALLEST)
-        if rows is None:
-            heights = (most, *(h for h in (4, 2, 1) if h < most))
+        if multiples:
+            # What a tile's height leaves over is a multiple of what both can be divided by.
+            common = math.gcd(rows, most)
+            heights = (most, *(common * k for k in (4, 2, 1) if common * k < most))
         else:
             tiles = -(-rows // most)
             tall = -(-rows // tiles)
@@ -122,6 +126,8 @@ class Tiling(NamedTuple):
                 continue
             block, stop = blocks
             for width in widths:
+                if isinstance(block, int) and isinstance(stop, int) and block + width > stop:
+                    continue
                 of_rows = functools.partial(_rows, code, row, end, height, functools.partial(tile, height, width))
                 code.loop(block, stop, of_rows, step=width)
                 block = code.rest(block, stop, width)
