@@ -159,7 +159,8 @@ def test_a_huge_learning_rate_diverges(folder: Path) -> None:
 
 
 # Files may grow to so many bytes and no further, as on a disk that is full.
-@pytest.mark.parametrize("limit", [500, pytest.param(3000, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [500, 3000])
 def test_full_disk_loses_nothing(limit: int, folder: Path) -> None:
     full = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
     # The cache of compiled programs would meet the limit too, and says so on standard error.

@@ -102,6 +102,7 @@ def test_changed_keys_are_refused_with_both_values(finished: Path) -> None:
     assert snapshot(finished / "out") == before
 
 
+@pytest.mark.slow
 def test_default_directory_fresh_and_fork(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(TINY)
     short = ("run", "config.yaml", "train.epochs=1")
