@@ -29,7 +29,7 @@ _METADATA = 3
 
 _PATIENCE = 20_000
 """How often the caller looks whether the others have come: some hundred microseconds."""
-_SPINS = 4_000
+_SPINS = 200
 """How often a waiting thread looks before it lets others run on its core."""
 _OPEN, _SHUT = 1, 2
 
