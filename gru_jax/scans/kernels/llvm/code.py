@@ -4,6 +4,7 @@ Numbers that are known when a kernel is written are Python's, and arithmetic on 
 values of the program. Pointers are of bytes that hold float32; offsets count float32.
 """
 
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ Value = Any
 
 I1, I8, I32, I64, FLOAT = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 POINTER = ir.PointerType()
+X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 
 class Program:
@@ -171,6 +173,19 @@ class Code:
         """Writes a vector."""
         self.builder.store(value, self.at(pointer, offset), align=4)
 
+    def store_past_caches(self, value: Value, pointer: Value, offset: Value = 0) -> None:
+        """Writes a vector to an address that is a multiple of its size, and leaves the caches to others.
+
+        Other threads may see it late: `finish_stores` before they are told that it is there.
+        """
+        stored = self.builder.store(value, self.at(pointer, offset), align=4 * self.lanes)
+        stored.set_metadata("nontemporal", self.program.module.add_metadata([I32(1)]))
+
+    def finish_stores(self) -> None:
+        """Makes everybody see what was written past the caches."""
+        if X86:
+            self.builder.call(self.program.outside("llvm.x86.sse.sfence", []), [])
+
     def load_first(self, count: int, pointer: Value, offset: Value = 0) -> Value:
         """The first `count` numbers of a vector, 0 in the other lanes, without looking at memory behind them."""
         if count == self.lanes:
@@ -205,6 +220,14 @@ class Code:
     def load_number(self, pointer: Value, offset: Value = 0) -> Value:
         """A single float32."""
         return self.builder.load(self.at(pointer, offset), typ=FLOAT, align=4)
+
+    def room(self, size: int) -> Value:
+        """Memory for so many float32 until the function returns."""
+        entry = self.builder.function.entry_basic_block
+        with self.builder.goto_block(entry):
+            at = self.builder.alloca(FLOAT, size)
+            at.align = 64
+            return self.builder.inttoptr(self.builder.ptrtoint(at, I64), POINTER)
 
     def bytes(self, pointer: Value, offset: Value) -> Value:
         """The pointer, so many bytes further."""

@@ -11,6 +11,8 @@ from gru_jax.scans.kernels.llvm import host, recurrence_passes
 from gru_jax.scans.kernels.llvm.recurrence_passes import Plan
 from gru_jax.types import Array
 
+PAST_CACHES = 2**20
+"""Bytes of a result from which on it is written past the caches."""
 WORTH_A_THREAD = 2**17
 """Numbers of an array from which on another thread is worth waking up."""
 
@@ -49,7 +51,10 @@ def gradients(
         plan, shape = _plan(a, reverse, batch_leads, cores)
         results = [foreign.result(s, a.dtype, a) for s in (shape, shape, plan[1:3])]
         args = (a.reshape(shape), h0.reshape(plan[1:3]), h.reshape(shape), c.reshape(shape))
-        d_a, d_b, d_h0 = jax.ffi.ffi_call(_backward(plan), results)(*args)
+        # The gradient of the states is read where that of b is written, and nobody else has a use for it: the memory of
+        # one array less to be asked for, which would be new pages. Where somebody has, XLA copies it first.
+        alias = {len(args) - 1: 1}
+        d_a, d_b, d_h0 = jax.ffi.ffi_call(_backward(plan), results, input_output_aliases=alias)(*args)
         return d_a.reshape(a.shape), d_b.reshape(a.shape), d_h0.reshape(h0.shape)
 
     at = 0 if batch_leads else 1
@@ -70,7 +75,9 @@ def _plan(a: Array, reverse: bool, batch_leads: bool, cores: int) -> tuple[Plan,
     sequences, steps, width = a.shape if batch_leads else (1, a.shape[0], math.prod(a.shape[1:]))
     enough = max(1, a.size // WORTH_A_THREAD)
     threads = min(cores, enough, sequences if sequences > 1 else -(-width // 16))
-    return Plan(host.host().lanes, sequences, width, reverse, threads), (sequences, steps, width)
+    lanes = host.host().lanes
+    past_caches = 4 * a.size >= PAST_CACHES and width % lanes == 0
+    return Plan(lanes, sequences, width, reverse, threads, past_caches), (sequences, steps, width)
 
 
 @functools.cache

@@ -3,6 +3,7 @@
     l_t = c_t + a_{t+1} l_{t+1},   d_b = l,   d_a_t = l_t h_{t-1}
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,6 +21,10 @@ COLUMNS = 2048
 nearest cache."""
 
 
+At = Callable[[int, bool], Value]
+"""Where an array begins for one sequence: its number, and whether it has an axis of steps."""
+
+
 class Plan(NamedTuple):
     """What the passes are written for; all but the number of steps.
 
@@ -29,6 +34,8 @@ class Plan(NamedTuple):
       width: numbers of a state.
       reverse: whether time runs from the last index to the first.
       threads: how many may work at a time, each on some sequences or on some numbers of all.
+      past_caches: whether results are so large that in the caches they would only take the place of what is still to be
+        read; a state must then be whole vectors.
     """
 
     lanes: int
@@ -36,6 +43,7 @@ class Plan(NamedTuple):
     width: int
     reverse: bool
     threads: int
+    past_caches: bool
 
     def parts(self) -> list[tuple[int, int, int, int]]:
         """For each thread the first sequence and the one after its last, and the same of the numbers of a state."""
@@ -51,28 +59,38 @@ def write_forward(plan: Plan) -> Program:
     """The program, whose handler is FORWARD. Arguments: a, b, h0 `[sequences, width]`; result: the states."""
     program = Program(plan.lanes)
 
-    def columns(code: Code, ends: tuple[int, int], at: Callable[[int, bool], Value], steps: Value) -> None:
+    def columns(code: Code, ends: tuple[int, int], at: At, steps: Value, past_caches: bool) -> None:
         a, b, h0, h = at(0, True), at(1, True), at(2, False), at(3, True)
 
         def step(here: Value, place: int | Value, count: int, before: Value) -> Value:
             load = lambda pointer: code.load_first(count, code.at(pointer, here), place)  # noqa: E731
             now = code.fma(load(a), before, load(b))
-            code.store_first(count, now, code.at(h, here), place)
+            _put(code, past_caches, count, now, code.at(h, here), place)
             return now
 
         if _vectors(plan, ends) <= IN_REGISTERS:
             _in_registers(code, plan, ends, steps, plan.reverse, h0, step)
             return
+        # What is written past the caches is not to be read back in the next step.
+        state = code.at(code.room(ends[1] - ends[0]), -ends[0]) if past_caches else None
+        if past_caches:
+            _over(code, ends, lambda place, n: code.store_first(n, code.load_first(n, h0, place), state, place))
 
         def of_step(t: Value) -> None:
             here = _place(code, plan, t, steps, plan.reverse)
-            earlier = _place(code, plan, code.sub(t, 1), steps, plan.reverse)
-            before = code.builder.select(code.equal(t, 0), h0, code.at(h, earlier))
-            _over(code, ends, lambda place, count: step(here, place, count, code.load_first(count, before, place)))
+            earlier = code.at(h, _place(code, plan, code.sub(t, 1), steps, plan.reverse))
+            before = state if past_caches else code.builder.select(code.equal(t, 0), h0, earlier)
+
+            def of_place(place: Value, count: int) -> None:
+                now = step(here, place, count, code.load_first(count, before, place))
+                if past_caches:
+                    code.store_first(count, now, state, place)
+
+            _over(code, ends, of_place)
 
         code.loop(0, steps, of_step)
 
-    _handler(program, plan, FORWARD, arguments=3, results=1, columns=columns)
+    _handler(program, plan, FORWARD, arguments=3, results=(True,), columns=columns)
     return program
 
 
@@ -80,7 +98,7 @@ def write_backward(plan: Plan) -> Program:
     """The program, whose handler is BACKWARD. Arguments: a, h0, h, c; results: the gradients of a, b and h0."""
     program = Program(plan.lanes)
 
-    def columns(code: Code, ends: tuple[int, int], at: Callable[[int, bool], Value], steps: Value) -> None:
+    def columns(code: Code, ends: tuple[int, int], at: At, steps: Value, past_caches: bool) -> None:
         a, h0, h, c, d_a, d_b, d_h0 = (at(i, i not in (1, 6)) for i in range(7))
 
         def step(t: Value, here: Value, place: int | Value, count: int, through: Value) -> Value:
@@ -88,9 +106,9 @@ def write_backward(plan: Plan) -> Program:
             before = code.builder.select(code.equal(t, 0), h0, code.at(h, earlier))
             load = lambda pointer: code.load_first(count, code.at(pointer, here), place)  # noqa: E731
             adjoint = code.builder.fadd(load(c), through)
-            code.store_first(count, adjoint, code.at(d_b, here), place)
+            _put(code, past_caches, count, adjoint, code.at(d_b, here), place)
             d = code.builder.fmul(adjoint, code.load_first(count, before, place))
-            code.store_first(count, d, code.at(d_a, here), place)
+            _put(code, past_caches, count, d, code.at(d_a, here), place)
             return code.builder.fmul(load(a), adjoint)
 
         last = code.sub(steps, 1)
@@ -112,40 +130,59 @@ def write_backward(plan: Plan) -> Program:
 
         code.loop(0, steps, of_step)
 
-    _handler(program, plan, BACKWARD, arguments=4, results=3, columns=columns)
+    _handler(program, plan, BACKWARD, arguments=4, results=(True, True, False), columns=columns)
     return program
 
 
 def _handler(
-    program: Program, plan: Plan, name: str, *, arguments: int, results: int, columns: Callable[..., None]
+    program: Program, plan: Plan, name: str, *, arguments: int, results: tuple[bool, ...], columns: Callable[..., None]
 ) -> None:
-    """A handler that goes through sequences and columns; `columns` writes what is done with some of one sequence."""
+    """A handler that goes through sequences and columns; `columns` writes what is done with some of one sequence.
 
-    def some(ends: tuple[int, int]) -> ir.Function:
+    `results` says of each whether it has an axis of steps.
+    """
+
+    def word(i: int) -> int:
+        return team.ARGUMENTS + i if i < arguments else team.RESULTS + i - arguments
+
+    def some(ends: tuple[int, int], past_caches: bool) -> ir.Function:
         def write(code: Code, job: Value, first: Value, stop: Value) -> None:
             steps = code.load_word(job, team.STEPS)
 
             def of_sequence(s: Value) -> None:
                 def at(i: int, of_steps: bool) -> Value:
-                    word = team.ARGUMENTS + i if i < arguments else team.RESULTS + i - arguments
                     size = code.mul(steps, plan.width) if of_steps else plan.width
-                    return code.at(code.load_word(job, word, POINTER), code.mul(s, size))
+                    return code.at(code.load_word(job, word(i), POINTER), code.mul(s, size))
 
-                columns(code, ends, at, steps)
+                columns(code, ends, at, steps, past_caches)
 
             code.loop(first, stop, of_sequence)
+            if past_caches:
+                code.finish_stores()
 
-        return program.function(f"columns_{ends[0]}_{ends[1]}", [POINTER, I64, I64], write)
+        return program.function(f"columns_{ends[0]}_{ends[1]}_{past_caches}", [POINTER, I64, I64], write)
 
     def work(code: Code, job: Value, part: Value, parts: Value) -> None:
+        b = code.builder
+        # XLA lays its arrays out like this; what it was lent by others may lie anywhere.
+        addresses = [code.load_word(job, word(arguments + i)) for i, of_steps in enumerate(results) if of_steps]
+        aligned = code.equal(b.and_(functools.reduce(b.or_, addresses), I64(4 * plan.lanes - 1)), 0)
         for k, (first, stop, left, right) in enumerate(plan.parts()):
             with code.when(code.equal(part, k)):
                 for begin in range(left, right, COLUMNS):
-                    code.call(some((begin, min(right, begin + COLUMNS))), job, first, stop)
+                    ends = begin, min(right, begin + COLUMNS)
+                    if not plan.past_caches:
+                        code.call(some(ends, False), job, first, stop)
+                        continue
+                    with b.if_else(aligned) as branches:
+                        for branch, past_caches in zip(branches, (True, False), strict=True):
+                            with branch:
+                                code.call(some(ends, past_caches), job, first, stop)
 
     team.handler(
-        program, name, arguments=arguments, results=results, time_axis=1, parts=plan.threads, together=False, work=work
-    )
+        program, name, arguments=arguments, results=len(results), time_axis=1, parts=plan.threads, together=False,
+        work=work,
+    )  # fmt: skip
 
 
 def _vectors(plan: Plan, ends: tuple[int, int]) -> int:
@@ -155,6 +192,14 @@ def _vectors(plan: Plan, ends: tuple[int, int]) -> int:
 def _place(code: Code, plan: Plan, t: Value, steps: Value, reverse: bool) -> Value:
     """Where the t-th step lies that is taken."""
     return code.mul(code.sub(code.sub(steps, 1), t) if reverse else t, plan.width)
+
+
+def _put(code: Code, past_caches: bool, count: int, value: Value, pointer: Value, place: int | Value) -> None:
+    """Writes the first so many numbers of a vector."""
+    if past_caches:
+        code.store_past_caches(value, pointer, place)
+    else:
+        code.store_first(count, value, pointer, place)
 
 
 def _over(code: Code, ends: tuple[int, int], write: Callable[[Value, int], object]) -> None:

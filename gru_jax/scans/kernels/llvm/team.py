@@ -8,12 +8,12 @@ What they have in common lives in a block of 64-bit words that is freed by the l
 when the call that it was made for is long over.
 """
 
-import platform
 from collections.abc import Callable
 
 from llvmlite import ir
 
-from gru_jax.scans.kernels.llvm.code import I32, I64, POINTER, Code, Program, Value
+from gru_jax.scans.kernels.llvm import pages
+from gru_jax.scans.kernels.llvm.code import I32, I64, POINTER, X86, Code, Program, Value
 
 # Words of the job. Those that several threads write stand on cache lines of their own.
 _REFERENCES, _CLAIMED, _DONE, _WAITING, _PHASE, _ARRIVED, _DOOR = range(0, 56, 8)
@@ -23,7 +23,7 @@ _WORDS = 96
 
 # Words of XLA's structures, version 0 of its interface (xla/ffi/api/c_api.h).
 _FRAME_EXTENSION, _FRAME_API, _FRAME_CONTEXT, _FRAME_ARGS, _FRAME_RETS = 1, 2, 3, 9, 14
-_BUFFER_DATA, _BUFFER_DIMS = 3, 5
+_BUFFER_DATA, _BUFFER_RANK, _BUFFER_DIMS = 3, 4, 5
 _API_VERSION, _API_SCHEDULE = 4, 17
 _METADATA = 3
 
@@ -184,10 +184,19 @@ def _job(code: Code, frame: Value, arguments: int, results: int, time_axis: int)
         for i in range(count):
             buffer = code.load_word(buffers, i, POINTER)
             code.store_word(code.load_word(buffer, _BUFFER_DATA), job, first + i)
+            if first == RESULTS:
+                pages.ask(code, code.load_word(buffer, _BUFFER_DATA, POINTER), _bytes(code, buffer))
     first = code.load_word(code.load_word(frame, _FRAME_ARGS, POINTER), 0, POINTER)
     dims = code.load_word(first, _BUFFER_DIMS, POINTER)
     code.store_word(code.load_word(dims, time_axis), job, STEPS)
     return job
+
+
+def _bytes(code: Code, buffer: Value) -> Value:
+    """How many bytes of float32 an array has."""
+    dims = code.load_word(buffer, _BUFFER_DIMS, POINTER)
+    times = lambda k, size: [code.mul(size, code.load_word(dims, k))]  # noqa: E731
+    return code.loop(0, code.load_word(buffer, _BUFFER_RANK), times, [I64(4)])[0]
 
 
 def _schedule(code: Code, frame: Value, task: ir.Function, job: Value, number: int) -> None:
@@ -262,5 +271,5 @@ def _until(code: Code, holds: Callable[[], Value], at_most: int | None = None) -
 
 def _pause(code: Code) -> None:
     """Tells the core that it waits."""
-    if platform.machine().lower() in ("x86_64", "amd64"):
+    if X86:
         code.builder.call(code.program.outside("llvm.x86.sse2.pause", []), [])
