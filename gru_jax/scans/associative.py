@@ -62,9 +62,9 @@ class Associative:
             dtype = accumulator(jax.tree.leaves(context.h0)[0].dtype)
             if (reason := refusals.of_recurrence("Associative", "llvm", dtype)) is not None:
                 raise ValueError(f"Associative: kernel='llvm' does not serve {reason}; use kernel='scan'")
-        if self.kernel in kernels.PALLAS and fused.takes(cell):
-            states = fused.trajectory(cell, context, steps, reverse=reverse, kernel=self.kernel)
-            return exact(context, states, reverse)
+        kernel = self._of_projected_input(cell, context, steps)
+        if kernel is not None:
+            return exact(context, fused.trajectory(cell, context, steps, reverse=reverse, kernel=kernel), reverse)
         how: dict[str, Any] = {"reverse": reverse, "kernel": self.kernel, "time": context.time}
 
         def find(context: Context, steps: Steps) -> State:
@@ -89,6 +89,17 @@ class Associative:
 
         recurrence = derivative.Recurrence(functools.partial(masking.F, cell), reverse, solver)
         return exact(context, derivative.differentiable(find, recurrence)(context, steps), reverse)
+
+    def _of_projected_input(self, cell: Cell, context: Context, steps: Steps) -> str | None:
+        """The kernel that goes from the projected input to the states, None where coefficients are computed first."""
+        kernel = self.kernel
+        if kernel == "auto":
+            if jax.tree.structure(context.h0).num_leaves != 1 or getattr(cell, "in_log_space", False):
+                return None
+            h0 = jax.tree.leaves(context.h0)[0]
+            states = jax.ShapeDtypeStruct((jax.tree.leaves(steps.x)[0].shape[0], *h0.shape), accumulator(h0.dtype))
+            kernel = recurrences.chosen("auto", DIAGONAL, states, context.time)
+        return kernel if kernel in kernels.FUSED and fused.takes(cell, steps, kernel) else None
 
     def keeps_states(self) -> bool:
         """True: the coefficients are computed again from the input."""

@@ -78,13 +78,19 @@ def linear(a: Array, b: Array, h0: Array, *, reverse: bool, kernel: str, time: T
     return derivative.differentiable(find, whole)(context, Steps((a, b), use=None, reset=None))
 
 
-def takes(cell: Any) -> bool:
+def takes(cell: Any, steps: Steps, kernel: str) -> bool:
     """Whether the kernel can compute a cell's (a, b) from its projected input."""
-    return hasattr(cell, "coefficients")
+    if kernel == "llvm":
+        from gru_jax.scans.kernels.llvm import minimal
+
+        return minimal.takes(cell) and steps.reset is None
+    return kernel in kernels.PALLAS and hasattr(cell, "coefficients")
 
 
 def trajectory(cell: Any, context: Context, steps: Steps, *, reverse: bool, kernel: str) -> Array:
     """The states of a cell that has `coefficients`, `[T, *batch, H]`, with their derivative."""
+    if kernel == "llvm":
+        return _minimal(cell, context, steps, reverse)
     target, time = kernels.target("Associative", kernel), context.time
     masked, resets = steps.use is not None, steps.reset is not None
     how = {"reverse": reverse, "batch_leads": time.batch_leads}
@@ -137,6 +143,45 @@ def trajectory(cell: Any, context: Context, steps: Steps, *, reverse: bool, kern
     return derivative.differentiable(find, Recurrence(_step(cell), reverse, solver, gradients))(context, steps)
 
 
+def _minimal(cell: Any, context: Context, steps: Steps, reverse: bool) -> Array:
+    """`trajectory` by the kernel for a CPU, which knows the cells' equations."""
+    from gru_jax.scans.kernels.llvm import minimal
+
+    time, how = context.time, _how(reverse, context.time)
+
+    def read(moving: Any) -> tuple[Array, Array]:
+        context, x = moving
+        u = _projected(cell, context, x)
+        u = u.reshape(*u.shape[:2], cell.parts, -1)
+        return u, context.h0.reshape(-1, context.h0.shape[-1]).astype(u.dtype)
+
+    def use(steps: Steps) -> Array | None:
+        return None if steps.use is None else _flag(steps.use, time)
+
+    def find(context: Context, steps: Steps) -> Array:
+        u, h0 = read((context, steps.x))
+        h = minimal.states(cell, u, h0, use(steps), **how)
+        return _from_rows(h, context.h0, time).astype(context.h0.dtype)
+
+    def factors(context: Context, steps: Steps) -> Array:
+        return jax.vmap(lambda step: masking.affine(cell, context, step)[0])(steps)
+
+    def solver(context: Context, steps: Steps, starts: State) -> Solver:
+        return _solver(factors(context, steps), reverse, "llvm", time)
+
+    def gradients(context: Context, steps: Steps, h: Array, others: Any, c: Array) -> tuple[Array, Any]:
+        (u, h0), pull = jax.vjp(read, (context, steps.x))
+        h, flat = (_rows(array, time).astype(u.dtype) for array in (h, c))
+        moving = minimal.gradients(cell, u, h0, use(steps), h, flat, **how)
+        ((d_context, d_x),) = pull(moving)
+        # Of use, and so computed, only where a gradient is differentiated once more.
+        adjoint = transposed(factors(context, steps), c.astype(u.dtype), reverse=reverse, kernel="llvm", time=time)
+        nothing = jax.tree.map(jnp.zeros_like, steps)
+        return adjoint.astype(c.dtype), (d_context, nothing._replace(x=d_x))
+
+    return derivative.differentiable(find, Recurrence(_step(cell), reverse, solver, gradients))(context, steps)
+
+
 def _step(cell: Any) -> Any:
     return lambda context, step, h: masking.F(cell, context, step, h)
 
@@ -174,11 +219,16 @@ def _projected(cell: Any, context: Context, x: Array) -> Array:
     """The projected input of all steps, `[T, B, parts H]` or `[B, T, parts H]`, projected as it lies."""
     drop = context.drop_x
     if not context.time.batch_leads:
-        u = cell.project(context.params, x if drop is None else x * jnp.broadcast_to(drop, x.shape))
-        return u.reshape(x.shape[0], -1, u.shape[-1])
+        x = x if drop is None else x * jnp.broadcast_to(drop, x.shape)
+        return _of_rows(cell, context.params, x).reshape(x.shape[0], -1, cell.parts * context.h0.shape[-1])
     x = jnp.moveaxis(x, 0, -2)
-    u = cell.project(context.params, x if drop is None else x * jnp.broadcast_to(drop[..., None, :], x.shape))
-    return u.reshape(-1, *u.shape[-2:])
+    x = x if drop is None else x * jnp.broadcast_to(drop[..., None, :], x.shape)
+    return _of_rows(cell, context.params, x).reshape(-1, x.shape[-2], cell.parts * context.h0.shape[-1])
+
+
+def _of_rows(cell: Any, params: Any, x: Array) -> Array:
+    """The projection of all rows as one product of two matrices: XLA's CPU compiler puts the bias into that."""
+    return cell.project(params, x.reshape(-1, x.shape[-1]))
 
 
 def _rows(array: Array, time: TimeAxis) -> Array:

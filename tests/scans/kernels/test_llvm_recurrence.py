@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import gru_jax as gj
 from gru_jax.scans import recurrences
 from gru_jax.scans.kernels import llvm
-from gru_jax.scans.kernels.llvm import host, recurrence
+from gru_jax.scans.kernels.llvm import host, minimal, recurrence
 from gru_jax.scans.kernels.llvm.host import Host
 
 from ..cases import HOLES, LENGTHS, RESETS, arrays, assert_close, outputs_and_gradients, table
@@ -18,14 +18,16 @@ from ..cases import HOLES, LENGTHS, RESETS, arrays, assert_close, outputs_and_gr
 # Carried in registers, in memory, in several pieces; with and without full vectors.
 SHAPES = {
     "one": (1, 1, 1), "few": (7, 3, 5), "registers": (9, 2, 64), "memory": (5, 2, 150), "pieces": (3, 1, 5000),
-    "long": (300, 2, 3),
+    "long": (300, 2, 3), "whole vectors": (6, 3, 512),
 }  # fmt: skip
 
 
-@pytest.fixture
-def threads(monkeypatch):
-    """Small arrays, too, are shared by threads."""
-    monkeypatch.setattr(recurrence, "WORTH_A_THREAD", 1)
+@pytest.fixture(params=[False, True], ids=["cached", "past caches"])
+def threads(request, monkeypatch):
+    """Small arrays, too, are shared by threads, and written past the caches where their sizes let them be."""
+    for module in (recurrence, minimal):
+        monkeypatch.setattr(module, "WORTH_A_THREAD", 1)
+        monkeypatch.setattr(module, "PAST_CACHES", 0 if request.param else 2**40)
     jax.clear_caches()
 
 
@@ -82,6 +84,99 @@ def test_cells_that_are_linear_in_their_state(make, options):
         outputs_and_gradients(cell, params, x, h0, method=m, **options) for m in (gj.Associative("llvm"), "naive")
     )
     assert_close(ours, naive, 1e-6, 2e-5)
+
+
+def drawn(cell):
+    """(params, x, h0) for a cell of any size."""
+    params, x, _ = arrays(cell)
+    return params, x, jax.random.normal(jax.random.key(5), (x.shape[0], cell.hidden_size))
+
+
+@pytest.mark.parametrize(
+    "make, form, H, time_major, reverse, options",
+    table(
+        (gj.MinGRU, gj.MinLSTM), ("linear", "log"), (5, 64, 150), (False, True), (False, True),
+        ("plain", "lengths", "mask"),
+        quick=lambda make, form, H, major, reverse, options: (H + major + 2 * reverse + len(options)) % 4 == 0,
+    ),
+)  # fmt: skip
+def test_minimal_cells_from_their_projected_input(make, form, H, time_major, reverse, options, threads):
+    cell, (T, B, I) = make(H, form=form), (9, 3, 4)
+    params = cell.init(jax.random.key(0), I)
+    x = 3 * jax.random.normal(jax.random.key(1), (T, B, I) if time_major else (B, T, I))
+    mask = jax.random.bernoulli(jax.random.key(2), 0.6, x.shape[:2])
+    more = {"plain": {}, "lengths": {"lengths": jnp.array([9, 0, 4])}, "mask": {"mask": mask}}[options]
+    h0 = jnp.abs(jax.random.normal(jax.random.key(3), (B, H)))
+
+    def found(method):
+        def loss(params, x, h0):
+            y, h = gj.scan(cell, params, x, h0, method=method, time_major=time_major, reverse=reverse, **more)
+            return (y * jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape)).sum() + (h**2).sum(), (y, h)
+
+        return jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))(params, x, h0)
+
+    chex.assert_trees_all_close(found(gj.Associative("llvm")), found(gj.Associative("scan")), rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("make", [gj.MinGRU, gj.MinLSTM])
+@pytest.mark.parametrize("lanes", [4, 8])
+def test_minimal_cells_on_other_processors(make, lanes, monkeypatch, threads):
+    monkeypatch.setattr(host, "host", lambda: Host(lanes, 16))
+    cell = make(22)
+    params, x, h0 = drawn(cell)
+    ours, plain = (outputs_and_gradients(cell, params, x, h0, method=gj.Associative(k)) for k in ("llvm", "scan"))
+    assert_close(ours, plain, 1e-6, 2e-5)
+
+
+@pytest.mark.parametrize("make", [gj.MinGRU, gj.MinLSTM])
+@pytest.mark.parametrize("size", [30.0, 1e3, 1e30])
+def test_minimal_cells_with_saturated_gates(make, size):
+    cell = make(6)
+    params, x, h0 = drawn(cell)
+    params = params._replace(w_x=params.w_x.at[:, : -cell.hidden_size].multiply(size))
+    ours, plain = (outputs_and_gradients(cell, params, x, h0, method=gj.Associative(k)) for k in ("llvm", "scan"))
+    chex.assert_tree_all_finite(ours)
+    assert_close(ours[0], plain[0], 1e-5, 2e-5)
+    ours, plain = (jax.tree.map(lambda a: a / (1 + jnp.abs(a).max()), each[1]) for each in (ours, plain))
+    assert_close(ours, plain, 1e-5, 2e-5)
+
+
+def test_nan_is_passed_on():
+    cell = gj.MinLSTM(20)
+    params, x, h0 = drawn(cell)
+    y, _ = gj.scan(cell, params, x.at[1, 2, 0].set(jnp.nan), h0, method=gj.Associative("llvm"))
+    assert bool(jnp.isnan(y[1, 2:]).all()) and bool(jnp.isfinite(y[1, :2]).all()) and bool(jnp.isfinite(y[0]).all())
+
+
+def test_a_minimal_cell_in_every_mode_of_differentiation_and_under_vmap():
+    cell = gj.MinGRU(5)
+    params, x, h0 = drawn(cell)
+
+    def found(kernel):
+        run = lambda *given: gj.scan(cell, *given, method=gj.Associative(kernel))[0]  # noqa: E731
+        loss = lambda *given: (run(*given) ** 3).sum()  # noqa: E731
+        squares = lambda *given: sum((g**2).sum() for g in jax.tree.leaves(jax.grad(loss, (0, 1, 2))(*given)))  # noqa: E731
+        given = (params, x, h0)
+        several = jax.tree.map(lambda a: jnp.stack([a, 2 * a]), given)
+        return (
+            jax.jvp(run, given, jax.tree.map(jnp.sin, given)), jax.grad(squares, (0, 1, 2))(*given),
+            jax.vmap(jax.grad(loss, (0, 1, 2)))(*several),
+            jax.vmap(run, (None, 0, None))(params, several[1], h0),
+        )  # fmt: skip
+
+    chex.assert_trees_all_close(found("llvm"), found("scan"), rtol=1e-4, atol=1e-4)
+
+
+def test_a_derived_class_keeps_its_own_equations():
+    class Halved(gj.MinGRU):
+        def coefficients(self, *u):
+            a, b = super().coefficients(*u)
+            return a / 2, b
+
+    cell = Halved(4)
+    params, x, h0 = drawn(cell)
+    ours, plain = (gj.scan(cell, params, x, h0, method=gj.Associative(k)) for k in ("llvm", "scan"))
+    chex.assert_trees_all_close(ours, plain, rtol=1e-5)
 
 
 def test_every_mode_of_differentiation_and_vmap():

@@ -1,4 +1,4 @@
-"""sigmoid and tanh of vectors, to about one unit in the last place.
+"""exp, sigmoid and tanh of vectors, to about one unit in the last place.
 
 The polynomials were fitted to float64 values, for the largest relative error to be the smallest.
 """
@@ -27,7 +27,17 @@ _LN2 = (0.693359375, -2.12194440e-4)
 def sigmoid(code: Code, x: Value) -> Value:
     """1 / (1 + exp(-x))."""
     one = code.spread(1.0)
-    return code.builder.fdiv(one, code.builder.fadd(one, _exp(code, code.builder.fneg(x))))
+    return code.builder.fdiv(one, code.builder.fadd(one, exp(code, code.builder.fneg(x))))
+
+
+def both_sigmoids(code: Code, x: Value) -> tuple[Value, Value]:
+    """sigmoid(x) and sigmoid(-x), the one that is small without the error of 1 minus the other."""
+    b = code.builder
+    e = exp(code, b.fneg(code.intrinsic("fabs", x)))
+    large = b.fdiv(code.spread(1.0), b.fadd(code.spread(1.0), e))
+    small = b.fmul(e, large)
+    positive = b.fcmp_ordered(">=", x, code.spread(0.0))
+    return b.select(positive, large, small), b.select(positive, small, large)
 
 
 def tanh(code: Code, x: Value) -> Value:
@@ -36,13 +46,13 @@ def tanh(code: Code, x: Value) -> Value:
     square = b.fmul(x, x)
     near = code.fma(b.fmul(square, x), _polynomial(code, square, _TANH), x)
     size = code.intrinsic("fabs", x)
-    quotient = b.fdiv(code.spread(2.0), b.fadd(_exp(code, b.fadd(size, size)), code.spread(1.0)))
+    quotient = b.fdiv(code.spread(2.0), b.fadd(exp(code, b.fadd(size, size)), code.spread(1.0)))
     far = code.intrinsic("copysign", b.fsub(code.spread(1.0), quotient), x)
     # The comparison is false for NaN, which then comes from `near`.
     return b.select(b.fcmp_ordered(">", size, code.spread(_SMALL)), far, near)
 
 
-def _exp(code: Code, x: Value) -> Value:
+def exp(code: Code, x: Value) -> Value:
     """exp(x), x held within +-LARGEST; NaN for NaN."""
     b = code.builder
     largest, least = code.spread(_LARGEST), code.spread(-_LARGEST)

@@ -4,7 +4,7 @@
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from llvmlite import ir
@@ -65,7 +65,7 @@ def write_forward(plan: Plan) -> Program:
         def step(here: Value, place: int | Value, count: int, before: Value) -> Value:
             load = lambda pointer: code.load_first(count, code.at(pointer, here), place)  # noqa: E731
             now = code.fma(load(a), before, load(b))
-            _put(code, past_caches, count, now, code.at(h, here), place)
+            put(code, past_caches, count, now, code.at(h, here), place)
             return now
 
         if _vectors(plan, ends) <= IN_REGISTERS:
@@ -106,9 +106,9 @@ def write_backward(plan: Plan) -> Program:
             before = code.builder.select(code.equal(t, 0), h0, code.at(h, earlier))
             load = lambda pointer: code.load_first(count, code.at(pointer, here), place)  # noqa: E731
             adjoint = code.builder.fadd(load(c), through)
-            _put(code, past_caches, count, adjoint, code.at(d_b, here), place)
+            put(code, past_caches, count, adjoint, code.at(d_b, here), place)
             d = code.builder.fmul(adjoint, code.load_first(count, before, place))
-            _put(code, past_caches, count, d, code.at(d_a, here), place)
+            put(code, past_caches, count, d, code.at(d_a, here), place)
             return code.builder.fmul(load(a), adjoint)
 
         last = code.sub(steps, 1)
@@ -164,9 +164,7 @@ def _handler(
 
     def work(code: Code, job: Value, part: Value, parts: Value) -> None:
         b = code.builder
-        # XLA lays its arrays out like this; what it was lent by others may lie anywhere.
-        addresses = [code.load_word(job, word(arguments + i)) for i, of_steps in enumerate(results) if of_steps]
-        aligned = code.equal(b.and_(functools.reduce(b.or_, addresses), I64(4 * plan.lanes - 1)), 0)
+        fits = aligned(code, job, [i for i, of_steps in enumerate(results) if of_steps])
         for k, (first, stop, left, right) in enumerate(plan.parts()):
             with code.when(code.equal(part, k)):
                 for begin in range(left, right, COLUMNS):
@@ -174,7 +172,7 @@ def _handler(
                     if not plan.past_caches:
                         code.call(some(ends, False), job, first, stop)
                         continue
-                    with b.if_else(aligned) as branches:
+                    with b.if_else(fits) as branches:
                         for branch, past_caches in zip(branches, (True, False), strict=True):
                             with branch:
                                 code.call(some(ends, past_caches), job, first, stop)
@@ -194,7 +192,13 @@ def _place(code: Code, plan: Plan, t: Value, steps: Value, reverse: bool) -> Val
     return code.mul(code.sub(code.sub(steps, 1), t) if reverse else t, plan.width)
 
 
-def _put(code: Code, past_caches: bool, count: int, value: Value, pointer: Value, place: int | Value) -> None:
+def aligned(code: Code, job: Value, results: Sequence[int]) -> Value:
+    """Whether results lie at multiples of a vector's size: XLA's do, what it was lent by others may lie anywhere."""
+    addresses = [code.load_word(job, team.RESULTS + i) for i in results]
+    return code.equal(code.builder.and_(functools.reduce(code.builder.or_, addresses), I64(4 * code.lanes - 1)), 0)
+
+
+def put(code: Code, past_caches: bool, count: int, value: Value, pointer: Value, place: int | Value) -> None:
     """Writes the first so many numbers of a vector."""
     if past_caches:
         code.store_past_caches(value, pointer, place)
