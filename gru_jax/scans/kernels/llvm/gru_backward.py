@@ -50,7 +50,7 @@ class _Backward(GradientKernel):
         self.d_b = room.take(plan.blocks, self.slots)
         self.w_x_t = room.take(self.x_blocks, self.depth, plan.lanes)
         self.w_h_t = room.take(plan.blocks, self.depth, plan.lanes)
-        self.d = room.take(plan.chunk * rows, self.d_row)
+        self.d = room.take(plan.blocks, self.d_block)
         self.old = room.take(plan.chunk * rows, self.h_row)
         self.carry = room.take(rows, self.h_row)
         if not plan.keep:
@@ -318,7 +318,7 @@ class _Backward(GradientKernel):
                     if used is not None:
                         kept = b.select(used, kept, adjoint)
                     code.store(kept, carry, code.add(lane, i * self.h_row + j * lanes))
-                    there = code.add(code.mul(lane, 4), i * self.d_row + j * self.slots)
+                    there = code.add(code.mul(block, self.d_block), i * self.d_row + j * self.d_block)
                     for k, value in ((N, d_n), (R, d_r), (Z, d_z), (Q, d_q)):
                         code.store(value, to, code.add(there, k * lanes))
 

@@ -17,13 +17,15 @@ N, R, Z, Q = range(4)
 
 
 class GradientKernel(Kernel):
-    """A kernel that has gradients of gates, `[rows, d_row]`, and states, `[rows, h_row]`, in its scratch memory.
+    """A kernel that has gradients of gates, `[blocks, rows, d_row]`, and states, `[rows, h_row]`, in its scratch memory.
 
     Attributes:
       slots: numbers of a block of such gradients.
       depth: numbers of three gates of all units, filled up.
       x_blocks: vectors that all features take up.
       d_row, h_row: from one row to the next.
+      d_block: from one block to the next. A block's rows lie together, as they are read again and again for the
+        gradient of a matrix.
     """
 
     def __init__(self, program: Program, plan: Plan) -> None:
@@ -31,7 +33,8 @@ class GradientKernel(Kernel):
         self.slots = 4 * plan.lanes
         self.depth = plan.blocks * self.gates
         self.x_blocks = -(-plan.features // plan.lanes)
-        self.d_row, self.h_row = spread_rows(plan.blocks * self.slots), spread_rows(plan.width)
+        self.d_row, self.h_row = self.slots, spread_rows(plan.width)
+        self.d_block = spread_rows(plan.chunk * max(rows for _, rows in plan.rows()) * self.d_row)
 
     def clear(self, rows: int) -> ir.Function:
         """Zeros in some blocks of what is carried from step to step."""
@@ -122,7 +125,7 @@ class GradientKernel(Kernel):
         flat = [v for row in sums for v in row]
 
         def of_block(k: Value, *flat: Value) -> list[Value]:
-            here = code.at(d, code.add(code.mul(k, self.slots), slot * self.lanes))
+            here = code.at(d, code.add(code.mul(k, self.d_block), slot * self.lanes))
             rows = [(here, i * self.d_row) for i in range(height)]
             stream = Stream(code.at(panel, code.mul(k, self.gates * self.lanes)), self.lanes, offsets)
             before = [list(flat[i * width : (i + 1) * width]) for i in range(height)]
@@ -157,7 +160,7 @@ class GradientKernel(Kernel):
                     lambda: [code.spread(0.0) for _ in each],
                 )  # fmt: skip
                 wide = 3 * width
-                offsets = tuple(j * self.slots + slot * lanes for j in range(width) for slot in slots)
+                offsets = tuple(j * self.d_block + slot * lanes for j in range(width) for slot in slots)
                 stream = Stream(d, self.d_row, offsets)
                 left = [(source, i) for i in range(height)]
                 grouped = [start[i * wide : (i + 1) * wide] for i in range(height)]
@@ -173,7 +176,7 @@ class GradientKernel(Kernel):
 
         def tile(height: int, width: int, row: Value, block: Value) -> None:
             code.call(
-                write(height, width), rows, code.at(source, row), code.at(d, code.mul(block, self.slots)),
+                write(height, width), rows, code.at(source, row), code.at(d, code.mul(block, self.d_block)),
                 code.at(sums, code.mul(row, 3 * units)), so_far, block,
             )  # fmt: skip
 
@@ -196,8 +199,9 @@ class GradientKernel(Kernel):
                 code.store(value, sums, k)
 
         function = self.program.function("d_b", [I64, POINTER, POINTER, I1], of_block)
-        at = lambda a, block: code.at(a, code.mul(block, self.slots))  # noqa: E731
-        code.loop(*blocks, lambda block: code.call(function, rows, at(d, block), at(sums, block), so_far))
+        at = lambda a, block, size: code.at(a, code.mul(block, size))  # noqa: E731
+        each = lambda block: code.call(function, rows, at(d, block, self.d_block), at(sums, block, self.slots), so_far)  # noqa: E731
+        code.loop(*blocks, each)
 
     def input_gradient(self, height: int, width: int, rows: int) -> ir.Function:
         """A tile of the gradient of x; its rows are steps of sequences."""

@@ -7,7 +7,7 @@ from gru_jax.scans.kernels.llvm.host import Host
 
 WIDE = 2**20
 """Bytes of a recurrent matrix from which on threads share its units, so that each has to read a part of it only."""
-FORWARD_ROWS, BACKWARD_ROWS = 64, 128
+FORWARD_ROWS, BACKWARD_ROWS = 256, 256
 """How many rows, steps times sequences, are projected at a time, and are summed for gradients at a time."""
 WORTH_PACKING = 16
 """How often a matrix has to be read for it to be laid out anew."""
