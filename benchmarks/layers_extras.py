@@ -169,7 +169,8 @@ def linear_pairs(kinds: list[str], sizes: list[tuple[int, int, int]]) -> Iterato
             for copy in COPIES:
                 yield lambda shape=shape, copy=copy: copy_pair(shape, copy)
         if "training" in kinds:
-            yield lambda shape=shape: gradient_pair(shape)
+            for beside in ("forward", "copy"):
+                yield lambda shape=shape, beside=beside: gradient_pair(shape, beside)
 
 
 COPIES = {"copy": (lambda a, b, h: a + b, COPY), "copy of all three": (lambda a, b, h: (-a, -b, -h), None)}
@@ -195,13 +196,14 @@ def copy_pair(shape: dict[str, int], copy: str) -> Pair:
     return Pair("linear, forward", shape, peers.jitted(forward, a, b), copy, peers.jitted(function, a, b, b + a), aim)
 
 
-def gradient_pair(shape: dict[str, int]) -> Pair:
-    """The states and what a gradient of them gives to a and b, beside the states alone."""
+def gradient_pair(shape: dict[str, int], beside: str) -> Pair:
+    """What half the sum of the squares of the states gives to a and b, forwards and backwards, beside the states alone.
+
+    Or beside a copy: as many of them as the forward pass is allowed, three times.
+    """
     a, b = coefficients(shape)
-
-    def gradient(a: Any, b: Any, c: Any) -> Any:
-        h, pull = jax.vjp(forward, a, b)
-        return h, pull(c)
-
-    ours, theirs = peers.jitted(gradient, a, b, b - a), peers.jitted(forward, a, b)
-    return Pair("linear, gradient", shape, ours, "forward", theirs, GRADIENT)
+    gradient = peers.jitted(jax.grad(lambda a, b: 0.5 * (forward(a, b) ** 2).sum(), (0, 1)), a, b)
+    if beside == "forward":
+        return Pair("linear, gradient", shape, gradient, beside, peers.jitted(forward, a, b), GRADIENT)
+    copy = peers.jitted(COPIES["copy"][0], a, b, b + a)
+    return Pair("linear, gradient", shape, gradient, beside, copy, GRADIENT * COPY)

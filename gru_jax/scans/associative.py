@@ -29,7 +29,8 @@ class Associative:
       kernel: "scan" (`lax.scan`), "associative" (`lax.associative_scan`), "chunked" (chunks of time side by side, then
         from chunk to chunk), or "auto", decided by backend. "pallas" is one kernel for GPU or TPU, which reads the
         projected input of `MinGRU` and `MinLSTM` once and writes their states ("interpret-gpu", "interpret-tpu": the
-        same in Pallas's interpreter); "llvm" is compiled for the CPU, for factors in float32.
+        same in Pallas's interpreter); "llvm" is compiled for the CPU, where it does the same
+        but for resets; of other cells it reads the factors, in float32.
 
     Raises:
       ValueError: for an unknown kernel.

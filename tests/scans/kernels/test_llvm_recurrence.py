@@ -56,6 +56,12 @@ def test_the_numbers_of_the_plain_loop(name, time_major, reverse, threads):
     chex.assert_trees_all_close(ours, plain, rtol=1e-5, atol=1e-5)
 
 
+def test_results_that_are_large_enough_for_large_pages():
+    given = given_arrays(600, 8, 256, True)
+    ours, plain = (outputs(kernel, True, False)(*given) for kernel in ("llvm", "scan"))
+    chex.assert_trees_all_close(ours, plain, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("lanes", [4, 8])
 def test_vectors_of_other_processors(lanes, monkeypatch, threads):
     monkeypatch.setattr(host, "host", lambda: Host(lanes, 16))
