@@ -95,9 +95,9 @@ class Associative:
         """The kernel that goes from the projected input to the states, None where coefficients are computed first."""
         kernel = self.kernel
         if kernel == "auto":
-            if jax.tree.structure(context.h0).num_leaves != 1 or getattr(cell, "in_log_space", False):
+            h0 = context.h0
+            if not isinstance(h0, jax.Array) or getattr(cell, "in_log_space", False):
                 return None
-            h0 = jax.tree.leaves(context.h0)[0]
             states = jax.ShapeDtypeStruct((jax.tree.leaves(steps.x)[0].shape[0], *h0.shape), accumulator(h0.dtype))
             kernel = recurrences.chosen("auto", DIAGONAL, states, context.time)
         return kernel if kernel in kernels.FUSED and fused.takes(cell, steps, kernel) else None

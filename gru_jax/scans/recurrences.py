@@ -189,7 +189,9 @@ def check_fused(algebra: Algebra, kernel: str) -> None:
         )
 
 
-def chosen(kernel: str, algebra: Algebra | None = None, b: Array | None = None, time: TimeAxis = WHOLE) -> str:
+def chosen(
+    kernel: str, algebra: Algebra | None = None, b: Array | jax.ShapeDtypeStruct | None = None, time: TimeAxis = WHOLE
+) -> str:  # fmt: skip
     """The form behind "auto".
 
     On CPU that is one pass of compiled code for factors of enough numbers b, else step by step, which runs at nearly
@@ -204,7 +206,7 @@ def chosen(kernel: str, algebra: Algebra | None = None, b: Array | None = None, 
     return "llvm" if refusals.of_recurrence("linear_scan", "llvm", b.dtype) is None else "scan"
 
 
-def _is_large(b: Array) -> bool:
+def _is_large(b: Array | jax.ShapeDtypeStruct) -> bool:
     return all(isinstance(size, int) for size in b.shape) and b.size >= WORTH_COMPILING
 
 

@@ -17,7 +17,7 @@ N, R, Z, Q = range(4)
 
 
 class GradientKernel(Kernel):
-    """A kernel that has gradients of gates, `[blocks, rows, d_row]`, and states, `[rows, h_row]`, in its scratch memory.
+    """A kernel that has gradients of gates `[blocks, rows, d_row]` and states `[rows, h_row]` in its scratch memory.
 
     Attributes:
       slots: numbers of a block of such gradients.

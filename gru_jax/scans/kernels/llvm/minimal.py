@@ -4,7 +4,6 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from gru_jax.cells.minimal import MinGRU, MinLSTM
 from gru_jax.scans.kernels import foreign
@@ -63,8 +62,8 @@ def gradients(
         plan = _plan(cell, u, bool(flags), reverse, batch_leads, cores)
         results = [foreign.result(s, u.dtype, u) for s in (u.shape, h0.shape)]
         # The projected input was made for this and nobody else: its gradient takes its place.
-        call = jax.ffi.ffi_call(_backward(plan), results, input_output_aliases={0: 0})
-        return tuple(call(u, h0, *rest))
+        d_u, d_h0 = jax.ffi.ffi_call(_backward(plan), results, input_output_aliases={0: 0})(u, h0, *rest)
+        return d_u, d_h0
 
     inputs = (at, 0, *(at for _ in flags), at, at)
     d_u, d_h0 = foreign.mapped(run, inputs, (at, 0))(u, h0, *flags, h, c)

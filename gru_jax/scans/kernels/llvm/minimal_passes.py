@@ -276,13 +276,14 @@ def _where_used(
 def _over_units(
     code: Code, ends: tuple[int, int], write: Callable[[Sequence[tuple[Value, int]]], None]
 ) -> None:
-    """`write([(place, lanes), ...])` for all vectors between two places, some side by side; the last has fewer lanes."""
+    """`write([(place, lanes), ...])` for the vectors between two places, some side by side; the last has fewer."""
     begin, end = ends
     lanes = code.lanes
     together = SIDE_BY_SIDE * lanes
     whole = begin + (end - begin) // together * together
     if whole > begin:
-        code.loop(begin, whole, lambda at: write([(code.add(at, k * lanes), lanes) for k in range(SIDE_BY_SIDE)]), (), together)
+        side_by_side = lambda at: write([(code.add(at, k * lanes), lanes) for k in range(SIDE_BY_SIDE)])  # noqa: E731
+        code.loop(begin, whole, side_by_side, step=together)
     rest = [(at, min(lanes, end - at)) for at in range(whole, end, lanes)]
     if rest:
         write(rest)
