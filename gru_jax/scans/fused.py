@@ -1,6 +1,7 @@
 """Linear recurrences by one kernel, with the derivative of every other method.
 
-The kernel is `kernels/recurrence.py` on a GPU or TPU, `kernels/llvm/recurrence.py` on a CPU, for given factors.
+The kernel is `kernels/recurrence.py` on a GPU or TPU; on a CPU `kernels/llvm/recurrence.py` for given factors, and for
+minGRU and minLSTM `kernels/llvm/minimal.py`.
 
 What a cell computes from its projected input alone is computed in the kernel, forwards and backwards, so that nothing
 but that input, the states and their gradients goes through memory.
