@@ -106,7 +106,9 @@ def write_backward(plan: Plan) -> Program:
             before = code.builder.select(code.equal(t, 0), h0, code.at(h, earlier))
             load = lambda pointer: code.load_first(count, code.at(pointer, here), place)  # noqa: E731
             adjoint = code.builder.fadd(load(c), through)
-            put(code, past_caches, count, adjoint, code.at(d_b, here), place)
+            # Over c, which has just been read and so is in the nearest cache, where a store past the caches would only
+            # drive it out.
+            code.store_first(count, adjoint, code.at(d_b, here), place)
             d = code.builder.fmul(adjoint, code.load_first(count, before, place))
             put(code, past_caches, count, d, code.at(d_a, here), place)
             return code.builder.fmul(load(a), adjoint)
