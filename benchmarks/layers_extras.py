@@ -162,7 +162,7 @@ def scan(cell: gj.GRU, params: gj.GRUParams) -> Side:
 
 
 def linear_pairs(kinds: list[str], sizes: list[tuple[int, int, int]]) -> Iterator[Callable[[], Pair]]:
-    """minGRU's recurrence beside copies, and its gradient beside itself."""
+    """minGRU's recurrence beside copies, and gradients, of it and of the whole cell, beside forward passes."""
     for T, B, H in sizes:
         shape = {"T": T, "B": B, "H": H}
         if "forward" in kinds:
@@ -171,6 +171,7 @@ def linear_pairs(kinds: list[str], sizes: list[tuple[int, int, int]]) -> Iterato
         if "training" in kinds:
             for beside in ("forward", "copy"):
                 yield lambda shape=shape, beside=beside: gradient_pair(shape, beside)
+            yield lambda shape=shape: cell_pair(shape)
 
 
 COPIES = {"copy": (lambda a, b, h: a + b, COPY), "copy of all three": (lambda a, b, h: (-a, -b, -h), None)}
@@ -207,3 +208,16 @@ def gradient_pair(shape: dict[str, int], beside: str) -> Pair:
         return Pair("linear, gradient", shape, gradient, beside, peers.jitted(forward, a, b), GRADIENT)
     copy = peers.jitted(COPIES["copy"][0], a, b, b + a)
     return Pair("linear, gradient", shape, gradient, beside, copy, GRADIENT * COPY)
+
+
+def cell_pair(shape: dict[str, int]) -> Pair:
+    """MinGRU as a cell, of as many features as units: its gradient as above, with its projection, beside its states."""
+    cell = gj.MinGRU(shape["H"])
+    params = cell.init(jax.random.key(0), shape["H"])
+    x = jax.random.normal(jax.random.key(1), tuple(shape.values()))
+
+    def states(params: Any, x: Any) -> Any:
+        return gj.scan(cell, params, x, time_major=True)[0]
+
+    gradient = peers.jitted(jax.grad(lambda params, x: 0.5 * (states(params, x) ** 2).sum(), (0, 1)), params, x)
+    return Pair("minGRU, gradient", shape, gradient, "forward", peers.jitted(states, params, x), GRADIENT)
