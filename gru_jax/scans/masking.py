@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from gru_jax.cells.base import Cell, Gates
+from gru_jax.cells.gru_layout import Original
 from gru_jax.checks import is_keys
 from gru_jax.scans.time_axis import WHOLE, TimeAxis
 from gru_jax.types import Array, BoolArray, IntArray, Key, Params, State
@@ -31,6 +32,7 @@ class Context(NamedTuple):
       time: where the steps lie.
       reset_to: the state after a reset, where it is not h0: in a part of a sequence, which begins where another ended.
       lengths: `[*batch]`, from where on steps are masked, where the flags `use` were made of that.
+      original: what params were made of, for a method that reads it as it lies; None for all others.
     """
 
     params: Params
@@ -40,6 +42,7 @@ class Context(NamedTuple):
     time: TimeAxis = WHOLE
     reset_to: State = None
     lengths: IntArray | None = None
+    original: Original | None = None
 
 
 class Steps(NamedTuple):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gru_jax import checks
+from gru_jax.cells import gru_layout
 from gru_jax.cells.base import Cell, Gates
 from gru_jax.scans import derivative, kernels, masking, naive, select, time_sharding
 from gru_jax.scans.choices import Sizes
@@ -96,6 +97,7 @@ def scan(
     options = Options(reverse, time_major, padding, input_dropout, recurrent_dropout, return_gates, stats)
     _check_options(cell, options)
     select.check(method, cell)
+    params, original = gru_layout.apart(params)
     method, guess = time_sharding.hinted(method)
     x, h0, lengths, mask, resets = _check_arrays(cell, params, x, h0, lengths, mask, resets, time_major)
     _check_key(options, key, x.shape[1:-1] if time_major else x.shape[:-2])
@@ -110,7 +112,7 @@ def scan(
         what = "the states of all steps, as scan returned them"
         guess = _check_like("Newton", "init", cell, guess, x.shape[:-1], x.dtype, what)
         guess = jax.lax.stop_gradient(guess)
-    return _run(cell, method, options, *arrays, guess)
+    return _run(cell, method, options, *arrays, guess, original)
 
 
 # Compiled as a whole and cached by (cell, method, options, shapes), so that a call outside of jit costs no tracing.
@@ -141,6 +143,7 @@ def _scan(
     resets: BoolArray | None,
     key: Key | None,
     guess: State,
+    original: gru_layout.Original | None,
 ) -> Any:
     # Everything from the caller's arrays on happens in here, the transposition to leading time included: what is saved
     # for the backward pass are then the caller's arrays themselves, not copies of them.
@@ -175,7 +178,8 @@ def _scan(
     time = TimeAxis(batch_leads=not options.time_major)
     # Flags of steps say all there is to know, but not that they are of this kind.
     right_padded = lengths if getattr(method, "kernel", None) == "cudnn" else None
-    context = masking.Context(params, h0, drop_x, drop_h, time, lengths=right_padded)
+    original = original if getattr(method, "reads_original", False) else None
+    context = masking.Context(params, h0, drop_x, drop_h, time, lengths=right_padded, original=original)
     steps = masking.Steps(masking.zero_where_masked(use, x) if split else x, use, resets, guess)
 
     if T == 0:

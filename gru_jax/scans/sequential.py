@@ -118,6 +118,11 @@ class Sequential:
         """Whether what x holds at masked steps is left to the method."""
         return self.kernel == "llvm"
 
+    @property
+    def reads_original(self) -> bool:
+        """Whether parameters are read as the caller's framework lays them out, where that is known."""
+        return self.kernel == "llvm"
+
     def keeps_states(self) -> bool:
         """Whether the backward pass is to be given nothing but arguments and states."""
         if self.kernel in ("chunked", "llvm", "cudnn") or self.checkpoint_every is not None:
@@ -212,6 +217,11 @@ class Lean:
     def masks_input(self) -> bool:
         """Whether what x holds at masked steps is left to both."""
         return self.alone.masks_input and self.differentiated.masks_input
+
+    @property
+    def reads_original(self) -> bool:
+        """Whether one of them reads parameters as the caller's framework lays them out."""
+        return self.alone.reads_original or self.differentiated.reads_original
 
     def keeps_states(self) -> bool:
         """Whether the backward pass is to be given nothing but arguments and states."""

@@ -11,6 +11,7 @@ from flax import nnx
 from gru_jax import checks
 from gru_jax.cells import GRU as NeutralGRU
 from gru_jax.cells import GRUParams
+from gru_jax.cells.gru_layout import LaidOut, Layout, Original
 from gru_jax.interop import neutral
 from gru_jax.interop.keras import activations, constraints, identifiers, initializers, policy, regularizers
 from gru_jax.interop.keras.base import KINDS, NAMES, Frozen, Layer, as_state, as_training
@@ -297,6 +298,12 @@ class GRUCell(Layer):
         weights = (getattr(self, name)[...] for name in self.weight_names())
         params = to_neutral(*weights, reset_after=self.options.reset_after)
         return params if dtype is None else jax.tree.map(lambda p: p.astype(dtype), params)
+
+    def laid_out(self, params: GRUParams, dtype: Any) -> LaidOut:
+        """`params` with the arrays as Keras has them, of a cell with reset_after."""
+        kernel, recurrent, *bias = (getattr(self, name)[...].astype(dtype) for name in self.weight_names())
+        b_x, b_h = (bias[0][0], bias[0][1]) if bias else (None, None)
+        return LaidOut(params, Original(GRUParams(kernel, recurrent, b_x, b_h), Layout("zrn")))
 
     def runnable(self, shape: tuple[int, ...], dtype: Any, training: bool) -> Runnable:
         """The cell and parameters for inputs of shape `[B, ..., I]`, with this call's dropout masks."""

@@ -222,6 +222,8 @@ class GRU(Layer):
         if initial_state is None and self.stateful:
             initial_state = self.states[0].astype(x.dtype)  # type: ignore[index]
         cell, params, drop_x = self.cell.runnable(x.shape, x.dtype, training)
+        if isinstance(params, GRUParams) and self.cell.options.reset_after:
+            params = self.cell.laid_out(params, x.dtype)
         if drop_x is not None:
             x = x * jnp.broadcast_to(drop_x[:, None], x.shape)
         layer = recurrent(cell, method=self._method(x.shape[1]))

@@ -191,7 +191,7 @@ class GRU(TorchModule):
 
     def _run(self, x: Array, h: Array | None, *, time_major: bool, lengths: Any = None) -> tuple[Array, Array]:
         spec, ends, directions = self._spec(), self._layout.suffixes(), 1 + self.bidirectional
-        each: list[Any] = [[self._neutral(one) for one in pair] for pair in ends]
+        each: list[Any] = [[self._laid_out(one) for one in pair] for pair in ends]
         starts: list[Any] = [
             [None if h is None else h[layer * directions + d] for d in range(directions)] for layer in range(len(ends))
         ]

@@ -12,6 +12,7 @@ from flax import nnx
 from gru_jax import checks
 from gru_jax.cells import GRUParams
 from gru_jax.cells.base import accumulator
+from gru_jax.cells.gru_layout import LaidOut, Layout, Original
 from gru_jax.cells.initializers import UniformByHidden
 from gru_jax.interop.torch import names, streams, tensors
 from gru_jax.types import Array, DType
@@ -227,8 +228,14 @@ class TorchModule(nnx.Module):
 
     def _neutral(self, suffix: str) -> GRUParams:
         """One layer and direction in the neutral layout."""
+        return self._laid_out(suffix).params
+
+    def _laid_out(self, suffix: str) -> LaidOut:
+        """The same with the arrays as torch has them."""
         w_x, w_h, *biases = (self._value(kind + suffix) for kind in self._layout.kinds())
-        return GRUParams(w_x.T, w_h.T, *(biases or (None, None)))
+        b_x, b_h = biases or (None, None)
+        original = Original(GRUParams(w_x, w_h, b_x, b_h), Layout(transposed=True))
+        return LaidOut(GRUParams(w_x.T, w_h.T, b_x, b_h), original)
 
     def _tensor(self, name: str, given: Any) -> Array:
         return tensors.floating(self._who, name, given, self.dtype)

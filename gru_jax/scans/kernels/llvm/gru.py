@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gru_jax.cells import gru_layout
 from gru_jax.cells.base import Cell
 from gru_jax.cells.gru import GRU
 from gru_jax.cells.gru_params import GRUParams
@@ -114,13 +115,13 @@ class _Layout:
             return (jnp.moveaxis(use, 0, -1).reshape(-1, use.shape[0]),)
         return (use.reshape(use.shape[0], -1),)
 
-    def plan(self, x: Array, masked: bool, *, backward: bool) -> Plan:
+    def plan(self, x: Array, masked: bool, *, backward: bool, weights: gru_layout.Layout = gru_layout.NEUTRAL) -> Plan:
         """The kernel for an input."""
         steps, batch = x.shape[1 - self.batch_axis], x.shape[self.batch_axis]
         return Plan.of(
             host.host(), steps=steps, batch=batch, features=x.shape[-1], units=self.cell.hidden_size,
             batch_leads=self.batch_leads, reverse=self.reverse, bias=self.cell.bias, masked=masked,
-            bfloat16=self.bfloat16, keep=self.keep, cores=self.cores, backward=backward,
+            bfloat16=self.bfloat16, keep=self.keep, cores=self.cores, backward=backward, weights=weights,
         )  # fmt: skip
 
 
@@ -129,13 +130,14 @@ def _find(layout: _Layout, context: Context, steps: Steps) -> tuple[State, Any]:
     batch, T = context.h0.shape[:-1], steps.x.shape[0]
     if not math.prod(batch):
         return jnp.zeros((T, *context.h0.shape), context.h0.dtype), ()
-    x, h0, params = _inputs(layout, context.params, context.h0, context.drop_x, steps.x)
+    weights = context.original or gru_layout.Original(context.params, gru_layout.NEUTRAL)
+    x, h0, params = _inputs(layout, weights.arrays, context.h0, context.drop_x, steps.x)
     given = (x, h0, *_present(params), *layout.flags(steps.use))
     masked, at = steps.use is not None, layout.batch_axis
 
     def run(*args: Array) -> tuple[Array, ...]:
         x, h0 = args[:2]
-        plan = layout.plan(x, masked, backward=False)
+        plan = layout.plan(x, masked, backward=False, weights=weights.layout)
         name, scratch = _forward(plan)
         results = [foreign.result((*x.shape[:2], plan.units), x.dtype, x)]
         if plan.keep:

@@ -73,7 +73,8 @@ class Kernel:
         if self.plan.packed:
             offsets = tuple(c * depth * self.gates + g * self.lanes for c in range(width) for g in gates)
             return Stream(panel, self.gates, offsets)
-        offsets = tuple(c * self.lanes + g * self.plan.units for c in range(width) for g in gates)
+        place = self.plan.weights.place
+        offsets = tuple(c * self.lanes + place(g) * self.plan.units for c in range(width) for g in gates)
         return Stream(panel, 3 * self.plan.units, offsets)
 
     def lay_out_biases(self, code: Code, b_x: Value, b_h: Value, shared: Value, blocks: tuple[Value, Value]) -> None:
@@ -84,13 +85,14 @@ class Kernel:
             lane = code.mul(block, plan.lanes)
 
             def fill(count: int) -> None:
-                load = lambda b, gate: code.load_first(count, b, code.add(lane, gate * plan.units))  # noqa: E731
+                load = lambda b, place: code.load_first(count, b, code.add(lane, place * plan.units))  # noqa: E731
                 for gate in range(3):
-                    value: Any = code.spread(0.0) if plan.bias == "none" else load(b_x, gate)
+                    place = plan.weights.place(gate)
+                    value: Any = code.spread(0.0) if plan.bias == "none" else load(b_x, place)
                     if plan.bias == "full" and gate < 2:
-                        value = code.builder.fadd(value, load(b_h, gate))
+                        value = code.builder.fadd(value, load(b_h, place))
                     code.store(value, b_u, code.add(code.mul(lane, 3), gate * plan.lanes))
-                at = {"full": 2, "minimal": 0}.get(plan.bias)
+                at = {"full": plan.weights.place(2), "minimal": 0}.get(plan.bias)
                 code.store(code.spread(0.0) if at is None else load(b_h, at), b_q, lane)
 
             self.by_count(code, block, 1, fill)
@@ -119,23 +121,42 @@ class Kernel:
         return code.choose(is_last, lambda: read(self.plan.tail), lambda: read(self.lanes))
 
     def pack(self, depth: int) -> ir.Function:
-        """Lays a matrix `[depth, 3H]` out anew: `[blocks, depth, 3, lanes]`, 0 where there are no units."""
+        """Lays a matrix of depth times 3H out anew: `[blocks, depth, 3, lanes]`, 0 where there are no units."""
 
         def pack(code: Code, w: Value, to: Value, first: Value, stop: Value) -> None:
-            plan = self.plan
+            plan, lanes = self.plan, self.plan.lanes
 
             def of_block(block: Value) -> None:
+                def put(k: Value, gate: int, value: Value) -> None:
+                    row = code.add(code.mul(block, depth), k)
+                    code.store(value, to, code.add(code.mul(row, self.gates), gate * lanes))
+
+                def column(gate: int) -> Value:
+                    return code.add(code.mul(block, lanes), plan.weights.place(gate) * plan.units)
+
                 def fill(count: int) -> None:
                     def of_row(k: Value) -> None:
                         for gate in range(3):
-                            column = code.add(code.mul(block, plan.lanes), gate * plan.units)
-                            value = code.load_first(count, w, code.add(code.mul(k, 3 * plan.units), column))
-                            row = code.add(code.mul(block, depth), k)
-                            code.store(value, to, code.add(code.mul(row, self.gates), gate * plan.lanes))
+                            value = code.load_first(count, w, code.add(code.mul(k, 3 * plan.units), column(gate)))
+                            put(k, gate, value)
 
                     code.loop(0, depth, of_row)
 
-                self.by_count(code, block, 1, fill)
+                def turn(count: int) -> None:
+                    def of_rows(k: Value, size: int = lanes) -> None:
+                        for gate in range(3):
+                            unit = lambda i, gate=gate: code.mul(code.add(column(gate), i), depth)  # noqa: E731
+                            rows = [code.load_first(size, w, code.add(unit(i), k)) for i in range(count)]
+                            rows += [code.spread(0.0)] * (lanes - count)
+                            for i, value in enumerate(code.transposed(rows)[:size]):
+                                put(code.add(k, i), gate, value)
+
+                    whole = depth // lanes * lanes
+                    code.loop(0, whole, of_rows, step=lanes)
+                    if depth > whole:
+                        of_rows(whole, depth - whole)
+
+                self.by_count(code, block, 1, turn if plan.weights.transposed else fill)
 
             code.loop(first, stop, of_block)
 

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from gru_jax.cells.gru_layout import NEUTRAL, Layout
 from gru_jax.scans.kernels.llvm.code import Code, Value
 from gru_jax.scans.kernels.llvm.host import Host
 
@@ -34,6 +35,7 @@ class Plan(NamedTuple):
       together: whether they share the units of every step; else the sequences.
       packed: whether matrices are laid out anew, in the order in which they are read.
       chunk: steps whose input is projected at a time.
+      weights: how the parameters lie; backwards in the neutral layout.
     """
 
     lanes: int
@@ -51,11 +53,12 @@ class Plan(NamedTuple):
     together: bool
     packed: bool
     chunk: int
+    weights: Layout = NEUTRAL
 
     @classmethod
     def of(
         cls, host: Host, *, steps: int, batch: int, features: int, units: int, batch_leads: bool, reverse: bool,
-        bias: str, masked: bool, bfloat16: bool, keep: bool, cores: int, backward: bool,
+        bias: str, masked: bool, bfloat16: bool, keep: bool, cores: int, backward: bool, weights: Layout = NEUTRAL,
     ) -> "Plan":  # fmt: skip
         """The plan for a call, with what is the fastest in place of what changes no result."""
         blocks = -(-units // host.lanes)
@@ -65,12 +68,13 @@ class Plan(NamedTuple):
         rows = batch if together else -(-batch // threads)
         # Without units to fill up, matrices can be read where they are.
         packed = backward or units % host.lanes > 0 or steps * -(-rows // TALLEST) >= WORTH_PACKING
+        packed = packed or weights.transposed
         wanted = -(-(BACKWARD_ROWS if backward else FORWARD_ROWS) // rows)
         # Backwards a step reads the one after it while it is written itself.
         chunk = max(2 if backward else 1, min(steps, wanted))
         return cls(
             host.lanes, host.sums, features, units, batch, batch_leads, reverse, bias, masked, bfloat16, keep, threads,
-            together, packed, chunk,
+            together, packed, chunk, weights,
         )  # fmt: skip
 
     @property
