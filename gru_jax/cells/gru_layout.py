@@ -36,7 +36,7 @@ NEUTRAL = Layout()
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["arrays"], meta_fields=["layout"])
 @dataclasses.dataclass(frozen=True)
 class Original:
-    """The parameters of a GRU in some layout: the fields of `arrays` are named as what they become in the neutral one."""
+    """A GRU's parameters in some layout: the fields of `arrays` are named after what becomes of them."""
 
     arrays: GRUParams
     layout: Layout

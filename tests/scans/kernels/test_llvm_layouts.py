@@ -1,4 +1,4 @@
-"""Weights read as other frameworks lay them out: the numbers of the neutral layout, to the bit, and no copy on the way."""
+"""Weights read as other frameworks lay them out: the numbers of the neutral layout, to the bit, and no copies."""
 
 import re
 
@@ -37,7 +37,7 @@ def laid_out(params, layout):
     return LaidOut(params, Original(GRUParams(*map(of, params)), layout))
 
 
-def drawn(B, T, I, H, bias="full", seed=0):  # noqa: E741
+def drawn(B, T, I, H, bias="full", seed=0):
     cell = gj.GRU(H, bias=bias, init="torch")
     keys = jax.random.split(jax.random.key(seed), 3)
     return cell, cell.init(keys[0], I), jax.random.normal(keys[1], (B, T, I)), jax.random.normal(keys[2], (B, H))
