@@ -58,23 +58,24 @@ def measured(pair: Pair, budget_s: float) -> dict[str, Any]:
     """The pair's row, if the two agree where they compute the same."""
     found = [each.read(jax.block_until_ready(each.run())) for each in (pair.theirs, pair.ours)]
     agreement.check(*found, "float32", pair.subject)
-    times = timing.interleaved({"ours": pair.ours.run, "theirs": pair.theirs.run}, budget_s)
+    ours, theirs, ratio = timing.side_by_side(pair.ours.run, pair.theirs.run, budget_s)
     return {
         "subject": pair.subject,
         "group": "extras",
         "shape": pair.shape,
         "dtype": "float32",
-        "ours_ms": times["ours"].ms,
-        "ours_spread_ms": times["ours"].spread_ms,
+        "ours_ms": ours.ms,
+        "ours_spread_ms": ours.spread_ms,
         "peer": pair.peer,
-        "peer_ms": times["theirs"].ms,
-        "peer_spread_ms": times["theirs"].spread_ms,
+        "peer_ms": theirs.ms,
+        "peer_spread_ms": theirs.spread_ms,
         "floor_ms": None,
-        "iterations": times["ours"].rounds,
+        "iterations": ours.rounds,
         "ours_compile_s": pair.ours.compile_s,
         "peer_compile_s": pair.theirs.compile_s,
         "ours_temp_MiB": pair.ours.temp_MiB,
         "peer_temp_MiB": pair.theirs.temp_MiB,
+        "ratio": ratio,
         "aim": pair.aim,
     }
 

@@ -123,7 +123,7 @@ def over_time(rows: list[dict[str, Any]]) -> tuple[int, int, int] | None:
 
 def extra(row: dict[str, Any]) -> str:
     """A row of `layers_extras` as text."""
-    ratio = row["ours_ms"] / row["peer_ms"]
+    ratio = row["ratio"]
     size = ",".join(map(str, row["shape"].values()))
     text = f"{row['subject']}, {','.join(row['shape'])} = {size}: {row['ours_ms']:.4g} ms, {ratio:.2f} x {row['peer']}"
     if row["aim"] is None:

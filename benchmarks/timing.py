@@ -45,6 +45,23 @@ def interleaved(
       fewest: rounds that are run in any case.
       most: rounds after which it is enough.
     """
+    samples = _sampled(steps, budget_s, fewest, most)
+    return {name: _timing(each) for name, each in samples.items()}
+
+
+def side_by_side(
+    ours: Callable[[], Any], theirs: Callable[[], Any], budget_s: float
+) -> tuple[Timing, Timing, float]:
+    """Times of both, and how many times as long as theirs ours take: the median over rounds, so that what changes with
+    the hour, as a machine's clock does, changes both sides of each ratio."""
+    samples = _sampled({"ours": ours, "theirs": theirs}, budget_s, fewest=5, most=200)
+    ratios = [mine / other for mine, other in zip(*samples.values(), strict=True)]
+    return _timing(samples["ours"]), _timing(samples["theirs"]), _digits(statistics.median(ratios))
+
+
+def _sampled(
+    steps: dict[str, Callable[[], Any]], budget_s: float, fewest: int, most: int
+) -> dict[str, list[float]]:
     once = {name: min(_seconds(step, 1) for _ in range(2)) for name, step in steps.items()}
     repeats = {name: max(1, math.ceil(SAMPLE_S / max(took, 1e-7))) for name, took in once.items()}
     samples: dict[str, list[float]] = {name: [] for name in steps}
@@ -57,7 +74,11 @@ def interleaved(
             _settle(steps[name])
             samples[name].append(1e3 * _seconds(steps[name], repeats[name]))
         rounds += 1
-    return {name: Timing(*map(_digits, _median_and_spread(each)), rounds) for name, each in samples.items()}
+    return samples
+
+
+def _timing(samples: list[float]) -> Timing:
+    return Timing(*map(_digits, _median_and_spread(samples)), len(samples))
 
 
 def _settle(step: Callable[[], Any]) -> None:

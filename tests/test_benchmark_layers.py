@@ -208,7 +208,7 @@ def record():
         rows += [row for kind in layer_shapes.KINDS
                  for row in made_up(Shape(T, 1, 16, 32), T, 2 * T, 2 * T, T / 2, kind, "time")]
     extra = {"subject": "mask, forward", "group": "extras", "shape": {"T": 3}, "dtype": "float32", "ours_ms": 2.0}
-    rows.append(extra | {"peer": "plain layers", "peer_ms": 1.0, "floor_ms": None, "aim": 1.05})
+    rows.append(extra | {"peer": "plain layers", "peer_ms": 1.0, "floor_ms": None, "ratio": 2.0, "aim": 1.05})
     origin = {"name": "layers", "platform": "cpu", "device": "cpu", "cpu": "some CPU", "cores": 2, "date": "2026-01-01"}
     versions = {"jax": "0.10.2"}
     return origin | {"command": "python -m x", "versions": versions, "left_out": ["keras: why"], "rows": rows}
@@ -282,7 +282,7 @@ def test_times_are_of_one_call_and_all_take_their_turn():
 def test_extras_compute_what_the_plain_layers_do(name, kind):
     pair = layers_extras.layer_pair(name, getattr(layers_extras, name), kind, TINY)
     row = layers_extras.measured(pair, 0.01)
-    assert row.keys() == FIELDS | {"aim"} and row["peer"] == "plain layers" and row["ours_ms"] > 0
+    assert row.keys() == FIELDS | {"aim", "ratio"} and row["peer"] == "plain layers" and row["ours_ms"] > 0
     assert bool(pair.ours.read(pair.ours.run())) == (name != "mask")
 
 
