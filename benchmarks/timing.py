@@ -52,8 +52,10 @@ def interleaved(
 def side_by_side(
     ours: Callable[[], Any], theirs: Callable[[], Any], budget_s: float
 ) -> tuple[Timing, Timing, float]:
-    """Times of both, and how many times as long as theirs ours take: the median over rounds, so that what changes with
-    the hour, as a machine's clock does, changes both sides of each ratio."""
+    """Times of both, and how many times as long as theirs ours take, the median over rounds.
+
+    What changes with the hour, as a machine's clock does, then changes both sides of each ratio.
+    """
     samples = _sampled({"ours": ours, "theirs": theirs}, budget_s, fewest=15, most=200)
     ratios = [mine / other for mine, other in zip(*samples.values(), strict=True)]
     return _timing(samples["ours"]), _timing(samples["theirs"]), _digits(statistics.median(ratios))

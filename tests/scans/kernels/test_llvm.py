@@ -19,7 +19,6 @@ from gru_jax.scans.choices import Sizes
 from gru_jax.scans.kernels import Asked, llvm, refusals
 from gru_jax.scans.kernels.llvm import gru as llvm_gru
 from gru_jax.scans.kernels.llvm import host, plan, products
-from gru_jax.scans.kernels.llvm.host import Host
 
 from ..cases import arrays, assert_close, outputs_and_gradients, table, to_time_major
 
@@ -39,16 +38,6 @@ SITUATIONS = {
     "lengths": {"lengths": jnp.array([11, 0, 3, 11, 1, 7, 10, 2, 5])},
     "input dropout": {"input_dropout": 0.3, "key": jax.random.key(7)},
 }
-
-
-@pytest.fixture
-def lanes(request, monkeypatch):
-    """Vectors of other processors, which LLVM makes of what this one has."""
-    made = Host(request.param, 16 if request.param == 8 else 32)
-    monkeypatch.setattr(host, "host", lambda: made)
-    jax.clear_caches()
-    yield request.param
-    jax.clear_caches()
 
 
 @pytest.mark.parametrize(

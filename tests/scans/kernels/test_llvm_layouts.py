@@ -12,8 +12,6 @@ import gru_jax as gj
 from gru_jax.cells import GRUParams
 from gru_jax.cells.gru_layout import NEUTRAL, LaidOut, Layout, Original
 from gru_jax.interop import keras, torch
-from gru_jax.scans.kernels.llvm import host
-from gru_jax.scans.kernels.llvm.host import Host
 
 from ..cases import table
 
@@ -43,15 +41,6 @@ def drawn(B, T, I, H, bias="full", seed=0):
     cell = gj.GRU(H, bias=bias, init="torch")
     keys = jax.random.split(jax.random.key(seed), 3)
     return cell, cell.init(keys[0], I), jax.random.normal(keys[1], (B, T, I)), jax.random.normal(keys[2], (B, H))
-
-
-@pytest.fixture
-def lanes(request, monkeypatch):
-    made = Host(request.param, 16 if request.param == 8 else 32)
-    monkeypatch.setattr(host, "host", lambda: made)
-    jax.clear_caches()
-    yield request.param
-    jax.clear_caches()
 
 
 @pytest.mark.parametrize(
