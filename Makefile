@@ -19,10 +19,13 @@ EXTRAS_test := test
 EXTRAS_oracles := test,interop
 EXTRAS_dev := dev
 TEST_DEPS := $(if $(filter yes,$(ORACLES)),.venv/has-oracles,.venv/has-test)
-# One process a core; a file's tests stay together, for they share what they trained. WORKERS=0 runs all in one.
+# Programs that the tests compile are kept in ~/.cache/gru_jax-tests for the next run. CACHE=no neither reads nor writes it.
+CACHE ?= yes
+# One process a core, each with its half of the files; who is done takes over what the other has not begun, so that none
+# waits at the end. WORKERS=0 runs all in one.
 WORKERS ?= auto
-PYTEST := $(if $(filter yes,$(ORACLES)),GRU_JAX_REQUIRE_ORACLES=1 )$(BIN)/python -m pytest \
-  -n $(WORKERS) --maxprocesses 4 --dist loadfile
+PYTEST = $(if $(filter yes,$(ORACLES)),GRU_JAX_REQUIRE_ORACLES=1 )GRU_JAX_TEST_CACHE=$(CACHE) $(BIN)/python -m pytest \
+  -n $(WORKERS) --maxprocesses 4 --dist worksteal --durations 15 --durations-min 1
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,11 +33,12 @@ help:  ## this list
 demo: .venv/has-experiments  ## train a GRU on handwritten digits
 	$(BIN)/gru-jax run configs/digits/gru.yaml
 
-test: $(TEST_DEPS)  ## all tests but the slow ones
+test: $(TEST_DEPS)  ## all tests but the slow ones, and the examples in the docstrings
 	$(PYTEST)
 
-test-slow: $(TEST_DEPS)  ## the slow tests alone
-	$(PYTEST) -m slow
+test-slow: CACHE = no
+test-slow: $(TEST_DEPS)  ## the slow tests alone, with new examples of the random ones and nothing compiled before
+	GRU_JAX_TEST_EXAMPLES=new $(PYTEST) -m slow
 
 tables: .venv/has-experiments  ## every table of experiments/ at its smoke scale, under 20 minutes on two cores
 	for table in experiments/*/table.yaml; do $(BIN)/gru-jax table "$$(basename "$$(dirname "$$table")")" --scale smoke; done
@@ -43,10 +47,10 @@ lint: .venv/has-dev  ## ruff: rules and import order
 	$(BIN)/ruff check .
 
 types: .venv/has-dev  ## mypy on gru_jax/
-	$(BIN)/mypy
+	$(BIN)/mypy --cache-dir "$${XDG_CACHE_HOME:-$$HOME/.cache}/gru_jax-tests/mypy"
 
-doctest: .venv/has-test  ## the examples in the docstrings
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest --doctest-modules gru_jax
+doctest: .venv/has-test  ## the examples in the docstrings alone
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest gru_jax
 
 docs: .venv/has-dev  ## the site, into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

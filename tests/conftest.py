@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 
 # Inherited by the subprocesses that tests start; it has to stand before jax looks for devices.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -15,9 +16,22 @@ os.environ["XLA_FLAGS"] = (
 if version("jaxlib").startswith("0.10."):
     # They take as long as the rest of the compiler. A later jaxlib ends the process at a flag that it does not know.
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+if os.environ.get("GRU_JAX_TEST_CACHE", "yes") != "no":
+    # Programs compiled by earlier runs, by other workers and by the subprocesses. JAX's key holds the program, the flags
+    # and the versions; the folder holds jaxlib's, so that what an upgrade left behind can be seen and thrown away.
+    caches = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gru_jax-tests"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(caches / f"jaxlib-{version('jaxlib')}"))
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, so that a red one comes again; `make test-slow` draws new ones.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("new", deadline=None)
+settings.load_profile(os.environ.get("GRU_JAX_TEST_EXAMPLES", "same"))
 
 jax.config.update("jax_num_cpu_devices", 8)
 # A float32 that silently meets a float64, or a vector that silently becomes a matrix, is how
@@ -31,7 +45,7 @@ ORACLES = ("equinox", "h5py", "haiku", "keras", "onnx", "onnxruntime", "safetens
 
 @pytest.fixture(autouse=True, scope="module")
 def forget_compiled_programs() -> Iterator[None]:
-    """What one file compiled hardly serves another, and Python's garbage collector walks through all of it."""
+    """What one file traced hardly serves another, and Python's garbage collector walks through all of it."""
     yield
     jax.clear_caches()
 

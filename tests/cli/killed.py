@@ -6,7 +6,7 @@ import sys
 
 from gru_jax.cli import main
 
-count, limit = 0, int(sys.argv[1])
+count = 0
 
 
 def kill_at_limit(event: str, args: tuple[object, ...]) -> None:
@@ -16,9 +16,10 @@ def kill_at_limit(event: str, args: tuple[object, ...]) -> None:
     path = os.fsdecode(args[0]) if isinstance(args[0], str | bytes | os.PathLike) else ""
     if "/out" in path or path.startswith("out"):
         count += 1
-        if count == limit:
+        if count == int(sys.argv[1]):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-sys.addaudithook(kill_at_limit)
-sys.exit(main(sys.argv[2:]))
+if __name__ == "__main__":
+    sys.addaudithook(kill_at_limit)
+    sys.exit(main(sys.argv[2:]))

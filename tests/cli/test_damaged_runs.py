@@ -5,28 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from .command import TINY, gru_jax, metrics, result, snapshot
+from .command import gru_jax, metrics, process, result, snapshot
 
-RUN = ("run", "config.yaml", "train.epochs=1", "--out", "out")
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with config.yaml and a finished run in out/."""
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "config.yaml").write_text(TINY)
-    done = gru_jax(*RUN, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder
+RUN = ("run", "config.yaml", "--out", "out")
 
 
-@pytest.fixture
-def folder(finished: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be damaged."""
-    return shutil.copytree(finished, tmp_path / "copy")
-
-
-MORE = (*RUN, "train.epochs=2")
+MORE = (*RUN, "train.epochs=5")
 DAMAGED = [
     (RUN, "STATUS", b"\xff\xfe", "out/STATUS is damaged"),
     (RUN, "STATUS", b"dome\n", "it holds 'dome', none of running, done, preempted, diverged"),
@@ -40,42 +24,42 @@ DAMAGED = [
 
 @pytest.mark.parametrize(("arguments", "name", "content", "said"), DAMAGED)
 def test_damaged_file_is_named(
-    arguments: tuple[str, ...], name: str, content: bytes | None, said: str, folder: Path
+    arguments: tuple[str, ...], name: str, content: bytes | None, said: str, copy: Path
 ) -> None:
-    path = folder / "out" / name
+    path = copy / "out" / name
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     path.mkdir() if content is None else path.write_bytes(content)
-    lock = folder / "out" / ".lock"
+    lock = copy / "out" / ".lock"
     lock.unlink()
-    before = snapshot(folder)
-    refused = gru_jax(*arguments, cwd=folder)
+    before = snapshot(copy)
+    refused = gru_jax(*arguments, cwd=copy)
     lock.unlink(missing_ok=True)
     assert refused.returncode == 1
     assert said in refused.stderr and refused.stderr.endswith("\nnothing was changed.\n")
     assert len(refused.stderr.splitlines()) == 2
-    assert snapshot(folder) == before
+    assert snapshot(copy) == before
 
 
 SLOWLY = [pytest.param(content, marks=pytest.mark.slow) for content in (b"{}", b"[]")]
 
 
 @pytest.mark.parametrize("content", [*SLOWLY, b"\xff", None])
-def test_damaged_result_is_computed_again(content: bytes | None, folder: Path) -> None:
-    path, lost = folder / "out" / "result.json", result(folder / "out")
-    damaged = path.read_bytes().replace(b'"total_steps": 9', b'"total_steps": "9"') if content is None else content
+def test_damaged_result_is_computed_again(content: bytes | None, copy: Path) -> None:
+    path, lost = copy / "out" / "result.json", result(copy / "out")
+    damaged = path.read_bytes().replace(b'"total_steps": 36', b'"total_steps": "36"') if content is None else content
     assert damaged != path.read_bytes()
     path.write_bytes(damaged)
-    before = metrics(folder / "out")
-    done = gru_jax(*RUN, cwd=folder)
+    before = metrics(copy / "out")
+    done = process(*RUN, cwd=copy)
     assert done.returncode == 0, done.stderr
-    again = result(folder / "out")
+    again = result(copy / "out")
     assert {key for key in again if again[key] != lost[key]} <= {"wall_s", "compile_s"}
-    assert metrics(folder / "out") == before
+    assert metrics(copy / "out") == before
 
 
 @pytest.mark.slow
-def test_missing_lines_of_metrics_are_noticed(folder: Path) -> None:
-    (folder / "out" / "metrics.jsonl").write_text('{"step": 3}\n')
-    done = gru_jax(*MORE, cwd=folder)
+def test_missing_lines_of_metrics_are_noticed(copy: Path) -> None:
+    (copy / "out" / "metrics.jsonl").write_text('{"step": 3}\n')
+    done = gru_jax(*MORE, cwd=copy)
     assert done.returncode == 0
-    assert done.stderr == "warning: out/metrics.jsonl has 1 of the 5 lines up to step 9\n"
+    assert done.stderr == "warning: out/metrics.jsonl has 1 of the 18 lines up to step 36\n"

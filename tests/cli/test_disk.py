@@ -8,17 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from .command import TINY, environment, gru_jax, metrics, snapshot
+from .command import metrics, process, snapshot
 
 pytestmark = pytest.mark.slow  # test_failures.py has a full disk that every machine can have
 Mount = Callable[[str], Path]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with config.yaml."""
-    (tmp_path / "config.yaml").write_text(TINY)
-    return tmp_path
 
 
 @pytest.fixture
@@ -42,14 +35,10 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def uninterrupted(finished: Path) -> Path:
     """The directory of a run that was left alone."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    (folder / "config.yaml").write_text(TINY)
-    done = gru_jax("run", "config.yaml", "--out", "out", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder / "out"
+    return finished / "out"
 
 
 @pytest.mark.parametrize("kilobytes", [8, 40, 64, 100, 160])
@@ -58,13 +47,13 @@ def test_a_full_disk_is_said_and_the_run_goes_on_later(
 ) -> None:
     disk = mount(f"size={kilobytes}k")
     run = ("run", "config.yaml", "--out", disk / "out")
-    full = gru_jax(*run, cwd=folder)
+    full = process(*run, cwd=folder)
     assert full.returncode == 1, full.stderr
     assert "error: " in full.stderr and str(disk) in full.stderr
     assert "written" in full.stderr or "No space left" in full.stderr
     assert "Traceback" not in full.stderr
     mount("size=100m")
-    done = gru_jax(*run, cwd=folder)
+    done = process(*run, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert metrics(disk / "out") == metrics(uninterrupted)
     assert not [path for path in (disk / "out").rglob("*") if ".tmp" in path.name or ".writing" in path.name]
@@ -73,20 +62,20 @@ def test_a_full_disk_is_said_and_the_run_goes_on_later(
 def test_a_disk_that_cannot_be_written_any_more(folder: Path, mount: Mount, uninterrupted: Path) -> None:
     disk = mount("size=100m")
     run = ("run", "config.yaml", "--out", disk / "out")
-    assert gru_jax(*run, "train.epochs=2", cwd=folder).returncode == 0
+    assert process(*run, "train.epochs=2", cwd=folder).returncode == 0
     mount("ro")
     before = snapshot(disk)
-    refused = gru_jax(*run, cwd=folder)
+    refused = process(*run, cwd=folder)
     assert refused.returncode in (1, 2), refused.stderr
     assert "Read-only file system" in refused.stderr and "Traceback" not in refused.stderr
-    elsewhere = gru_jax("run", "config.yaml", "--out", disk / "other", cwd=folder)
+    elsewhere = process("run", "config.yaml", "--out", disk / "other", cwd=folder)
     assert elsewhere.returncode in (1, 2) and "Read-only file system" in elsewhere.stderr
     # What needs no writing still works.
-    evaluated = gru_jax("eval", disk / "out", cwd=folder)
+    evaluated = process("eval", disk / "out", cwd=folder)
     assert evaluated.returncode == 0, evaluated.stderr
     assert snapshot(disk) == before
     mount("rw")
-    done = gru_jax(*run, cwd=folder)
+    done = process(*run, cwd=folder)
     assert done.returncode == 0, done.stderr
     longer = {line["step"]: line for line in metrics(disk / "out")}
     # The two epochs before have a line of their own at their end.
@@ -94,27 +83,18 @@ def test_a_disk_that_cannot_be_written_any_more(folder: Path, mount: Mount, unin
 
 
 BACKWARDS = """
-import sys, time
+import time
 now = [2e9]
 def backwards():
     now[0] -= 3600
     return now[0]
 time.time = backwards
 time.time_ns = lambda: int(backwards() * 1e9)
-from gru_jax.cli import main
-sys.exit(main(sys.argv[1:]))
 """
 
 
 def test_a_clock_that_goes_backwards(folder: Path, uninterrupted: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", BACKWARDS, "run", "config.yaml", "--out", "out", "log.tensorboard=true"],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    done = process("run", "config.yaml", "--out", "out", "log.tensorboard=true", cwd=folder, before=BACKWARDS)
     assert done.returncode == 0, done.stderr
     assert metrics(folder / "out") == metrics(uninterrupted)
     times = [json.loads(line)["time_s"] for line in (folder / "out" / "metrics.jsonl").read_text().splitlines()]

@@ -8,16 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from .command import TINY, command, environment, gru_jax, metrics, result, snapshot
+from .command import TINY, command, environment, gru_jax, metrics, process, result, snapshot
 
 RUN = ("run", "config.yaml", "--out", "out")
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with config.yaml."""
-    (tmp_path / "config.yaml").write_text(TINY)
-    return tmp_path
 
 
 BAD_CONFIGS = [
@@ -60,7 +53,7 @@ DEVICES = [
 
 @pytest.mark.parametrize(("overrides", "said"), DEVICES)
 def test_devices_that_do_not_fit(overrides: tuple[str, ...], said: str, folder: Path) -> None:
-    refused = gru_jax(*RUN, *overrides, cwd=folder, devices=8)
+    refused = gru_jax(*RUN, *overrides, cwd=folder)
     assert refused.returncode == 2
     assert said in refused.stderr and "1 error; nothing was started." in refused.stderr
     assert not (folder / "out").exists()
@@ -91,22 +84,13 @@ def test_directory_that_cannot_be_used(out: str, said: str, folder: Path) -> Non
     assert snapshot(folder) == before
 
 
-def run_with(script: str, folder: Path, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
-    """Runs Python code that prepares a fault, then gru-jax."""
-    code = f"import sys\n{script}\nfrom gru_jax.cli import main\nsys.exit(main(sys.argv[1:]))"
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        cwd=folder,
-        env=environment(**extra),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+# Met while the config is read, and while the run is made.
+PACKAGES = ["pydantic", "orbax.checkpoint", *(pytest.param(name, marks=pytest.mark.slow) for name in ("yaml", "sklearn.datasets"))]
 
 
-@pytest.mark.parametrize("package", ["pydantic", "yaml", "orbax.checkpoint", "sklearn.datasets"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_missing_package_names_the_extra(package: str, folder: Path) -> None:
-    missing = run_with(f"sys.modules[{package!r}] = None", folder, *RUN)
+    missing = process(*RUN, cwd=folder, before=f"sys.modules[{package!r}] = None")
     assert missing.returncode == 3
     assert "pip install '.[experiments]'" in missing.stderr and "Traceback" not in missing.stderr
     assert not (folder / "out").exists()
@@ -114,7 +98,7 @@ def test_missing_package_names_the_extra(package: str, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_missing_matplotlib_costs_the_pictures_only(folder: Path) -> None:
-    done = run_with("sys.modules['matplotlib'] = None", folder, *RUN, "train.epochs=1")
+    done = process(*RUN, "train.epochs=1", cwd=folder, before="sys.modules['matplotlib'] = None")
     assert done.returncode == 0
     assert "pictures were not drawn" in done.stderr
     assert result(folder / "out")["status"] == "done"
@@ -135,7 +119,7 @@ loop.Loop._at_boundary = poison
 
 
 def test_nan_stops_with_4_and_keeps_the_last_good_checkpoint(folder: Path) -> None:
-    diverged = run_with(POISON, folder, *RUN)
+    diverged = process(*RUN, cwd=folder, before=POISON)
     out = folder / "out"
     assert diverged.returncode == 4
     assert "the last good checkpoint, step 15, is kept" in diverged.stderr
@@ -164,7 +148,7 @@ def test_a_huge_learning_rate_diverges(folder: Path) -> None:
 def test_full_disk_loses_nothing(limit: int, folder: Path) -> None:
     full = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
     # The cache of compiled programs would meet the limit too, and says so on standard error.
-    failed = run_with(full, folder, *RUN, JAX_ENABLE_COMPILATION_CACHE="false")
+    failed = process(*RUN, cwd=folder, before=full, JAX_ENABLE_COMPILATION_CACHE="false")
     assert failed.returncode == 1, failed.stdout + failed.stderr
     assert "error: " in failed.stderr and "Traceback" not in failed.stderr, failed.stderr
     out = folder / "out"
@@ -176,7 +160,7 @@ def test_full_disk_loses_nothing(limit: int, folder: Path) -> None:
 
 
 def test_closed_output_ends_quietly(folder: Path) -> None:
-    process = subprocess.Popen(
+    started = subprocess.Popen(
         command(*RUN, "train.epochs=1"),
         cwd=folder,
         env=environment(),
@@ -184,17 +168,16 @@ def test_closed_output_ends_quietly(folder: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    process.stdout.close()
-    stderr = process.stderr.read()
-    process.stderr.close()
-    assert process.wait(timeout=120) == 0, stderr
+    started.stdout.close()
+    stderr = started.stderr.read()
+    started.stderr.close()
+    assert started.wait(timeout=120) == 0, stderr
     assert stderr == ""
     assert result(folder / "out")["status"] == "done"
 
 
 def test_no_device(folder: Path) -> None:
-    environ = environment(JAX_PLATFORMS="abacus")
-    failed = subprocess.run(command(*RUN), cwd=folder, env=environ, capture_output=True, text=True, timeout=240)
+    failed = process(*RUN, cwd=folder, JAX_PLATFORMS="abacus")
     assert failed.returncode == 1
     assert "jax finds no device" in failed.stderr and "Traceback" not in failed.stderr
     assert not (folder / "out").exists()
@@ -211,23 +194,15 @@ STRICT = {
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["single", "pmap"])
 def test_strictest_settings_of_jax(strategy: str, folder: Path) -> None:
-    arguments = command(*RUN, "train.epochs=1", "optim.schedule.kind=cosine", f"parallel.strategy={strategy}")
-    environ = environment(PYTHONWARNINGS="error", **STRICT)
-    done = subprocess.run(arguments, cwd=folder, env=environ, capture_output=True, text=True, timeout=240)
+    arguments = (*RUN, "train.epochs=1", "optim.schedule.kind=cosine", f"parallel.strategy={strategy}")
+    done = process(*arguments, cwd=folder, PYTHONWARNINGS="error", **STRICT)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
 
 
 @pytest.mark.slow
 def test_read_only_home_and_no_git(folder: Path) -> None:
-    lean = environment(HOME="/nonexistent", PATH=os.path.dirname(sys.executable))
-    done = subprocess.run(
-        command(*RUN, "train.epochs=1"),
-        cwd=folder,
-        env=lean,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    lean = {"HOME": "/nonexistent", "PATH": os.path.dirname(sys.executable)}
+    done = process(*RUN, "train.epochs=1", cwd=folder, **lean)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

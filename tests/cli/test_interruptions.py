@@ -12,32 +12,21 @@ from pathlib import Path
 
 import pytest
 
-from .command import STEPS, TINY, command, environment, gru_jax, metrics, result, snapshot
+from .command import ONLY_READS, STEPS, command, environment, gru_jax, metrics, process, result, snapshot
 
 RUN = ("run", "config.yaml", "--out", "out")
 KILLED = Path(__file__).with_name("killed.py")
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a run that was left alone."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    (folder / "config.yaml").write_text(TINY)
-    done = gru_jax(*RUN, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder / "out"
-
-
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with config.yaml."""
-    (tmp_path / "config.yaml").write_text(TINY)
-    return tmp_path
+def uninterrupted(finished: Path) -> Path:
+    """The directory of a run that was left alone."""
+    return finished / "out"
 
 
 def finish(folder: Path, uninterrupted: Path) -> subprocess.CompletedProcess[str]:
     """Runs to the end and compares with the run that was left alone."""
-    done = gru_jax(*RUN, cwd=folder)
+    done = process(*RUN, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert metrics(folder / "out") == metrics(uninterrupted)
     timed = {"wall_s", "compile_s"}
@@ -53,16 +42,16 @@ def finish(folder: Path, uninterrupted: Path) -> subprocess.CompletedProcess[str
 KILLS = (2, 7, 13, 40, 61, 90, 33, 120, 150)
 
 
+def killed_at(operation: int, folder: Path) -> subprocess.CompletedProcess[bytes]:
+    """A run that is killed at this many file operations of its own."""
+    words = [sys.executable, KILLED, str(operation), *RUN]
+    return subprocess.run(words, cwd=folder, env=environment(**ONLY_READS), capture_output=True, timeout=240)
+
+
 @pytest.mark.parametrize("kills", [(150,), pytest.param(KILLS, marks=pytest.mark.slow)], ids=("once", "nine"))
 def test_killed_at_file_operations(kills: tuple[int, ...], folder: Path, uninterrupted: Path) -> None:
     for operation in kills:
-        died = subprocess.run(
-            [sys.executable, KILLED, str(operation), *RUN],
-            cwd=folder,
-            env=environment(),
-            capture_output=True,
-            timeout=240,
-        )
+        died = killed_at(operation, folder)
         assert died.returncode == -signal.SIGKILL, died.stderr
     assert "resuming at step" in finish(folder, uninterrupted).stdout
 
@@ -70,33 +59,27 @@ def test_killed_at_file_operations(kills: tuple[int, ...], folder: Path, uninter
 @pytest.mark.slow
 @pytest.mark.parametrize("operation", range(1, 400, 7))
 def test_killed_at_every_seventh_file_operation(operation: int, folder: Path, uninterrupted: Path) -> None:
-    died = subprocess.run(
-        [sys.executable, KILLED, str(operation), *RUN],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        timeout=240,
-    )
+    died = killed_at(operation, folder)
     assert died.returncode in (0, -signal.SIGKILL), died.stderr
     finish(folder, uninterrupted)
 
 
 def start_and_wait(folder: Path, ready: Callable[[Path], bool]) -> subprocess.Popen[str]:
     """Starts a long run and waits until its directory is as asked for."""
-    process = subprocess.Popen(
+    started = subprocess.Popen(
         command(*RUN, "train.epochs=100000"),
         cwd=folder,
-        env=environment(),
+        env=environment(**ONLY_READS),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     deadline = time.monotonic() + 120
     while not ready(folder / "out"):
-        assert process.poll() is None, process.communicate()
+        assert started.poll() is None, started.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    return process
+    return started
 
 
 def has_checkpoints(out: Path) -> bool:
@@ -104,10 +87,10 @@ def has_checkpoints(out: Path) -> bool:
 
 
 def test_sigterm_saves_and_exits_75(folder: Path) -> None:
-    process = start_and_wait(folder, has_checkpoints)
-    process.terminate()
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 75, err
+    first = start_and_wait(folder, has_checkpoints)
+    first.terminate()
+    out, err = first.communicate(timeout=120)
+    assert first.returncode == 75, err
     assert err == ""
     assert (folder / "out" / "STATUS").read_text() == "preempted\n"
     newest = max(int(p.name) for p in (folder / "out" / "ckpt").iterdir())
@@ -124,39 +107,30 @@ def test_sigterm_saves_and_exits_75(folder: Path) -> None:
 def test_preempted_at_any_step_changes_no_number(folder: Path, uninterrupted: Path) -> None:
     # A signal that arrives before the first step: it is saved at a step that is on no boundary.
     script = (
-        "import os, signal, sys\n"
+        "import os, signal\n"
         "from gru_jax.training import loop\n"
-        "from gru_jax.cli import main\n"
         "at_boundary = loop.Loop._at_boundary\n"
         "def stop_at(self, step, state, log):\n"
         "    if step == 17: os.kill(os.getpid(), signal.SIGTERM)\n"
         "    return at_boundary(self, step, state, log)\n"
         "loop.Loop._at_boundary = stop_at\n"
-        "sys.exit(main(sys.argv[1:]))\n"
     )
-    stopped = subprocess.run(
-        [sys.executable, "-c", script, *RUN],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    stopped = process(*RUN, cwd=folder, before=script)
     assert stopped.returncode == 75, stopped.stderr
     assert (folder / "out" / "ckpt" / "17").is_dir()
     assert "resuming at step 17" in finish(folder, uninterrupted).stdout
 
 
 def test_second_live_run_is_kept_out(folder: Path) -> None:
-    process = start_and_wait(folder, has_checkpoints)
+    first = start_and_wait(folder, has_checkpoints)
     try:
         second = gru_jax(*RUN, "train.epochs=100000", cwd=folder)
         assert second.returncode == 1
-        assert f"in use by another live run (process {process.pid})" in second.stderr
-        assert process.poll() is None
+        assert f"in use by another live run (process {first.pid})" in second.stderr
+        assert first.poll() is None
     finally:
-        process.kill()
-        process.communicate()
+        first.kill()
+        first.communicate()
     assert (folder / "out" / "STATUS").read_text() == "running\n"
     # The lock died with its holder.
     with open(folder / "out" / ".lock") as lock:
@@ -217,22 +191,13 @@ def test_half_a_line_of_metrics_is_dropped(halfway: Path, uninterrupted: Path) -
 @pytest.mark.parametrize("module", ["pydantic", "orbax.checkpoint", "sklearn.datasets"])
 def test_interrupted_before_the_training(module: str, folder: Path) -> None:
     script = (
-        "import os, signal, sys\n"
-        "from gru_jax.cli import main\n"
+        "import os, signal\n"
         # A shell has the commands that it runs in the background ignore it.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def interrupt(event, args):\n"
         f"    if event == 'import' and args[0] == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.addaudithook(interrupt)\n"
-        "sys.exit(main(sys.argv[1:]))\n"
     )
-    stopped = subprocess.run(
-        [sys.executable, "-c", script, *RUN],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    stopped = process(*RUN, cwd=folder, before=script)
     assert (stopped.returncode, stopped.stderr) == (130, "error: interrupted\n")
     assert not (folder / "out" / "config.yaml").exists()

@@ -2,25 +2,11 @@
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from .command import STEPS, TINY, command, environment, gru_jax, metrics, result, snapshot
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with config.yaml and a finished run in out/."""
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "config.yaml").write_text(TINY)
-    done = gru_jax("run", "config.yaml", "--out", "out", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert "1266 train, 178 validation, 353 test" in done.stdout
-    assert "test/accuracy" in done.stdout
-    return folder
+from .command import STEPS, TINY, gru_jax, metrics, process, result, snapshot
 
 
 def test_directory_holds_what_it_should(finished: Path) -> None:
@@ -66,20 +52,20 @@ def test_metrics(finished: Path) -> None:
     assert best == (values["valid/loss"], values["best_step"])
 
 
-def test_again_prints_the_result_and_touches_nothing(finished: Path) -> None:
-    before = snapshot(finished)
-    again = gru_jax("run", "config.yaml", "--out", "out", cwd=finished)
+def test_again_prints_the_result_and_touches_nothing(copy: Path) -> None:
+    before = snapshot(copy)
+    again = gru_jax("run", "config.yaml", "--out", "out", cwd=copy)
     assert again.returncode == 0 and again.stderr == ""
     assert "this run is finished" in again.stdout
-    assert f"{result(finished / 'out')['test/accuracy']:.4f}" in again.stdout
-    assert snapshot(finished) == before
+    assert f"{result(copy / 'out')['test/accuracy']:.4f}" in again.stdout
+    assert snapshot(copy) == before
 
 
 @pytest.mark.slow
-def test_resolved_config_is_rerunnable_and_gives_the_same_numbers(finished: Path) -> None:
-    done = gru_jax("run", "out/config.yaml", "--out", "again", cwd=finished)
+def test_resolved_config_is_rerunnable_and_gives_the_same_numbers(copy: Path) -> None:
+    done = process("run", "out/config.yaml", "--out", "again", cwd=copy)
     assert done.returncode == 0, done.stderr
-    assert metrics(finished / "again") == metrics(finished / "out")
+    assert metrics(copy / "again") == metrics(copy / "out")
 
 
 FROZEN = [
@@ -91,15 +77,15 @@ FROZEN = [
 ]
 
 
-def test_changed_keys_are_refused_with_both_values(finished: Path) -> None:
-    before = snapshot(finished / "out")
+def test_changed_keys_are_refused_with_both_values(copy: Path) -> None:
+    before = snapshot(copy / "out")
     overrides = [override for override, _ in FROZEN]
-    refused = gru_jax("run", "config.yaml", "--out", "out", *overrides, cwd=finished)
+    refused = gru_jax("run", "config.yaml", "--out", "out", *overrides, cwd=copy)
     assert refused.returncode == 2
     for _, said in FROZEN:
         assert said in refused.stderr
     assert "--fresh" in refused.stderr and "Traceback" not in refused.stderr
-    assert snapshot(finished / "out") == before
+    assert snapshot(copy / "out") == before
 
 
 @pytest.mark.slow
@@ -144,7 +130,7 @@ def test_free_keys_continue_with_a_note(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(TINY)
     first = gru_jax("run", "config.yaml", "train.epochs=1", "--out", "out", cwd=tmp_path)
     assert first.returncode == 0
-    done = gru_jax(
+    done = process(
         *("run", "config.yaml", "train.epochs=2", "--out", "out", "log.every=2"),
         *("checkpoint.keep=1", "parallel.strategy=data"),
         cwd=tmp_path,
@@ -159,14 +145,14 @@ def test_free_keys_continue_with_a_note(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["data", pytest.param("pmap", marks=pytest.mark.slow)])
-def test_eight_devices_give_the_numbers_of_one(strategy: str, finished: Path) -> None:
+def test_eight_devices_give_the_numbers_of_one(strategy: str, copy: Path) -> None:
     out = f"out-{strategy}"
     arguments = ("run", "config.yaml", f"parallel.strategy={strategy}", "--out", out)
-    done = gru_jax(*arguments, cwd=finished, devices=8)
+    done = process(*arguments, cwd=copy, devices=8)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert result(finished / out)["devices"] == 8
-    for one, eight in zip(metrics(finished / "out"), metrics(finished / out), strict=True):
+    assert result(copy / out)["devices"] == 8
+    for one, eight in zip(metrics(copy / "out"), metrics(copy / out), strict=True):
         assert one == pytest.approx(eight, rel=1e-3, abs=1e-4)
 
 
@@ -196,9 +182,8 @@ def test_a_new_directory_stands_beside_the_run(out: str, again: str, finished: P
 
 
 @pytest.mark.slow
-def test_output_in_ascii(finished: Path) -> None:
-    arguments = command("run", "config.yaml", "train.epochs=1", "--out", "größe")
-    environ = environment(PYTHONIOENCODING="ascii")
-    done = subprocess.run(arguments, cwd=finished, env=environ, capture_output=True, timeout=240)
+def test_output_in_ascii(folder: Path) -> None:
+    arguments = ("run", "config.yaml", "train.epochs=1", "--out", "größe")
+    done = process(*arguments, cwd=folder, text=False, PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
     assert b"run directory: gr??e" in done.stdout and b"test/accuracy" in done.stdout

@@ -10,14 +10,11 @@ from gru_jax.training import trained
 from gru_jax.training.checkpoint import CheckpointError
 from gru_jax.training.run_directory import RunError
 
-from .command import TINY, gru_jax, result
+from .command import TINY, result
 
 
-def test_best_parameters_of_a_run(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(TINY)
-    out = tmp_path / "out"
-    done = gru_jax("run", "config.yaml", "train.epochs=1", "--out", "out", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_best_parameters_of_a_run(copy: Path) -> None:
+    out = copy / "out"
     config, model, params = trained.load(out)
     test = config.task.load(config.data_root).test
     logits = model.apply(params, jnp.asarray(test.x), deterministic=True)

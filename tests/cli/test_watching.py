@@ -11,8 +11,7 @@ import pytest
 from tests.sweeps.sweeps import CONFIG, folder_with, sweep
 from tests.training.event_files import scalars
 
-from .command import TINY, gru_jax, snapshot
-from .test_failures import run_with
+from .command import ONLY_READS, TINY, gru_jax, process, snapshot
 
 RUN = ("run", "config.yaml", "--out", "out")
 WATCHED = TINY.replace("{every: 3}", "{every: 3, tensorboard: true, profile: {start_step: 7, num_steps: 2}}")
@@ -44,7 +43,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run in out/ that was killed at step 14, after the checkpoint of step 10."""
     folder = tmp_path_factory.mktemp("killed")
     (folder / "config.yaml").write_text(WATCHED)
-    cut = run_with(KILL, folder, *RUN)
+    cut = process(*RUN, cwd=folder, before=KILL, **ONLY_READS)
     assert cut.returncode == -9, cut.stderr
     assert f"trace of steps 8 to 9: {Path('out') / 'profile'}" in cut.stdout
     assert "xprof --logdir" in cut.stdout
@@ -99,7 +98,7 @@ def test_a_missing_package_is_said_before_anything_is_written(
 ) -> None:
     (tmp_path / "config.yaml").write_text(TINY + "sweep: {seed: 0-1}\n")
     before = snapshot(tmp_path)
-    missing = run_with(f"sys.modules[{package!r}] = None", tmp_path, verb, "config.yaml", override)
+    missing = process(verb, "config.yaml", override, cwd=tmp_path, before=f"sys.modules[{package!r}] = None")
     assert missing.returncode == 3
     fix = "gru-jax[watch] brings it: pip install '.[watch]' in a clone"
     assert missing.stderr.endswith(f"error: {package} is not installed; {fix}\n") and "Traceback" not in missing.stderr
@@ -120,7 +119,7 @@ def test_a_sweep_is_watched_run_by_run(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_killed_sweep_that_is_watched(tmp_path: Path) -> None:
     config = TINY.replace("{every: 3}", "{every: 3, tensorboard: true}").replace("epochs: 4", "epochs: 2")
     (tmp_path / "config.yaml").write_text(config + "sweep: {optim.lr: [3e-3, 1e-2], seed: [3]}\n")
-    cut = run_with(KILL, tmp_path, "sweep", "config.yaml")
+    cut = process("sweep", "config.yaml", cwd=tmp_path, before=KILL, **ONLY_READS)
     assert cut.returncode == -9 and "2 runs trained at once" in cut.stderr
     done = gru_jax("sweep", "config.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -161,7 +160,7 @@ def test_wandb_itself_offline(tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     (tmp_path / "config.yaml").write_text(TINY)
     words = (*RUN, "log.wandb={project: p, mode: offline}")
-    cut = run_with(KILL, tmp_path, *words)
+    cut = process(*words, cwd=tmp_path, before=KILL, **ONLY_READS)
     assert cut.returncode == -9, cut.stderr
     done = gru_jax(*words, cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == "", done.stderr

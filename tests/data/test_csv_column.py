@@ -25,7 +25,7 @@ def load(folder: Path, window: Window, content: str = CONTENT, values: int = 100
 
 
 @given(st.integers(1, 30), st.integers(1, 12), st.integers(1, 5))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_windows_are_before_what_is_told_and_told_values_stay_in_their_part(
     steps: int, horizon: int, stride: int
 ) -> None:

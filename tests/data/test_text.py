@@ -38,7 +38,7 @@ def test_windows_of_a_file(tmp_path: Path) -> None:
 
 
 @given(st.integers(2, 300), st.integers(1, 40), st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_windows_have_the_lengths_they_say(tokens: int, time: int, sliding: bool) -> None:
     if time >= tokens:
         time = tokens - 1

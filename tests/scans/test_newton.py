@@ -97,7 +97,7 @@ def both_ways(params, x):
 
 
 @given(seed=st.integers(0, 10**6), scale=st.floats(0.1, 30), of_x=st.floats(0.1, 10), steps=st.integers(1, 60))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_never_wrong_without_saying_so(seed, scale, of_x, steps):
     """Whatever the weights: right to 1e-4, by convergence or by the fallback. One compilation serves all draws."""
     params = jax.tree.map(lambda p: p * scale, HARD.init(jax.random.key(seed), I))

@@ -53,7 +53,7 @@ def test_logarithms_are_the_same_recurrence(kernel, reverse):
     T=st.integers(0, 20), H=st.integers(1, 3), batch=st.lists(st.integers(0, 2), max_size=2),
     kernel=st.sampled_from(("auto", *KERNELS)), reverse=st.booleans(), matrix=st.booleans(),
 )  # fmt: skip
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 def test_any_shape(T, H, batch, kernel, reverse, matrix):
     a, b, h0 = arrays(T, tuple(batch), H, matrix)
     to_batch_major = lambda array: jnp.moveaxis(array, 0, len(batch))  # noqa: E731

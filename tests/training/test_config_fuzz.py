@@ -138,7 +138,7 @@ def check_bytes(content: bytes, overrides: list[str]) -> None:
         assert [file.name for file in Path(folder).iterdir()] == ["config.yaml"]
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=400)
 @given(mutated(), st.lists(st.builds("{}={}".format, st.sampled_from(KEYS), SCALARS), max_size=3))
 @example("a: &a [*a]", [])
 @example(GOOD, ["optim={<<: {kind: adam}}"])
@@ -146,13 +146,13 @@ def test_mutated_text_and_overrides(text: str, overrides: list[str]) -> None:
     check_bytes(text.encode("utf-8", "surrogatepass"), overrides)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(st.one_of(st.binary(max_size=200), st.text(max_size=200).map(str.encode)))
 def test_arbitrary_bytes(content: bytes) -> None:
     check_bytes(content, [])
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(st.lists(st.text(max_size=20), max_size=3))
 def test_arbitrary_overrides(overrides: list[str]) -> None:
     check_bytes(GOOD.encode(), overrides)

@@ -206,7 +206,7 @@ def sayable(detail: Any) -> bool:
     return detail["type"] != "rule" and detail["loc"][-1:] != ("test_lengths",)
 
 
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=500)
 @given(st.data())
 def test_schema_and_loader_agree(data: st.DataObject) -> None:
     values = copy.deepcopy(data.draw(st.sampled_from(MADE)))

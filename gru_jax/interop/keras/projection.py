@@ -31,7 +31,7 @@ def constraints_of(model: nnx.Module) -> optax.GradientTransformation:
       >>> from gru_jax.interop import keras
       >>> gru = keras.layers.GRU(4, kernel_constraint="non_neg")
       >>> gru.build((None, None, 3))
-      >>> tx = optax.chain(optax.adam(1e-2), keras.constraints_of(gru))
+      >>> tx = optax.chain(optax.sgd(1e-2), keras.constraints_of(gru))
       >>> optimizer = nnx.Optimizer(gru, tx, wrt=nnx.Param)
       >>> _ = optimizer.update(gru, nnx.grad(lambda gru: gru(jnp.ones((2, 7, 3))).sum())(gru))
       >>> bool((gru.kernel[...] >= 0).all())

@@ -22,9 +22,9 @@ SHAPES = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=[False, True], ids=["cached", "past caches"])
-def threads(request, monkeypatch):
-    """Small arrays, too, are shared by threads, and written past the caches where their sizes let them be."""
+@pytest.fixture
+def past_caches(request, monkeypatch):
+    """Small arrays, too, are shared by threads, and if True written past the caches where their sizes let them be."""
     for module in (recurrence, minimal):
         monkeypatch.setattr(module, "WORTH_A_THREAD", 1)
         monkeypatch.setattr(module, "PAST_CACHES", 0 if request.param else 2**40)
@@ -47,10 +47,15 @@ def outputs(kernel, time_major, reverse):
 
 
 @pytest.mark.parametrize(
-    "name, time_major, reverse",
-    table(SHAPES, (False, True), (False, True), quick=lambda name, time_major, reverse: reverse == time_major),
-)
-def test_the_numbers_of_the_plain_loop(name, time_major, reverse, threads):
+    "name, time_major, reverse, past_caches",
+    table(
+        SHAPES, (False, True), (False, True), (False, True),
+        # Each shape once, every other one with time first, backwards and past the caches.
+        quick=lambda name, *flags: set(flags) == {list(SHAPES).index(name) % 2 == 0},
+    ),
+    indirect=["past_caches"],
+)  # fmt: skip
+def test_the_numbers_of_the_plain_loop(name, time_major, reverse, past_caches):
     given = given_arrays(*SHAPES[name], time_major)
     ours, plain = (outputs(kernel, time_major, reverse)(*given) for kernel in ("llvm", "scan"))
     chex.assert_trees_all_close(ours, plain, rtol=1e-5, atol=1e-5)
@@ -62,8 +67,8 @@ def test_results_that_are_large_enough_for_large_pages():
     chex.assert_trees_all_close(ours, plain, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("lanes", [4, 8])
-def test_vectors_of_other_processors(lanes, monkeypatch, threads):
+@pytest.mark.parametrize("lanes, past_caches", [(4, True), (8, False)], indirect=["past_caches"])
+def test_vectors_of_other_processors(lanes, monkeypatch, past_caches):
     monkeypatch.setattr(host, "host", lambda: Host(lanes, 16))
     given = given_arrays(*SHAPES["memory"], True)
     ours, plain = (outputs(kernel, True, True)(*given) for kernel in ("llvm", "scan"))
@@ -71,7 +76,7 @@ def test_vectors_of_other_processors(lanes, monkeypatch, threads):
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(T=st.integers(1, 20), B=st.integers(1, 6), H=st.integers(1, 200), major=st.booleans(), reverse=st.booleans())
 def test_any_sizes(T, B, H, major, reverse):
     given = given_arrays(T, B, H, major)
@@ -99,14 +104,17 @@ def drawn(cell):
 
 
 @pytest.mark.parametrize(
-    "make, form, H, time_major, reverse, options",
+    "make, form, H, time_major, reverse, options, past_caches",
     table(
         (gj.MinGRU, gj.MinLSTM), ("linear", "log"), (5, 64, 150), (False, True), (False, True),
-        ("plain", "lengths", "mask"),
-        quick=lambda make, form, H, major, reverse, options: (H + major + 2 * reverse + len(options)) % 6 == 0,
+        ("plain", "lengths", "mask"), (False, True),
+        # Each cell in each form at two widths: forward with the batch first, backward with time first and past the caches.
+        quick=lambda make, form, H, major, reverse, options, past: major == reverse == past
+        and (H, options) == (((5, "mask"), (150, "plain")) if form == "log" else ((64, "lengths"), (5, "mask")))[major],
     ),
+    indirect=["past_caches"],
 )  # fmt: skip
-def test_minimal_cells_from_their_projected_input(make, form, H, time_major, reverse, options, threads):
+def test_minimal_cells_from_their_projected_input(make, form, H, time_major, reverse, options, past_caches):
     cell, (T, B, I) = make(H, form=form), (9, 3, 4)
     params = cell.init(jax.random.key(0), I)
     x = 3 * jax.random.normal(jax.random.key(1), (T, B, I) if time_major else (B, T, I))
@@ -124,9 +132,15 @@ def test_minimal_cells_from_their_projected_input(make, form, H, time_major, rev
     chex.assert_trees_all_close(found(gj.Associative("llvm")), found(gj.Associative("scan")), rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("make", [gj.MinGRU, gj.MinLSTM])
-@pytest.mark.parametrize("lanes", [4, 8])
-def test_minimal_cells_on_other_processors(make, lanes, monkeypatch, threads):
+@pytest.mark.parametrize(
+    "make, lanes, past_caches",
+    table(
+        (gj.MinGRU, gj.MinLSTM), (4, 8), (False, True),
+        quick=lambda make, lanes, past: past == (lanes == 4) == (make is gj.MinGRU),
+    ),
+    indirect=["past_caches"],
+)  # fmt: skip
+def test_minimal_cells_on_other_processors(make, lanes, monkeypatch, past_caches):
     monkeypatch.setattr(host, "host", lambda: Host(lanes, 16))
     cell = make(22)
     params, x, h0 = drawn(cell)
