@@ -1,5 +1,6 @@
 """Test configuration: strict jax settings, eight virtual CPU devices, shared fixtures."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -17,8 +18,8 @@ if version("jaxlib").startswith("0.10."):
     # They take as long as the rest of the compiler. A later jaxlib ends the process at a flag that it does not know.
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 if os.environ.get("GRU_JAX_TEST_CACHE", "yes") != "no":
-    # Programs compiled by earlier runs, by other workers and by the subprocesses. JAX's key holds the program, the flags
-    # and the versions; the folder holds jaxlib's, so that what an upgrade left behind can be seen and thrown away.
+    # Programs compiled by earlier runs, by other workers and by the subprocesses. JAX's key holds the program, the
+    # flags and the versions; the folder holds jaxlib's, so that what an upgrade left behind can be thrown away.
     caches = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gru_jax-tests"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(caches / f"jaxlib-{version('jaxlib')}"))
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
@@ -69,6 +70,11 @@ def x64() -> Iterator[None]:
     """64-bit floats for this one test."""
     with jax.enable_x64(True):
         yield
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of test items and a dozen frameworks stay to the end: the garbage collector need not look at them."""
+    gc.freeze()
 
 
 def pytest_configure() -> None:

@@ -26,7 +26,7 @@ checkpoint: {every: 5 steps, keep: 3}
 log: {every: 3}
 """
 STEPS = 4 * (1266 // 128)
-# For what is going to be killed: of a program that takes less than 11 days to compile, no half is left in the tests' cache.
+# For what is going to be killed: only what takes 11 days to compile is written, so that no half is left in the cache.
 ONLY_READS = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e6"}
 
 
@@ -47,10 +47,10 @@ def command(*arguments: str | Path) -> list[str]:
 
 
 def gru_jax(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Runs `gru-jax ARGUMENTS` to its end in this process, which has eight devices: what a message needs, and most runs.
+    """Runs `gru-jax ARGUMENTS` to its end in this process, which has eight devices: enough for messages and most runs.
 
-    A process of its own (`process`) costs 1 to 6 seconds more: it is for signals, for the environment, for other numbers
-    of devices, and for what must not be imported yet.
+    A process of its own (`process`) costs 1 to 6 seconds more: it is for signals, for the environment, for other
+    numbers of devices, and for what must not be imported yet.
     """
     words, out, err = list(map(str, arguments)), io.StringIO(), io.StringIO()
     with (

@@ -85,7 +85,10 @@ def test_directory_that_cannot_be_used(out: str, said: str, folder: Path) -> Non
 
 
 # Met while the config is read, and while the run is made.
-PACKAGES = ["pydantic", "orbax.checkpoint", *(pytest.param(name, marks=pytest.mark.slow) for name in ("yaml", "sklearn.datasets"))]
+PACKAGES = [
+    *("pydantic", "orbax.checkpoint"),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("yaml", "sklearn.datasets")),
+]
 
 
 @pytest.mark.parametrize("package", PACKAGES)

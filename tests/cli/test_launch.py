@@ -65,9 +65,8 @@ def launched(folder: Path, *more: str) -> "subprocess.Popen[str]":
 
 
 def started(folder: Path, *words: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        command(*words), cwd=folder, env=environment(**ONLY_READS), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command(*words), cwd=folder, env=environment(**ONLY_READS), text=True, **pipes)
 
 
 def children(launcher: "subprocess.Popen[str]") -> list[int]:

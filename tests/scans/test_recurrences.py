@@ -11,7 +11,7 @@ import gru_jax as gj
 from gru_jax.scans.kernels import PALLAS
 from gru_jax.scans.recurrences import DIAGONAL, KERNELS, LOGARITHMIC, MATRIX, run
 
-from .cases import weigh
+from .cases import table, weigh
 
 
 def by_loop(a, b, h0, reverse):
@@ -30,10 +30,13 @@ def arrays(T, batch, H, matrix, seed=0):
     return a, jax.random.normal(keys[1], (T, *batch, H)), jax.random.normal(keys[2], (*batch, H))
 
 
-@pytest.mark.parametrize("reverse", (False, True))
-@pytest.mark.parametrize("matrix", (False, True))
-@pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("T", (1, 2, 7, 16))
+@pytest.mark.parametrize(
+    "kernel, matrix, reverse, T",
+    table(
+        KERNELS, (False, True), (False, True), (1, 2, 7, 16),
+        quick=lambda kernel, matrix, reverse, T: T == 7 or (reverse and matrix == (T == 2)),
+    ),
+)  # fmt: skip
 def test_every_form_is_the_loop(kernel, matrix, reverse, T):
     a, b, h0 = arrays(T, (2, 3), 4, matrix)
     h = gj.linear_scan(a, b, h0, reverse=reverse, time_major=True, kernel=kernel)
@@ -88,8 +91,9 @@ def test_derivatives_are_those_of_the_plain_loop(x64, kernel, matrix):
             np.testing.assert_allclose(x, y, atol=1e-12)
 
 
-@pytest.mark.parametrize("kernel", PALLAS[1:])
-@pytest.mark.parametrize("reverse", (False, True))
+@pytest.mark.parametrize(
+    "kernel, reverse", table(PALLAS[1:], (False, True), quick=lambda kernel, reverse: reverse == kernel.endswith("gpu"))
+)
 def test_one_kernel_is_the_loop_with_its_derivatives(x64, kernel, reverse):
     """In one program: with a derivative of each mode, batched by `vmap` and by its own batch."""
     a, b, h0 = (array.astype(jnp.float64) for array in arrays(5, (2,), 3, False))

@@ -42,7 +42,8 @@ def oracle(cell_name, situation, reverse):
 
 # Compiling is what these tests cost, so the quick ones are a cut through the full cross product.
 MAIN = ("after-full-1", "before-minimal-2")
-CORNERS = ("plain", "lengths", "everything")
+# Each reset with each number of heads, each with each bias, and both kinds of activations.
+VARIED = (*MAIN, "after-minimal-4", "after-none-2", "before-none-1", "before-full-4", "activations", "callables")
 
 
 @pytest.mark.parametrize(
@@ -52,12 +53,10 @@ CORNERS = ("plain", "lengths", "everything")
         CELLS,
         SITUATIONS,
         (False, True),
+        # "everything" holds mask, resets and dropouts; besides, lengths and resets alone, and every method once.
         quick=lambda method, cell, situation, reverse: (
-            method == "states"
-            and reverse == (situation == "everything")
-            and (cell in MAIN or situation == "everything")
-            and situation != "plain"
-            and (cell != "after-full-1" or situation in CORNERS)
+            (method == "states" and cell in VARIED and situation == "everything" and reverse)
+            or (method == "states" and cell == "after-full-1" and situation in ("lengths", "resets") and not reverse)
         )
         or (cell == "after-full-1" and situation == "everything" and not reverse)
         or (method == "chunks" and cell == MAIN[1] and situation == "everything" and reverse)
@@ -77,7 +76,7 @@ def test_every_method_equals_naive(method, cell, situation, reverse):
         CELLS,
         SITUATIONS,
         (False, True),
-        quick=lambda m, c, s, r: c in MAIN and s == "everything" and not r and (m == "auto" or c == MAIN[0]),
+        quick=lambda m, c, s, r: c == MAIN[m == "auto"] and s == "everything" and not r,
     ),
 )
 def test_float64_to_1e_12(x64, method, cell, situation, reverse):
@@ -97,7 +96,10 @@ def test_float64_to_1e_12(x64, method, cell, situation, reverse):
         ("auto", "chunks", "kept chunks"),
         ("after-full-1", "before-full-1", "before-none-4"),
         ("bfloat16", "float16"),
-        quick=lambda method, cell, dtype: method == "auto" or (cell == "after-full-1" and dtype == "bfloat16"),
+        quick=lambda *row: row in (
+            ("auto", "after-full-1", "bfloat16"), ("auto", "before-full-1", "float16"),
+            ("kept chunks", "after-full-1", "bfloat16"),
+        ),
     ),
 )
 def test_half_precision_within_its_bound(method, cell, dtype):
@@ -148,8 +150,11 @@ SIZES = [((), 4, False), ((0,), 4, True), ((1,), 1, True), ((2, 3), 0, False), (
 
 @pytest.mark.parametrize(
     "method, size",
-    table(("auto", "chunks", "kept chunks"), SIZES, quick=lambda m, size: m != "chunks" or size == SIZES[4]),
-)
+    table(
+        ("auto", "chunks", "kept chunks"), SIZES,
+        quick=lambda m, size: size in ((SIZES[1], SIZES[3], SIZES[4]) if m == "auto" else SIZES[4:5]),
+    ),
+)  # fmt: skip
 def test_any_batch_and_any_number_of_steps(method, size):
     cell, (batch, steps, reverse) = CELLS["after-full-1"], size
     params, x, h0 = arrays(cell, batch=batch, steps=steps)

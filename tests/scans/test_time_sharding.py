@@ -47,8 +47,6 @@ QUICK = {
     ("GRU", 0, "everything, reverse", "4", "Auto"),
     ("GRU", 1, "lengths", "2 x 4", "Explicit"),
     ("MinGRU", 0, "everything, reverse", "8", "Explicit"),
-    ("MinGRU, log", 1, "lengths", "2 x 4", "Auto"),
-    ("MinLSTM", 0, "lengths", "time alone of two", "Auto"),
 }
 
 

@@ -87,15 +87,17 @@ SIZES = {
     "wide": (3, 2, 40, 300),
 }
 
+QUICK = {
+    "one of each": ("gates", 2), "one step": ("gates", 2), "one sequence": ("gates", 2), "full blocks": ("states", 3),
+    "several chunks": ("states", 1),
+}  # fmt: skip
+
 
 @pytest.mark.parametrize(
     "size, keep, cores",
     table(
         SIZES, ("states", "gates"), (1, 2, 3),
-        quick=lambda size, keep, cores: (
-            (keep, cores) == (("states", 3) if size == "full blocks" else ("gates", 2) if size[:3] == "one" else ("states", 1))
-            and size not in ("wide", "many rows")
-        ),
+        quick=lambda size, *how: QUICK.get(size) == how,
     ),
 )  # fmt: skip
 def test_sizes(size, keep, cores):
@@ -168,8 +170,13 @@ def test_nothing_depends_on_the_number_of_threads():
     chex.assert_trees_all_equal(*found)
 
 
-@pytest.mark.parametrize("batch", [(), (0,), (3, 2), (2, 0)], ids=str)
-@pytest.mark.parametrize("keep", ["states", "gates"])
+@pytest.mark.parametrize(
+    "batch, keep",
+    table(
+        ((), (0,), (3, 2), (2, 0)), ("states", "gates"),
+        quick=lambda batch, keep: batch != (2, 0) and (keep == "gates") == (0 in batch),
+    ),
+)  # fmt: skip
 def test_batch_dimensions(batch, keep):
     cell = gj.GRU(4)
     params, x, h0 = arrays(cell, batch=batch, steps=T)
@@ -177,7 +184,8 @@ def test_batch_dimensions(batch, keep):
     assert_close(ours, naive, 1e-6, 2e-5)
 
 
-def test_every_mode_of_differentiation():
+@pytest.mark.parametrize("keep", [pytest.param("states", marks=pytest.mark.slow), "gates"])
+def test_every_mode_of_differentiation(keep):
     cell = gj.GRU(4)
     params, x, h0 = arrays(cell, batch=(B,), steps=T)
 
@@ -186,12 +194,11 @@ def test_every_mode_of_differentiation():
 
     directions = jax.tree.map(jnp.cos, (params, x, h0))
     found = []
-    for method in (by_kernel(), by_kernel("states"), gj.Sequential(kernel="scan")):
+    for method in (by_kernel(keep), gj.Sequential(kernel="scan")):
         pushed = lambda *given, method=method: jax.jvp(loss(method), given, directions)[1]  # noqa: E731
         over = jax.grad(lambda *given, m=method: jax.grad(loss(m))(*given)[1].sum())(params, x, h0)
         found.append((pushed(params, x, h0), jax.grad(pushed, (0, 1, 2))(params, x, h0), over))
-    for ours in found[:2]:
-        chex.assert_trees_all_close(ours, found[2], rtol=1e-4, atol=1e-4)
+    chex.assert_trees_all_close(*found, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("of", ["x", "params", "all"])
@@ -242,7 +249,7 @@ def test_a_batch_that_jit_splits_stays_split():
     chex.assert_trees_all_close(step(params, x, h0), plain, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("keep", ["states", "gates"])
+@pytest.mark.parametrize("keep", [pytest.param("states", marks=pytest.mark.slow), "gates"])
 def test_bfloat16_is_rounded_as_elsewhere(keep):
     cell = gj.GRU(20, init="torch")
     params = cell.init(jax.random.key(0), 6, jnp.bfloat16)

@@ -108,7 +108,7 @@ def drawn(cell):
     table(
         (gj.MinGRU, gj.MinLSTM), ("linear", "log"), (5, 64, 150), (False, True), (False, True),
         ("plain", "lengths", "mask"), (False, True),
-        # Each cell in each form at two widths: forward with the batch first, backward with time first and past the caches.
+        # Each cell in each form at two widths: forward with the batch first, backward with time first past the caches.
         quick=lambda make, form, H, major, reverse, options, past: major == reverse == past
         and (H, options) == (((5, "mask"), (150, "plain")) if form == "log" else ((64, "lengths"), (5, "mask")))[major],
     ),
