@@ -17,7 +17,7 @@ _TANH = (
 )  # fmt: skip
 """tanh(x) = x + x^3 (c_0 + c_1 x^2 + ...), |x| <= SMALL, to 2e-8."""
 _SMALL = 0.625
-_LARGEST = 88.0
+LARGEST = 88.0
 """exp of it is a finite float32."""
 _MAGIC = 1.5 * 2.0**23
 _LN2 = (0.693359375, -2.12194440e-4)
@@ -55,9 +55,8 @@ def tanh(code: Code, x: Value) -> Value:
 def exp(code: Code, x: Value) -> Value:
     """exp(x), x held within +-LARGEST; NaN for NaN."""
     b = code.builder
-    largest, least = code.spread(_LARGEST), code.spread(-_LARGEST)
-    # Comparisons that are false for NaN leave it as it is.
-    x = b.select(b.fcmp_ordered(">", x, largest), largest, x)
+    least = code.spread(-LARGEST)
+    x = at_most(code, x, LARGEST)
     x = b.select(b.fcmp_ordered("<", x, least), least, x)
     # Adding MAGIC rounds to a whole number, which then stands in the lowest bits.
     shifted = code.fma(x, code.spread(1 / math.log(2)), code.spread(_MAGIC))
@@ -70,6 +69,12 @@ def exp(code: Code, x: Value) -> Value:
     integers = ir.VectorType(I32, code.lanes)
     exponent = b.shl(b.bitcast(shifted, integers), _integers(code, 23))
     return b.bitcast(b.add(b.bitcast(value, integers), exponent), code.vector)
+
+
+def at_most(code: Code, x: Value, bound: float) -> Value:
+    """The smaller of x and a number; NaN, for which the comparison is false, stays."""
+    most = code.spread(bound)
+    return code.builder.select(code.builder.fcmp_ordered(">", x, most), most, x)
 
 
 def _polynomial(code: Code, x: Value, coefficients: tuple[float, ...]) -> Value:

@@ -192,8 +192,13 @@ class Code:
             return self.load(pointer, offset)
         found, done = ir.Constant(self.vector, None), 0
         for size in _powers(count):
+            here = self.at(self.at(pointer, offset), done)
+            if size == 1:
+                # As a number: passes of LLVM end the process at a vector of one.
+                found = self.builder.insert_element(found, self.load_number(here), I32(done))
+                break
             kind = ir.VectorType(FLOAT, size)
-            piece = self.builder.load(self.at(self.at(pointer, offset), done), typ=kind, align=4)
+            piece = self.builder.load(here, typ=kind, align=4)
             # Widened, then put in its place.
             wide = self.builder.shuffle_vector(
                 piece, ir.Constant(kind, ir.Undefined),
@@ -212,9 +217,13 @@ class Code:
             return
         done = 0
         for size in _powers(count):
+            here = self.at(self.at(pointer, offset), done)
+            if size == 1:
+                self.builder.store(self.builder.extract_element(value, I32(done)), here, align=4)
+                break
             lanes = ir.Constant(ir.VectorType(I32, size), [done + lane for lane in range(size)])
             piece = self.builder.shuffle_vector(value, ir.Constant(self.vector, ir.Undefined), lanes)
-            self.builder.store(piece, self.at(self.at(pointer, offset), done), align=4)
+            self.builder.store(piece, here, align=4)
             done += size
 
     def load_number(self, pointer: Value, offset: Value = 0) -> Value:

@@ -302,6 +302,7 @@ class _Backward(GradientKernel):
                 return [code.load_first(n, row, j * lanes) for row in rows for j, n in enumerate(counts)]
 
             from_loss = self.chosen_by_count(code, block, width, given)
+            units = self.units_of_last(code, block, width)
             for i in range(height):
                 used = code.flag(use, code.mul(use_row, i)) if plan.masked else None
                 for j in range(width):
@@ -320,6 +321,9 @@ class _Backward(GradientKernel):
                     code.store(kept, carry, code.add(lane, i * self.h_row + j * lanes))
                     there = code.add(code.mul(block, self.d_block), i * self.d_row + j * self.d_block)
                     for k, value in ((N, d_n), (R, d_r), (Z, d_z), (Q, d_q)):
+                        # All lanes are summed over: where there is no unit, an infinite x or state times 0 is NaN.
+                        if units is not None and j == width - 1:
+                            value = b.select(units, value, code.spread(0.0))
                         code.store(value, to, code.add(there, k * lanes))
 
         args = [POINTER, I64] + [POINTER] * 5 + [I64] + [POINTER] * 2 + [I64] * 2

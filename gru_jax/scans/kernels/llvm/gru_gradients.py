@@ -152,23 +152,27 @@ class GradientKernel(Kernel):
                 place = lambda i, j, g: code.add(column, i * 3 * units + g * units + j * lanes)  # noqa: E731
                 in_block = lambda count, j: count if j == width - 1 else lanes  # noqa: E731
 
-                def before(count: int) -> list[Value]:
-                    return [code.load_first(in_block(count, j), sums, place(i, j, g)) for i, j, g in each]
-
-                start = code.choose(
-                    so_far, lambda: self.chosen_by_count(code, block, width, before),
-                    lambda: [code.spread(0.0) for _ in each],
-                )  # fmt: skip
                 wide = 3 * width
                 offsets = tuple(j * self.d_block + slot * lanes for j in range(width) for slot in slots)
                 stream = Stream(d, self.d_row, offsets)
                 left = [(source, i) for i in range(height)]
-                grouped = [start[i * wide : (i + 1) * wide] for i in range(height)]
-                found = products.accumulate(code, rows, left, source_row, stream, grouped)
+                # From zero: rows that are added to the sum of all chunks one by one lose a digit for a hundred chunks.
+                found = products.accumulate(
+                    code, rows, left, source_row, stream, products.nothing(code, height, wide)
+                )
+
+                def before(count: int) -> list[Value]:
+                    return [code.load_first(in_block(count, j), sums, place(i, j, g)) for i, j, g in each]
+
+                earlier = code.choose(
+                    so_far, lambda: self.chosen_by_count(code, block, width, before),
+                    lambda: [code.spread(0.0) for _ in each],
+                )  # fmt: skip
 
                 def put(count: int) -> None:
-                    for i, j, g in each:
-                        code.store_first(in_block(count, j), found[i][3 * j + g], sums, place(i, j, g))
+                    for (i, j, g), old in zip(each, earlier, strict=True):
+                        value = code.builder.fadd(old, found[i][3 * j + g])
+                        code.store_first(in_block(count, j), value, sums, place(i, j, g))
 
                 self.by_count(code, block, width, put)
 
@@ -187,16 +191,17 @@ class GradientKernel(Kernel):
     ) -> None:
         def of_block(code: Code, rows: Value, d: Value, sums: Value, so_far: Value) -> None:
             slots = [k * self.lanes for k in range(4)]
-            before = code.choose(
-                so_far, lambda: [code.load(sums, k) for k in slots], lambda: [code.spread(0.0) for _ in slots]
-            )
 
             def of_row(m: Value, *found: Value) -> list[Value]:
                 here = code.at(d, code.mul(m, self.d_row))
                 return [code.builder.fadd(v, code.load(here, k)) for k, v in zip(slots, found, strict=True)]
 
-            for k, value in zip(slots, code.loop(0, rows, of_row, before), strict=True):
-                code.store(value, sums, k)
+            found = code.loop(0, rows, of_row, [code.spread(0.0) for _ in slots])
+            earlier = code.choose(
+                so_far, lambda: [code.load(sums, k) for k in slots], lambda: [code.spread(0.0) for _ in slots]
+            )
+            for k, old, value in zip(slots, earlier, found, strict=True):
+                code.store(code.builder.fadd(old, value), sums, k)
 
         function = self.program.function("d_b", [I64, POINTER, POINTER, I1], of_block)
         at = lambda a, block, size: code.at(a, code.mul(block, size))  # noqa: E731

@@ -4,7 +4,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from gru_jax.scans.kernels.llvm.code import I64, POINTER, Code, Program, Value
+from gru_jax.scans.kernels.llvm.code import I1, I64, POINTER, Code, Program, Value
 from gru_jax.scans.kernels.llvm.plan import Plan
 from gru_jax.scans.kernels.llvm.products import Stream
 
@@ -119,6 +119,13 @@ class Kernel:
             return read(self.lanes)
         is_last = code.equal(code.add(block, width), self.blocks)
         return code.choose(is_last, lambda: read(self.plan.tail), lambda: read(self.lanes))
+
+    def units_of_last(self, code: Code, block: Value, width: int) -> Value | None:
+        """Which lanes of the last of some blocks hold units; None where all of them do, whatever the block."""
+        if not self.plan.tail:
+            return None
+        lanes = lambda count: [ir.Constant(ir.VectorType(I1, self.lanes), [i < count for i in range(self.lanes)])]  # noqa: E731
+        return self.chosen_by_count(code, block, width, lanes)[0]
 
     def pack(self, depth: int) -> ir.Function:
         """Lays a matrix of depth times 3H out anew: `[blocks, depth, 3, lanes]`, 0 where there are no units."""

@@ -149,8 +149,9 @@ def _coefficients(code: Code, plan: Plan, parts: Sequence[Value]) -> list[Value]
     if plan.parts == 2:
         share, a = activations.both_sigmoids(code, parts[0])
         return [a, share, code.spread(-1.0)]
-    # f / (f + i) with e^f (1 + e^i) over both, and the largest of what is added taken out.
-    f, i = parts[:2]
+    # f / (f + i) with e^f (1 + e^i) over both, and the largest of what is added taken out: a finite one, for which no
+    # gate that is 1 has to be more open than that.
+    f, i = (activations.at_most(code, x, activations.LARGEST) for x in parts[:2])
     both = b.fadd(f, i)
     largest = code.intrinsic("maximum", code.intrinsic("maximum", f, i), both)
     e_f, e_i, e_both = (activations.exp(code, b.fsub(x, largest)) for x in (f, i, both))
