@@ -178,10 +178,7 @@ def diagnose(
     x = cast(Array, in_order(x, -2))[piece]
     use, reset = (None if flag is None else flag[piece] for flag in (use, reset))
     batch = x.shape[1:-1]
-    begin = cell.initial_state(batch, x.dtype)
-    h0 = begin if h0 is None else jax.tree.map(jnp.asarray, h0)
-    if reset is not None:
-        reset_to = begin if reset_to is None else jax.tree.map(jnp.asarray, reset_to)
+    h0 = cell.initial_state(batch, x.dtype) if h0 is None else jax.tree.map(jnp.asarray, h0)
 
     arrays = (params, x, h0, use, reset, reset_to)
     methods, left_out = _candidates(cell, h0, total)
@@ -221,6 +218,8 @@ def lyapunov(
         # How fast differences grow is asked of the function, not of how bfloat16 rounds it.
         return a.astype(accumulator(a.dtype)) if jnp.issubdtype(a.dtype, jnp.floating) else a
 
+    if reset is not None and reset_to is None:
+        reset_to = cell.initial_state(x.shape[1:-1], x.dtype)
     params, x, h0, reset_to = jax.tree.map(wide, (params, x, h0, reset_to))
     context = masking.Context(params, h0, None, None, reset_to=reset_to)
     steps = masking.Steps(masking.zero_where_masked(use, x), use, reset)
