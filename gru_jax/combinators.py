@@ -16,6 +16,7 @@ from gru_jax import checks
 from gru_jax.cells.base import Cell, accumulator
 from gru_jax.checks import described
 from gru_jax.scans import Method, scan
+from gru_jax.scans.episodes import other_way
 from gru_jax.scans.masking import each_key
 from gru_jax.types import Array, Key, Params, State
 
@@ -36,12 +37,12 @@ class Layer(NamedTuple):
 
     Attributes:
       init: `(key, input_size, dtype=float32) -> params`.
-      apply: `(params, x, h0=None, *, lengths=None, mask=None, resets=None, reverse=False, time_major=False,
-        padding="zero", key=None, deterministic=False, return_gates=False, stats=False) -> (y, h)`, with the meanings
-        that `gru_jax.scan` gives them; `deterministic=True` turns all dropout off, `return_gates=True` adds the gates
-        and then `stats=True` the `Stats`. The states h have the structure of h0: an array `[*batch, H]` for one layer
-        and direction, a pair (forward, backward) for two directions, a tuple with one entry a layer for a stack; so
-        have gates and stats.
+      apply: `(params, x, h0=None, *, lengths=None, mask=None, resets=None, reset_to=None, reverse=False,
+        time_major=False, padding="zero", key=None, deterministic=False, return_gates=False, stats=False) -> (y, h)`,
+        with the meanings that `gru_jax.scan` gives them; `deterministic=True` turns all dropout off,
+        `return_gates=True` adds the gates and then `stats=True` the `Stats`. The states h have the structure of h0, as
+        reset_to has: an array `[*batch, H]` for one layer and direction, a pair (forward, backward) for two
+        directions, a tuple with one entry a layer for a stack; so have gates and stats.
     """
 
     init: Callable[..., Params]
@@ -118,7 +119,8 @@ def recurrent(
 def bidirectional(forward: Layer, backward: Layer | None = None, *, merge: str | None = "concat") -> Layer:
     """Two layers over the same input, one from each end, outputs joined step by step.
 
-    Both see the same lengths, mask and resets; the backward one starts at each sequence's own last step.
+    Both see the same steps and the same episodes; the backward one starts at each sequence's own last step, and anew at
+    the last step of every episode, where `resets` name the first.
 
     Args:
       forward: a layer.
@@ -149,15 +151,15 @@ def bidirectional(forward: Layer, backward: Layer | None = None, *, merge: str |
         params: Params, x: Array, h0: State = None, *, key: Key | None = None, reverse: bool = False, **options: Any
     ) -> Any:
         checks.flag("bidirectional", "reverse", reverse)
-        starts = _parts("bidirectional", "h0", h0, 2, "a pair (forward, backward)")
+        each = "a pair (forward, backward)"
+        weights, starts = (_parts("bidirectional", *given, 2, each) for given in (("params", params), ("h0", h0)))
+        to = _reset_to("bidirectional", options, 2, each)
         keys = (None, None) if key is None else two_keys(key)
-        runs = [
-            one.apply(p, x, h, key=k, reverse=reverse != (direction == 1), **options)
-            for direction, (one, p, h, k) in enumerate(
-                zip(pair, _parts("bidirectional", "params", params, 2, "a pair (forward, backward)"), starts, keys,
-                    strict=True)
-            )
-        ]
+        runs = []
+        for one, p, h, k, r, back in zip(pair, weights, starts, keys, to, (False, True), strict=True):
+            # By the time that flags are turned around for the second direction the first has looked at them.
+            flags = other_way(options, reverse) if back else options
+            runs.append(one.apply(p, x, h, key=k, reverse=reverse != back, **r, **flags))
         outputs, *others = zip(*runs, strict=True)
         if merge is not None and any(isinstance(y, tuple) for y in outputs):
             raise ValueError(
@@ -235,17 +237,18 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
         _need_key("stack", {"dropout": drops}, key)
         each = f"a tuple of {len(layers)}, one entry a layer"
         starts = _parts("stack", "h0", h0, len(layers), each)
+        to = _reset_to("stack", options, len(layers), each)
         weights = _parts("stack", "params.layers", getattr(params, "layers", params), len(layers), each)
         norms = getattr(params, "norms", ())
         if norm is not None and (not isinstance(norms, tuple) or len(norms) != len(layers)):
             raise ValueError(f"stack: norm={norm!r} needs params.norms, {each}; make params with this stack's init")
         results = []
-        for index, (layer, p, h) in enumerate(zip(layers, weights, starts, strict=True)):
+        for index, (layer, p, h, r) in enumerate(zip(layers, weights, starts, to, strict=True)):
             # One key for the layer and one for what follows it, a pair for each layer.
             k, k_drop = (None, None)
             if key is not None:
                 k, k_drop = two_keys(each_key(functools.partial(_folded, index=index), key))
-            y, *others = layer.apply(p, x, h, key=k, deterministic=deterministic, **options)
+            y, *others = layer.apply(p, x, h, key=k, deterministic=deterministic, **r, **options)
             results.append(others)
             if not isinstance(y, jax.Array):
                 raise ValueError("stack: a layer with merge=None gives a pair of outputs; merge them to stack on it")
@@ -331,6 +334,12 @@ def _parts(who: str, name: str, value: Any, count: int, what: str) -> tuple[Any,
     if not isinstance(value, tuple | list) or len(value) != count:
         raise ValueError(f"{who}: {name} must be {what}; got {described(value)}")
     return tuple(value)
+
+
+def _reset_to(who: str, options: dict[str, Any], count: int, what: str) -> list[dict[str, State]]:
+    """What each part takes of the option; nothing where there is none, which a part of somebody's own need not know."""
+    parts = _parts(who, "reset_to", options.pop("reset_to", None), count, what)
+    return [{} if part is None else {"reset_to": part} for part in parts]
 
 
 def _need_key(who: str, rates: dict[str, Any], key: Key | None) -> None:

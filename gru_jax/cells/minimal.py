@@ -119,11 +119,11 @@ class _Minimal:
         """Whether all states are 0 at least, so that a method may carry their logarithms."""
         return self.form == "log"
 
-    def check_state(self, h0: Array) -> None:
-        """Raises ValueError for a concrete h0 below 0 where there can be none."""
-        if self.form == "log" and not isinstance(h0, jax.core.Tracer) and h0.size and float(h0.min()) < 0:
+    def check_state(self, h: Array, name: str = "h0") -> None:
+        """Raises ValueError for a concrete state below 0, an argument of this name, where there can be none."""
+        if self.form == "log" and not isinstance(h, jax.core.Tracer) and h.size and float(h.min()) < 0:
             raise ValueError(
-                f"{self.name}: with form='log' states are 0 at least; got h0 with {float(h0.min()):.3g} in it;"
+                f"{self.name}: with form='log' states are 0 at least; got {name} with {float(h.min()):.3g} in it;"
                 f" use form='linear' for signed states"
             )
 

@@ -79,6 +79,7 @@ class GRU(linen.Module):
         lengths: IntArray | None = None,
         mask: BoolArray | None = None,
         resets: BoolArray | None = None,
+        reset_to: State = None,
         deterministic: bool | None = None,
         return_gates: bool = False,
         stats: bool = False,
@@ -92,7 +93,10 @@ class GRU(linen.Module):
             layer, when None.
           lengths: `[*batch]`, see `gru_jax.scan`.
           mask: `[*batch, T]`, True = use.
-          resets: `[*batch, T]`, True = start from h0.
+          resets: `[*batch, T]`, True where a new episode begins: before such a step the state is that of a fresh start,
+            zeros, whatever h0 or the kept state is. With two directions the second sets out anew at each episode's
+            last step.
+          reset_to: another state after resets, of h0's structure, such as learned ones, or h0.
           deterministic: turns dropout off; the module's own setting when None.
           return_gates: also return the gates of every step.
           stats: also return how a parallel method did.
@@ -117,6 +121,7 @@ class GRU(linen.Module):
             lengths=lengths,
             mask=mask,
             resets=resets,
+            reset_to=reset_to,
             return_gates=return_gates,
             stats=stats,
             **self._randomness(spec, deterministic),
@@ -131,12 +136,16 @@ class GRU(linen.Module):
         return outputs
 
     @linen.compact
-    def step(self, x: Array, h: State = None) -> Any:
-        """One step, for decoding: `layer.apply(variables, x, h, method="step")`.
+    def step(
+        self, x: Array, h: State = None, *, resets: BoolArray | None = None, reset_to: State = None
+    ) -> Any:
+        """One step, for decoding and acting: `layer.apply(variables, x, h, method="step")`.
 
         Args:
           x: the input of one step, `[*batch, I]`.
           h: the states as the last call returned them; zeros when None.
+          resets: `[*batch]`, True where a new episode begins with this step.
+          reset_to: the state after resets, see the call.
 
         Returns:
           y: `[*batch, H]`.
@@ -146,7 +155,7 @@ class GRU(linen.Module):
           ValueError: for a layer that reads from the sequence's end.
         """
         named = self._named(self.spec, jnp.shape(x)[-1])
-        return self.spec.run_step(named, x, h, **self._randomness(self.spec, None))
+        return self.spec.run_step(named, x, h, resets, reset_to, **self._randomness(self.spec, None))
 
     def functional(self, variables: Any) -> tuple[Layer, Params]:
         """The same layer as functions and plain arrays: `layer, params` with `layer.apply(params, x)`."""

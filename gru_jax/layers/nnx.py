@@ -79,6 +79,7 @@ class GRU(nnx.Module):
         lengths: IntArray | None = None,
         mask: BoolArray | None = None,
         resets: BoolArray | None = None,
+        reset_to: State = None,
         deterministic: bool | None = None,
         rngs: nnx.Rngs | nnx.RngStream | Key | None = None,
         return_gates: bool = False,
@@ -93,7 +94,10 @@ class GRU(nnx.Module):
             layer, when None.
           lengths: `[*batch]`, see `gru_jax.scan`.
           mask: `[*batch, T]`, True = use.
-          resets: `[*batch, T]`, True = start from h0.
+          resets: `[*batch, T]`, True where a new episode begins: before such a step the state is that of a fresh start,
+            zeros, whatever h0 or the kept state is. With two directions the second sets out anew at each episode's
+            last step.
+          reset_to: another state after resets, of h0's structure, such as learned ones, or h0.
           deterministic: turns dropout off; the module's own setting when None.
           rngs: where dropout masks are drawn from instead of the module's own stream.
           return_gates: also return the gates of every step.
@@ -117,6 +121,7 @@ class GRU(nnx.Module):
             lengths=lengths,
             mask=mask,
             resets=resets,
+            reset_to=reset_to,
             return_gates=return_gates,
             stats=stats,
             **self._randomness(deterministic, rngs),
@@ -125,12 +130,22 @@ class GRU(nnx.Module):
             self.carry.set_value(outputs[1])
         return outputs
 
-    def step(self, x: Array, h: State = None, *, rngs: nnx.Rngs | nnx.RngStream | Key | None = None) -> Any:
-        """One step, for decoding: `[*batch, I]` and the states to `(y [*batch, H], states)`.
+    def step(
+        self,
+        x: Array,
+        h: State = None,
+        *,
+        resets: BoolArray | None = None,
+        reset_to: State = None,
+        rngs: nnx.Rngs | nnx.RngStream | Key | None = None,
+    ) -> Any:
+        """One step, for decoding and acting: `[*batch, I]` and the states to `(y [*batch, H], states)`.
 
         Args:
           x: the input of one step, `[*batch, I]`.
           h: the states as the last call returned them; zeros when None.
+          resets: `[*batch]`, True where a new episode begins with this step.
+          reset_to: the state after resets, see the call.
           rngs: see the call.
 
         Returns:
@@ -140,7 +155,7 @@ class GRU(nnx.Module):
         Raises:
           ValueError: for a layer that reads from the sequence's end.
         """
-        return self.spec.run_step(self._named(), x, h, **self._randomness(None, rngs))
+        return self.spec.run_step(self._named(), x, h, resets, reset_to, **self._randomness(None, rngs))
 
     def reset_state(self) -> None:
         """Forgets the kept state of a stateful layer: the next call starts from zeros."""

@@ -169,18 +169,21 @@ class GRUSpec:
         *,
         key: Key | None,
         deterministic: bool,
+        reset_to: State = None,
         **options: Any,
     ) -> Any:
         """The call of both holders: the layer's `apply` on named parameters, all in one dtype."""
         x = checks.floating("GRU", "x", x)
         params = self.from_names(named)
         h0 = jax.tree.map(lambda h: checks.floating("GRU", "h0", h), h0)
+        reset_to = jax.tree.map(lambda h: checks.floating("GRU", "reset_to", h), reset_to)
         dtype = self.dtype if self.dtype is not None else _promoted(x, params)
         cast = functools.partial(jax.tree.map, lambda a: jnp.asarray(a).astype(dtype))
         return self.layer.apply(
             cast(params),
             cast(x),
             cast(h0),
+            reset_to=cast(reset_to),
             key=key,
             deterministic=deterministic or not self.random,
             reverse=self.reverse,
@@ -189,14 +192,21 @@ class GRUSpec:
             **options,
         )
 
-    def run_step(self, named: Mapping[str, Any], x: Array, h: State, **options: Any) -> Any:
+    def run_step(
+        self, named: Mapping[str, Any], x: Array, h: State, resets: Any, reset_to: State, **options: Any
+    ) -> Any:
         """One step, `[*batch, I]`, for decoding: the call on a sequence of length 1."""
         if self.bidirectional or self.reverse:
             raise ValueError(
                 "GRU: a layer that reads from the sequence's end cannot be stepped; call it on the whole x"
             )
         axis = 0 if self.time_major else -2
-        y, *rest = self.run(named, jnp.expand_dims(checks.floating("GRU", "x", x), axis), h, **options)
+        x = checks.floating("GRU", "x", x)
+        if resets is not None:
+            resets = checks.boolean("GRU", "resets", resets)
+            checks.shape("GRU", "resets", resets.shape, x.shape[:-1], "one flag for each sequence of x")
+            options["resets"] = jnp.expand_dims(resets, 0 if self.time_major else -1)
+        y, *rest = self.run(named, jnp.expand_dims(x, axis), h, reset_to=reset_to, **options)
         return y.squeeze(axis), *rest
 
     def run_cell(self, named: Mapping[str, Any], x: Array, h: State) -> Array:

@@ -184,6 +184,7 @@ def min_block(
         lengths: IntArray | None = None,
         mask: BoolArray | None = None,
         resets: BoolArray | None = None,
+        reset_to: State = None,
         reverse: bool = False,
         time_major: bool = False,
         padding: str = "zero",
@@ -201,7 +202,7 @@ def min_block(
             )
         rates = [] if deterministic or not dropout else ["dropout"]
         checks.key_for_dropout(who, rates, key, off="deterministic=True to turn dropout off")
-        start = _start(h0, conv)
+        start = _start("h0", h0, conv)
         valid = output_layer.valid_steps(x, lengths, mask)
         x = _only(valid, x)
         x = x if params.inward is None else _mapped(params.inward, x)
@@ -210,6 +211,7 @@ def min_block(
             moved, last = _convolved(params.conv, x, start.conv, lengths)
             x = x + moved
         asked = {"lengths": lengths, "mask": mask, "resets": resets, "reverse": reverse, **options}
+        asked["reset_to"] = _start("reset_to", reset_to, conv).cell
         y, h, *others = inner.apply(params.cell, normalize(norm, params.norm, x), start.cell, **asked)
         x = x + _mapped(params.back, y)
         if params.ff_norm is not None and params.ff_in is not None and params.ff_out is not None:
@@ -236,17 +238,17 @@ def _times(who: str, name: str, width: int, factor: float) -> int:
     return size
 
 
-def _start(h0: State, conv: int | None) -> BlockState:
-    """The state before the first step, None for zeros."""
-    if h0 is None:
+def _start(name: str, state: State, conv: int | None) -> BlockState:
+    """The state before the first step, or after a reset, None for zeros."""
+    if state is None:
         return BlockState(None, None)  # type: ignore[arg-type]
-    if not isinstance(h0, BlockState) or (h0.conv is None) != (conv is None):
+    if not isinstance(state, BlockState) or (state.conv is None) != (conv is None):
         with_conv = "without" if conv is None else "with"
         raise TypeError(
-            f"min_block: h0 must be a BlockState {with_conv} the convolution's inputs, as apply returns it;"
-            f" got {checks.described(h0)}"
+            f"min_block: {name} must be a BlockState {with_conv} the convolution's inputs, as apply returns it;"
+            f" got {checks.described(state)}"
         )
-    return h0
+    return state
 
 
 def _linear(key: Key, inputs: int, outputs: int, dtype: DType) -> Linear:

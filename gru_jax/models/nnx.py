@@ -63,7 +63,7 @@ class GRUReadout(nnx.Module):
           x: `[*batch, T, I]`.
           h0: states before the first step, see `gj.nnx.GRU`.
           return_state: also return the final states, which the next call takes as h0.
-          **options: lengths, mask, resets, deterministic, rngs, return_gates, stats of the GRU's call.
+          **options: lengths, mask, resets, reset_to, deterministic, rngs, return_gates, stats of the GRU's call.
 
         Returns:
           `[*batch, O]`, `[*batch, T, O]` with steps="all"; followed by the states, the gates and the stats if

@@ -38,11 +38,11 @@ class Readout(NamedTuple):
 
     Attributes:
       init: `(key, dtype=float32) -> ReadoutParams`.
-      apply: `(params, x, h0=None, *, lengths=None, mask=None, resets=None, key=None, deterministic=False,
-        return_state=False, return_gates=False, stats=False)`; x is `[*batch, T, I]`, the result `[*batch, O]`, or
-        `[*batch, T, O]` with steps="all". Masked steps never count. `return_state=True` adds the network's final
-        states, which the next call takes as h0, `return_gates=True` its gates, `stats=True` the `Stats` of its
-        layers, in this order.
+      apply: `(params, x, h0=None, *, lengths=None, mask=None, resets=None, reset_to=None, key=None,
+        deterministic=False, return_state=False, return_gates=False, stats=False)`; x is `[*batch, T, I]`, the result
+        `[*batch, O]`, or `[*batch, T, O]` with steps="all". Masked steps never count. `return_state=True` adds the
+        network's final states, which the next call takes as h0, `return_gates=True` its gates, `stats=True` the
+        `Stats` of its layers, in this order.
     """
 
     init: Callable[..., ReadoutParams]

@@ -37,12 +37,12 @@ class SequenceModel(NamedTuple):
 
     Attributes:
       init: `(key, dtype=float32) -> SequenceParams`.
-      apply: `(params, tokens, h0=None, *, lengths=None, mask=None, resets=None, key=None, deterministic=False,
-        return_state=False, return_gates=False, stats=False)`; tokens are `[*batch, T]` whole numbers in [0, V), the
-        result `[*batch, T, O]`, or `[*batch, O]` with steps="last" or "mean". Masked steps never count, whatever
-        stands there. `return_state=True` adds the final states, which the next call takes as h0,
-        `return_gates=True` the gates, `stats=True` the `Stats` of the layers, in this order. Under `jit`, where
-        values cannot be checked, a token outside [0, V) makes the outputs NaN.
+      apply: `(params, tokens, h0=None, *, lengths=None, mask=None, resets=None, reset_to=None, key=None,
+        deterministic=False, return_state=False, return_gates=False, stats=False)`; tokens are `[*batch, T]` whole
+        numbers in [0, V), the result `[*batch, T, O]`, or `[*batch, O]` with steps="last" or "mean". Masked steps never
+        count, whatever stands there. `return_state=True` adds the final states, which the next call takes as h0,
+        `return_gates=True` the gates, `stats=True` the `Stats` of the layers, in this order. Under `jit`, where values
+        cannot be checked, a token outside [0, V) makes the outputs NaN.
       sample: `(params, key, prompt, length, temperature=1.0, *, h0=None, lengths=None, return_state=False)`; reads
         the prompt, `[*batch, T0]` with T0 > 0 or so many of its tokens as `lengths` says, and draws `length` tokens,
         `[*batch, length]` int32, each from the softmax of the logits after all before it, divided by the temperature;

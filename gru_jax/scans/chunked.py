@@ -256,7 +256,7 @@ def _pulled(
     cell: Any, context: Context, x: Array, flags: Steps, before: Array, at: Any, adjoint: Array, d_context: Context
 ) -> tuple[Context, Array]:
     """The gradient of the context with what a chunk adds to it, and the gradient of the chunk's input."""
-    start = masking.starts(flags, jnp.broadcast_to(masking.reset_state(context), before.shape), before)
+    start = masking.starts(context, flags, before)
     adjoint = masking.zero_where_masked(flags.use, adjoint)
     drop = () if context.drop_h is None else (jnp.broadcast_to(context.drop_h, before.shape),)
     d_drop_x, dropped = d_context.drop_x, x
@@ -267,12 +267,11 @@ def _pulled(
     if context.drop_x is not None:
         d_drop_x = d_drop_x + (d_x * x.astype(d_x.dtype)).sum(0)
         d_x = d_x * drop_x.astype(d_x.dtype)
-    to_reset = "h0" if context.reset_to is None else "reset_to"
     if flags.reset is not None:
         moved = cell.cotangent(context.params, at, adjoint, *drop)
         reset = jnp.broadcast_to(flags.reset[..., None], moved.shape)
         moved = jnp.where(reset, moved, jnp.zeros_like(moved)).sum(0)
-        d_context = d_context._replace(**{to_reset: getattr(d_context, to_reset) + moved})
+        d_context = d_context._replace(reset_to=d_context.reset_to + moved)
     d_params = jax.tree.map(jnp.add, d_context.params, d_params)
     return d_context._replace(params=d_params, drop_x=d_drop_x), d_x
 

@@ -1,8 +1,8 @@
 """The one derivative of every method.
 
 A method only finds the trajectory h_1 .. h_T of `h_t = F_t(h_{t-1})`. Its derivative does not depend on how it was
-found: with J_t = dF_t/dh at the trajectory and B_t the derivative with respect to everything else (params, x, h0 at
-resets, dropout masks), tangents solve
+found: with J_t = dF_t/dh at the trajectory and B_t the derivative with respect to everything else (params, x, the state
+after resets, dropout masks), tangents solve
 
     v_t = J_t v_{t-1} + B_t d,        v_0 = dh0
 

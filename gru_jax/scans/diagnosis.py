@@ -91,6 +91,7 @@ def diagnose(
     lengths: IntArray | None = None,
     mask: BoolArray | None = None,
     resets: BoolArray | None = None,
+    reset_to: State = None,
     reverse: bool = False,
     time_major: bool = False,
     gradient: bool = False,
@@ -117,6 +118,7 @@ def diagnose(
       lengths: `[*batch]`, as for `scan`.
       mask: `[*batch, T]` booleans, as for `scan`.
       resets: `[*batch, T]` booleans, as for `scan`.
+      reset_to: the state after resets, `[*batch, H]`, as for `scan`.
       reverse: from each sequence's last step to its first; "first" steps are then the last ones.
       time_major: the time axis leads in x, mask and resets.
       gradient: measure a training step, value and gradient, instead of the outputs alone.
@@ -142,7 +144,7 @@ def diagnose(
 
     Source: the exponent as a measure of what Newton's method can do: Gonzalez et al. 2025, arXiv:2508.16817.
     """
-    options: dict[str, Any] = {"lengths": lengths, "mask": mask, "resets": resets}
+    options: dict[str, Any] = {"lengths": lengths, "mask": mask, "resets": resets, "reset_to": reset_to}
     for name, tree in {"params": params, "x": x, "h0": h0, **options}.items():
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
             raise TypeError(
@@ -178,7 +180,7 @@ def diagnose(
     batch = x.shape[1:-1]
     h0 = cell.initial_state(batch, x.dtype) if h0 is None else jax.tree.map(jnp.asarray, h0)
 
-    arrays = (params, x, h0, use, reset)
+    arrays = (params, x, h0, use, reset, reset_to)
     methods, left_out = _candidates(cell, h0, total)
     runs, memory = {}, {}
     for name, method in methods.items():
@@ -187,7 +189,7 @@ def diagnose(
     newton = [name for name in methods if isinstance(methods[name], Newton)]
     good = [name for name in methods if bool(stats[name].converged.all())]
     return Diagnosis(
-        lyapunov=lyapunov(cell, params, x, h0, use, reset),
+        lyapunov=lyapunov(cell, *arrays),
         iterations={name: stats[name].iterations for name in newton},
         converged={name: stats[name].converged for name in newton},
         milliseconds=milliseconds,
@@ -202,7 +204,13 @@ def diagnose(
 
 @functools.partial(jax.jit, static_argnums=0)
 def lyapunov(
-    cell: Any, params: Params, x: Array, h0: State, use: BoolArray | None = None, reset: BoolArray | None = None
+    cell: Any,
+    params: Params,
+    x: Array,
+    h0: State,
+    use: BoolArray | None = None,
+    reset: BoolArray | None = None,
+    reset_to: State = None,
 ) -> Array:
     """The largest Lyapunov exponent of each sequence, over the steps that count, `[*batch]`; time leads in x."""
 
@@ -210,8 +218,10 @@ def lyapunov(
         # How fast differences grow is asked of the function, not of how bfloat16 rounds it.
         return a.astype(accumulator(a.dtype)) if jnp.issubdtype(a.dtype, jnp.floating) else a
 
-    params, x, h0 = jax.tree.map(wide, (params, x, h0))
-    context = masking.Context(params, h0, None, None)
+    if reset is not None and reset_to is None:
+        reset_to = cell.initial_state(x.shape[1:-1], x.dtype)
+    params, x, h0, reset_to = jax.tree.map(wide, (params, x, h0, reset_to))
+    context = masking.Context(params, h0, None, None, reset_to=reset_to)
     steps = masking.Steps(masking.zero_where_masked(use, x), use, reset)
     counts = jnp.ones(x.shape[:-1], bool) if use is None else use
     counts = counts if reset is None else counts & ~reset
@@ -260,10 +270,9 @@ def _candidates(cell: Any, h0: State, steps: int) -> tuple[dict[str, Method], di
 def _compiled(cell: Cell, method: Method, gradient: bool, arrays: tuple[Any, ...]) -> tuple[Callable[..., Any], float]:
     """A compiled run, which returns what it computes and the stats, and the MiB it allocates."""
 
-    def outputs(params: Any, x: Any, h0: Any, use: Any, reset: Any) -> Any:
-        y, h, stats = scan(
-            cell, params, x, h0, mask=use, resets=reset, time_major=True, method=method, stats=True
-        )
+    def outputs(params: Any, x: Any, h0: Any, use: Any, reset: Any, reset_to: Any) -> Any:
+        flags = {"mask": use, "resets": reset, "reset_to": reset_to}
+        y, h, stats = scan(cell, params, x, h0, **flags, time_major=True, method=method, stats=True)
         return (y, h), stats
 
     def training(params: Any, x: Any, *others: Any) -> Any:

@@ -112,8 +112,8 @@ def trajectory(cell: Any, context: Context, steps: Steps, *, reverse: bool, kern
         context, x = moving
         u = _projected(cell, context, x)
         h0 = context.h0.reshape(-1, context.h0.shape[-1])
-        start = masking.reset_state(context).reshape(h0.shape)
-        return u.reshape(*u.shape[:2], cell.parts, -1), h0, (start,) if resets else ()
+        rows = (context.reset_to.reshape(h0.shape),) if resets else ()
+        return u.reshape(*u.shape[:2], cell.parts, -1), h0, rows
 
     def operands(steps: Steps, u: Array, rows: tuple[Array, ...]) -> Operands:
         flags = tuple(_flag(flag, time) for flag in (steps.use, steps.reset) if flag is not None)

@@ -1,8 +1,8 @@
 """Everything that happens around a cell's step, folded into one step function F, so that no method knows of it.
 
-    F_t(h) = h                                            where the step is masked
-           = step(params, project(x_t * drop_x), h0)      where the state is reset before the step
-           = step(params, project(x_t * drop_x), h)       elsewhere
+    F_t(h) = h                                               where the step is masked
+           = step(params, project(x_t * drop_x), reset_to)   where the state is reset before the step
+           = step(params, project(x_t * drop_x), h)          elsewhere
 
 Inside the scans time is the leading axis of every per-step array.
 """
@@ -30,7 +30,8 @@ class Context(NamedTuple):
       drop_x: scaled input dropout mask, `[*batch, I]`, or None.
       drop_h: scaled recurrent dropout mask, `[*batch, H]`, or None.
       time: where the steps lie.
-      reset_to: the state after a reset, where it is not h0: in a part of a sequence, which begins where another ended.
+      reset_to: the state after a reset, `[*batch, H]`; None where there are no resets. Never h0 by itself, which in a
+        part of a sequence is where another part ended.
       lengths: `[*batch]`, from where on steps are masked, where the flags `use` were made of that.
       original: what params were made of, for a method that reads it as it lies; None for all others.
     """
@@ -51,7 +52,7 @@ class Steps(NamedTuple):
     Attributes:
       x: input, `[T, *batch, I]`.
       use: True where the step counts, `[T, *batch]`, or None when all do.
-      reset: True where the state becomes h0 before the step, `[T, *batch]`, or None.
+      reset: True where the state becomes `reset_to` before the step, `[T, *batch]`, or None.
       guess: what the states may be, for a method that starts from a guess, `[T, *batch, H]`, or None.
     """
 
@@ -69,13 +70,13 @@ def project(cell: Cell, context: Context, x: Array) -> Any:
 def advance(cell: Any, context: Context, u: Any, step: Steps, h: State, products: Any = None) -> State:
     """F for an already projected input u; `step` holds the flags of this step, `products` what `products` made."""
     known = {} if products is None else {"products": products}
-    after = cell.step(context.params, u, starts(step, reset_state(context), h), *_drop(context), **known)
+    after = cell.step(context.params, u, starts(context, step, h), *_drop(context), **known)
     return _end(step, after, h)
 
 
 def products(cell: Any, context: Context, step: Steps, h: State) -> Any:
     """The recurrent products of a step, of a cell that has them apart."""
-    return cell.products(context.params, starts(step, reset_state(context), h), *_drop(context))
+    return cell.products(context.params, starts(context, step, h), *_drop(context))
 
 
 def F(cell: Any, context: Context, step: Steps, h: State) -> State:
@@ -86,19 +87,19 @@ def F(cell: Any, context: Context, step: Steps, h: State) -> State:
 def affine(cell: Any, context: Context, step: Steps) -> tuple[State, State]:
     """F of a cell that is linear in its state, as (a, b) of `a h + b`; a is `[*batch, H]`, or `[*batch, H, H]`.
 
-    A reset is a = 0 and b = F(h0), a masked step a = 1 and b = 0.
+    A reset is a = 0 and b = F(reset_to), a masked step a = 1 and b = 0.
     """
     a, b = cell.affine(context.params, project(cell, context, step.x))
 
-    def folded(a: Array, b: Array, h0: Array) -> tuple[Array, Array]:
+    def folded(a: Array, b: Array, h0: Array, to: Array | None) -> tuple[Array, Array]:
         if b.shape != h0.shape or a.shape not in (b.shape, (*b.shape, b.shape[-1])):
             raise ValueError(
                 f"{type(cell).__name__}.affine: a must be [*batch, H] or [*batch, H, H] and b [*batch, H], here"
                 f" {list(h0.shape)}; got {list(a.shape)} and {list(b.shape)}; broadcast what is the same for all"
             )
         matrix = a.ndim > b.ndim
-        if step.reset is not None:
-            old = h0.astype(a.dtype)
+        if step.reset is not None and to is not None:
+            old = to.astype(a.dtype)
             moved = (jnp.einsum("...ij,...j->...i", a, old) if matrix else a * old) + b
             b = _choose(step.reset, moved, b)
             a = jnp.where(_like(step.reset, a), jnp.zeros_like(a), a)
@@ -109,7 +110,8 @@ def affine(cell: Any, context: Context, step: Steps) -> tuple[State, State]:
         return a, b
 
     structure: Any = jax.tree.structure(context.h0)
-    pairs = map(folded, *(structure.flatten_up_to(part) for part in (a, b, context.h0)))
+    to = jax.tree.map(lambda _: None, context.h0) if step.reset is None else context.reset_to
+    pairs = map(folded, *(structure.flatten_up_to(part) for part in (a, b, context.h0, to)))
     each_a, each_b = zip(*pairs, strict=True)
     return structure.unflatten(each_a), structure.unflatten(each_b)
 
@@ -119,7 +121,7 @@ def log_affine(cell: Any, context: Context, step: Steps) -> tuple[Array, Array]:
     a, b = cell.log_affine(context.params, project(cell, context, step.x))
     nothing = jnp.full_like(a, -jnp.inf)
     if step.reset is not None:
-        moved = jnp.logaddexp(a + jnp.log(context.h0.astype(a.dtype)), b)
+        moved = jnp.logaddexp(a + jnp.log(context.reset_to.astype(a.dtype)), b)
         a, b = _choose(step.reset, nothing, a), _choose(step.reset, moved, b)
     if step.use is not None:
         a, b = _choose(step.use, a, jnp.zeros_like(a)), _choose(step.use, b, nothing)
@@ -129,7 +131,7 @@ def log_affine(cell: Any, context: Context, step: Steps) -> tuple[Array, Array]:
 def gates(cell: Any, context: Context, step: Steps, h: State) -> Gates:
     """What the cell decides in the step from h."""
     u = project(cell, context, step.x)
-    return cell.gates(context.params, u, starts(step, reset_state(context), h), *_drop(context))
+    return cell.gates(context.params, u, starts(context, step, h), *_drop(context))
 
 
 def linearize(cell: Any, context: Context, step: Steps, h: State) -> Any:
@@ -140,12 +142,12 @@ def linearize(cell: Any, context: Context, step: Steps, h: State) -> Any:
 def linearize_projected(cell: Any, context: Context, u: Any, step: Steps, h: State, products: Any = None) -> Any:
     """The same for an already projected input u, and recurrent products where they are known."""
     known = {} if products is None else {"products": products}
-    return cell.linearize(context.params, u, starts(step, reset_state(context), h), *_drop(context), **known)
+    return cell.linearize(context.params, u, starts(context, step, h), *_drop(context), **known)
 
 
 def tangent(cell: Any, context: Context, at: Any, step: Steps, v: State) -> State:
     """`(dF/dh) v` with the coefficients of `linearize`."""
-    moved = cell.tangent(context.params, at, starts(step, _zeros(v), v), *_drop(context))
+    moved = cell.tangent(context.params, at, _zero_where_reset(step, v), *_drop(context))
     return _end(step, moved, v)
 
 
@@ -153,13 +155,13 @@ def cotangent(cell: Any, context: Context, at: Any, step: Steps, c: State, trans
     """`(dF/dh)^T c` with the coefficients of `linearize`, and the cell's own transposed matrices where it has them."""
     known = {} if transposed is None else {"transposed": transposed}
     moved = cell.cotangent(context.params, at, c, *_drop(context), **known)
-    return _end(step, starts(step, _zeros(c), moved), c)
+    return _end(step, _zero_where_reset(step, moved), c)
 
 
 def diagonal(cell: Any, context: Context, at: Any, step: Steps) -> Array:
     """The diagonal of dF/dh with the coefficients of `linearize`, `[*batch, H]`."""
     d = cell.diagonal(context.params, at, *_drop(context))
-    return _end(step, starts(step, jnp.zeros_like(d), d), jnp.ones_like(d))
+    return _end(step, _zero_where_reset(step, d), jnp.ones_like(d))
 
 
 def from_lengths(lengths: IntArray, steps: int) -> BoolArray:
@@ -216,14 +218,17 @@ def _drop(context: Context) -> tuple[Array, ...]:
     return () if context.drop_h is None else (context.drop_h,)
 
 
-def reset_state(context: Context) -> State:
-    """The state after a reset."""
-    return context.h0 if context.reset_to is None else context.reset_to
+def starts(context: Context, step: Steps, h: State) -> State:
+    """Where a step, or each of several, sets out from: the state after a reset where it is reset, h elsewhere."""
+    if step.reset is None:
+        return h
+    to = jax.tree.map(lambda to, h: jnp.broadcast_to(to.astype(h.dtype), h.shape), context.reset_to, h)
+    return _choose(step.reset, to, h)
 
 
-def starts(step: Steps, h0: State, h: State) -> State:
-    """Where the step sets out from: h0 where it is reset, h elsewhere."""
-    return h if step.reset is None else _choose(step.reset, h0, h)
+def _zero_where_reset(step: Steps, v: State) -> State:
+    """What of v passes from before a step to after it: nothing where it is reset."""
+    return v if step.reset is None else _choose(step.reset, jax.tree.map(jnp.zeros_like, v), v)
 
 
 def _end(step: Steps, after: State, h: State) -> State:
@@ -238,7 +243,3 @@ def _choose(flag: BoolArray, yes: State, no: State) -> State:
 
 def _like(flag: BoolArray, a: Array) -> BoolArray:
     return jnp.broadcast_to(flag.reshape(flag.shape + (1,) * (a.ndim - flag.ndim)), a.shape)
-
-
-def _zeros(state: State) -> State:
-    return jax.tree.map(jnp.zeros_like, state)

@@ -22,6 +22,7 @@ def scan(
     lengths: IntArray | None = None,
     mask: BoolArray | None = None,
     resets: BoolArray | None = None,
+    reset_to: State = None,
     reverse: bool = False,
     time_major: bool = False,
     padding: str = "zero",
@@ -47,6 +48,8 @@ def scan(
     batch, T, input_size = x.shape[:-2], x.shape[-2], x.shape[-1]
     if h0 is None:
         h0 = cell.initial_state(batch, x.dtype)
+    if reset_to is None:
+        reset_to = cell.initial_state(batch, x.dtype)
     hidden = cell.output(h0).shape[-1]
     rates, sizes = (input_dropout, recurrent_dropout), (input_size, hidden)
     drop_x, drop_h = dropout_masks(key, batch, sizes, rates, x.dtype)
@@ -65,7 +68,7 @@ def scan(
         if mask is not None:
             use = mask[..., t]
         x_t = pick(use, x_t, jnp.zeros_like(x_t))
-        start = h if resets is None else pick(resets[..., t], h0, h)
+        start = h if resets is None else pick(resets[..., t], reset_to, h)
         u = cell.project(params, x_t if drop_x is None else x_t * drop_x)
         stepped = cell.step(params, u, start) if drop_h is None else cell.step(params, u, start, drop_h)
         h = pick(use, stepped, h)

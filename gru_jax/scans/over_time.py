@@ -40,6 +40,7 @@ def scan(
     lengths: IntArray | None = None,
     mask: BoolArray | None = None,
     resets: BoolArray | None = None,
+    reset_to: State = None,
     reverse: bool = False,
     time_major: bool = False,
     padding: str = "zero",
@@ -52,17 +53,20 @@ def scan(
 ) -> Any:
     """Runs a cell over time.
 
-        h_t = h_{t-1} where step t is masked, else step(params, project(x_t), h0 if resets_t else h_{t-1})
+        h_t = h_{t-1} where step t is masked, else step(params, project(x_t), reset_to if resets_t else h_{t-1})
 
     Args:
       cell: what one step computes, such as `GRU(hidden_size=64)`.
       params: its parameters, of x's dtype.
       x: input, `[*batch, T, I]`, floating point; any number of batch dimensions, none included.
-      h0: state before the first step, `[*batch, H]`; zeros when None.
+      h0: state before the first step, `[*batch, H]`; `cell.initial_state`, most often zeros, when None.
       lengths: `[*batch]` whole numbers in [0, T]: steps from there on are masked. Under `jit`, where values cannot be
         checked, a length below 0 acts as 0 and one above T as T.
       mask: `[*batch, T]` booleans, True = use the step; holes and padding on the left are fine. Not with `lengths`.
-      resets: `[*batch, T]` booleans; the state becomes h0 before such a step, unless the step is masked.
+      resets: `[*batch, T]` booleans, True where a new episode begins: before such a step, in the order of the run, the
+        state becomes `cell.initial_state`, whatever h0 was, so that nothing of one episode reaches another, no gradient
+        either. At a masked step a reset does nothing.
+      reset_to: another state after resets, `[*batch, H]`, differentiable: a learned one, or h0. Not without `resets`.
       reverse: run from each sequence's last step to its first; outputs stay in original time order.
       time_major: the time axis leads in x, mask, resets and y: `[T, *batch, ...]`.
       padding: what y holds at masked steps: "zero", or "hold" for the state that is held there (as Keras).
@@ -99,13 +103,16 @@ def scan(
     select.check(method, cell)
     params, original = gru_layout.apart(params)
     method, guess = time_sharding.hinted(method)
-    x, h0, lengths, mask, resets = _check_arrays(cell, params, x, h0, lengths, mask, resets, time_major)
+    x, h0, lengths, mask, resets, reset_to = _check_arrays(
+        cell, params, x, h0, lengths, mask, resets, reset_to, time_major
+    )
     _check_key(options, key, x.shape[1:-1] if time_major else x.shape[:-2])
-    arrays = (params, x, h0, lengths, mask, resets, key if input_dropout or recurrent_dropout else None)
+    arrays = (params, x, h0, lengths, mask, resets, reset_to, key if input_dropout or recurrent_dropout else None)
     if method == "naive":
-        params, x, h0, lengths, mask, resets, key = arrays
+        params, x, h0, lengths, mask, resets, reset_to, key = arrays
         named = {name: value for name, value in options._asdict().items() if name != "stats"}
-        made = naive.scan(cell, params, x, h0, lengths=lengths, mask=mask, resets=resets, key=key, **named)
+        named |= {"lengths": lengths, "mask": mask, "resets": resets, "reset_to": reset_to, "key": key}
+        made = naive.scan(cell, params, x, h0, **named)
         batch = x.shape[1:-1] if time_major else x.shape[:-2]
         return (*made, certain(batch, x.dtype)) if stats else made
     if guess is not None:
@@ -141,6 +148,7 @@ def _scan(
     lengths: IntArray | None,
     mask: BoolArray | None,
     resets: BoolArray | None,
+    reset_to: State,
     key: Key | None,
     guess: State,
     original: gru_layout.Original | None,
@@ -157,6 +165,8 @@ def _scan(
     T, batch = (x.shape[0], x.shape[1:-1]) if options.time_major else (x.shape[-2], x.shape[:-2])
     if h0 is None:
         h0 = cell.initial_state(batch, x.dtype)
+    if resets is not None and reset_to is None:
+        reset_to = cell.initial_state(batch, x.dtype)
     if lengths is not None:
         mask = masking.from_lengths(lengths, T)
         mask = mask if options.time_major else jnp.moveaxis(mask, 0, -1)
@@ -174,12 +184,12 @@ def _scan(
         method = method.fitted(x)
     if isinstance(method, TimeSharded):
         x, use, resets, guess = method.placed((x, use, resets, guess), by_steps=True)
-        h0, drop_x, drop_h = method.placed((h0, drop_x, drop_h), by_steps=False)
+        h0, reset_to, drop_x, drop_h = method.placed((h0, reset_to, drop_x, drop_h), by_steps=False)
     time = TimeAxis(batch_leads=not options.time_major)
     # Flags of steps say all there is to know, but not that they are of this kind.
     right_padded = lengths if getattr(method, "kernel", None) == "cudnn" else None
     original = original if getattr(method, "reads_original", False) else None
-    context = masking.Context(params, h0, drop_x, drop_h, time, lengths=right_padded, original=original)
+    context = masking.Context(params, h0, drop_x, drop_h, time, reset_to, right_padded, original)
     steps = masking.Steps(masking.zero_where_masked(use, x) if split else x, use, resets, guess)
 
     if T == 0:
@@ -238,8 +248,8 @@ def _check_key(options: Options, key: Any, batch: tuple[int, ...]) -> None:
 
 
 def _check_arrays(
-    cell: Any, params: Params, x: Any, h0: Any, lengths: Any, mask: Any, resets: Any, time_major: bool
-) -> tuple[Array, State, Array | None, Array | None, Array | None]:
+    cell: Any, params: Params, x: Any, h0: Any, lengths: Any, mask: Any, resets: Any, reset_to: Any, time_major: bool
+) -> tuple[Array, State, Array | None, Array | None, Array | None, State]:
     x = checks.floating("scan", "x", x)
     layout = "[T, *batch, I]" if time_major else "[*batch, T, I]"
     if x.ndim < 2:
@@ -254,7 +264,14 @@ def _check_arrays(
         if jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             checks.same_dtype("scan", "params", jnp.asarray(leaf), x.dtype, "x")
     if h0 is not None:
-        h0 = _check_state(cell, h0, batch, x.dtype)
+        h0 = _check_state("h0", cell, h0, batch, x.dtype)
+    if reset_to is not None:
+        if resets is None:
+            raise ValueError(
+                "scan: reset_to is the state after resets; got it without resets; pass resets, or h0 for the state"
+                " before the first step"
+            )
+        reset_to = _check_state("reset_to", cell, reset_to, batch, x.dtype)
     if lengths is not None and mask is not None:
         raise ValueError("scan: got both lengths and mask; pass one: mask & (arange(T) < lengths[:, None]) is both")
     per_step = (T, *batch) if time_major else (*batch, T)
@@ -267,14 +284,14 @@ def _check_arrays(
         flags.append(flag)
     if lengths is not None:
         lengths = checks.lengths("scan", lengths, batch, T)
-    return x, h0, lengths, flags[0], flags[1]
+    return x, h0, lengths, flags[0], flags[1], reset_to
 
 
-def _check_state(cell: Any, h0: Any, batch: tuple[int, ...], dtype: Any) -> State:
-    h0 = _check_like("scan", "h0", cell, h0, batch, dtype, "[*batch, H]")
+def _check_state(name: str, cell: Any, state: Any, batch: tuple[int, ...], dtype: Any) -> State:
+    state = _check_like("scan", name, cell, state, batch, dtype, "[*batch, H]")
     if hasattr(cell, "check_state"):
-        cell.check_state(h0)
-    return h0
+        cell.check_state(state, name)
+    return state
 
 
 def _check_like(who: str, name: str, cell: Any, state: Any, shape: tuple[int, ...], dtype: Any, what: str) -> State:

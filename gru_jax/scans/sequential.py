@@ -135,8 +135,7 @@ class Sequential:
 
         @jax.checkpoint
         def segment(h: State, context: Context, part: Steps) -> tuple[State, State]:
-            here = context._replace(h0=h, reset_to=masking.reset_state(context))
-            found = within.trajectory(cell, here, part, reverse)
+            found = within.trajectory(cell, context._replace(h0=h), part, reverse)
             return found.final, found.states
 
         T = steps.x.shape[0]

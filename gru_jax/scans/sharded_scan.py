@@ -39,7 +39,7 @@ def time_sharded(
       axis: the mesh axis over which time is split.
       batch_axis: a mesh axis over which the first batch dimension is split as well.
       method: "auto", "associative", "newton", "sequential" or a method with options, see `TimeSharded`.
-      **options: lengths, mask, resets, reverse, time_major, padding, input_dropout, recurrent_dropout, key,
+      **options: lengths, mask, resets, reset_to, reverse, time_major, padding, input_dropout, recurrent_dropout, key,
         return_gates and stats of `gru_jax.scan`.
 
     Returns:
@@ -76,9 +76,9 @@ def time_sharded(
     for name in ("mask", "resets"):
         if options.get(name) is not None:
             options[name] = put(options[name], *steps)
-    for name in ("lengths", "key"):
+    for name in ("lengths", "reset_to", "key"):
         if options.get(name) is not None:
-            options[name] = put(options[name], *(rows if name == "lengths" else ()))
+            options[name] = put(options[name], *(() if name == "key" else rows))
     return scan(cell, put(params), put(x, *steps), put(h0, *rows), method=sharded, **options)
 
 

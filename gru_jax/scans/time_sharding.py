@@ -90,7 +90,7 @@ class TimeSharded:
         run = jax.shard_map(
             part,
             mesh=self.mesh,
-            in_specs=(Context(whole, rows, rows, rows, whole), each),  # type: ignore[arg-type]
+            in_specs=(Context(whole, rows, rows, rows, whole, reset_to=rows), each),  # type: ignore[arg-type]
             out_specs=Trajectory(each, rows, Stats(rows, rows, rows, rows, rows)),  # type: ignore[arg-type]
         )
         return run(context, steps)

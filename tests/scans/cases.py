@@ -34,6 +34,8 @@ HOLES = jnp.array([[1, 0, 1, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]], bool)
 LEFT = jnp.array([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 1]], bool)
 RESETS = jnp.array([[0, 0, 1, 0, 1], [1, 0, 0, 0, 0], [0, 1, 1, 0, 0]], bool)
 KEY = jax.random.key(7)
+# Above 0, as the states of some cells are.
+RESET_TO = jnp.linspace(0.1, 0.9, B * H).reshape(B, H)
 
 SITUATIONS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -42,12 +44,13 @@ SITUATIONS: dict[str, dict[str, Any]] = {
     "holes": {"mask": HOLES},
     "left padding": {"mask": LEFT, "padding": "hold"},
     "resets": {"resets": RESETS},
-    "resets and holes": {"resets": RESETS, "mask": HOLES},
+    "resets and holes": {"resets": RESETS, "reset_to": RESET_TO, "mask": HOLES},
     "input dropout": {"input_dropout": 0.4, "key": KEY, "lengths": LENGTHS},
     "recurrent dropout": {"recurrent_dropout": 0.4, "key": KEY, "resets": RESETS},
     "everything": {
         "mask": HOLES,
         "resets": RESETS,
+        "reset_to": RESET_TO,
         "input_dropout": 0.3,
         "recurrent_dropout": 0.2,
         "key": KEY,
@@ -87,16 +90,20 @@ def to_time_major(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def outputs_and_gradients(cell: Any, params: Any, x: Any, h0: Any, **options: Any) -> Any:
-    """(y, h_T) and the gradients of a weighted sum of both with respect to params, x and h0."""
+    """(y, h_T) and the gradients of a weighted sum of both with respect to params, x, h0 and, if given, reset_to."""
+    given = (params, x, h0)
+    if "reset_to" in options:
+        given = (*given, options.pop("reset_to").astype(x.dtype))
 
-    def loss(params: Any, x: Any, h0: Any) -> Any:
-        outputs = gj.scan(cell, params, x, h0, **options)
+    def loss(params: Any, x: Any, h0: Any, *reset_to: Any) -> Any:
+        to = {"reset_to": reset_to[0]} if reset_to else {}
+        outputs = gj.scan(cell, params, x, h0, **to, **options)
         return weigh(outputs), outputs
 
-    run = jax.value_and_grad(loss, (0, 1, 2), has_aux=True)
+    run = jax.value_and_grad(loss, tuple(range(len(given))), has_aux=True)
     # The unrolled loop of the oracle takes longer to compile than to run operation by operation.
     run = run if options.get("method") == "naive" else jax.jit(run)
-    (_, outputs), gradients = run(params, x, h0)
+    (_, outputs), gradients = run(*given)
     return outputs, gradients
 
 

@@ -44,10 +44,12 @@ MODES = {
     ),
 )
 def test_every_mode_agrees_with_plain_differentiation(x64, method, mode, cell, situation):
-    cell, options = CELLS[cell], SITUATIONS[situation]
-    given = arrays(cell, jnp.float64)
+    cell, options = CELLS[cell], dict(SITUATIONS[situation])
+    given = dict(zip(("params", "x", "h0"), arrays(cell, jnp.float64), strict=True))
+    if "reset_to" in options:
+        given["reset_to"] = options.pop("reset_to").astype(jnp.float64)
     results = [
-        jax.jit(lambda g, m=method: MODES[mode](lambda g: gj.scan(cell, *g, method=m, **options), g))(given)
+        jax.jit(lambda g, m=method: MODES[mode](lambda g: gj.scan(cell, **g, method=m, **options), g))(given)
         for method in (CHUNKED.get(method, gj.Sequential(keep="states")), gj.Sequential(keep="gates"))
     ]
     for ours, plain in zip(*map(jax.tree.leaves, results), strict=True):

@@ -162,7 +162,7 @@ def test_resets_reach_the_runs(monkeypatch):
     params, x, h0 = arrays(cell, 60, scale=8.0)
     monkeypatch.setattr(diagnosis, "DENSE_BUDGET", 0)
     every = jnp.ones((60, 2), bool)
-    found = gj.diagnose(cell, params, x, h0, resets=every, time_major=True, steps=None)
+    found = gj.diagnose(cell, params, x, h0, resets=every, reset_to=h0, time_major=True, steps=None)
     assert (found.iterations["newton diagonal"] <= 2).all() and jnp.isnan(found.lyapunov).all()
     assert "no step counts" in str(found) and "Jacobians of all 60 steps take" in found.left_out["newton dense"]
 

@@ -256,7 +256,7 @@ def test_a_reset_splits_a_sequence_in_two():
     resets = jnp.zeros((B, T), bool).at[:, 3].set(True)
     y, _ = gj.scan(cell, params, x, h0, resets=resets)
     first, _ = gj.scan(cell, params, x[:, :3], h0)
-    second, _ = gj.scan(cell, params, x[:, 3:], h0)
+    second, _ = gj.scan(cell, params, x[:, 3:])
     assert jnp.abs(y - jnp.concatenate([first, second], 1)).max() <= 1e-6
 
 

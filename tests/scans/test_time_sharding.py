@@ -14,6 +14,7 @@ B, T, H, I = 4, 64, 4, 3
 RNG = np.random.default_rng(0)
 LENGTHS = jnp.array([64, 40, 0, 17])
 MASK, RESETS = jnp.asarray(RNG.random((B, T)) > 0.3), jnp.asarray(RNG.random((B, T)) > 0.9)
+RESET_TO = jnp.asarray(RNG.random((B, H), np.float32))
 
 CELLS = {
     "GRU": gj.GRU(H),
@@ -35,7 +36,7 @@ METHODS = {
 SITUATIONS = {
     "plain": {},
     "lengths": {"lengths": LENGTHS},
-    "everything, reverse": {"mask": MASK, "resets": RESETS, "reverse": True, "padding": "hold"},
+    "everything, reverse": {"mask": MASK, "resets": RESETS, "reset_to": RESET_TO, "reverse": True, "padding": "hold"},
 }
 MESHES = {
     "4": ((4,), ("time",), None),

@@ -41,8 +41,7 @@ def states(cell: GRU, context: Context, steps: Steps, reverse: bool, target: Tar
 
     def find(context: Context, steps: Steps) -> State:
         u = jax.vmap(lambda x: masking.project(cell, context, x))(steps.x)
-        reset_to = context.reset_to if steps.reset is not None else None
-        per_sequence = (context.h0, reset_to, context.drop_h)
+        per_sequence = (context.h0, context.reset_to, context.drop_h)
         run = functools.partial(_states, cell=cell, reverse=reverse, target=target)
         return _of_one_batch(run, context.params, (u, steps.use, steps.reset), per_sequence)
 

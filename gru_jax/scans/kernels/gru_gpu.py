@@ -66,7 +66,7 @@ def states(
       w_h: recurrent matrices, `[k, H/k, 3H/k]`, one a head.
       b_h: bias inside the recurrent product, `[3H]`, or None.
       start: the state before the first step, `[B, H]`, whose dtype the states have.
-      reset_to: the state after a reset, `[B, H]`; None for `start`.
+      reset_to: the state after a reset, `[B, H]`, where there are resets.
       use: True where a step counts, `[T, B]`; None when all do.
       reset: True where the state is reset before the step, `[T, B]`, or None.
       drop: scaled recurrent dropout mask, `[B, H]`, or None.
@@ -95,7 +95,7 @@ def states(
         "start": start,
         "b": None if b_h is None else b_h[None],
         "drop": drop,
-        "reset_to": None if reset is None else start if reset_to is None else reset_to,
+        "reset_to": reset_to,
         "flags": tiles.flags(use, reset),
     }
     present = {name: a for name, a in inputs.items() if a is not None}

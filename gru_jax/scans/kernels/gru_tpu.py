@@ -63,7 +63,7 @@ def states(
         "w": (blocks.matrices(w_h), over.matrices()),
         **over.each("begin", start.astype(full)),
         **over.each("drop", None if drop is None else drop.astype(full)),
-        **over.each("reset_to", None if reset is None else (start if reset_to is None else reset_to).astype(full)),
+        **over.each("reset_to", None if reset_to is None else reset_to.astype(full)),
         **over.flag("use", use),
         **over.flag("reset", reset),
     }

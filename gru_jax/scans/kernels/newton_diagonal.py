@@ -93,7 +93,7 @@ class Rounds(NamedTuple):
             "use": None if steps.use is None else per_step(steps.use),
             "reset": None if steps.reset is None else per_step(steps.reset),
             "scale": rows(scale),
-            "reset_to": None if steps.reset is None else rows(masking.reset_state(context)),
+            "reset_to": None if steps.reset is None else rows(context.reset_to.astype(h.dtype)),
             "drop": None if context.drop_h is None else rows(context.drop_h),
         }
         columns = self._columns()

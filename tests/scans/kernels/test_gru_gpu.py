@@ -13,7 +13,7 @@ from gru_jax.scans.kernels import gru_gpu
 from gru_jax.scans.kernels.gru_gpu_plan import ALONE, MULTIPROCESSORS, Plan, plan
 from gru_jax.scans.masking import Context, Steps
 
-EVERYTHING = ("use", "reset", "to", "drop")
+EVERYTHING = ("use", "reset", "drop")
 
 
 def both(
@@ -29,7 +29,7 @@ def both(
     reset = jax.random.bernoulli(keys[4], 0.3, (T, B)) if "reset" in options else None
     drop = jax.random.bernoulli(keys[5], 0.7, (B, H)).astype(dtype) * jnp.asarray(1.5, dtype)
     drop = drop if "drop" in options else None
-    to = jax.random.normal(keys[6], (B, H), dtype) if "to" in options else None
+    to = jax.random.normal(keys[6], (B, H), dtype) if "reset" in options else None
     c = jax.random.normal(keys[7], (T, B, H), dtype)
     context, steps = Context(params, h0, None, drop, reset_to=to), Steps(x, use, reset)
     w = params.w_h if heads > 1 else params.w_h[None]

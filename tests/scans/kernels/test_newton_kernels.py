@@ -46,7 +46,7 @@ def one_round(cell, platform, dtype, shape, options, damping=(0.0, 0.25, 1.0)):
         "reset": jax.random.bernoulli(keys[3], 0.3, (steps, B)),
     }
     drop = jax.random.bernoulli(keys[4], 0.6, (B, size)).astype(dtype) * 1.5 if "drop" in options else None
-    reset_to = normal(keys[5], B, size) if "reset_to" in options else None
+    reset_to = normal(keys[5], B, size) if "reset" in options else None
     context = Context(params, start, None, drop, reset_to=reset_to)
     all_steps = Steps(normal(keys[6], steps, B, I).astype(dtype), *(flags[k] if k in options else None for k in flags))
     damping = jnp.resize(jnp.array(damping, full), (B,))
@@ -65,8 +65,8 @@ def one_round(cell, platform, dtype, shape, options, damping=(0.0, 0.25, 1.0)):
 
 ROUNDS = {
     "plain": ("after-full-1", jnp.float32, (7, 3), ()),
-    "all flags": ("after-minimal-2", jnp.float32, (7, 3), ("use", "reset", "reset_to", "drop")),
-    "diagonal": (f"after-full-{H}", jnp.float32, (7, 3), ("use", "reset", "reset_to", "drop")),
+    "all flags": ("after-minimal-2", jnp.float32, (7, 3), ("use", "reset", "drop")),
+    "diagonal": (f"after-full-{H}", jnp.float32, (7, 3), ("use", "reset", "drop")),
     "diagonal, before": (f"before-full-{H}", jnp.float32, (7, 3), ("reset", "drop")),
     "one step": ("after-none-1", jnp.float32, (1, 1), ("use",)),
     "activations": ("activations", jnp.float32, (5, 2), ("reset",)),
