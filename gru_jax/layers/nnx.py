@@ -31,7 +31,7 @@ class GRU(nnx.Module):
       rngs: `nnx.Rngs`; "params" initialises, "dropout" draws dropout masks. Needed unless `params` are given and there
         is no dropout.
       params: start from these, as `functional` returns them, instead of from fresh ones.
-      deterministic: turns all dropout off; set by `module.eval()` and `module.train()`.
+      deterministic: turns all dropout off; set by `module.eval()`, `module.train()` and `nnx.view`.
       **options: those of `gru_jax.layers.spec.GRUSpec`: num_layers, bidirectional, merge, dropout, input_dropout,
         recurrent_dropout, residual, norm, reset, activation, gate_activation, bias, heads, init, method, reverse,
         time_major, padding, stateful, dtype, param_dtype.
@@ -147,6 +147,16 @@ class GRU(nnx.Module):
         if not self.spec.stateful:
             raise ValueError("GRU: reset_state needs a layer made with stateful=True; this one keeps no state")
         self.carry = nnx.data(Carry(None))
+
+    def set_view(self, deterministic: bool | None = None) -> None:
+        """What `nnx.view` calls, on a copy of the module that shares its arrays.
+
+        Args:
+          deterministic: turns all dropout off; None leaves it as it is.
+        """
+        if deterministic is not None:
+            checks.flag("GRU", "deterministic", deterministic)
+            self.deterministic = deterministic
 
     def functional(self) -> tuple[Layer, Params]:
         """The same layer as functions and plain arrays: `layer, params` with `layer.apply(params, x)`."""

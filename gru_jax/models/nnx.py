@@ -56,6 +56,14 @@ class GRUReadout(nnx.Module):
         dtypes = {"dtype": spec.dtype, "param_dtype": spec.param_dtype}
         self.out = nnx.Linear(both * hidden_features, out_features, rngs=rngs, **dtypes)
 
+    def set_view(self, deterministic: bool | None = None) -> None:
+        """What `nnx.view` calls, on a copy of the module that shares its arrays.
+
+        Args:
+          deterministic: turns all dropout off; None leaves it as it is.
+        """
+        self.gru.set_view(deterministic)
+
     def __call__(self, x: Array, h0: State = None, *, return_state: bool = False, **options: Any) -> Any:
         """The outputs for whole sequences.
 
