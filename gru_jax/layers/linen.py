@@ -25,8 +25,9 @@ class GRU(linen.Module):
     The options are those of `gru_jax.layers.spec.GRUSpec`, `hidden_features` first, but for `param_init`, which is
     its `init` (a Linen module has a method of that name); `deterministic` turns all dropout off. The number of input
     features is read from x when the parameters are made. Parameters stand under `params/layer_0/w_x`, with two
-    directions under `params/layer_0/forward/w_x`. A stateful layer keeps its state in the collection "carry": pass
-    `mutable=["carry"]`. Dropout draws from the stream "dropout".
+    directions under `params/layer_0/forward/w_x`. A stateful layer keeps its state in the collection "carry", which `init`
+    makes, for `batch` sequences or else for as many as its x has: pass `mutable=["carry"]`. Dropout draws from the stream
+    "dropout".
 
     Example:
       >>> import jax, jax.numpy as jnp, gru_jax as gj
@@ -59,6 +60,7 @@ class GRU(linen.Module):
     time_major: bool = False
     padding: str = "zero"
     stateful: bool = False
+    batch: int | tuple[int, ...] = ()
     dtype: DType = None
     param_dtype: DType = jnp.float32
     deterministic: bool = False
@@ -108,8 +110,8 @@ class GRU(linen.Module):
         """
         spec = self.spec
         named = self._named(spec, spec.input_size(x))
-        if spec.stateful and h0 is None and self.has_variable("carry", "state"):
-            h0 = spec.kept(self.get_variable("carry", "state"), x, "start without the collection 'carry'")
+        if spec.stateful and h0 is None:
+            h0 = self._kept(spec, x)
         outputs = spec.run(
             named,
             x,
@@ -127,7 +129,7 @@ class GRU(linen.Module):
                 raise ValueError(
                     'GRU: a stateful layer changes its collection "carry"; call apply(..., mutable=["carry"])'
                 )
-            self.put_variable("carry", "state", outputs[1])
+            self.put_variable("carry", "state", spec.to_keep(outputs[1]))
         return outputs
 
     @linen.compact
@@ -163,6 +165,14 @@ class GRU(linen.Module):
             )
         drawn = spec.init_names(self.make_rng("params"), input_size)
         return {name: self.param(name, lambda _, leaves=leaves: leaves) for name, leaves in drawn.items()}
+
+    def _kept(self, spec: GRUSpec, x: Any) -> State:
+        """Where a stateful layer starts: made by `init`, so that the variables' tree is whole before the first call."""
+        if self.has_variable("carry", "state"):
+            return spec.kept(self.get_variable("carry", "state"), x, "start without the collection 'carry'")
+        if self.is_initializing():
+            self.put_variable("carry", "state", spec.fresh_state(spec.batch or spec.batch_of(x)))
+        return None
 
     def _randomness(self, spec: GRUSpec, deterministic: bool | None) -> dict[str, Any]:
         off = self.deterministic if deterministic is None else deterministic

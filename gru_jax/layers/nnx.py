@@ -19,7 +19,7 @@ __all__ = ["GRU", "Carry", "GRUCell"]
 
 
 class Carry(nnx.Variable):
-    """The state that a stateful `GRU` keeps between calls; None before the first."""
+    """The state that a stateful `GRU` keeps between calls, in the structure of its final states; zeros at first."""
 
 
 class GRU(nnx.Module):
@@ -34,7 +34,7 @@ class GRU(nnx.Module):
       deterministic: turns all dropout off; set by `module.eval()`, `module.train()` and `nnx.view`.
       **options: those of `gru_jax.layers.spec.GRUSpec`: num_layers, bidirectional, merge, dropout, input_dropout,
         recurrent_dropout, residual, norm, reset, activation, gate_activation, bias, heads, init, method, reverse,
-        time_major, padding, stateful, dtype, param_dtype.
+        time_major, padding, stateful, batch, dtype, param_dtype.
 
     Parameters stand under `layer_0["w_x"]`, with two directions under `layer_0["forward"]["w_x"]`.
 
@@ -69,7 +69,10 @@ class GRU(nnx.Module):
         self.rngs = nnx.data(_stream("GRU", _checked_rngs("GRU", rngs)).fork() if self.spec.random else None)
         for name, leaves in named.items():
             setattr(self, name, nnx.data(jax.tree.map(nnx.Param, leaves)))
-        self.carry: Any = nnx.data(Carry(None) if self.spec.stateful else None)
+        # Whole from here on: what holds the module (a checkpoint, the carry of nnx.scan, nnx.jit's cache) goes by its tree,
+        # and a state that came with the first call would be another tree. No sizes but `batch` are missing for it.
+        state = self.spec.fresh_state(self.spec.batch) if self.spec.stateful else None
+        self.carry: Any = nnx.data(None if state is None else Carry(state))
 
     def __call__(
         self,
@@ -109,7 +112,7 @@ class GRU(nnx.Module):
           TypeError, ValueError: for input that does not fit, before anything is computed.
         """
         if self.spec.stateful and h0 is None:
-            h0 = self.spec.kept(self.carry.get_value(), x, "call reset_state() first")
+            h0 = self.spec.kept(self.carry.get_value(), x, "call reset_state(batch={batch}) to start over with that batch")
         outputs = self.spec.run(
             self._named(),
             x,
@@ -122,7 +125,7 @@ class GRU(nnx.Module):
             **self._randomness(deterministic, rngs),
         )
         if self.spec.stateful:
-            self.carry.set_value(outputs[1])
+            self.carry.set_value(self.spec.to_keep(outputs[1]))
         return outputs
 
     def step(self, x: Array, h: State = None, *, rngs: nnx.Rngs | nnx.RngStream | Key | None = None) -> Any:
@@ -142,11 +145,19 @@ class GRU(nnx.Module):
         """
         return self.spec.run_step(self._named(), x, h, **self._randomness(None, rngs))
 
-    def reset_state(self) -> None:
-        """Forgets the kept state of a stateful layer: the next call starts from zeros."""
+    def reset_state(self, batch: int | tuple[int, ...] | None = None) -> None:
+        """Sets the kept state of a stateful layer to zeros, where the next call then starts.
+
+        Args:
+          batch: how many sequences the next calls have, or their shape; as many as before when None.
+
+        Raises:
+          ValueError: for a layer that is not stateful.
+        """
         if not self.spec.stateful:
             raise ValueError("GRU: reset_state needs a layer made with stateful=True; this one keeps no state")
-        self.carry = nnx.data(Carry(None))
+        had = jax.tree.leaves(self.carry.get_value())[0].shape[:-1]
+        self.carry.set_value(self.spec.fresh_state(had if batch is None else batch))
 
     def set_view(self, deterministic: bool | None = None) -> None:
         """What `nnx.view` calls, on a copy of the module that shares its arrays.

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from gru_jax import checks
 from gru_jax.cells import GRU, GRUParams, Initializers
+from gru_jax.cells.base import accumulator
 from gru_jax.combinators import MERGES, NORMS, Layer, Norm, StackParams, bidirectional, recurrent, stack
 from gru_jax.scans import Method
 from gru_jax.types import Activation, Array, DType, Key, Params, State
@@ -40,6 +41,9 @@ class GRUSpec:
       time_major: arrays are `[T, *batch, ...]`.
       padding: what y holds at masked steps, "zero" or "hold".
       stateful: the state after a call is where the next one starts, until `reset_state`.
+      batch: of a stateful layer, how many sequences it keeps states of, or their shape. With it the kept state has its
+        final shape from the start, which checkpoints, `nnx.scan` and a single trace of `nnx.jit` need; without it the
+        state is `[H]`, every sequence's, until the first call.
       dtype: of the computation; when None, that which x and the parameters promote to.
       param_dtype: of the parameters.
 
@@ -67,6 +71,7 @@ class GRUSpec:
     time_major: bool = False
     padding: str = "zero"
     stateful: bool = False
+    batch: int | tuple[int, ...] = ()
     dtype: DType = None
     param_dtype: DType = jnp.float32
 
@@ -80,6 +85,13 @@ class GRUSpec:
         checks.floating_dtype("GRU", self.param_dtype)
         if self.dtype is not None:
             checks.floating_dtype("GRU", self.dtype)
+        for size in self.batch_shape:
+            checks.positive("GRU", "batch", size)
+        if self.batch != () and not self.stateful:
+            raise ValueError(
+                f"GRU: batch says how many states a stateful layer keeps; got batch={self.batch!r} and stateful=False;"
+                f" leave it out, or set stateful=True"
+            )
         checks.choice("GRU", "merge", self.merge, MERGES)
         checks.choice("GRU", "norm", self.norm, NORMS)
         checks.choice("GRU", "padding", self.padding, ("zero", "hold"))
@@ -112,6 +124,11 @@ class GRUSpec:
     def random(self) -> bool:
         """Whether a call that is not deterministic draws random numbers."""
         return bool((self.dropout and self.num_layers > 1) or self.input_dropout or self.recurrent_dropout)
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """`batch` as a shape."""
+        return self.batch if isinstance(self.batch, tuple) else (self.batch,)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -174,7 +191,10 @@ class GRUSpec:
         """The call of both holders: the layer's `apply` on named parameters, all in one dtype."""
         x = checks.floating("GRU", "x", x)
         params = self.from_names(named)
+        # `[H]` is every sequence's: a learned state, or that of a stateful layer that knows no batch yet.
+        shape = (*self.batch_of(x), self.hidden_features)
         h0 = jax.tree.map(lambda h: checks.floating("GRU", "h0", h), h0)
+        h0 = jax.tree.map(lambda h: jnp.broadcast_to(h, shape) if h.shape == shape[-1:] else h, h0)
         dtype = self.dtype if self.dtype is not None else _promoted(x, params)
         cast = functools.partial(jax.tree.map, lambda a: jnp.asarray(a).astype(dtype))
         return self.layer.apply(
@@ -218,17 +238,35 @@ class GRUSpec:
             raise ValueError(f"GRU: x must have at least 2 dimensions, {layout}; got shape {list(x.shape)}")
         return x.shape[-1]
 
+    def fresh_state(self, batch: int | tuple[int, ...]) -> State:
+        """Zeros in the structure of the final states, `[*batch, H]` each: what a stateful layer keeps at first."""
+        shape = batch if isinstance(batch, tuple) else (batch,)
+        zeros = jnp.zeros((*shape, self.hidden_features), self._state_dtype)
+        one = (zeros, zeros) if self.bidirectional else zeros
+        return one if self._alone else (one,) * self.num_layers
+
     def kept(self, state: State, x: Any, fix: str) -> State:
-        """The state that a stateful layer kept, or None; raises ValueError when it is for another batch."""
-        if state is None:
-            return None
-        batch = jnp.shape(x)[1:-1] if self.time_major else jnp.shape(x)[:-2]
-        had = jax.tree.leaves(state)[0].shape[:-1]
-        if had != batch:
+        """The state that a stateful layer kept; raises ValueError when it is for another batch."""
+        batch, had = self.batch_of(x), jax.tree.leaves(state)[0].shape[:-1]
+        if had not in (batch, ()):
+            fix = fix.format(batch=batch[0] if len(batch) == 1 else batch)
             raise ValueError(
                 f"GRU: the kept state is for batch {list(had)} but x has batch {list(batch)}; {fix}, or pass h0"
             )
         return state
+
+    def to_keep(self, state: State) -> State:
+        """The final states in the dtype of those that are kept."""
+        return jax.tree.map(lambda h: h.astype(self._state_dtype), state)
+
+    @property
+    def _state_dtype(self) -> DType:
+        """Fixed as the shape is; float32 at least where calls may compute in it."""
+        return self.dtype if self.dtype is not None else accumulator(self.param_dtype)
+
+    def batch_of(self, x: Any) -> tuple[int, ...]:
+        """The leading sizes of x that are not time."""
+        return tuple(jnp.shape(x)[1:-1] if self.time_major else jnp.shape(x)[:-2])
 
     @property
     def _alone(self) -> bool:
