@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from gru_jax import checks
-from gru_jax.cells.base import Cell, accumulator
+from gru_jax.between import NORMS, Norm, kept, normalize, only, padded
+from gru_jax.cells.base import Cell, fresh
 from gru_jax.checks import described
 from gru_jax.scans import Method, scan
 from gru_jax.scans.masking import each_key
@@ -27,8 +28,6 @@ MERGES: dict[str | None, Callable[[Array, Array], Any]] = {
     None: lambda forward, backward: (forward, backward),
 }
 """How `bidirectional` joins the outputs of its two directions."""
-
-NORMS = ("layer", "rms", None)
 
 
 class Layer(NamedTuple):
@@ -46,13 +45,6 @@ class Layer(NamedTuple):
 
     init: Callable[..., Params]
     apply: Callable[..., Any]
-
-
-class Norm(NamedTuple):
-    """Parameters of a normalisation: `scale` `[H]`, and `bias` `[H]` (None for "rms")."""
-
-    scale: Array
-    bias: Array | None
 
 
 class StackParams(NamedTuple):
@@ -112,7 +104,7 @@ def recurrent(
         _need_key("recurrent", drop, key)
         return scan(cell, params, x, h0, method=method, key=key, **drop, **options)
 
-    return Layer(cell.init, apply)
+    return Layer(functools.partial(fresh, cell.init), apply)
 
 
 def bidirectional(forward: Layer, backward: Layer | None = None, *, merge: str | None = "concat") -> Layer:
@@ -143,7 +135,7 @@ def bidirectional(forward: Layer, backward: Layer | None = None, *, merge: str |
 
     def init(key: Key, input_size: int, dtype: Any = jnp.float32) -> Params:
         checks.random_key("bidirectional", key)
-        return tuple(one.init(k, input_size, dtype) for one, k in zip(pair, jax.random.split(key), strict=True))
+        return tuple(fresh(one.init, k, input_size, dtype) for one, k in zip(pair, jax.random.split(key), strict=True))
 
     def apply(
         params: Params, x: Array, h0: State = None, *, key: Key | None = None, reverse: bool = False, **options: Any
@@ -213,7 +205,7 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
         checks.random_key("stack", key)
         made, norms, size = [], [], input_size
         for layer, k in zip(layers, jax.random.split(key, len(layers)), strict=True):
-            made.append(layer.init(k, size, dtype))
+            made.append(fresh(layer.init, k, size, dtype))
             before, size = size, _output_size(layer, made[-1], size, dtype)
             if residual and len(made) > 1 and before != size:
                 raise ValueError(_unequal(len(made) - 1, before, size))
@@ -239,6 +231,7 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
         norms = getattr(params, "norms", ())
         if norm is not None and (not isinstance(norms, tuple) or len(norms) != len(layers)):
             raise ValueError(f"stack: norm={norm!r} needs params.norms, {each}; make params with this stack's init")
+        hold = options.get("padding") == "hold"
         results = []
         for index, (layer, p, h) in enumerate(zip(layers, weights, starts, strict=True)):
             # One key for the layer and one for what follows it, a pair for each layer.
@@ -253,8 +246,14 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
                 y = normalize(norm, norms[index], y)
             if k_drop is not None and drops and index < len(layers) - 1:
                 keep = kept(k_drop, 1 - drops, y.shape, options.get("time_major", False))
-                y = jnp.where(keep, y / jnp.asarray(1 - drops, y.dtype), jnp.zeros_like(y))
-            x = y + x if residual and _adds(index, x, y) else y
+                # Held steps drop what the one that they hold drops, so that the sum holds too.
+                y = only(padded(keep, options) if residual and hold else keep, 1 - drops, y)
+            if residual and _adds(index, x, y):
+                # What stands in the padding of the first x is anybody's; later ones hold by their layers.
+                y = y + (padded(x, options) if hold and not index else x)
+            x = y
+        # A norm's bias and a residual sum stand in padding too, which the layers left at 0.
+        x = padded(x, options) if not hold and (residual or norm is not None) else x
         return x, *(tuple(part) for part in zip(*results, strict=True))
 
     return Layer(init, apply)
@@ -271,15 +270,6 @@ def two_keys(key: Key) -> tuple[Key, Key]:
     return jnp.take(both, 0, axis=axis), jnp.take(both, 1, axis=axis)
 
 
-def kept(key: Key, rate: float, shape: tuple[int, ...], time_major: bool) -> Array:
-    """True where an output is kept, `[*batch, T, H]`; each sequence by its own key, where there is one for each."""
-    if not checks.is_keys(key):
-        return jax.random.bernoulli(key, rate, shape)
-    steps = shape[0] if time_major else shape[-2]
-    keep = each_key(lambda key: jax.random.bernoulli(key, rate, (steps, shape[-1])), key)
-    return jnp.moveaxis(keep, -2, 0) if time_major else keep
-
-
 def _adds(index: int, x: Array, y: Array) -> bool:
     if x.shape == y.shape:
         return True
@@ -293,16 +283,6 @@ def _unequal(index: int, before: int, after: int) -> str:
         f"stack: residual=True needs layers that keep the number of features; layer {index} maps"
         f" {before} features to {after}; give all layers the same output size"
     )
-
-
-def normalize(norm: str, params: Norm, y: Array) -> Array:
-    """Layer or RMS normalisation over features, in float32 at least."""
-    wide = y.astype(accumulator(y.dtype))
-    if norm == "layer":
-        wide = wide - wide.mean(-1, keepdims=True)
-    wide = wide * jax.lax.rsqrt((wide * wide).mean(-1, keepdims=True) + 1e-6)
-    y = wide.astype(y.dtype) * jnp.broadcast_to(params.scale, y.shape)
-    return y if params.bias is None else y + jnp.broadcast_to(params.bias, y.shape)
 
 
 def _output_size(layer: Layer, params: Params, input_size: int, dtype: Any) -> int:

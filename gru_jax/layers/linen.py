@@ -25,9 +25,9 @@ class GRU(linen.Module):
     The options are those of `gru_jax.layers.spec.GRUSpec`, `hidden_features` first, but for `param_init`, which is
     its `init` (a Linen module has a method of that name); `deterministic` turns all dropout off. The number of input
     features is read from x when the parameters are made. Parameters stand under `params/layer_0/w_x`, with two
-    directions under `params/layer_0/forward/w_x`. A stateful layer keeps its state in the collection "carry", which `init`
-    makes, for `batch` sequences or else for as many as its x has: pass `mutable=["carry"]`. Dropout draws from the stream
-    "dropout".
+    directions under `params/layer_0/forward/w_x`. A stateful layer keeps its state in the collection "carry", which
+    `init` makes, for `batch` sequences or else for as many as its x has: pass `mutable=["carry"]`. Dropout draws from
+    the stream "dropout".
 
     Example:
       >>> import jax, jax.numpy as jnp, gru_jax as gj

@@ -69,8 +69,8 @@ class GRU(nnx.Module):
         self.rngs = nnx.data(_stream("GRU", _checked_rngs("GRU", rngs)).fork() if self.spec.random else None)
         for name, leaves in named.items():
             setattr(self, name, nnx.data(jax.tree.map(nnx.Param, leaves)))
-        # Whole from here on: what holds the module (a checkpoint, the carry of nnx.scan, nnx.jit's cache) goes by its tree,
-        # and a state that came with the first call would be another tree. No sizes but `batch` are missing for it.
+        # Whole from here on: what holds the module (a checkpoint, the carry of nnx.scan, nnx.jit's cache) goes by its
+        # tree, and a state that came with the first call would be another tree. No size but `batch` is missing for it.
         state = self.spec.fresh_state(self.spec.batch) if self.spec.stateful else None
         self.carry: Any = nnx.data(None if state is None else Carry(state))
 
@@ -112,7 +112,7 @@ class GRU(nnx.Module):
           TypeError, ValueError: for input that does not fit, before anything is computed.
         """
         if self.spec.stateful and h0 is None:
-            h0 = self.spec.kept(self.carry.get_value(), x, "call reset_state(batch={batch}) to start over with that batch")
+            h0 = self.spec.kept(self.carry.get_value(), x, "call reset_state(batch={batch}) to start over")
         outputs = self.spec.run(
             self._named(),
             x,

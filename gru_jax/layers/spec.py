@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from gru_jax import checks
+from gru_jax.between import NORMS, Norm
 from gru_jax.cells import GRU, GRUParams, Initializers
 from gru_jax.cells.base import accumulator
-from gru_jax.combinators import MERGES, NORMS, Layer, Norm, StackParams, bidirectional, recurrent, stack
+from gru_jax.combinators import MERGES, Layer, StackParams, bidirectional, recurrent, stack
 from gru_jax.scans import Method
 from gru_jax.types import Activation, Array, DType, Key, Params, State
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gru_jax import checks
-from gru_jax.cells.base import accumulator
+from gru_jax.cells.base import accumulator, fresh
 from gru_jax.combinators import StackParams
 from gru_jax.types import Array, BoolArray, DType, IntArray, Key, Params, State
 
@@ -85,7 +85,7 @@ def readout(
     def init(key: Key, dtype: DType = jnp.float32) -> ReadoutParams:
         checks.random_key("readout", key)
         net_key, head_key = jax.random.split(key)
-        net_params = net.init(net_key, input_size, dtype)
+        net_params = fresh(net.init, net_key, input_size, dtype)
         size = feature_size(net, net_params, input_size, dtype, steps)
         full = accumulator(dtype)
         w = jax.nn.initializers.lecun_normal()(head_key, (size, output_size), full).astype(dtype)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gru_jax import checks
-from gru_jax.cells.base import accumulator
+from gru_jax.cells.base import accumulator, fresh
 from gru_jax.combinators import StackParams
 from gru_jax.models import output_layer
 from gru_jax.types import Array, DType, IntArray, Key, Params, State
@@ -107,7 +107,7 @@ def sequence_model(
         if width is not None:
             # Rows of length 1: of the same size as one-hot ones, and right for logits where they are tied.
             embedding = (jax.random.normal(embedding_key, (vocabulary, width), full) / width**0.5).astype(dtype)
-        net_params = net.init(net_key, size, dtype)
+        net_params = fresh(net.init, net_key, size, dtype)
         found = output_layer.feature_size(net, net_params, size, dtype, steps)
         if tied and found != width:
             raise ValueError(

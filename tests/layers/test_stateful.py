@@ -128,7 +128,7 @@ def test_without_a_batch_the_first_call_decides():
     close(layer.carry.get_value(), h, 0)
     layer.reset_state()
     assert all(leaf.shape == (B, H) and (leaf == 0).all() for leaf in jax.tree.leaves(layer.carry.get_value()))
-    with pytest.raises(ValueError, match=r"for batch \[2\] but x has batch \[1\]; call reset_state\(batch=1\) to start"):
+    with pytest.raises(ValueError, match=r"batch \[2\] but x has batch \[1\]; call reset_state\(batch=1\) to start"):
         layer(X[:1])
     layer.reset_state(batch=1)
     close(layer(X[:1])[0], y[:1])

@@ -40,8 +40,8 @@ class Layer(nnx.Module):
         self.activity_regularizer = regularizers.get(self.who, "activity_regularizer", activity_regularizer)
         self._trainable = trainable
         self.built = False
-        # What flax's module.train(), module.eval() and nnx.view say. Keras has no such mode: until one of them speaks, a
-        # call that says nothing about training drops nothing, and one that does is right.
+        # What flax's module.train(), module.eval() and nnx.view say. Keras has no such mode: until one of them speaks,
+        # a call that says nothing about training drops nothing, and one that does is right.
         self.deterministic: bool | None = None
         # One entry an output from the start: its structure stays the same under jit.
         zeros = (jnp.zeros(()),) * outputs
