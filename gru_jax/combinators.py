@@ -47,6 +47,25 @@ class Layer(NamedTuple):
     apply: Callable[..., Any]
 
 
+class Made(Layer):
+    """A layer of this module's making: it also knows its states, whose structure alone does not tell what they are.
+
+    Attributes:
+      output: what a final state puts out, of two directions both side by side; None where a part does not know it.
+      directions: of the last layer, 1 or 2.
+      from_end: whether any part reads its sequence from the end too.
+    """
+
+    output: Callable[[State], Array] | None = None
+    directions: int = 1
+    from_end: bool = False
+
+    def knowing(self, **known: Any) -> "Made":
+        """The layer itself, with these attributes."""
+        vars(self).update(known)
+        return self
+
+
 class StackParams(NamedTuple):
     """Parameters of a `stack`.
 
@@ -104,7 +123,7 @@ def recurrent(
         _need_key("recurrent", drop, key)
         return scan(cell, params, x, h0, method=method, key=key, **drop, **options)
 
-    return Layer(functools.partial(fresh, cell.init), apply)
+    return Made(functools.partial(fresh, cell.init), apply).knowing(output=cell.output)
 
 
 def bidirectional(forward: Layer, backward: Layer | None = None, *, merge: str | None = "concat") -> Layer:
@@ -162,7 +181,11 @@ def bidirectional(forward: Layer, backward: Layer | None = None, *, merge: str |
             )
         return MERGES[merge](*outputs), *others
 
-    return Layer(init, apply)
+    made = Made(init, apply).knowing(directions=2, from_end=True)
+    ends = [getattr(one, "output", None) for one in pair]
+    if None in ends:
+        return made
+    return made.knowing(output=lambda h: jnp.concatenate([end(one) for end, one in zip(ends, h, strict=True)], -1))
 
 
 def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: str | None = None) -> Layer:
@@ -256,7 +279,10 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
         x = padded(x, options) if not hold and (residual or norm is not None) else x
         return x, *(tuple(part) for part in zip(*results, strict=True))
 
-    return Layer(init, apply)
+    last, from_end = layers[-1], any(getattr(layer, "from_end", False) for layer in layers)
+    made = Made(init, apply).knowing(directions=getattr(last, "directions", 1), from_end=from_end)
+    end = getattr(last, "output", None)
+    return made if end is None else made.knowing(output=lambda h: end(h[-1]))
 
 
 def _folded(key: Key, index: int) -> Key:

@@ -10,7 +10,7 @@ import numpy as np
 
 from gru_jax import checks
 from gru_jax.cells.base import accumulator, fresh
-from gru_jax.combinators import StackParams
+from gru_jax.combinators import Made, StackParams
 from gru_jax.models import output_layer
 from gru_jax.types import Array, DType, IntArray, Key, Params, State
 
@@ -152,7 +152,7 @@ def sequence_model(
         x = _embedded(params, prompt, vocabulary, lengths, None)
         last = output_layer.valid_steps(x, lengths, None)
         y, h = net.apply(params.net, x, h0, lengths=lengths, deterministic=True)[:2]
-        if _two_directions(params.net, h):
+        if net.from_end if isinstance(net, Made) else _two_directions(params.net, h):
             raise ValueError(
                 "SequenceModel.sample: the network reads its sequence from both ends, and the end is what is to be"
                 " drawn; build it without gj.bidirectional"
