@@ -23,12 +23,24 @@ class Norm(NamedTuple):
 
 def normalize(norm: str, params: Norm, y: Array) -> Array:
     """Layer or RMS normalisation over features, in float32 at least."""
+    for name, array in params._asdict().items():
+        if array is not None:
+            checks.shape("stack", f"a norm's {name}", array.shape, y.shape[-1:], "one number for each feature")
     wide = y.astype(accumulator(y.dtype))
     if norm == "layer":
         wide = wide - wide.mean(-1, keepdims=True)
     wide = wide * jax.lax.rsqrt((wide * wide).mean(-1, keepdims=True) + 1e-6)
     y = wide.astype(y.dtype) * jnp.broadcast_to(params.scale, y.shape)
     return y if params.bias is None else y + jnp.broadcast_to(params.bias, y.shape)
+
+
+def two_keys(key: Key, index: int | None = None) -> tuple[Key, Key]:
+    """Two keys of one, or of its part for layer `index`; of an array of keys, two arrays."""
+    if index is not None:
+        key = each_key(functools.partial(_folded, index=index), key)
+    both = each_key(jax.random.split, key)
+    axis = key.ndim if checks.is_keys(key) else 0
+    return jnp.take(both, 0, axis=axis), jnp.take(both, 1, axis=axis)
 
 
 def kept(key: Key, rate: float, shape: tuple[int, ...], time_major: bool) -> BoolArray:
@@ -72,3 +84,24 @@ def padded(a: Array, options: dict[str, Any]) -> Array:
     last = running(jnp.where(mask, time, jnp.full_like(time, T if back else -1)))
     there = jnp.take_along_axis(a, jnp.expand_dims(jnp.clip(last, 0, max(T - 1, 0)), -1), axis=axis)
     return jnp.where(jnp.expand_dims((last >= 0) & (last < T), -1), there, jnp.zeros_like(a))
+
+
+def adds(index: int, x: Array, y: Array) -> bool:
+    """Whether a layer's input is added to its output; raises ValueError where it has to be and cannot."""
+    if x.shape == y.shape:
+        return True
+    if index:
+        raise ValueError(unequal(index, x.shape[-1], y.shape[-1]))
+    return False
+
+
+def unequal(index: int, before: int, after: int) -> str:
+    """What is wrong with a residual sum of other sizes."""
+    return (
+        f"stack: residual=True needs layers that keep the number of features; layer {index} maps"
+        f" {before} features to {after}; give all layers the same output size"
+    )
+
+
+def _folded(key: Key, index: int) -> Key:
+    return jax.random.fold_in(key, index)

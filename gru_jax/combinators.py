@@ -6,6 +6,7 @@
 """
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,11 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from gru_jax import checks
-from gru_jax.between import NORMS, Norm, kept, normalize, only, padded
+from gru_jax.between import NORMS, Norm, adds, kept, normalize, only, padded, two_keys, unequal
 from gru_jax.cells.base import Cell, fresh
 from gru_jax.checks import described
 from gru_jax.scans import Method, scan
-from gru_jax.scans.masking import each_key
 from gru_jax.types import Array, Key, Params, State
 
 MERGES: dict[str | None, Callable[[Array, Array], Any]] = {
@@ -78,6 +78,7 @@ class StackParams(NamedTuple):
     norms: tuple[Norm, ...]
 
 
+@checks.suggesting
 def recurrent(
     cell: Cell, *, method: str | Method = "auto", input_dropout: float = 0.0, recurrent_dropout: float = 0.0
 ) -> Layer:
@@ -126,6 +127,7 @@ def recurrent(
     return Made(functools.partial(fresh, cell.init), apply).knowing(output=cell.output)
 
 
+@checks.suggesting
 def bidirectional(forward: Layer, backward: Layer | None = None, *, merge: str | None = "concat") -> Layer:
     """Two layers over the same input, one from each end, outputs joined step by step.
 
@@ -188,6 +190,7 @@ def bidirectional(forward: Layer, backward: Layer | None = None, *, merge: str |
     return made.knowing(output=lambda h: jnp.concatenate([end(one) for end, one in zip(ends, h, strict=True)], -1))
 
 
+@checks.suggesting
 def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: str | None = None) -> Layer:
     """Layers on top of each other.
 
@@ -223,6 +226,10 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
     checks.rate("stack", "dropout", dropout)
     checks.flag("stack", "residual", residual)
     checks.choice("stack", "norm", norm, NORMS)
+    if dropout and len(layers) == 1:
+        warnings.warn(
+            f"stack: dropout acts between layers, so dropout={dropout} does nothing with one layer", stacklevel=2
+        )
 
     def init(key: Key, input_size: int, dtype: Any = jnp.float32) -> StackParams:
         checks.random_key("stack", key)
@@ -231,7 +238,7 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
             made.append(fresh(layer.init, k, size, dtype))
             before, size = size, _output_size(layer, made[-1], size, dtype)
             if residual and len(made) > 1 and before != size:
-                raise ValueError(_unequal(len(made) - 1, before, size))
+                raise ValueError(unequal(len(made) - 1, before, size))
             if norm is not None:
                 norms.append(Norm(jnp.ones(size, dtype), jnp.zeros(size, dtype) if norm == "layer" else None))
         return StackParams(tuple(made), tuple(norms))
@@ -252,15 +259,17 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
         starts = _parts("stack", "h0", h0, len(layers), each)
         weights = _parts("stack", "params.layers", getattr(params, "layers", params), len(layers), each)
         norms = getattr(params, "norms", ())
-        if norm is not None and (not isinstance(norms, tuple) or len(norms) != len(layers)):
-            raise ValueError(f"stack: norm={norm!r} needs params.norms, {each}; make params with this stack's init")
+        if norm is not None and ([type(one) for one in norms] != [Norm] * len(layers)):
+            raise ValueError(
+                f"stack: norm={norm!r} needs params.norms, {each}, each a Norm; make params with this stack's init"
+            )
         hold = options.get("padding") == "hold"
         results = []
         for index, (layer, p, h) in enumerate(zip(layers, weights, starts, strict=True)):
             # One key for the layer and one for what follows it, a pair for each layer.
             k, k_drop = (None, None)
             if key is not None:
-                k, k_drop = two_keys(each_key(functools.partial(_folded, index=index), key))
+                k, k_drop = two_keys(key, index)
             y, *others = layer.apply(p, x, h, key=k, deterministic=deterministic, **options)
             results.append(others)
             if not isinstance(y, jax.Array):
@@ -271,7 +280,7 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
                 keep = kept(k_drop, 1 - drops, y.shape, options.get("time_major", False))
                 # Held steps drop what the one that they hold drops, so that the sum holds too.
                 y = only(padded(keep, options) if residual and hold else keep, 1 - drops, y)
-            if residual and _adds(index, x, y):
+            if residual and adds(index, x, y):
                 # What stands in the padding of the first x is anybody's; later ones hold by their layers.
                 y = y + (padded(x, options) if hold and not index else x)
             x = y
@@ -283,32 +292,6 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
     made = Made(init, apply).knowing(directions=getattr(last, "directions", 1), from_end=from_end)
     end = getattr(last, "output", None)
     return made if end is None else made.knowing(output=lambda h: end(h[-1]))
-
-
-def _folded(key: Key, index: int) -> Key:
-    return jax.random.fold_in(key, index)
-
-
-def two_keys(key: Key) -> tuple[Key, Key]:
-    """Two keys of one; of an array of keys, two arrays."""
-    both = each_key(jax.random.split, key)
-    axis = key.ndim if checks.is_keys(key) else 0
-    return jnp.take(both, 0, axis=axis), jnp.take(both, 1, axis=axis)
-
-
-def _adds(index: int, x: Array, y: Array) -> bool:
-    if x.shape == y.shape:
-        return True
-    if index:
-        raise ValueError(_unequal(index, x.shape[-1], y.shape[-1]))
-    return False
-
-
-def _unequal(index: int, before: int, after: int) -> str:
-    return (
-        f"stack: residual=True needs layers that keep the number of features; layer {index} maps"
-        f" {before} features to {after}; give all layers the same output size"
-    )
 
 
 def _output_size(layer: Layer, params: Params, input_size: int, dtype: Any) -> int:

@@ -29,7 +29,7 @@ def of_the_guide(page, name):
 
 @dataclasses.dataclass(frozen=True)
 class LiGRU:
-    """h' = z * h + (1 - z) * relu(x w_n + h u_n), z = sigmoid(x w_z + h u_z): Ravanelli et al. 2018, without the norm."""
+    """h' = z * h + (1 - z) * relu(x w_n + h u_n), z = sigmoid(x w_z + h u_z): Ravanelli et al. 2018."""
 
     size: int
 

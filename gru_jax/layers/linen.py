@@ -12,6 +12,7 @@ from flax import linen
 from gru_jax import checks
 from gru_jax.cells import GRUParams, Initializers
 from gru_jax.combinators import Layer
+from gru_jax.layers import options as taken
 from gru_jax.layers.spec import GRUSpec
 from gru_jax.scans import Method
 from gru_jax.types import Activation, Array, BoolArray, DType, IntArray, Params, State
@@ -72,6 +73,7 @@ class GRU(linen.Module):
         options: dict[str, Any] = {name: getattr(self, name) for name in names}
         return GRUSpec(init=self.param_init, **options)
 
+    @checks.suggesting
     @linen.compact
     def __call__(
         self,
@@ -89,9 +91,9 @@ class GRU(linen.Module):
 
         Args:
           x: input, `[*batch, T, I]` (`[T, *batch, I]` with time_major).
-          h0: states before the first step: `[*batch, H]`; a pair of them with two directions; a tuple with one entry a
-            layer for several layers, or for one with a norm or a residual sum. Zeros, or the kept state of a stateful
-            layer, when None.
+          h0: states before the first step: `[*batch, H]`, or `[H]` for all sequences alike; a pair of them with two
+            directions; a tuple with one entry a layer for several layers, or for one with a norm or a residual sum.
+            Zeros, or the kept state of a stateful layer, when None.
           lengths: `[*batch]`, see `gru_jax.scan`.
           mask: `[*batch, T]`, True = use.
           resets: `[*batch, T]`, True = start from h0.
@@ -132,6 +134,7 @@ class GRU(linen.Module):
             self.put_variable("carry", "state", spec.to_keep(outputs[1]))
         return outputs
 
+    @checks.suggesting
     @linen.compact
     def step(self, x: Array, h: State = None) -> Any:
         """One step, for decoding: `layer.apply(variables, x, h, method="step")`.
@@ -189,7 +192,11 @@ class GRU(linen.Module):
 class GRUCell(linen.RNNCellBase):
     """One GRU step, for flax's own `linen.RNN` and `linen.Bidirectional`.
 
-    The options are those of the cell in `gru_jax.layers.spec.GRUSpec`, with `param_init` for its `init`.
+    The options are those of the cell in `gru_jax.layers.spec.GRUSpec`, with `param_init` for its `init`; or, as
+    `flax.linen.GRUCell` calls them, features, gate_fn, activation_fn, kernel_init, recurrent_kernel_init and bias_init.
+
+    Args:
+      carry_init: `(key, shape, dtype) -> array`, what `initialize_carry` draws from; zeros when None.
 
     Example:
       >>> import jax, jax.numpy as jnp, gru_jax as gj
@@ -210,12 +217,13 @@ class GRUCell(linen.RNNCellBase):
     param_init: str | Initializers = "flax"
     dtype: DType = None
     param_dtype: DType = jnp.float32
+    carry_init: Any = None
 
     @property
     def spec(self) -> GRUSpec:
         """The options, validated."""
-        names = ("reset", "activation", "gate_activation", "bias", "heads", "dtype", "param_dtype")
-        return GRUSpec(self.hidden_features, init=self.param_init, **{name: getattr(self, name) for name in names})
+        options = {name: getattr(self, "param_init" if name == "init" else name) for name in taken.OF_A_CELL}
+        return GRUSpec(self.hidden_features, **options)
 
     @linen.compact
     def __call__(self, carry: Array, inputs: Array) -> tuple[Array, Array]:
@@ -240,11 +248,15 @@ class GRUCell(linen.RNNCellBase):
 
     @linen.nowrap
     def initialize_carry(self, rng: Any, input_shape: tuple[int, ...]) -> Array:
-        """Zeros, `[*batch, H]`, for inputs of shape `[*batch, I]`; the key is not used."""
-        del rng
-        return jnp.zeros((*input_shape[:-1], self.hidden_features), self.dtype or self.param_dtype)
+        """Zeros, `[*batch, H]`, for inputs of shape `[*batch, I]`; of the key only where there is a `carry_init`."""
+        made = self.carry_init or (lambda _, *like: jnp.zeros(*like))
+        return made(rng, (*input_shape[:-1], self.hidden_features), self.dtype or self.param_dtype)
 
     @property
     def num_feature_axes(self) -> int:
         """1: features are the last axis."""
         return 1
+
+
+GRU.__init__ = taken.taking_flax_names("GRU", GRU.__init__)  # type: ignore[method-assign]
+GRUCell.__init__ = taken.taking_flax_names("GRUCell", GRUCell.__init__)  # type: ignore[method-assign]

@@ -45,7 +45,7 @@ class GRUSpec:
       batch: of a stateful layer, how many sequences it keeps states of, or their shape. With it the kept state has its
         final shape from the start, which checkpoints, `nnx.scan` and a single trace of `nnx.jit` need; without it the
         state is `[H]`, every sequence's, until the first call.
-      dtype: of the computation; when None, that which x and the parameters promote to.
+      dtype: of the computation; when None, that which x, numbers of any kind, and the parameters promote to.
       param_dtype: of the parameters.
 
     Raises:
@@ -143,14 +143,23 @@ class GRUSpec:
 
     def given_names(self, params: Params, input_size: int) -> dict[str, Any]:
         """Given parameters under their names; raises TypeError or ValueError when they do not fit the options."""
-        dtypes = {leaf.dtype for leaf in jax.tree.leaves(params) if hasattr(leaf, "dtype")}
+        for leaf in jax.tree.leaves(params):
+            if not hasattr(leaf, "dtype"):
+                raise TypeError(
+                    f"GRU: params must be arrays, as functional() or init returns them; got {checks.described(leaf)}"
+                )
+        if self.norm is None and getattr(params, "norms", ()):
+            raise ValueError("GRU: params hold norms but norm is None; pass norm='layer' or 'rms', as they are")
+        dtypes = {leaf.dtype for leaf in jax.tree.leaves(params)}
         x = jax.ShapeDtypeStruct((1, 1, input_size), dtypes.pop() if len(dtypes) == 1 else jnp.float32)
         jax.eval_shape(functools.partial(self.layer.apply, deterministic=True), params, x)
         return self.to_names(jax.tree.map(jnp.asarray, params))
 
     def to_names(self, params: Params) -> dict[str, Any]:
         """Parameters as nested dicts: `layer_0/w_x`, or `layer_0/forward/w_x`, and `norm_0/scale`."""
-        layers, norms = ((params,), ()) if self._alone else params
+        layers, norms = (params,), ()
+        if not self._alone:
+            layers, norms = getattr(params, "layers", params), getattr(params, "norms", ())
         named = {}
         for index, layer in enumerate(layers):
             named[f"layer_{index}"] = (
@@ -190,11 +199,11 @@ class GRUSpec:
         **options: Any,
     ) -> Any:
         """The call of both holders: the layer's `apply` on named parameters, all in one dtype."""
-        x = checks.floating("GRU", "x", x)
+        x = checks.real("GRU", "x", x)
         params = self.from_names(named)
         # `[H]` is every sequence's: a learned state, or that of a stateful layer that knows no batch yet.
         shape = (*self.batch_of(x), self.hidden_features)
-        h0 = jax.tree.map(lambda h: checks.floating("GRU", "h0", h), h0)
+        h0 = jax.tree.map(lambda h: checks.real("GRU", "h0", h), h0)
         h0 = jax.tree.map(lambda h: jnp.broadcast_to(h, shape) if h.shape == shape[-1:] else h, h0)
         dtype = self.dtype if self.dtype is not None else _promoted(x, params)
         cast = functools.partial(jax.tree.map, lambda a: jnp.asarray(a).astype(dtype))
@@ -217,12 +226,12 @@ class GRUSpec:
                 "GRU: a layer that reads from the sequence's end cannot be stepped; call it on the whole x"
             )
         axis = 0 if self.time_major else -2
-        y, *rest = self.run(named, jnp.expand_dims(checks.floating("GRU", "x", x), axis), h, **options)
+        y, *rest = self.run(named, jnp.expand_dims(checks.real("GRU", "x", x), axis), h, **options)
         return y.squeeze(axis), *rest
 
     def run_cell(self, named: Mapping[str, Any], x: Array, h: State) -> Array:
         """The state after one step of the cell alone, all in one dtype."""
-        x, h = checks.floating("GRUCell", "inputs", x), checks.floating("GRUCell", "carry", h)
+        x, h = checks.real("GRUCell", "inputs", x), checks.real("GRUCell", "carry", h)
         params = self.from_names({"layer_0": named})
         self.cell.check_params(params, x.shape[-1])
         fix = "make it with initialize_carry(rng, inputs.shape)"
@@ -233,7 +242,7 @@ class GRUSpec:
 
     def input_size(self, x: Any) -> int:
         """I, read from an input that may still be wrong."""
-        x = checks.floating("GRU", "x", x)
+        x = checks.real("GRU", "x", x)
         if x.ndim < 2:
             layout = "[T, *batch, I]" if self.time_major else "[*batch, T, I]"
             raise ValueError(f"GRU: x must have at least 2 dimensions, {layout}; got shape {list(x.shape)}")
@@ -287,7 +296,8 @@ def _layer(spec: GRUSpec) -> Layer:
     one = bidirectional(rnn, merge=spec.merge) if spec.bidirectional else rnn
     if spec._alone:
         return one
-    return stack(*[one] * spec.num_layers, dropout=spec.dropout, residual=spec.residual, norm=spec.norm)
+    dropout = spec.dropout if spec.num_layers > 1 else 0.0
+    return stack(*[one] * spec.num_layers, dropout=dropout, residual=spec.residual, norm=spec.norm)
 
 
 def _present(leaves: Any) -> dict[str, Array]:

@@ -78,6 +78,7 @@ class BlockState(NamedTuple):
     cell: Array
 
 
+@checks.suggesting
 def min_block(
     width: int,
     *,

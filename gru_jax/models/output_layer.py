@@ -49,6 +49,7 @@ class Readout(NamedTuple):
     apply: Callable[..., Any]
 
 
+@checks.suggesting
 def readout(
     net: Any, input_size: int, output_size: int, *, steps: str = "last", activation: str = "linear"
 ) -> Readout:

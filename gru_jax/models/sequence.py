@@ -55,6 +55,7 @@ class SequenceModel(NamedTuple):
     sample: Callable[..., Any]
 
 
+@checks.suggesting
 def sequence_model(
     net: Any,
     vocabulary: int,
