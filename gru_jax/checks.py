@@ -5,14 +5,18 @@ JAX traces and are always checked; values (a length, a mask) only when they are 
 """
 
 import difflib
+import functools
+import inspect
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gru_jax.types import Array
+
+_T = TypeVar("_T")
 
 
 def described(got: object) -> str:
@@ -38,6 +42,37 @@ def choice(who: str, name: str, got: object, options: Iterable[object]) -> None:
     listed = ", ".join(repr(option) for option in options)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"{who}: {name} must be one of {listed}; got {got!r}{hint}")
+
+
+def known(who: str, what: str, given: Iterable[str], names: Iterable[str]) -> None:
+    """Raises TypeError for a name that is none of `names`, with the nearest one as a suggestion."""
+    names = tuple(names)
+    for name in given:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1) or [one for one in names if one.startswith(name)]
+            hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(names)}"
+            raise TypeError(f"{who}: there is no {what} {name!r}{hint}")
+
+
+def suggesting(thing: _T) -> _T:
+    """Decorator: a function, or a class when it is made, answers an unknown keyword as `known` does."""
+    if isinstance(thing, type):
+        thing.__init__ = _suggesting(thing.__init__, thing.__name__)  # type: ignore[misc]
+        return thing
+    return _suggesting(thing, thing.__qualname__.split(".")[0])  # type: ignore[attr-defined]
+
+
+def _suggesting(function: Any, who: str) -> Any:
+    names = [p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.POSITIONAL_ONLY]
+    names = [name for name in names if name != "self"]
+
+    @functools.wraps(function)
+    def checked(*args: Any, **options: Any) -> Any:
+        if options.keys() - names:
+            known(who, "argument", options, names)
+        return function(*args, **options)
+
+    return checked
 
 
 def positive(who: str, name: str, got: object) -> None:
@@ -130,6 +165,14 @@ def floating(who: str, name: str, got: object) -> Array:
         raise TypeError(
             f"{who}: {name} must be floating point; got {array.dtype}; convert it with {name}.astype(jnp.float32)"
         )
+    return array
+
+
+def real(who: str, name: str, got: object) -> Array:
+    """`got` as a JAX array of numbers of any kind but complex ones, which the caller converts to floating point."""
+    array = as_array(who, name, got)
+    if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == jnp.bool_) or jnp.iscomplexobj(array):
+        raise TypeError(f"{who}: {name} must be real numbers; got {array.dtype}")
     return array
 
 

@@ -6,6 +6,7 @@
 """
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,11 +14,11 @@ import jax
 import jax.numpy as jnp
 
 from gru_jax import checks
-from gru_jax.cells.base import Cell, accumulator
+from gru_jax.between import NORMS, Norm, adds, kept, normalize, only, padded, two_keys, unequal
+from gru_jax.cells.base import Cell, fresh
 from gru_jax.checks import described
 from gru_jax.scans import Method, scan
 from gru_jax.scans.episodes import other_way
-from gru_jax.scans.masking import each_key
 from gru_jax.types import Array, Key, Params, State
 
 MERGES: dict[str | None, Callable[[Array, Array], Any]] = {
@@ -28,8 +29,6 @@ MERGES: dict[str | None, Callable[[Array, Array], Any]] = {
     None: lambda forward, backward: (forward, backward),
 }
 """How `bidirectional` joins the outputs of its two directions."""
-
-NORMS = ("layer", "rms", None)
 
 
 class Layer(NamedTuple):
@@ -49,11 +48,23 @@ class Layer(NamedTuple):
     apply: Callable[..., Any]
 
 
-class Norm(NamedTuple):
-    """Parameters of a normalisation: `scale` `[H]`, and `bias` `[H]` (None for "rms")."""
+class Made(Layer):
+    """A layer of this module's making: it also knows its states, whose structure alone does not tell what they are.
 
-    scale: Array
-    bias: Array | None
+    Attributes:
+      output: what a final state puts out, of two directions both side by side; None where a part does not know it.
+      directions: of the last layer, 1 or 2.
+      from_end: whether any part reads its sequence from the end too.
+    """
+
+    output: Callable[[State], Array] | None = None
+    directions: int = 1
+    from_end: bool = False
+
+    def knowing(self, **known: Any) -> "Made":
+        """The layer itself, with these attributes."""
+        vars(self).update(known)
+        return self
 
 
 class StackParams(NamedTuple):
@@ -68,6 +79,7 @@ class StackParams(NamedTuple):
     norms: tuple[Norm, ...]
 
 
+@checks.suggesting
 def recurrent(
     cell: Cell, *, method: str | Method = "auto", input_dropout: float = 0.0, recurrent_dropout: float = 0.0
 ) -> Layer:
@@ -113,9 +125,10 @@ def recurrent(
         _need_key("recurrent", drop, key)
         return scan(cell, params, x, h0, method=method, key=key, **drop, **options)
 
-    return Layer(cell.init, apply)
+    return Made(functools.partial(fresh, cell.init), apply).knowing(output=cell.output)
 
 
+@checks.suggesting
 def bidirectional(forward: Layer, backward: Layer | None = None, *, merge: str | None = "concat") -> Layer:
     """Two layers over the same input, one from each end, outputs joined step by step.
 
@@ -145,7 +158,7 @@ def bidirectional(forward: Layer, backward: Layer | None = None, *, merge: str |
 
     def init(key: Key, input_size: int, dtype: Any = jnp.float32) -> Params:
         checks.random_key("bidirectional", key)
-        return tuple(one.init(k, input_size, dtype) for one, k in zip(pair, jax.random.split(key), strict=True))
+        return tuple(fresh(one.init, k, input_size, dtype) for one, k in zip(pair, jax.random.split(key), strict=True))
 
     def apply(
         params: Params, x: Array, h0: State = None, *, key: Key | None = None, reverse: bool = False, **options: Any
@@ -172,9 +185,14 @@ def bidirectional(forward: Layer, backward: Layer | None = None, *, merge: str |
             )
         return MERGES[merge](*outputs), *others
 
-    return Layer(init, apply)
+    made = Made(init, apply).knowing(directions=2, from_end=True)
+    ends = [getattr(one, "output", None) for one in pair]
+    if None in ends:
+        return made
+    return made.knowing(output=lambda h: jnp.concatenate([end(one) for end, one in zip(ends, h, strict=True)], -1))
 
 
+@checks.suggesting
 def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: str | None = None) -> Layer:
     """Layers on top of each other.
 
@@ -210,15 +228,19 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
     checks.rate("stack", "dropout", dropout)
     checks.flag("stack", "residual", residual)
     checks.choice("stack", "norm", norm, NORMS)
+    if dropout and len(layers) == 1:
+        warnings.warn(
+            f"stack: dropout acts between layers, so dropout={dropout} does nothing with one layer", stacklevel=2
+        )
 
     def init(key: Key, input_size: int, dtype: Any = jnp.float32) -> StackParams:
         checks.random_key("stack", key)
         made, norms, size = [], [], input_size
         for layer, k in zip(layers, jax.random.split(key, len(layers)), strict=True):
-            made.append(layer.init(k, size, dtype))
+            made.append(fresh(layer.init, k, size, dtype))
             before, size = size, _output_size(layer, made[-1], size, dtype)
             if residual and len(made) > 1 and before != size:
-                raise ValueError(_unequal(len(made) - 1, before, size))
+                raise ValueError(unequal(len(made) - 1, before, size))
             if norm is not None:
                 norms.append(Norm(jnp.ones(size, dtype), jnp.zeros(size, dtype) if norm == "layer" else None))
         return StackParams(tuple(made), tuple(norms))
@@ -240,14 +262,17 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
         to = _reset_to("stack", options, len(layers), each)
         weights = _parts("stack", "params.layers", getattr(params, "layers", params), len(layers), each)
         norms = getattr(params, "norms", ())
-        if norm is not None and (not isinstance(norms, tuple) or len(norms) != len(layers)):
-            raise ValueError(f"stack: norm={norm!r} needs params.norms, {each}; make params with this stack's init")
+        if norm is not None and ([type(one) for one in norms] != [Norm] * len(layers)):
+            raise ValueError(
+                f"stack: norm={norm!r} needs params.norms, {each}, each a Norm; make params with this stack's init"
+            )
+        hold = options.get("padding") == "hold"
         results = []
         for index, (layer, p, h, r) in enumerate(zip(layers, weights, starts, to, strict=True)):
             # One key for the layer and one for what follows it, a pair for each layer.
             k, k_drop = (None, None)
             if key is not None:
-                k, k_drop = two_keys(each_key(functools.partial(_folded, index=index), key))
+                k, k_drop = two_keys(key, index)
             y, *others = layer.apply(p, x, h, key=k, deterministic=deterministic, **r, **options)
             results.append(others)
             if not isinstance(y, jax.Array):
@@ -256,56 +281,20 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
                 y = normalize(norm, norms[index], y)
             if k_drop is not None and drops and index < len(layers) - 1:
                 keep = kept(k_drop, 1 - drops, y.shape, options.get("time_major", False))
-                y = jnp.where(keep, y / jnp.asarray(1 - drops, y.dtype), jnp.zeros_like(y))
-            x = y + x if residual and _adds(index, x, y) else y
+                # Held steps drop what the one that they hold drops, so that the sum holds too.
+                y = only(padded(keep, options) if residual and hold else keep, 1 - drops, y)
+            if residual and adds(index, x, y):
+                # What stands in the padding of the first x is anybody's; later ones hold by their layers.
+                y = y + (padded(x, options) if hold and not index else x)
+            x = y
+        # A norm's bias and a residual sum stand in padding too, which the layers left at 0.
+        x = padded(x, options) if not hold and (residual or norm is not None) else x
         return x, *(tuple(part) for part in zip(*results, strict=True))
 
-    return Layer(init, apply)
-
-
-def _folded(key: Key, index: int) -> Key:
-    return jax.random.fold_in(key, index)
-
-
-def two_keys(key: Key) -> tuple[Key, Key]:
-    """Two keys of one; of an array of keys, two arrays."""
-    both = each_key(jax.random.split, key)
-    axis = key.ndim if checks.is_keys(key) else 0
-    return jnp.take(both, 0, axis=axis), jnp.take(both, 1, axis=axis)
-
-
-def kept(key: Key, rate: float, shape: tuple[int, ...], time_major: bool) -> Array:
-    """True where an output is kept, `[*batch, T, H]`; each sequence by its own key, where there is one for each."""
-    if not checks.is_keys(key):
-        return jax.random.bernoulli(key, rate, shape)
-    steps = shape[0] if time_major else shape[-2]
-    keep = each_key(lambda key: jax.random.bernoulli(key, rate, (steps, shape[-1])), key)
-    return jnp.moveaxis(keep, -2, 0) if time_major else keep
-
-
-def _adds(index: int, x: Array, y: Array) -> bool:
-    if x.shape == y.shape:
-        return True
-    if index:
-        raise ValueError(_unequal(index, x.shape[-1], y.shape[-1]))
-    return False
-
-
-def _unequal(index: int, before: int, after: int) -> str:
-    return (
-        f"stack: residual=True needs layers that keep the number of features; layer {index} maps"
-        f" {before} features to {after}; give all layers the same output size"
-    )
-
-
-def normalize(norm: str, params: Norm, y: Array) -> Array:
-    """Layer or RMS normalisation over features, in float32 at least."""
-    wide = y.astype(accumulator(y.dtype))
-    if norm == "layer":
-        wide = wide - wide.mean(-1, keepdims=True)
-    wide = wide * jax.lax.rsqrt((wide * wide).mean(-1, keepdims=True) + 1e-6)
-    y = wide.astype(y.dtype) * jnp.broadcast_to(params.scale, y.shape)
-    return y if params.bias is None else y + jnp.broadcast_to(params.bias, y.shape)
+    last, from_end = layers[-1], any(getattr(layer, "from_end", False) for layer in layers)
+    made = Made(init, apply).knowing(directions=getattr(last, "directions", 1), from_end=from_end)
+    end = getattr(last, "output", None)
+    return made if end is None else made.knowing(output=lambda h: end(h[-1]))
 
 
 def _output_size(layer: Layer, params: Params, input_size: int, dtype: Any) -> int:

@@ -282,7 +282,7 @@ BAD = {
     "nnx state of another batch": (
         lambda: (layer := nnx_layer(stateful=True)())(X) and layer(X[:1]),
         ValueError,
-        "the kept state is for batch [2] but x has batch [1]; call reset_state() first",
+        "the kept state is for batch [2] but x has batch [1]; call reset_state(batch=1) to start over",
     ),
     "nnx reset without state": (lambda: nnx_layer()().reset_state(), ValueError, "made with stateful=True"),
     "nnx carry": (

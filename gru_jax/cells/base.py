@@ -1,7 +1,10 @@
 """What every cell is: the protocol that the scans, the combinators and the layers rely on, and nothing more."""
 
+import inspect
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 
 from gru_jax.types import Array, DType, Key, Params, State
@@ -46,7 +49,7 @@ class Cell(Protocol):
     """
 
     def init(self, key: Key, input_size: int) -> Params:
-        """Fresh parameters."""
+        """Fresh parameters; a third parameter `dtype` is used where there is one."""
 
     def project(self, params: Params, x: Array) -> Any:
         """Everything that needs no state: `[*batch, I]` to whatever `step` takes."""
@@ -59,6 +62,20 @@ class Cell(Protocol):
 
     def output(self, h: State) -> Array:
         """What a layer puts out at a step, `[*batch, H]`, read from the state."""
+
+
+def fresh(init: Callable[..., Params], key: Key, input_size: int, dtype: DType = jnp.float32) -> Params:
+    """What `init` makes, in `dtype`; what one that takes none makes, as the protocol has it, is converted."""
+    parameters = inspect.signature(init).parameters.values()
+    if any(p.name == "dtype" or p.kind is p.VAR_KEYWORD for p in parameters):
+        return init(key, input_size, dtype=dtype)
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters) or sum(p.default is p.empty for p in parameters) > 2:
+        return init(key, input_size, dtype)
+
+    def converted(leaf: Any) -> Any:
+        return leaf.astype(dtype) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf
+
+    return jax.tree.map(converted, init(key, input_size))
 
 
 def accumulator(dtype: DType) -> DType:

@@ -17,6 +17,7 @@ from gru_jax.cells.initializers import Initializers
 from gru_jax.types import Activation, Array, DType, Key
 
 
+@checks.suggesting
 @dataclasses.dataclass(frozen=True, init=False)
 class GRU(GRUDerivative):
     """Gated recurrent unit.

@@ -45,6 +45,7 @@ class Linearization(NamedTuple):
     k_u: Array
 
 
+@checks.suggesting
 @dataclasses.dataclass(frozen=True, init=False)
 class MGU:
     """Minimal gated unit.

@@ -147,6 +147,7 @@ class _Minimal:
             )
 
 
+@checks.suggesting
 class MinGRU(_Minimal):
     """Minimal gated recurrent unit: linear in the state, so that a linear recurrence over all of time computes it.
 
@@ -190,6 +191,7 @@ class MinGRU(_Minimal):
         return jax.nn.log_sigmoid(-u_z), jax.nn.log_sigmoid(u_z), u_n
 
 
+@checks.suggesting
 class MinLSTM(_Minimal):
     """Minimal LSTM: linear in the state, with forget and input gates that are made to add up to 1.
 

@@ -12,6 +12,7 @@ from flax import linen
 from gru_jax import checks
 from gru_jax.cells import GRUParams, Initializers
 from gru_jax.combinators import Layer
+from gru_jax.layers import options as taken
 from gru_jax.layers.spec import GRUSpec
 from gru_jax.scans import Method
 from gru_jax.types import Activation, Array, BoolArray, DType, IntArray, Params, State
@@ -25,8 +26,9 @@ class GRU(linen.Module):
     The options are those of `gru_jax.layers.spec.GRUSpec`, `hidden_features` first, but for `param_init`, which is
     its `init` (a Linen module has a method of that name); `deterministic` turns all dropout off. The number of input
     features is read from x when the parameters are made. Parameters stand under `params/layer_0/w_x`, with two
-    directions under `params/layer_0/forward/w_x`. A stateful layer keeps its state in the collection "carry": pass
-    `mutable=["carry"]`. Dropout draws from the stream "dropout".
+    directions under `params/layer_0/forward/w_x`. A stateful layer keeps its state in the collection "carry", which
+    `init` makes, for `batch` sequences or else for as many as its x has: pass `mutable=["carry"]`. Dropout draws from
+    the stream "dropout".
 
     Example:
       >>> import jax, jax.numpy as jnp, gru_jax as gj
@@ -59,6 +61,7 @@ class GRU(linen.Module):
     time_major: bool = False
     padding: str = "zero"
     stateful: bool = False
+    batch: int | tuple[int, ...] = ()
     dtype: DType = None
     param_dtype: DType = jnp.float32
     deterministic: bool = False
@@ -70,6 +73,7 @@ class GRU(linen.Module):
         options: dict[str, Any] = {name: getattr(self, name) for name in names}
         return GRUSpec(init=self.param_init, **options)
 
+    @checks.suggesting
     @linen.compact
     def __call__(
         self,
@@ -88,9 +92,9 @@ class GRU(linen.Module):
 
         Args:
           x: input, `[*batch, T, I]` (`[T, *batch, I]` with time_major).
-          h0: states before the first step: `[*batch, H]`; a pair of them with two directions; a tuple with one entry a
-            layer for several layers, or for one with a norm or a residual sum. Zeros, or the kept state of a stateful
-            layer, when None.
+          h0: states before the first step: `[*batch, H]`, or `[H]` for all sequences alike; a pair of them with two
+            directions; a tuple with one entry a layer for several layers, or for one with a norm or a residual sum.
+            Zeros, or the kept state of a stateful layer, when None.
           lengths: `[*batch]`, see `gru_jax.scan`.
           mask: `[*batch, T]`, True = use.
           resets: `[*batch, T]`, True where a new episode begins: before such a step the state is that of a fresh start,
@@ -112,8 +116,8 @@ class GRU(linen.Module):
         """
         spec = self.spec
         named = self._named(spec, spec.input_size(x))
-        if spec.stateful and h0 is None and self.has_variable("carry", "state"):
-            h0 = spec.kept(self.get_variable("carry", "state"), x, "start without the collection 'carry'")
+        if spec.stateful and h0 is None:
+            h0 = self._kept(spec, x)
         outputs = spec.run(
             named,
             x,
@@ -132,9 +136,10 @@ class GRU(linen.Module):
                 raise ValueError(
                     'GRU: a stateful layer changes its collection "carry"; call apply(..., mutable=["carry"])'
                 )
-            self.put_variable("carry", "state", outputs[1])
+            self.put_variable("carry", "state", spec.to_keep(outputs[1]))
         return outputs
 
+    @checks.suggesting
     @linen.compact
     def step(
         self, x: Array, h: State = None, *, resets: BoolArray | None = None, reset_to: State = None
@@ -173,6 +178,14 @@ class GRU(linen.Module):
         drawn = spec.init_names(self.make_rng("params"), input_size)
         return {name: self.param(name, lambda _, leaves=leaves: leaves) for name, leaves in drawn.items()}
 
+    def _kept(self, spec: GRUSpec, x: Any) -> State:
+        """Where a stateful layer starts: made by `init`, so that the variables' tree is whole before the first call."""
+        if self.has_variable("carry", "state"):
+            return spec.kept(self.get_variable("carry", "state"), x, "start without the collection 'carry'")
+        if self.is_initializing():
+            self.put_variable("carry", "state", spec.fresh_state(spec.batch or spec.batch_of(x)))
+        return None
+
     def _randomness(self, spec: GRUSpec, deterministic: bool | None) -> dict[str, Any]:
         off = self.deterministic if deterministic is None else deterministic
         checks.flag("GRU", "deterministic", off)
@@ -188,7 +201,11 @@ class GRU(linen.Module):
 class GRUCell(linen.RNNCellBase):
     """One GRU step, for flax's own `linen.RNN` and `linen.Bidirectional`.
 
-    The options are those of the cell in `gru_jax.layers.spec.GRUSpec`, with `param_init` for its `init`.
+    The options are those of the cell in `gru_jax.layers.spec.GRUSpec`, with `param_init` for its `init`; or, as
+    `flax.linen.GRUCell` calls them, features, gate_fn, activation_fn, kernel_init, recurrent_kernel_init and bias_init.
+
+    Args:
+      carry_init: `(key, shape, dtype) -> array`, what `initialize_carry` draws from; zeros when None.
 
     Example:
       >>> import jax, jax.numpy as jnp, gru_jax as gj
@@ -209,12 +226,13 @@ class GRUCell(linen.RNNCellBase):
     param_init: str | Initializers = "flax"
     dtype: DType = None
     param_dtype: DType = jnp.float32
+    carry_init: Any = None
 
     @property
     def spec(self) -> GRUSpec:
         """The options, validated."""
-        names = ("reset", "activation", "gate_activation", "bias", "heads", "dtype", "param_dtype")
-        return GRUSpec(self.hidden_features, init=self.param_init, **{name: getattr(self, name) for name in names})
+        options = {name: getattr(self, "param_init" if name == "init" else name) for name in taken.OF_A_CELL}
+        return GRUSpec(self.hidden_features, **options)
 
     @linen.compact
     def __call__(self, carry: Array, inputs: Array) -> tuple[Array, Array]:
@@ -239,11 +257,15 @@ class GRUCell(linen.RNNCellBase):
 
     @linen.nowrap
     def initialize_carry(self, rng: Any, input_shape: tuple[int, ...]) -> Array:
-        """Zeros, `[*batch, H]`, for inputs of shape `[*batch, I]`; the key is not used."""
-        del rng
-        return jnp.zeros((*input_shape[:-1], self.hidden_features), self.dtype or self.param_dtype)
+        """Zeros, `[*batch, H]`, for inputs of shape `[*batch, I]`; of the key only where there is a `carry_init`."""
+        made = self.carry_init or (lambda _, *like: jnp.zeros(*like))
+        return made(rng, (*input_shape[:-1], self.hidden_features), self.dtype or self.param_dtype)
 
     @property
     def num_feature_axes(self) -> int:
         """1: features are the last axis."""
         return 1
+
+
+GRU.__init__ = taken.taking_flax_names("GRU", GRU.__init__)  # type: ignore[method-assign]
+GRUCell.__init__ = taken.taking_flax_names("GRUCell", GRUCell.__init__)  # type: ignore[method-assign]

@@ -3,7 +3,6 @@
 `GRU` is a whole layer or stack over time; `GRUCell` is one step, for flax's own `nnx.RNN` and `nnx.Bidirectional`.
 """
 
-import difflib
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ from flax import nnx
 
 from gru_jax import checks
 from gru_jax.combinators import Layer
+from gru_jax.layers import options as taken
 from gru_jax.layers.spec import GRUSpec
 from gru_jax.types import Array, BoolArray, IntArray, Key, Params, State
 
@@ -19,7 +19,7 @@ __all__ = ["GRU", "Carry", "GRUCell"]
 
 
 class Carry(nnx.Variable):
-    """The state that a stateful `GRU` keeps between calls; None before the first."""
+    """The state that a stateful `GRU` keeps between calls, in the structure of its final states; zeros at first."""
 
 
 class GRU(nnx.Module):
@@ -31,10 +31,10 @@ class GRU(nnx.Module):
       rngs: `nnx.Rngs`; "params" initialises, "dropout" draws dropout masks. Needed unless `params` are given and there
         is no dropout.
       params: start from these, as `functional` returns them, instead of from fresh ones.
-      deterministic: turns all dropout off; set by `module.eval()` and `module.train()`.
+      deterministic: turns all dropout off; set by `module.eval()`, `module.train()` and `nnx.view`.
       **options: those of `gru_jax.layers.spec.GRUSpec`: num_layers, bidirectional, merge, dropout, input_dropout,
         recurrent_dropout, residual, norm, reset, activation, gate_activation, bias, heads, init, method, reverse,
-        time_major, padding, stateful, dtype, param_dtype.
+        time_major, padding, stateful, batch, dtype, param_dtype.
 
     Parameters stand under `layer_0["w_x"]`, with two directions under `layer_0["forward"]["w_x"]`.
 
@@ -60,7 +60,9 @@ class GRU(nnx.Module):
         checks.positive("GRU", "in_features", in_features)
         checks.flag("GRU", "deterministic", deterministic)
         self.in_features = in_features
-        self.spec = _spec("GRU", hidden_features, options)
+        found = taken.translated("GRU", options, taken.ALL, linen=False)
+        self.spec = GRUSpec(hidden_features, **found)
+        taken.warn_of_idle("GRU", self.spec.dropout, self.spec.num_layers, 6)  # four frames of flax's stand between
         self.deterministic = deterministic
         if params is None:
             named = self.spec.init_names(_checked_rngs("GRU", rngs).params(), in_features)
@@ -69,8 +71,14 @@ class GRU(nnx.Module):
         self.rngs = nnx.data(_stream("GRU", _checked_rngs("GRU", rngs)).fork() if self.spec.random else None)
         for name, leaves in named.items():
             setattr(self, name, nnx.data(jax.tree.map(nnx.Param, leaves)))
-        self.carry: Any = nnx.data(Carry(None) if self.spec.stateful else None)
+        # Whole from here on: what holds the module (a checkpoint, the carry of nnx.scan, nnx.jit's cache) goes by its
+        # tree, and a state that came with the first call would be another tree. No size but `batch` is missing for it.
+        state = self.spec.fresh_state(self.spec.batch) if self.spec.stateful else None
+        self.carry: Any = nnx.data(None if state is None else Carry(state))
 
+    __signature__ = taken.Signature()
+
+    @checks.suggesting
     def __call__(
         self,
         x: Array,
@@ -89,9 +97,9 @@ class GRU(nnx.Module):
 
         Args:
           x: input, `[*batch, T, I]` (`[T, *batch, I]` with time_major).
-          h0: states before the first step: `[*batch, H]`; a pair of them with two directions; a tuple with one entry a
-            layer for several layers, or for one with a norm or a residual sum. Zeros, or the kept state of a stateful
-            layer, when None.
+          h0: states before the first step: `[*batch, H]`, or `[H]` for all sequences alike; a pair of them with two
+            directions; a tuple with one entry a layer for several layers, or for one with a norm or a residual sum. An
+            `nnx.Param` is learned. Zeros, or the kept state of a stateful layer, when None.
           lengths: `[*batch]`, see `gru_jax.scan`.
           mask: `[*batch, T]`, True = use.
           resets: `[*batch, T]`, True where a new episode begins: before such a step the state is that of a fresh start,
@@ -112,8 +120,9 @@ class GRU(nnx.Module):
         Raises:
           TypeError, ValueError: for input that does not fit, before anything is computed.
         """
+        h0 = _unwrapped(h0)
         if self.spec.stateful and h0 is None:
-            h0 = self.spec.kept(self.carry.get_value(), x, "call reset_state() first")
+            h0 = self.spec.kept(self.carry.get_value(), x, "call reset_state(batch={batch}) to start over")
         outputs = self.spec.run(
             self._named(),
             x,
@@ -121,15 +130,16 @@ class GRU(nnx.Module):
             lengths=lengths,
             mask=mask,
             resets=resets,
-            reset_to=reset_to,
+            reset_to=_unwrapped(reset_to),
             return_gates=return_gates,
             stats=stats,
             **self._randomness(deterministic, rngs),
         )
         if self.spec.stateful:
-            self.carry.set_value(outputs[1])
+            self.carry.set_value(self.spec.to_keep(outputs[1]))
         return outputs
 
+    @checks.suggesting
     def step(
         self,
         x: Array,
@@ -155,13 +165,32 @@ class GRU(nnx.Module):
         Raises:
           ValueError: for a layer that reads from the sequence's end.
         """
-        return self.spec.run_step(self._named(), x, h, resets, reset_to, **self._randomness(None, rngs))
+        randomness = self._randomness(None, rngs)
+        return self.spec.run_step(self._named(), x, _unwrapped(h), resets, _unwrapped(reset_to), **randomness)
 
-    def reset_state(self) -> None:
-        """Forgets the kept state of a stateful layer: the next call starts from zeros."""
+    def reset_state(self, batch: int | tuple[int, ...] | None = None) -> None:
+        """Sets the kept state of a stateful layer to zeros, where the next call then starts.
+
+        Args:
+          batch: how many sequences the next calls have, or their shape; as many as before when None.
+
+        Raises:
+          ValueError: for a layer that is not stateful.
+        """
         if not self.spec.stateful:
             raise ValueError("GRU: reset_state needs a layer made with stateful=True; this one keeps no state")
-        self.carry = nnx.data(Carry(None))
+        had = jax.tree.leaves(self.carry.get_value())[0].shape[:-1]
+        self.carry.set_value(self.spec.fresh_state(had if batch is None else batch))
+
+    def set_view(self, deterministic: bool | None = None) -> None:
+        """What `nnx.view` calls, on a copy of the module that shares its arrays.
+
+        Args:
+          deterministic: turns all dropout off; None leaves it as it is.
+        """
+        if deterministic is not None:
+            checks.flag("GRU", "deterministic", deterministic)
+            self.deterministic = deterministic
 
     def functional(self) -> tuple[Layer, Params]:
         """The same layer as functions and plain arrays: `layer, params` with `layer.apply(params, x)`."""
@@ -191,7 +220,8 @@ class GRUCell(nnx.RNNCellBase):
       hidden_features: H, the number of units.
       rngs: `nnx.Rngs`; "params" initialises.
       **options: reset, activation, gate_activation, bias, heads, init, dtype, param_dtype of
-        `gru_jax.layers.spec.GRUSpec`.
+        `gru_jax.layers.spec.GRUSpec`; or, as `flax.nnx.GRUCell` calls them, gate_fn, activation_fn, kernel_init,
+        recurrent_kernel_init, bias_init, and carry_init, which `initialize_carry` then draws from.
 
     Example:
       >>> import jax.numpy as jnp, gru_jax as gj
@@ -204,9 +234,13 @@ class GRUCell(nnx.RNNCellBase):
     def __init__(self, in_features: int, hidden_features: int, *, rngs: nnx.Rngs, **options: Any) -> None:
         checks.positive("GRUCell", "in_features", in_features)
         self.in_features = in_features
-        self.spec = _spec("GRUCell", hidden_features, options, CELL_OPTIONS)
+        self.carry_init = options.pop("carry_init", None)
+        found = taken.translated("GRUCell", options, taken.OF_A_CELL, linen=False)
+        self.spec = GRUSpec(hidden_features, **found)
         for name, leaf in self.spec.init_names(_checked_rngs("GRUCell", rngs).params(), in_features)["layer_0"].items():
             setattr(self, name, nnx.Param(leaf))
+
+    __signature__ = taken.Signature(taken.OF_A_CELL)
 
     def __call__(self, carry: Array, inputs: Array) -> tuple[Array, Array]:
         """One step.
@@ -226,9 +260,12 @@ class GRUCell(nnx.RNNCellBase):
         self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = None
     ) -> Array:
         """Zeros, `[*batch, H]`, for inputs of shape `[*batch, I]`; `carry_init(key, shape, dtype)` when given."""
+        carry_init = self.carry_init if carry_init is None else carry_init
         shape = (*input_shape[:-1], self.spec.hidden_features)
         if carry_init is None:
             return jnp.zeros(shape, self.spec.dtype or self.spec.param_dtype)
+        if rngs is None:
+            raise ValueError("GRUCell: carry_init draws from rngs; got rngs=None; pass rngs=nnx.Rngs(0)")
         key = rngs.carry() if isinstance(rngs, nnx.Rngs) else rngs()
         return carry_init(key, shape, self.spec.dtype or self.spec.param_dtype)
 
@@ -236,19 +273,6 @@ class GRUCell(nnx.RNNCellBase):
     def num_feature_axes(self) -> int:
         """1: features are the last axis."""
         return 1
-
-
-CELL_OPTIONS = ("reset", "activation", "gate_activation", "bias", "heads", "init", "dtype", "param_dtype")
-
-
-def _spec(who: str, hidden_features: int, options: dict[str, Any], known: tuple[str, ...] = ()) -> GRUSpec:
-    names = known or tuple(GRUSpec.__dataclass_fields__)
-    for name in options:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; the options are {', '.join(names)}"
-            raise TypeError(f"{who}: there is no option {name!r}{hint}")
-    return GRUSpec(hidden_features, **options)
 
 
 def _checked_rngs(who: str, rngs: Any) -> nnx.Rngs:
@@ -265,6 +289,15 @@ def _stream(who: str, rngs: nnx.Rngs) -> nnx.RngStream:
             f" pass nnx.Rngs(0), or nnx.Rngs(params=0, dropout=1)"
         )
     return rngs.dropout
+
+
+def _unwrapped(state: State) -> State:
+    """States that may be an `nnx.Param`, learned ones, as plain arrays."""
+
+    def is_variable(h: Any) -> bool:
+        return isinstance(h, nnx.Variable)
+
+    return jax.tree.map(lambda h: h[...] if is_variable(h) else h, state, is_leaf=is_variable)
 
 
 def _values(params: Any) -> Any:

@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from gru_jax import checks
+from gru_jax.between import NORMS, Norm
 from gru_jax.cells import GRU, GRUParams, Initializers
-from gru_jax.combinators import MERGES, NORMS, Layer, Norm, StackParams, bidirectional, recurrent, stack
+from gru_jax.cells.base import accumulator
+from gru_jax.combinators import MERGES, Layer, StackParams, bidirectional, recurrent, stack
 from gru_jax.scans import Method
 from gru_jax.types import Activation, Array, DType, Key, Params, State
 
@@ -40,7 +42,10 @@ class GRUSpec:
       time_major: arrays are `[T, *batch, ...]`.
       padding: what y holds at masked steps, "zero" or "hold".
       stateful: the state after a call is where the next one starts, until `reset_state`.
-      dtype: of the computation; when None, that which x and the parameters promote to.
+      batch: of a stateful layer, how many sequences it keeps states of, or their shape. With it the kept state has its
+        final shape from the start, which checkpoints, `nnx.scan` and a single trace of `nnx.jit` need; without it the
+        state is `[H]`, every sequence's, until the first call.
+      dtype: of the computation; when None, that which x, numbers of any kind, and the parameters promote to.
       param_dtype: of the parameters.
 
     Raises:
@@ -67,6 +72,7 @@ class GRUSpec:
     time_major: bool = False
     padding: str = "zero"
     stateful: bool = False
+    batch: int | tuple[int, ...] = ()
     dtype: DType = None
     param_dtype: DType = jnp.float32
 
@@ -80,6 +86,13 @@ class GRUSpec:
         checks.floating_dtype("GRU", self.param_dtype)
         if self.dtype is not None:
             checks.floating_dtype("GRU", self.dtype)
+        for size in self.batch_shape:
+            checks.positive("GRU", "batch", size)
+        if self.batch != () and not self.stateful:
+            raise ValueError(
+                f"GRU: batch says how many states a stateful layer keeps; got batch={self.batch!r} and stateful=False;"
+                f" leave it out, or set stateful=True"
+            )
         checks.choice("GRU", "merge", self.merge, MERGES)
         checks.choice("GRU", "norm", self.norm, NORMS)
         checks.choice("GRU", "padding", self.padding, ("zero", "hold"))
@@ -114,6 +127,11 @@ class GRUSpec:
         return bool((self.dropout and self.num_layers > 1) or self.input_dropout or self.recurrent_dropout)
 
     @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """`batch` as a shape."""
+        return self.batch if isinstance(self.batch, tuple) else (self.batch,)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The top-level names of the parameters."""
         kinds = ("layer",) if self.norm is None else ("layer", "norm")
@@ -125,14 +143,23 @@ class GRUSpec:
 
     def given_names(self, params: Params, input_size: int) -> dict[str, Any]:
         """Given parameters under their names; raises TypeError or ValueError when they do not fit the options."""
-        dtypes = {leaf.dtype for leaf in jax.tree.leaves(params) if hasattr(leaf, "dtype")}
+        for leaf in jax.tree.leaves(params):
+            if not hasattr(leaf, "dtype"):
+                raise TypeError(
+                    f"GRU: params must be arrays, as functional() or init returns them; got {checks.described(leaf)}"
+                )
+        if self.norm is None and getattr(params, "norms", ()):
+            raise ValueError("GRU: params hold norms but norm is None; pass norm='layer' or 'rms', as they are")
+        dtypes = {leaf.dtype for leaf in jax.tree.leaves(params)}
         x = jax.ShapeDtypeStruct((1, 1, input_size), dtypes.pop() if len(dtypes) == 1 else jnp.float32)
         jax.eval_shape(functools.partial(self.layer.apply, deterministic=True), params, x)
         return self.to_names(jax.tree.map(jnp.asarray, params))
 
     def to_names(self, params: Params) -> dict[str, Any]:
         """Parameters as nested dicts: `layer_0/w_x`, or `layer_0/forward/w_x`, and `norm_0/scale`."""
-        layers, norms = ((params,), ()) if self._alone else params
+        layers, norms = (params,), ()
+        if not self._alone:
+            layers, norms = getattr(params, "layers", params), getattr(params, "norms", ())
         named = {}
         for index, layer in enumerate(layers):
             named[f"layer_{index}"] = (
@@ -173,10 +200,14 @@ class GRUSpec:
         **options: Any,
     ) -> Any:
         """The call of both holders: the layer's `apply` on named parameters, all in one dtype."""
-        x = checks.floating("GRU", "x", x)
+        x = checks.real("GRU", "x", x)
         params = self.from_names(named)
-        h0 = jax.tree.map(lambda h: checks.floating("GRU", "h0", h), h0)
-        reset_to = jax.tree.map(lambda h: checks.floating("GRU", "reset_to", h), reset_to)
+        # `[H]` is every sequence's: a learned state, or that of a stateful layer that knows no batch yet.
+        shape = (*self.batch_of(x), self.hidden_features)
+        h0, reset_to = (
+            jax.tree.map(lambda h, name=name: _for_all(checks.real("GRU", name, h), shape), state)
+            for name, state in (("h0", h0), ("reset_to", reset_to))
+        )
         dtype = self.dtype if self.dtype is not None else _promoted(x, params)
         cast = functools.partial(jax.tree.map, lambda a: jnp.asarray(a).astype(dtype))
         return self.layer.apply(
@@ -201,7 +232,7 @@ class GRUSpec:
                 "GRU: a layer that reads from the sequence's end cannot be stepped; call it on the whole x"
             )
         axis = 0 if self.time_major else -2
-        x = checks.floating("GRU", "x", x)
+        x = checks.real("GRU", "x", x)
         if resets is not None:
             resets = checks.boolean("GRU", "resets", resets)
             checks.shape("GRU", "resets", resets.shape, x.shape[:-1], "one flag for each sequence of x")
@@ -211,7 +242,7 @@ class GRUSpec:
 
     def run_cell(self, named: Mapping[str, Any], x: Array, h: State) -> Array:
         """The state after one step of the cell alone, all in one dtype."""
-        x, h = checks.floating("GRUCell", "inputs", x), checks.floating("GRUCell", "carry", h)
+        x, h = checks.real("GRUCell", "inputs", x), checks.real("GRUCell", "carry", h)
         params = self.from_names({"layer_0": named})
         self.cell.check_params(params, x.shape[-1])
         fix = "make it with initialize_carry(rng, inputs.shape)"
@@ -222,23 +253,41 @@ class GRUSpec:
 
     def input_size(self, x: Any) -> int:
         """I, read from an input that may still be wrong."""
-        x = checks.floating("GRU", "x", x)
+        x = checks.real("GRU", "x", x)
         if x.ndim < 2:
             layout = "[T, *batch, I]" if self.time_major else "[*batch, T, I]"
             raise ValueError(f"GRU: x must have at least 2 dimensions, {layout}; got shape {list(x.shape)}")
         return x.shape[-1]
 
+    def fresh_state(self, batch: int | tuple[int, ...]) -> State:
+        """Zeros in the structure of the final states, `[*batch, H]` each: what a stateful layer keeps at first."""
+        shape = batch if isinstance(batch, tuple) else (batch,)
+        zeros = jnp.zeros((*shape, self.hidden_features), self._state_dtype)
+        one = (zeros, zeros) if self.bidirectional else zeros
+        return one if self._alone else (one,) * self.num_layers
+
     def kept(self, state: State, x: Any, fix: str) -> State:
-        """The state that a stateful layer kept, or None; raises ValueError when it is for another batch."""
-        if state is None:
-            return None
-        batch = jnp.shape(x)[1:-1] if self.time_major else jnp.shape(x)[:-2]
-        had = jax.tree.leaves(state)[0].shape[:-1]
-        if had != batch:
+        """The state that a stateful layer kept; raises ValueError when it is for another batch."""
+        batch, had = self.batch_of(x), jax.tree.leaves(state)[0].shape[:-1]
+        if had not in (batch, ()):
+            fix = fix.format(batch=batch[0] if len(batch) == 1 else batch)
             raise ValueError(
                 f"GRU: the kept state is for batch {list(had)} but x has batch {list(batch)}; {fix}, or pass h0"
             )
         return state
+
+    def to_keep(self, state: State) -> State:
+        """The final states in the dtype of those that are kept."""
+        return jax.tree.map(lambda h: h.astype(self._state_dtype), state)
+
+    @property
+    def _state_dtype(self) -> DType:
+        """Fixed as the shape is; float32 at least where calls may compute in it."""
+        return self.dtype if self.dtype is not None else accumulator(self.param_dtype)
+
+    def batch_of(self, x: Any) -> tuple[int, ...]:
+        """The leading sizes of x that are not time."""
+        return tuple(jnp.shape(x)[1:-1] if self.time_major else jnp.shape(x)[:-2])
 
     @property
     def _alone(self) -> bool:
@@ -258,11 +307,16 @@ def _layer(spec: GRUSpec) -> Layer:
     one = bidirectional(rnn, merge=spec.merge) if spec.bidirectional else rnn
     if spec._alone:
         return one
-    return stack(*[one] * spec.num_layers, dropout=spec.dropout, residual=spec.residual, norm=spec.norm)
+    dropout = spec.dropout if spec.num_layers > 1 else 0.0
+    return stack(*[one] * spec.num_layers, dropout=dropout, residual=spec.residual, norm=spec.norm)
 
 
 def _present(leaves: Any) -> dict[str, Array]:
     return {name: leaf for name, leaf in leaves._asdict().items() if leaf is not None}
+
+
+def _for_all(state: Array, shape: tuple[int, ...]) -> Array:
+    return jnp.broadcast_to(state, shape) if state.shape == shape[-1:] else state
 
 
 def _promoted(x: Array, params: Params) -> Any:

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from gru_jax import checks
+from gru_jax.between import Norm, kept, normalize, only
 from gru_jax.cells import MinGRU, MinLSTM
 from gru_jax.cells.base import accumulator
-from gru_jax.combinators import Layer, Norm, kept, normalize, recurrent
+from gru_jax.combinators import Layer, recurrent
 from gru_jax.models import output_layer
 from gru_jax.scans import Method
 from gru_jax.types import Array, BoolArray, DType, IntArray, Key, Params, State
@@ -77,6 +78,7 @@ class BlockState(NamedTuple):
     cell: Array
 
 
+@checks.suggesting
 def min_block(
     width: int,
     *,
@@ -218,8 +220,7 @@ def min_block(
             values, gates = jnp.split(_mapped(params.ff_in, normalize(norm, params.ff_norm, x)), 2, -1)
             y = _mapped(params.ff_out, values * jax.nn.gelu(gates, approximate=False))
             if rates and key is not None:
-                keep = kept(key, 1 - dropout, y.shape, False)
-                y = jnp.where(keep, y / jnp.asarray(1 - dropout, y.dtype), jnp.zeros_like(y))
+                y = only(kept(key, 1 - dropout, y.shape, False), 1 - dropout, y)
             x = x + y
         if params.last_norm is not None:
             x = normalize(norm, params.last_norm, x)

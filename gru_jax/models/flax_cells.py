@@ -25,6 +25,7 @@ class LSTMState(NamedTuple):
     h: Array
 
 
+@checks.suggesting
 @dataclasses.dataclass(frozen=True)
 class LSTM:
     """Long short-term memory, as `flax.linen.OptimizedLSTMCell` computes it.
@@ -100,6 +101,7 @@ class LSTM:
         return linen.OptimizedLSTMCell(self.hidden_size, param_dtype=dtype, parent=None)
 
 
+@checks.suggesting
 @dataclasses.dataclass(frozen=True)
 class TanhRNN:
     """The simplest recurrent cell, as `flax.linen.SimpleCell` computes it.

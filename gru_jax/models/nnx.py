@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from gru_jax.layers.nnx import GRU
+from gru_jax.layers.options import ALL, Signature
 from gru_jax.models import output_layer
 from gru_jax.types import Array, State
 
@@ -55,6 +56,16 @@ class GRUReadout(nnx.Module):
         both = 2 if spec.bidirectional and (steps == "last" or spec.merge == "concat") else 1
         dtypes = {"dtype": spec.dtype, "param_dtype": spec.param_dtype}
         self.out = nnx.Linear(both * hidden_features, out_features, rngs=rngs, **dtypes)
+
+    __signature__ = Signature(name for name in ALL if name != "time_major")
+
+    def set_view(self, deterministic: bool | None = None) -> None:
+        """What `nnx.view` calls, on a copy of the module that shares its arrays.
+
+        Args:
+          deterministic: turns all dropout off; None leaves it as it is.
+        """
+        self.gru.set_view(deterministic)
 
     def __call__(self, x: Array, h0: State = None, *, return_state: bool = False, **options: Any) -> Any:
         """The outputs for whole sequences.

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from gru_jax import checks
-from gru_jax.cells.base import accumulator
-from gru_jax.combinators import StackParams
+from gru_jax.cells.base import accumulator, fresh
+from gru_jax.combinators import Made, StackParams
 from gru_jax.types import Array, BoolArray, DType, IntArray, Key, Params, State
 
 STEPS = ("last", "mean", "all")
@@ -49,6 +49,7 @@ class Readout(NamedTuple):
     apply: Callable[..., Any]
 
 
+@checks.suggesting
 def readout(
     net: Any, input_size: int, output_size: int, *, steps: str = "last", activation: str = "linear"
 ) -> Readout:
@@ -85,7 +86,7 @@ def readout(
     def init(key: Key, dtype: DType = jnp.float32) -> ReadoutParams:
         checks.random_key("readout", key)
         net_key, head_key = jax.random.split(key)
-        net_params = net.init(net_key, input_size, dtype)
+        net_params = fresh(net.init, net_key, input_size, dtype)
         size = feature_size(net, net_params, input_size, dtype, steps)
         full = accumulator(dtype)
         w = jax.nn.initializers.lecun_normal()(head_key, (size, output_size), full).astype(dtype)
@@ -125,8 +126,15 @@ def features(
 ) -> tuple[Array, tuple[Any, ...]]:
     """What the output layer sees, and whatever else the network gives: states, then gates, then stats."""
     y, h, *others = net.apply(params, x, h0, **options)
+    valid = valid_steps(x, options.get("lengths"), options.get("mask"))
+    if isinstance(net, Made) and steps == "last" and not isinstance(y, tuple):
+        if net.directions == 1:
+            return last_of(y, valid), (h, *others)
+        if net.output is not None:
+            return net.output(h), (h, *others)
+    # A network of somebody's own: two directions are what looks like it.
     last = h[-1] if isinstance(params, StackParams) else h
-    return pooled(y, last, valid_steps(x, options.get("lengths"), options.get("mask")), steps), (h, *others)
+    return pooled(y, last, valid, steps), (h, *others)
 
 
 def feature_size(net: Any, params: Params, input_size: int, dtype: DType, steps: str) -> int:
@@ -177,6 +185,11 @@ def pooled(y: Array, last: State, valid: BoolArray | None, steps: str) -> Array:
     if type(last) is not tuple:
         return last_of(y, valid)
     ends: list[Any] = [getattr(state, "h", state) for state in last]
+    if not all(isinstance(end, jax.Array) for end in ends):
+        raise ValueError(
+            "readout: steps='last' of two directions reads their final states, which here do not say what they put out;"
+            " use steps='mean'"
+        )
     return jnp.concatenate(ends, axis=-1)
 
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gru_jax import checks
-from gru_jax.cells.base import accumulator
-from gru_jax.combinators import StackParams
+from gru_jax.cells.base import accumulator, fresh
+from gru_jax.combinators import Made, StackParams
 from gru_jax.models import output_layer
 from gru_jax.types import Array, DType, IntArray, Key, Params, State
 
@@ -55,6 +55,7 @@ class SequenceModel(NamedTuple):
     sample: Callable[..., Any]
 
 
+@checks.suggesting
 def sequence_model(
     net: Any,
     vocabulary: int,
@@ -107,7 +108,7 @@ def sequence_model(
         if width is not None:
             # Rows of length 1: of the same size as one-hot ones, and right for logits where they are tied.
             embedding = (jax.random.normal(embedding_key, (vocabulary, width), full) / width**0.5).astype(dtype)
-        net_params = net.init(net_key, size, dtype)
+        net_params = fresh(net.init, net_key, size, dtype)
         found = output_layer.feature_size(net, net_params, size, dtype, steps)
         if tied and found != width:
             raise ValueError(
@@ -152,7 +153,7 @@ def sequence_model(
         x = _embedded(params, prompt, vocabulary, lengths, None)
         last = output_layer.valid_steps(x, lengths, None)
         y, h = net.apply(params.net, x, h0, lengths=lengths, deterministic=True)[:2]
-        if _two_directions(params.net, h):
+        if net.from_end if isinstance(net, Made) else _two_directions(params.net, h):
             raise ValueError(
                 "SequenceModel.sample: the network reads its sequence from both ends, and the end is what is to be"
                 " drawn; build it without gj.bidirectional"

@@ -31,6 +31,7 @@ class Options(NamedTuple):
     stats: bool
 
 
+@checks.suggesting
 def scan(
     cell: Cell,
     params: Params,

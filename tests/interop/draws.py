@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import gru_jax as gj
-from gru_jax.combinators import Norm
+from gru_jax.between import Norm
 
 # (layers, two directions); few, as each takes a second to compile
 GRID = [(1, False), (1, True), (2, False), (3, True)]

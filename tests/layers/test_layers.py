@@ -148,7 +148,7 @@ def test_stateful_layers_go_on_where_they_stopped(options, jit):
     # Linen keeps it in a collection.
     layer = gj.linen.GRU(H, **options, stateful=True)
     variables = {"params": whole.spec.to_names(whole.functional()[1])}
-    assert "carry" not in layer.init(jax.random.key(0), X)
+    assert (jax.tree.leaves(layer.init(jax.random.key(0), X)["carry"])[0] == jnp.zeros((B, H))).all()
     (first, _), state = layer.apply(variables, X[:, :2], mutable=["carry"])
     (second, _), state = layer.apply({**variables, **state}, X[:, 2:], mutable=["carry"])
     same(jnp.concatenate([first, second], 1), y, 1e-6)

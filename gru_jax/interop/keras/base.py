@@ -40,9 +40,27 @@ class Layer(nnx.Module):
         self.activity_regularizer = regularizers.get(self.who, "activity_regularizer", activity_regularizer)
         self._trainable = trainable
         self.built = False
+        # What flax's module.train(), module.eval() and nnx.view say. Keras has no such mode: until one of them speaks,
+        # a call that says nothing about training drops nothing, and one that does is right.
+        self.deterministic: bool | None = None
         # One entry an output from the start: its structure stays the same under jit.
         zeros = (jnp.zeros(()),) * outputs
         self.activity_losses: Any = nnx.data(Penalty(zeros) if self.activity_regularizer is not None else None)
+
+    def set_view(self, deterministic: bool | None = None) -> None:
+        """What `nnx.view` calls, on a copy of the layer that shares its arrays.
+
+        Args:
+          deterministic: True turns dropout off and False on, in calls that do not say `training`; None leaves it.
+        """
+        if deterministic is not None:
+            self.deterministic = deterministic
+
+    def _training(self, training: Any) -> bool:
+        """Whether dropout is on in this call."""
+        if training is None:
+            return self.deterministic is False
+        return as_training(self.who, training)
 
     def _cells(self) -> Iterator[Any]:
         """The cells, each with the three weights, in Keras' order."""
@@ -296,11 +314,9 @@ def as_state(who: str, name: str, state: Any, shape: tuple[int, ...], dtype: Any
 
 
 def as_training(who: str, training: Any) -> bool:
-    """Whether dropout is on; None is no."""
+    """Whether a call that says so has dropout on."""
     if isinstance(training, jax.core.Tracer):
         raise TypeError(f"{who}: training must be True or False while JAX traces; got a traced array; mark it static")
-    if training is None:
-        return False
     if training not in (True, False):
         raise TypeError(f"{who}: training must be True, False or None; got {checks.described(training)}")
     return bool(training)

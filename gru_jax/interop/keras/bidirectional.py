@@ -148,7 +148,7 @@ class Bidirectional(Layer):
           initial_state: a list of the two states before the first step, forward and backward, each `[B, H]`; zeros, or
             the kept states of a stateful layer, when None.
           mask: `[B, T]`, True or 1 = use the step.
-          training: whether dropout is on.
+          training: whether dropout is on; None is what `train()`, `eval()` or `nnx.view` said last, off before.
 
         Returns:
           output: the joined last outputs `[B, 2H]` (`[B, H]` unless merge_mode is "concat"), with return_sequences

@@ -14,7 +14,7 @@ from gru_jax.cells import GRUParams
 from gru_jax.cells.gru_layout import LaidOut, Layout, Original
 from gru_jax.interop import neutral
 from gru_jax.interop.keras import activations, constraints, identifiers, initializers, policy, regularizers
-from gru_jax.interop.keras.base import KINDS, NAMES, Frozen, Layer, as_state, as_training
+from gru_jax.interop.keras.base import KINDS, NAMES, Frozen, Layer, as_state
 from gru_jax.interop.keras.dropout import DroppedGRU, DroppedParams, Stream
 from gru_jax.types import Activation, Array
 
@@ -271,13 +271,13 @@ class GRUCell(Layer):
         """
         return [jnp.zeros((batch_size, self.units), self.dtype_policy.compute)]
 
-    def __call__(self, inputs: Any, states: Any, training: Any = False) -> tuple[Array, Any]:
+    def __call__(self, inputs: Any, states: Any, training: Any = None) -> tuple[Array, Any]:
         """One step.
 
         Args:
           inputs: `[B, I]`.
           states: `[B, H]`, or a list of it.
-          training: whether dropout is on.
+          training: whether dropout is on; None is what `train()`, `eval()` or `nnx.view` said last, off before.
 
         Returns:
           The state after the step, `[B, H]`, and the same again in the structure of `states`.
@@ -288,7 +288,7 @@ class GRUCell(Layer):
         x = self._input("inputs", inputs, 2, self.kernel[...].shape[0] if self.built else None)
         self._build_for_call(x.shape)
         h = as_state(self.who, "states", states, (x.shape[0], self.units), x.dtype)
-        cell, params, drop_x = self.runnable(x.shape, x.dtype, as_training(self.who, training))
+        cell, params, drop_x = self.runnable(x.shape, x.dtype, self._training(training))
         after = cell.step(params, cell.project(params, x if drop_x is None else x * drop_x), h)
         self._record_activity([after])
         return after, [after] if isinstance(states, list | tuple) else after

@@ -12,7 +12,7 @@ from gru_jax.cells import GRUParams
 from gru_jax.combinators import recurrent
 from gru_jax.interop import neutral
 from gru_jax.interop.keras import cell as cells
-from gru_jax.interop.keras.base import Layer, as_mask, as_state, as_training
+from gru_jax.interop.keras.base import Layer, as_mask, as_state
 from gru_jax.layers.nnx import GRU as NeutralLayer
 from gru_jax.layers.nnx import Carry
 from gru_jax.scans import Sequential
@@ -181,7 +181,7 @@ class GRU(Layer):
             self.carry.set_value(self.cell.get_initial_state(input_shape[0])[0])
         self.built = True
 
-    def __call__(self, sequences: Any, initial_state: Any = None, mask: Any = None, training: Any = False) -> Any:
+    def __call__(self, sequences: Any, initial_state: Any = None, mask: Any = None, training: Any = None) -> Any:
         """Runs the layer over time.
 
         Args:
@@ -189,7 +189,7 @@ class GRU(Layer):
           initial_state: the state before the first step, `[B, H]`, or a list of it; zeros, or a stateful layer's kept
             state, when None.
           mask: `[B, T]`, True or 1 = use the step; holes and padding on the left are fine.
-          training: whether dropout is on.
+          training: whether dropout is on; None is what `train()`, `eval()` or `nnx.view` said last, off before.
 
         Returns:
           output: the last output `[B, H]`, or with return_sequences all, `[B, T, H]`.
@@ -205,7 +205,7 @@ class GRU(Layer):
 
     def run(self, sequences: Any, initial_state: Any, mask: Any, training: Any) -> tuple[Array, Array]:
         """Every output, `[B, T, H]`, in Keras' order, and the final state, `[B, H]`; arguments as in the call."""
-        training = as_training(self.who, training)
+        training = self._training(training)
         x = self._input("sequences", sequences, 3, self.kernel[...].shape[0] if self.built else None)
         mask = as_mask(self.who, mask, x)
         kept = self.states[0] if self.states else None

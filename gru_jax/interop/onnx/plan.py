@@ -7,8 +7,9 @@ import jax
 import numpy as np
 
 from gru_jax import checks
+from gru_jax.between import Norm
 from gru_jax.cells import GRU, GRUParams
-from gru_jax.combinators import Norm, StackParams
+from gru_jax.combinators import StackParams
 from gru_jax.interop import arrays, neutral
 from gru_jax.layers import linen, nnx
 from gru_jax.layers.spec import GRUSpec

@@ -70,6 +70,15 @@ class TorchModule(nnx.Module):
         """Evaluation mode, without dropout; returns the module itself."""
         return self.train(False, **attributes)
 
+    def set_view(self, deterministic: bool | None = None) -> None:
+        """What `nnx.view` calls, on a copy of the module that shares its arrays.
+
+        Args:
+          deterministic: evaluation mode, without dropout; None leaves the mode as it is.
+        """
+        if deterministic is not None:
+            self.deterministic = deterministic
+
     def to(self, dtype: Any) -> Self:
         """Converts the parameters to another floating-point dtype, in place; returns the module itself.
 

@@ -128,5 +128,6 @@ class RecurrentModel(TokenModel):
         )
         if self.bidirectional:
             layer = gj.bidirectional(layer, merge=self.merge)
-        net = gj.stack(*[layer] * self.layers, dropout=self.dropout, residual=self.residual, norm=self.norm)
+        dropout = self.dropout if self.layers > 1 else 0.0
+        net = gj.stack(*[layer] * self.layers, dropout=dropout, residual=self.residual, norm=self.norm)
         return self.with_outputs(net, task, self.embedding)
