@@ -140,7 +140,7 @@ def _find(layout: _Layout, context: Context, steps: Steps) -> tuple[State, Any]:
         plan = layout.plan(x, masked, backward=False, weights=weights.layout)
         try:
             name, scratch = _forward(plan)
-        except host.CannotCompile as error:
+        except host.NoKernel as error:
             host.warn("Sequential", error)
             return loops.gru_forward(plan, *args)
         results = [foreign.result((*x.shape[:2], plan.units), x.dtype, x)]
@@ -176,7 +176,7 @@ def _gradients(
         plan = layout.plan(x, masked, backward=True)
         try:
             name, scratch = _backward(plan)
-        except host.CannotCompile as error:
+        except host.NoKernel as error:
             host.warn("Sequential", error)
             return loops.gru_backward(plan, *args)
         shapes = (x.shape, h0.shape, w_x.shape, w_h.shape, (2, w_x.shape[-1]), (scratch,))

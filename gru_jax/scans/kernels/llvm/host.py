@@ -69,13 +69,18 @@ def problem() -> str | None:
     return None
 
 
-class CannotCompile(Exception):
-    """LLVM could not compile a program for this processor."""
+class NoKernel(Exception):
+    """There is no kernel for a program, and why."""
 
+
+LIMIT = 2**28
+"""Bytes of kernels that a process keeps at most, thousands of them. None is ever freed, for XLA holds its address."""
 
 _ENGINES: dict[str, Any] = {}
-"""What was compiled, by its name; kept as long as the process lives, for XLA may call it until then."""
-_FAILED: dict[str, CannotCompile] = {}
+"""What was compiled, by its name."""
+_SIZES: dict[str, int] = {}
+"""How many bytes of code each of them has."""
+_FAILED: dict[str, NoKernel] = {}
 _LOCK = threading.RLock()
 
 
@@ -83,7 +88,7 @@ def register(program: Program, handler: str) -> str:
     """Compiles a program and makes its handler known to XLA; the name to call it by.
 
     Raises:
-      CannotCompile: where LLVM could not.
+      NoKernel: where LLVM could not, or there are enough.
     """
     text = str(program.module)
     name = f"gru_jax.{handler}.{hashlib.sha256(text.encode()).hexdigest()[:16]}"
@@ -91,22 +96,27 @@ def register(program: Program, handler: str) -> str:
         if name in _FAILED:
             raise _FAILED[name]
         if name not in _ENGINES:
+            if sum(_SIZES.values()) >= LIMIT:
+                raise NoKernel(
+                    f"the {len(_ENGINES)} kernels of this process take {LIMIT >> 20} MiB; every batch size and option"
+                    f" needs one, so use fewer"
+                )
             try:
-                engine = _linked(_compiled(text))
-            except CannotCompile as error:
-                _FAILED[name] = error
-                raise
+                code = _compiled(text)
+            except NoKernel as error:
+                _FAILED[name] = NoKernel(f"LLVM cannot compile this kernel for this processor ({error})")
+                raise _FAILED[name] from error
+            engine, _SIZES[name] = _linked(code), len(code)
             jax.ffi.register_ffi_target(name, _capsule(engine.get_function_address(handler)), platform="cpu")
             _ENGINES[name] = engine
     return name
 
 
-def warn(who: str, error: CannotCompile) -> None:
-    """Says, once for a kernel, that XLA's loop runs in its place."""
+def warn(who: str, error: NoKernel) -> None:
+    """Says, once for a reason, that XLA's loop runs in its place."""
     if error.args[0] not in _SAID:
         _SAID.add(error.args[0])
-        message = f"{who}: LLVM cannot compile this kernel for this processor ({error}); XLA's loop runs in its place"
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        warnings.warn(f"{who}: {error}; XLA's loop runs in its place", RuntimeWarning, stacklevel=2)
 
 
 _SAID: set[str] = set()
@@ -124,7 +134,7 @@ def _compiled(program: str) -> bytes:
     """A program's object file, made by a process that LLVM may end.
 
     Raises:
-      CannotCompile: with LLVM's words.
+      NoKernel: with LLVM's words.
     """
     with _LOCK:
         return _asked(program)
@@ -135,7 +145,7 @@ def _compiled_here(program: str) -> bytes:
     try:
         return compiler.compiled(program)
     except RuntimeError as error:
-        raise CannotCompile(str(error)) from error
+        raise NoKernel(str(error)) from error
 
 
 def _asked(program: str) -> bytes:
@@ -152,10 +162,10 @@ def _asked(program: str) -> bytes:
         if found is not None:
             break
     else:
-        raise CannotCompile(_COMPILER.last_words)
+        raise NoKernel(_COMPILER.last_words)
     done, answer = found
     if not done:
-        raise CannotCompile(answer.decode())
+        raise NoKernel(answer.decode())
     return answer
 
 

@@ -73,9 +73,19 @@ def recurrence(a: Array, b: Array, h0: Array, *, reverse: bool) -> Array:
     return jnp.swapaxes(lax.scan(step, h0, moving, reverse=reverse)[1], 0, 1)
 
 
-def gradients(states: Callable[..., Array], moving: tuple[Array, ...], c: Array) -> tuple[Array, ...]:
-    """The gradients of what such a function of arrays takes, from those of its states."""
-    return jax.vjp(states, *moving)[1](c)
+def recurrence_gradients(a: Array, h0: Array, h: Array, c: Array, *, reverse: bool) -> tuple[Array, Array, Array]:
+    """The gradients of a, b and h0 from those of the states, c."""
+    a, h, c = (jnp.swapaxes(each, 0, 1) for each in (a, h, c))
+    before = jnp.concatenate([h[1:], h0[None]] if reverse else [h0[None], h[:-1]])
+
+    def step(later: Array, now: tuple[Array, Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+        a, before, c = now
+        adjoint = later + c
+        return a * adjoint, (adjoint * before, adjoint)
+
+    d_h0, found = lax.scan(step, jnp.zeros_like(h0), (a, before, c), reverse=not reverse)
+    d_a, d_b = (jnp.swapaxes(each, 0, 1) for each in found)
+    return d_a, d_b, d_h0
 
 
 def _gates(plan: Plan, w_x: Array, w_h: Array, biases: list[Array]) -> Callable[[Array, Array], tuple[Array, ...]]:

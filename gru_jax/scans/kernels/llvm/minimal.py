@@ -48,7 +48,7 @@ def states(
         results = [foreign.result(s, u.dtype, u) for s in ((*u.shape[:2], plan.units), h0.shape)]
         try:
             name = _forward(plan)
-        except host.CannotCompile as error:
+        except host.NoKernel as error:
             host.warn("Associative", error)
             return (_by_loop(cell, plan, u, h0, *flags),)
         return (jax.ffi.ffi_call(name, results)(u, h0, *flags)[0],)
@@ -69,10 +69,10 @@ def gradients(
         results = [foreign.result(s, u.dtype, u) for s in (u.shape, h0.shape)]
         try:
             name = _backward(plan)
-        except host.CannotCompile as error:
+        except host.NoKernel as error:
             host.warn("Associative", error)
             *use, _, c = rest
-            d_u, d_h0 = loops.gradients(lambda u, h0: _by_loop(cell, plan, u, h0, *use), (u, h0), c)
+            d_u, d_h0 = jax.vjp(lambda u, h0: _by_loop(cell, plan, u, h0, *use), u, h0)[1](c)
             return d_u, d_h0
         # The projected input was made for this and nobody else: its gradient takes its place.
         d_u, d_h0 = jax.ffi.ffi_call(name, results, input_output_aliases={0: 0})(u, h0, *rest)

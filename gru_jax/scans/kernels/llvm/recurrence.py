@@ -37,7 +37,7 @@ def states(a: Array, b: Array, h0: Array, *, reverse: bool, batch_leads: bool, c
         given = a.reshape(shape), b.reshape(shape), h0.reshape(plan[1:3])
         try:
             name = _forward(plan)
-        except host.CannotCompile as error:
+        except host.NoKernel as error:
             host.warn("linear_scan", error)
             return (loops.recurrence(*given, reverse=reverse).reshape(a.shape),)
         return (jax.ffi.ffi_call(name, foreign.result(shape, a.dtype, a))(*given).reshape(a.shape),)
@@ -57,11 +57,10 @@ def gradients(
         args = (a.reshape(shape), h0.reshape(plan[1:3]), h.reshape(shape), c.reshape(shape))
         try:
             name = _backward(plan)
-        except host.CannotCompile as error:
+        except host.NoKernel as error:
             host.warn("linear_scan", error)
-            states = functools.partial(loops.recurrence, reverse=reverse)
-            found = loops.gradients(states, (args[0], jnp.zeros_like(args[0]), args[1]), args[3])
-            return found[0].reshape(a.shape), found[1].reshape(a.shape), found[2].reshape(h0.shape)
+            d_a, d_b, d_h0 = loops.recurrence_gradients(*args, reverse=reverse)
+            return d_a.reshape(a.shape), d_b.reshape(a.shape), d_h0.reshape(h0.shape)
         # The gradient of the states is read where that of b is written, and nobody else has a use for it: the memory of
         # one array less to be asked for, which would be new pages. Where somebody has, XLA copies it first.
         alias = {len(args) - 1: 1}
