@@ -108,6 +108,7 @@ def test_keeping_the_gates_keeps_more(capsys):
     assert len(saved(function, *given, capsys=capsys)) > len(jax.tree.leaves(given)) + 1
 
 
+@pytest.mark.slow
 def test_memory_of_a_deep_stack_grows_by_the_states():
     # Ten layers and two differ by what eight layers keep for the backward pass: with keep="states" the trajectory and
     # the copy of it that is the next layer's input, with keep="gates" several arrays of gates more.

@@ -98,6 +98,7 @@ def test_factors_overflow_where_there_is_no_state(kernel):
     assert jnp.isinf(gradient[0]).all() and float(gradient[2, 0]) == 1
 
 
+@pytest.mark.slow
 def test_growing_factors_over_devices():
     """The Jacobians of 300 steps multiply to infinity; the gradient of an early output does not see them."""
     cell = gj.GRU(8)

@@ -139,6 +139,7 @@ def test_falls_back_to_the_parts_in_turn():
     np.testing.assert_allclose(h, final, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_layers_take_it_as_their_method():
     """A stack of two directions with dropout: the same masks, the same numbers, as on one device."""
     mesh, where = mesh_of("2 x 4")

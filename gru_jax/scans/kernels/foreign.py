@@ -35,6 +35,10 @@ def mapped(run: Callable[..., tuple[Array, ...]], inputs: Axes, outputs: Axes) -
 
     @call.def_vmap
     def rule(size: int, batched: list[bool], *args: Array) -> Any:
+        if not size:
+            each = [jax.ShapeDtypeStruct(a.shape[b:], a.dtype) for a, b in zip(args, batched, strict=True)]
+            nothing = jax.tree.map(lambda a: jnp.zeros((0, *a.shape), a.dtype), jax.eval_shape(call, *each))
+            return nothing, jax.tree.map(lambda _: True, nothing)
         shared = any(b and axis is None for b, axis in zip(batched, inputs, strict=True))
         if shared or None in outputs:
             found = one_by_one(call, batched, args)

@@ -102,7 +102,7 @@ def test_a_program_alone(case: Any) -> None:
 SUM = {"exchanged": True, "product": "sum", "units": 4, "warps": 4, "chunk": 8}
 DOT = {"exchanged": True, "product": "dot", "units": 8, "warps": 4, "chunk": 16, "rows": 16}
 EXCHANGED_CASES = [
-    (Plan(rows=1, **SUM), ((7, 3, 10, 1), "after", EVERYTHING, jnp.float32, True, "full")),
+    slow(Plan(rows=1, **SUM), ((7, 3, 10, 1), "after", EVERYTHING, jnp.float32, True, "full")),
     slow(Plan(rows=2, groups=2, **SUM), ((5, 7, 24, 2), "after", EVERYTHING, jnp.float32, False, "minimal")),
     slow(Plan(rows=4, **SUM), ((1, 3, 9, 1), "after", (), jnp.float32, False, "none")),
     (Plan(dtype=jnp.bfloat16, **DOT), ((5, 20, 40, 2), "after", EVERYTHING, jnp.bfloat16, True, "full")),

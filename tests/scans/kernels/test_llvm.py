@@ -46,7 +46,7 @@ SITUATIONS = {
         CELLS, SITUATIONS, (False, True), (False, True), ("states", "gates"),
         # Each situation once, forward with time first or backward with the batch first; each bias once.
         quick=lambda name, situation, reverse, time_major, keep: (
-            (name == "full" and situation != "plain" and reverse == situation.startswith("hol"))
+            (name == "full" and (situation, reverse) in (("holes, held", True), ("lengths", False)))
             or (name != "full" and situation == "plain" and reverse == (name == "none"))
         )
         and time_major != reverse
@@ -88,7 +88,7 @@ SIZES = {
 }
 
 QUICK = {
-    "one of each": ("gates", 2), "one step": ("gates", 2), "one sequence": ("gates", 2), "full blocks": ("states", 3),
+    "one of each": ("gates", 2), "one sequence": ("gates", 2), "full blocks": ("states", 3),
     "several chunks": ("states", 1),
 }  # fmt: skip
 
@@ -108,7 +108,7 @@ def test_sizes(size, keep, cores):
     "lanes, size",
     table(
         (4, 8, 16), ("one step", "one sequence", "full blocks"),
-        quick=lambda lanes, size: (lanes, size) in ((4, "one step"), (8, "full blocks"), (16, "one sequence")),
+        quick=lambda lanes, size: (lanes, size) in ((4, "one step"), (8, "full blocks")),
     ),
     indirect=["lanes"],
 )  # fmt: skip
@@ -174,7 +174,7 @@ def test_nothing_depends_on_the_number_of_threads():
     "batch, keep",
     table(
         ((), (0,), (3, 2), (2, 0)), ("states", "gates"),
-        quick=lambda batch, keep: batch != (2, 0) and (keep == "gates") == (0 in batch),
+        quick=lambda *row: row in (((3, 2), "states"), ((0,), "gates")),
     ),
 )  # fmt: skip
 def test_batch_dimensions(batch, keep):

@@ -110,7 +110,7 @@ REVERSED = {"plain": False, "everything": False, "resets and holes": True}
 
 @pytest.mark.parametrize(
     "cell, situation, kernel",
-    table(SCANS, REVERSED, KERNELS, quick=lambda *row: row == ("after-full-1", "everything", "interpret-gpu")),
+    table(SCANS, REVERSED, KERNELS, quick=lambda *row: False),
 )
 def test_agrees_with_xla(cell, situation, kernel):
     """Outputs, final states and every gradient."""

@@ -172,7 +172,7 @@ OPTIONS = {
     table(
         MINIMAL, OPTIONS, (False, True),
         quick=lambda name, options, reverse: (name, options, reverse) in (
-            ("MinGRU-linear", "resets and holes", True), ("MinLSTM-log", "dropout", False)
+            ("MinGRU-linear", "resets and holes", True),
         ),
     ),
 )  # fmt: skip

@@ -13,7 +13,7 @@ from gru_jax.cells.gru import GRU
 from gru_jax.cells.gru_params import GRUParams
 from gru_jax.scans import derivative, linear, masking
 from gru_jax.scans.kernels import Asked, foreign
-from gru_jax.scans.kernels.llvm import gru_backward, gru_forward, host
+from gru_jax.scans.kernels.llvm import gru_backward, gru_forward, host, loops
 from gru_jax.scans.kernels.llvm.plan import Plan
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.trajectory import Trajectory, exact
@@ -138,7 +138,11 @@ def _find(layout: _Layout, context: Context, steps: Steps) -> tuple[State, Any]:
     def run(*args: Array) -> tuple[Array, ...]:
         x, h0 = args[:2]
         plan = layout.plan(x, masked, backward=False, weights=weights.layout)
-        name, scratch = _forward(plan)
+        try:
+            name, scratch = _forward(plan)
+        except host.NoKernel as error:
+            host.warn("Sequential", error)
+            return loops.gru_forward(plan, *args)
         results = [foreign.result((*x.shape[:2], plan.units), x.dtype, x)]
         if plan.keep:
             shape = (x.shape[1 - at], x.shape[at], plan.blocks, 4, plan.lanes)
@@ -169,7 +173,12 @@ def _gradients(
 
     def run(*args: Array) -> tuple[Array, ...]:
         x, h0, w_x, w_h = args[:4]
-        name, scratch = _backward(layout.plan(x, masked, backward=True))
+        plan = layout.plan(x, masked, backward=True)
+        try:
+            name, scratch = _backward(plan)
+        except host.NoKernel as error:
+            host.warn("Sequential", error)
+            return loops.gru_backward(plan, *args)
         shapes = (x.shape, h0.shape, w_x.shape, w_h.shape, (2, w_x.shape[-1]), (scratch,))
         results = [foreign.result(shape, x.dtype, x) for shape in shapes]
         return tuple(jax.ffi.ffi_call(name, results)(*args))[:-1]

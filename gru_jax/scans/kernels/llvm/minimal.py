@@ -4,10 +4,11 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from gru_jax.cells.minimal import MinGRU, MinLSTM
 from gru_jax.scans.kernels import foreign
-from gru_jax.scans.kernels.llvm import host, minimal_passes
+from gru_jax.scans.kernels.llvm import host, loops, minimal_passes
 from gru_jax.scans.kernels.llvm.minimal_passes import Plan
 from gru_jax.scans.kernels.llvm.recurrence import PAST_CACHES
 from gru_jax.types import Array, BoolArray
@@ -45,7 +46,12 @@ def states(
     def run(u: Array, h0: Array, *flags: Array) -> tuple[Array]:
         plan = _plan(cell, u, bool(flags), reverse, batch_leads, cores)
         results = [foreign.result(s, u.dtype, u) for s in ((*u.shape[:2], plan.units), h0.shape)]
-        return (jax.ffi.ffi_call(_forward(plan), results)(u, h0, *flags)[0],)
+        try:
+            name = _forward(plan)
+        except host.NoKernel as error:
+            host.warn("Associative", error)
+            return (_by_loop(cell, plan, u, h0, *flags),)
+        return (jax.ffi.ffi_call(name, results)(u, h0, *flags)[0],)
 
     return foreign.mapped(run, (at, 0, *(at for _ in flags)), (at,))(u, h0, *flags)[0]
 
@@ -61,8 +67,15 @@ def gradients(
     def run(u: Array, h0: Array, *rest: Array) -> tuple[Array, Array]:
         plan = _plan(cell, u, bool(flags), reverse, batch_leads, cores)
         results = [foreign.result(s, u.dtype, u) for s in (u.shape, h0.shape)]
+        try:
+            name = _backward(plan)
+        except host.NoKernel as error:
+            host.warn("Associative", error)
+            *use, _, c = rest
+            d_u, d_h0 = jax.vjp(lambda u, h0: _by_loop(cell, plan, u, h0, *use), u, h0)[1](c)
+            return d_u, d_h0
         # The projected input was made for this and nobody else: its gradient takes its place.
-        d_u, d_h0 = jax.ffi.ffi_call(_backward(plan), results, input_output_aliases={0: 0})(u, h0, *rest)
+        d_u, d_h0 = jax.ffi.ffi_call(name, results, input_output_aliases={0: 0})(u, h0, *rest)
         return d_u, d_h0
 
     inputs = (at, 0, *(at for _ in flags), at, at)
@@ -77,6 +90,14 @@ def _plan(cell: Cell, u: Array, masked: bool, reverse: bool, batch_leads: bool, 
     past_caches = 4 * u.size // cell.parts >= PAST_CACHES and units % lanes == 0
     positive = cell.form == "log"
     return Plan(lanes, cell.parts, positive, batch, units, batch_leads, reverse, masked, threads, past_caches)
+
+
+def _by_loop(cell: Cell, plan: Plan, u: Array, h0: Array, *flags: Array) -> Array:
+    a, b = cell.coefficients(*jnp.moveaxis(u, 2, 0))
+    for use in flags:
+        a, b = jnp.where(use[..., None], a, jnp.ones_like(a)), jnp.where(use[..., None], b, jnp.zeros_like(b))
+    turned = (lambda x: x) if plan.batch_leads else (lambda x: jnp.swapaxes(x, 0, 1))
+    return turned(loops.recurrence(turned(a), turned(b), h0, reverse=plan.reverse))
 
 
 @functools.cache

@@ -69,8 +69,8 @@ class Plan(NamedTuple):
         # Without units to fill up, matrices can be read where they are.
         packed = backward or units % host.lanes > 0 or steps * -(-rows // TALLEST) >= WORTH_PACKING
         packed = packed or weights.transposed
-        # Whatever the number of steps: of fewer, a part of what there is room for is used. Backwards a step reads the one
-        # after it while it is written itself.
+        # Whatever the number of steps: of fewer, a part of what there is room for is used. Backwards a step reads the
+        # one after it while it is written itself.
         chunk = max(2 if backward else 1, -(-(BACKWARD_ROWS if backward else FORWARD_ROWS) // rows))
         return cls(
             host.lanes, host.sums, features, units, batch, batch_leads, reverse, bias, masked, bfloat16, keep, threads,

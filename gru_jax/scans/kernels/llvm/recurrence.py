@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gru_jax.scans.kernels import foreign
-from gru_jax.scans.kernels.llvm import host, recurrence_passes
+from gru_jax.scans.kernels.llvm import host, loops, recurrence_passes
 from gru_jax.scans.kernels.llvm.recurrence_passes import Plan
 from gru_jax.types import Array
 
@@ -34,9 +34,13 @@ def states(a: Array, b: Array, h0: Array, *, reverse: bool, batch_leads: bool, c
 
     def run(a: Array, b: Array, h0: Array) -> tuple[Array]:
         plan, shape = _plan(a, reverse, batch_leads, cores)
-        result = foreign.result(shape, a.dtype, a)
-        h = jax.ffi.ffi_call(_forward(plan), result)(a.reshape(shape), b.reshape(shape), h0.reshape(plan[1:3]))
-        return (h.reshape(a.shape),)
+        given = a.reshape(shape), b.reshape(shape), h0.reshape(plan[1:3])
+        try:
+            name = _forward(plan)
+        except host.NoKernel as error:
+            host.warn("linear_scan", error)
+            return (loops.recurrence(*given, reverse=reverse).reshape(a.shape),)
+        return (jax.ffi.ffi_call(name, foreign.result(shape, a.dtype, a))(*given).reshape(a.shape),)
 
     at = 0 if batch_leads else 1
     return foreign.mapped(run, (at, at, 0), (at,))(a, b, h0)[0]
@@ -51,10 +55,16 @@ def gradients(
         plan, shape = _plan(a, reverse, batch_leads, cores)
         results = [foreign.result(s, a.dtype, a) for s in (shape, shape, plan[1:3])]
         args = (a.reshape(shape), h0.reshape(plan[1:3]), h.reshape(shape), c.reshape(shape))
+        try:
+            name = _backward(plan)
+        except host.NoKernel as error:
+            host.warn("linear_scan", error)
+            d_a, d_b, d_h0 = loops.recurrence_gradients(*args, reverse=reverse)
+            return d_a.reshape(a.shape), d_b.reshape(a.shape), d_h0.reshape(h0.shape)
         # The gradient of the states is read where that of b is written, and nobody else has a use for it: the memory of
         # one array less to be asked for, which would be new pages. Where somebody has, XLA copies it first.
         alias = {len(args) - 1: 1}
-        d_a, d_b, d_h0 = jax.ffi.ffi_call(_backward(plan), results, input_output_aliases=alias)(*args)
+        d_a, d_b, d_h0 = jax.ffi.ffi_call(name, results, input_output_aliases=alias)(*args)
         return d_a.reshape(a.shape), d_b.reshape(a.shape), d_h0.reshape(h0.shape)
 
     at = 0 if batch_leads else 1

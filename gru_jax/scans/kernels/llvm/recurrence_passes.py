@@ -147,37 +147,45 @@ def _handler(
     def word(i: int) -> int:
         return team.ARGUMENTS + i if i < arguments else team.RESULTS + i - arguments
 
-    def some(ends: tuple[int, int], past_caches: bool) -> ir.Function:
-        def write(code: Code, job: Value, first: Value, stop: Value) -> None:
+    def some(size: int, past_caches: bool) -> ir.Function:
+        """What is done with so many columns, wherever they begin: written once for all that are as many."""
+
+        def write(code: Code, job: Value, first: Value, stop: Value, begin: Value) -> None:
             steps = code.load_word(job, team.STEPS)
 
             def of_sequence(s: Value) -> None:
                 def at(i: int, of_steps: bool) -> Value:
-                    size = code.mul(steps, plan.width) if of_steps else plan.width
-                    return code.at(code.load_word(job, word(i), POINTER), code.mul(s, size))
+                    row = code.mul(steps, plan.width) if of_steps else plan.width
+                    return code.at(code.load_word(job, word(i), POINTER), code.add(code.mul(s, row), begin))
 
-                columns(code, ends, at, steps, past_caches)
+                columns(code, (0, size), at, steps, past_caches)
 
             code.loop(first, stop, of_sequence)
             if past_caches:
                 code.finish_stores()
 
-        return program.function(f"columns_{ends[0]}_{ends[1]}_{past_caches}", [POINTER, I64, I64], write)
+        return program.function(f"columns_{size}_{past_caches}", [POINTER, I64, I64, I64], write)
+
+    def of_share(code: Code, job: Value, share: tuple[int, int, int, int], past_caches: bool) -> None:
+        first, stop, left, right = share
+        whole = left + (right - left) // COLUMNS * COLUMNS
+        each = lambda begin, size: code.call(some(size, past_caches), job, first, stop, begin)  # noqa: E731
+        if whole > left:
+            code.loop(left, whole, lambda begin: each(begin, COLUMNS), step=COLUMNS)
+        if right > whole:
+            each(whole, right - whole)
 
     def work(code: Code, job: Value, part: Value, parts: Value) -> None:
-        b = code.builder
         fits = aligned(code, job, [i for i, of_steps in enumerate(results) if of_steps])
-        for k, (first, stop, left, right) in enumerate(plan.parts()):
+        for k, share in enumerate(plan.parts()):
             with code.when(code.equal(part, k)):
-                for begin in range(left, right, COLUMNS):
-                    ends = begin, min(right, begin + COLUMNS)
-                    if not plan.past_caches:
-                        code.call(some(ends, False), job, first, stop)
-                        continue
-                    with b.if_else(fits) as branches:
-                        for branch, past_caches in zip(branches, (True, False), strict=True):
-                            with branch:
-                                code.call(some(ends, past_caches), job, first, stop)
+                if not plan.past_caches:
+                    of_share(code, job, share, False)
+                    continue
+                with code.builder.if_else(fits) as branches:
+                    for branch, past_caches in zip(branches, (True, False), strict=True):
+                        with branch:
+                            of_share(code, job, share, past_caches)
 
     team.handler(
         program, name, arguments=arguments, results=len(results), time_axis=1, parts=plan.threads, together=False,
