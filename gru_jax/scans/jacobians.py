@@ -10,16 +10,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from gru_jax.cells.base import Cell
 from gru_jax.scans import masking, recurrences
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.recurrences import DIAGONAL, MATRIX
 from gru_jax.scans.time_axis import TimeAxis, on_same_axes
-from gru_jax.types import Array, State
+from gru_jax.types import Array, Key, State
 
 EXACT_UP_TO = 16
 """The largest blocks of a Jacobian that "auto" computes in full: O(T S n) memory for blocks of n."""
+
+JOLTS = 4
+"""Random changes of the parameters that the rounding of a step is estimated with."""
 
 PROBES = 4
 """Random vectors with which the diagonal of an unknown cell's Jacobian is estimated."""
@@ -75,27 +79,34 @@ class AllSteps:
     def rounding(self, starts: Array) -> Array:
         """What each step's result may be off by for no other reason than rounding, `[T, *batch, S]`.
 
-        A few units in the last place of the state, and what as much in every parameter and input would change: with
-        large weights the sums inside a step are far larger than its result, and so are their errors.
+        A unit in the last place of the state, of one half where it is smaller, for the gates that it is made of are
+        not; or what two units in every parameter and input would change: with large weights the sums inside a step are
+        far larger than its result, and so are their errors.
         """
-        eps = 4 * float(jnp.finfo(starts.dtype).eps)
+        eps = float(jnp.finfo(starts.dtype).eps)
+        moving, structure = jax.tree.flatten((self.context.params, self.steps.x))
 
-        def jolt(a: Any) -> Any:
+        def jolt(a: Any, key: Key) -> Any:
             if not jnp.issubdtype(a.dtype, jnp.floating):
                 return np.zeros(a.shape, jax.dtypes.float0)
-            return a * jax.random.rademacher(jax.random.key(a.size), a.shape, a.dtype) * jnp.asarray(eps, a.dtype)
+            return a * jax.random.rademacher(key, a.shape, a.dtype) * jnp.asarray(2 * eps, a.dtype)
 
-        def at(params: Any, x: Any) -> Array:
+        def at(leaves: Any) -> Array:
+            params, x = structure.unflatten(leaves)
             moved = dataclasses.replace(
                 self, context=self.context._replace(params=params), steps=self.steps._replace(x=x)
             )
             return moved(starts)
 
-        moving = (self.context.params, self.steps.x)
-        after, change = jax.jvp(at, moving, jax.tree.map(jolt, moving))
-        # A masked step loses nothing.
-        lost = jnp.where(after == starts, jnp.zeros_like(after), eps * jnp.maximum(jnp.abs(after), 1))
-        return jnp.maximum(lost, jnp.abs(change))
+        def add(squares: Array, key: Key) -> tuple[Array, None]:
+            keys = jax.random.split(key, len(moving))
+            by = [jolt(a, key) for a, key in zip(moving, keys, strict=True)]
+            return squares + jax.jvp(at, (moving,), (by,))[1] ** 2, None
+
+        squares, _ = lax.scan(add, jnp.zeros_like(starts), jax.random.split(jax.random.key(2), JOLTS))
+        lost = jnp.maximum(eps * jnp.maximum(jnp.abs(at(moving)), 0.5), jnp.sqrt(squares / JOLTS))
+        # A masked step loses nothing. One that leaves the state as it is for its smallness does.
+        return masking.zero_where_masked(self.steps.use, lost)
 
     def linearize(self, starts: Array, jacobian: str) -> "Jacobian":
         """The derivative of all steps at `starts`; jacobian as for `gru_jax.Newton`, without "auto"."""

@@ -134,26 +134,29 @@ class Newton:
         return recurrences.chosen("auto" if self.kernel == "xla" else self.kernel)
 
     def _find(self, cell: Cell, context: Context, steps: Steps, jacobian: str) -> tuple[State, Stats]:
-        kept_dtype = jax.tree.leaves(context.h0)[0].dtype
-        # Residuals far under the states' own precision have to be seen, so half precision is solved in single.
-        wide = context._replace(h0=jax.tree.map(lambda h: h.astype(accumulator(h.dtype)), context.h0))
+        # Half precision is solved in single: residuals far under the states' own precision have to be seen, in steps
+        # that round nothing to less. Each state is rounded once, at the end.
+        kept = jnp.finfo(jax.tree.leaves(context.h0)[0].dtype)
+        wide, steps = _widened((context, steps))
         start = jacobians.ravel(wide.h0)
-        tol = self.tol if self.tol is not None else _default_tol(kept_dtype)
-        T = jax.tree.leaves(steps)[0].shape[0]
+        tol = self.tol if self.tol is not None else 8 * float(jnp.finfo(start.dtype).eps)
 
-        def solve(steps: Steps, start: Array, error: Array) -> tuple[Array, Array, Stats]:
-            guess = None if steps.guess is None else jacobians.ravel(steps.guess).astype(start.dtype)
-            part = AllSteps(cell, wide, steps._replace(guess=None))
-            look = self._look(part, start, jacobian)
+        def solve(steps: Steps, start: Array, error: Array, part: Array) -> tuple[Array, Array, Stats]:
+            guess = None if steps.guess is None else jacobians.ravel(steps.guess)
+            f = AllSteps(cell, wide, steps._replace(guess=None))
+            look = self._look(f, start, jacobian)
             how = (jacobian, self._recurrences, self.damping, tol, self.max_iters)
-            return newton_rounds.iterate(part, start, error, guess, look, *how)
+            return newton_rounds.iterate(f, start, error, part, guess, look, *how)
 
-        exact = jnp.zeros_like(start)
+        exact = jnp.zeros((newton_rounds.DRAWS, *start.shape), start.dtype)
+        T = jax.tree.leaves(steps)[0].shape[0]
         if self.window is None or self.window >= T:
-            h, _, stats = solve(steps, start, exact)
+            h, _, stats = solve(steps, start, exact, jnp.zeros((), jnp.int32))
         else:
             h, stats = _in_windows(solve, steps, start, exact, self.window)
         h, stats = self._checked(AllSteps(cell, wide, steps._replace(guess=None)), start, h, stats, tol)
+        if kept.dtype != start.dtype:
+            stats = stats._replace(error=stats.error + float(kept.eps) / 2)
         like = jax.tree.map(lambda a: a.dtype, context.h0)
         states = jax.tree.map(lambda a, dtype: a.astype(dtype), jacobians.unravel(context.h0)(h), like)
         return states, stats
@@ -182,9 +185,10 @@ class Newton:
         return lax.cond(f.time.any(bad), safe, lambda: h), stats._replace(fell_back=bad)
 
 
-def _default_tol(dtype: Any) -> float:
-    eps = float(jnp.finfo(dtype).eps)
-    return 8 * eps if jnp.dtype(dtype).itemsize >= 4 else eps
+def _widened(tree: Any) -> Any:
+    """The tree with its numbers of half precision in single."""
+    wide = lambda a: a.astype(accumulator(a.dtype)) if jnp.issubdtype(a.dtype, jnp.floating) else a  # noqa: E731
+    return jax.tree.map(wide, tree)
 
 
 def _step_by_step(f: AllSteps, start: Array) -> Array:
@@ -208,14 +212,14 @@ def _in_windows(solve: Any, steps: Steps, start: Array, exact: Array, window: in
     def cut(a: Array) -> Array:
         return a[: whole * window].reshape(whole, window, *a.shape[1:])
 
-    def body(carry: tuple[Array, Array], steps: Steps) -> tuple[tuple[Array, Array], tuple[Array, Stats]]:
-        h, error, stats = solve(steps, *carry)
+    def body(carry: tuple[Array, Array], now: tuple[Steps, Array]) -> tuple[tuple[Array, Array], tuple[Array, Stats]]:
+        h, error, stats = solve(now[0], *carry, now[1])
         return (h[-1], error), (h, stats)
 
-    end, (h, each) = lax.scan(body, on_same_axes((start, exact)), jax.tree.map(cut, steps))
+    end, (h, each) = lax.scan(body, on_same_axes((start, exact)), (jax.tree.map(cut, steps), jnp.arange(whole, dtype=jnp.int32)))
     h = h.reshape(whole * window, *h.shape[2:])
     if T % window:
-        rest, _, last = solve(jax.tree.map(lambda a: a[whole * window :], steps), *end)
+        rest, _, last = solve(jax.tree.map(lambda a: a[whole * window :], steps), *end, jnp.full((), whole, jnp.int32))
         h = jnp.concatenate([h, rest])
         each = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), each, last)
     rounds, residual, error, *flags = each

@@ -99,6 +99,10 @@ class TimeAxis:
         index = lax.axis_index(self.mesh_axis)
         return index if reverse == self.backwards else self.parts - 1 - index
 
+    def numbered(self, number: Array) -> Array:
+        """Another number on each part, made of one that they share."""
+        return number * self.parts + lax.axis_index(self.mesh_axis) if self.split else number
+
     def received(self, tree: Any, reverse: bool, distance: int = 1) -> Any:
         """What the part so far before this one gives; zeros where there is none."""
         pairs = [(k, k + distance) for k in range(self.parts - distance)]
