@@ -59,7 +59,8 @@ TRANSFORMS = {
 }
 # What others compose of.
 SELDOM = {
-    "none", "vmap", "vmap of vmap", "vmap over parameters", "vmap of grad", "grad", "grad of vmap", "jvp", "scan", "pmap",
+    "none", "vmap", "vmap of vmap", "vmap over parameters", "vmap of grad", "grad", "grad of vmap", "jvp", "scan",
+    "pmap",
 }  # fmt: skip
 
 
