@@ -176,7 +176,10 @@ def _eval(arguments: argparse.Namespace) -> int:
     def verb() -> int:
         from gru_jax.training.trained import evaluate_run
 
-        for name, value in evaluate_run(arguments.run, arguments.split, arguments.data_root).items():
+        def note(text: str) -> None:
+            print(f"note: {text}", file=sys.stderr)
+
+        for name, value in evaluate_run(arguments.run, arguments.split, arguments.data_root, note).items():
             print(f"{name}: {value}")
         return OK
 

@@ -234,9 +234,19 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _compared(config: Config) -> dict[str, Any]:
+    flat = _flat(config.resolved())
+    if isinstance(config.task, PythonTask):
+        flat["task.file"] = f"{Path(config.task.file).name} ({config.task.source_hash})"
+    return flat
+
+
 def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
-    """Keys that differ, with the old and the new value (None where a key is absent); a sweep is of no run."""
-    before, after = _flat(old.resolved()), _flat(new.resolved())
+    """Keys that differ, with the old and the new value (None where a key is absent); a sweep is of no run.
+
+    A Python file is compared by what it says, not by where it lies.
+    """
+    before, after = _compared(old), _compared(new)
     return {
         key: (before.get(key), after.get(key))
         for key in sorted(before.keys() | after.keys())

@@ -2,6 +2,7 @@
 
 config.yaml    the resolved config, re-runnable as it is
 source.yaml    the file as given, its base, and the overrides
+task/          of a task of one's own, the Python file and what it imports from beside it
 env.json       versions, devices, git commit, command line of the latest start
 metrics.jsonl  one line of metrics per log or evaluation step
 result.json    written once, at the end
@@ -20,6 +21,7 @@ from gru_jax.training import loading, yaml12
 from gru_jax.training.config import Config, changes, config_hash, is_free
 from gru_jax.training.files import write_json, write_text
 from gru_jax.training.metrics_log import read_metrics
+from gru_jax.training.tasks.python_file import PythonTask
 
 try:
     import fcntl
@@ -186,10 +188,17 @@ class RunDirectory:
             self._lock = None
 
     def write_inputs(self, loaded: loading.LoadedConfig, environment: dict[str, Any]) -> None:
-        """Writes config.yaml, source.yaml and env.json."""
+        """Writes config.yaml, source.yaml, env.json and, of a task of one's own, its Python file."""
+        values, task = loaded.config.resolved(), loaded.config.task
+        if isinstance(task, PythonTask):
+            # Wherever the run is looked at again: a bare name would be that of another folder's file.
+            values["task"]["file"] = str(task.source.path)
         # First: it marks the directory as a run's, whatever a kill leaves unwritten.
-        write_text(self.path / "config.yaml", yaml12.dump(loaded.config.resolved()))
+        write_text(self.path / "config.yaml", yaml12.dump(values))
         write_text(self.path / "source.yaml", loaded.source())
+        for path, text in task.source.keep(self.path / loading.TASK_FOLDER) if isinstance(task, PythonTask) else []:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, text)
         write_json(self.path / "env.json", environment)
 
 

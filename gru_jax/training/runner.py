@@ -185,7 +185,8 @@ def _is_finished(directory: RunDirectory, config: Config) -> bool:
     if result is None or status not in ("done", "diverged"):
         return False
     longer = config.total_steps > result["total_steps"]
-    return not longer or result["status"] == "diverged" or result["stopped_early"]
+    # One whose test values are there came to the end of its training, whatever they are.
+    return not longer or result["stopped_early"] or "test/loss" not in result
 
 
 def _show_finished(directory: RunDirectory, reporter: Reporter) -> int:
@@ -193,7 +194,8 @@ def _show_finished(directory: RunDirectory, reporter: Reporter) -> int:
     assert result is not None
     reporter.note(f"run directory: {directory.path}")
     if result["status"] == "diverged":
-        reporter.note(f"this run diverged at step {result['steps']}; --fresh starts a new directory")
+        why = f" ({result['why']})" if "why" in result else ""
+        reporter.note(f"this run diverged at step {result['steps']}{why}; --fresh starts a new directory")
     else:
         reporter.note("this run is finished; --fresh starts a new directory")
     reporter.result(result)
@@ -235,18 +237,18 @@ def _train(
             return PREEMPTED
         result = ending.result(config, experiment, dataset, placement.devices, outcome)
         if outcome.status == "done":
-            result |= loop.evaluate(placement.put_state(outcome.best_params), "test")
+            result = ending.with_test_values(result, loop.evaluate(placement.put_state(outcome.best_params), "test"))
         if group.first:
             directory.set_result(result)
             if outcome.status == "done":
                 # One sequence does not fill a mesh.
                 ending.pictures(directory, build(config), dataset, outcome.best_params, reporter)
-            directory.set_status(outcome.status)
+            directory.set_status(result["status"])
     reporter.result(result)
-    if outcome.status == "diverged":
+    if result["status"] == "diverged":
         kept = checkpoint.steps(directory.checkpoints)
         reporter.warn(
-            f"the loss or the state was not finite at step {outcome.step}; "
+            f"{result['why']}; "
             + (f"the last good checkpoint, step {kept[0]}, is kept" if kept else "no checkpoint was due before")
         )
         return DIVERGED
