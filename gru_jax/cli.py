@@ -254,7 +254,9 @@ def _schema() -> int:
 def _plot(arguments: argparse.Namespace) -> int:
     def verb() -> int:
         from gru_jax.training.pictures import redraw
+        from gru_jax.training.runner import devices_here
 
+        devices_here()
         for path in redraw(arguments.runs, arguments.out, arguments.x):
             print(path)
         return OK

@@ -58,6 +58,19 @@ def with_test_values(result: dict[str, Any], metrics: Mapping[str, float]) -> di
     return said
 
 
+def stopped_early(config: Config, result: Mapping[str, Any]) -> str:
+    """Why a run ended before its last epoch."""
+    early, best_by = config.train.early_stop, config.train.best_by
+    best, sign = result.get(best_by), 1 if best_by.endswith("accuracy") else -1
+    why = "by train.early_stop"
+    if early is not None and early.reached is not None and best is not None and sign * best >= sign * early.reached:
+        why = f"{best_by} reached {early.reached:g}"
+    elif early is not None:
+        why = f"{best_by} had no new best in {early.patience} evaluation{'s' if early.patience > 1 else ''}"
+    at = f"step {result['steps']} of {result['total_steps']}"
+    return f"stopped early at {at}: {why}; best at step {result['best_step']}"
+
+
 def pictures(
     directory: RunDirectory,
     experiment: Experiment,

@@ -225,6 +225,15 @@ def numbered(path: Path) -> Path:
     return candidate
 
 
+def went_on(run: RunDirectory, new: Config) -> int:
+    """The epochs of a run that began as this config, in its default directory, and then went on; 0 of any other."""
+    old = run.config()
+    if run.path.name != default_path(new).name or old.train.epochs <= new.train.epochs:
+        return 0
+    frozen = [key for key, pair in changes(old, new).items() if not is_free(key, *pair)]
+    return old.train.epochs if frozen == ["train.epochs"] else 0
+
+
 def compare(run: RunDirectory, new: Config) -> list[str]:
     """Notes on what changes when the run is continued with a new config.
 
@@ -234,10 +243,15 @@ def compare(run: RunDirectory, new: Config) -> list[str]:
     changed = changes(run.config(), new)
     frozen = {key: pair for key, pair in changed.items() if not is_free(key, *pair)}
     if frozen:
+        longer = went_on(run, new)
+        hint = f" train.epochs={longer} --out {run.path} goes on with it." if longer else ""
         lines = [f"  {key}: was {old!r}, now {value!r}" for key, (old, value) in frozen.items()]
         raise RunError(
             f"{run.path} holds a run with another config:\n" + "\n".join(lines) + "\n"
-            "A run goes on with the values it was started with. --fresh starts a new directory,"
+            f"A run goes on with the values it was started with.{hint} --fresh starts a new directory,"
             " --fork starts one from this run's best parameters."
         )
-    return [f"{key}: {old!r} -> {value!r}" for key, (old, value) in changed.items()]
+    notes = [f"{key}: {old!r} -> {value!r}" for key, (old, value) in changed.items()]
+    if "train.epochs" in changed and run.path.name == default_path(run.config()).name:
+        notes.append(f"the name {run.path}, which stands for fewer epochs: --out names it from now on")
+    return notes

@@ -81,7 +81,8 @@ def test_a_run_keeps_its_file_and_what_that_imports(
         "own.py": TASK,
         "helper.py": HELPER,
     }
-    tested = {name: value for name, value in json.loads((ran / "out/result.json").read_text()).items() if "test/" in name}
+    result = json.loads((ran / "out/result.json").read_text())
+    tested = {name: value for name, value in result.items() if "test/" in name}
     # Another folder's file of the same name, and its helper, are nothing to it.
     write(ran / "elsewhere", "raise ValueError", "raise ValueError")
     monkeypatch.chdir(ran / "elsewhere")
@@ -111,7 +112,7 @@ def test_a_run_from_before_files_were_kept(ran: Path, monkeypatch: pytest.Monkey
     write(ran / "here")
     assert evaluate_run(tmp_path / "old")
     write(ran / "here", TASK.replace("> 1)", "> 9)"))
-    with pytest.raises(RunError, match=r"here/own.py is not the file that .* was trained with .*; put the old one there"):
+    with pytest.raises(RunError, match=r"here/own.py is not the file that .*; put the old one there"):
         evaluate_run(tmp_path / "old")
     write(ran / "here")
 
@@ -152,18 +153,22 @@ def test_a_test_loss_that_is_not_finite_loses_no_run(
     assert "diverged at step 3 (test/loss is not finite); --fresh starts" in capsys.readouterr().out
 
 
+LATE = "    from gru_jax.data.dataset import DataMissing\n    raise DataMissing('x')\n    return TaskShape"
+
+
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("old", "new", "said"),
     [
-        (TASK.replace("def load(length, data_root", "def load(size, data_root"), "load() of {}: missing a required"),
-        (TASK.replace("def load(length, data_root, huge=1.0)", "def load()"), "load() of {}: got an unexpected keyword"),
-        (TASK.replace("    return TaskShape", "    from gru_jax.data.dataset import DataMissing\n    raise DataMissing('x')\n    return TaskShape"),
-         "shape() of {}: line 15: DataMissing: x"),
-        (TASK.replace("import helper\n", "import helpers\n"), "cannot be imported: line 6: ModuleNotFoundError: No module"),
+        ("def load(length, data_root", "def load(size, data_root", "load() of {}: missing a required argument: 'size'"),
+        ("def load(length, data_root, huge=1.0)", "def load()", "load() of {}: got an unexpected keyword argument"),
+        ("    return TaskShape", LATE, "shape() of {}: line 15: DataMissing: x"),
+        ("import helper\n", "import helpers\n", "{} cannot be imported: line 6: ModuleNotFoundError: No module"),
     ],
-)  # fmt: skip
-def test_what_is_wrong_with_a_file_is_said_before_anything_starts(source: str, said: str, tmp_path: Path) -> None:
-    write(tmp_path, source)
+)
+def test_what_is_wrong_with_a_file_is_said_before_anything_starts(
+    old: str, new: str, said: str, tmp_path: Path
+) -> None:
+    write(tmp_path, TASK.replace(old, new))
     with pytest.raises(ConfigError) as raised:
         load_config(tmp_path / "own.yaml")
     (line,) = raised.value.lines
