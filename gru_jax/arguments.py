@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from gru_jax import __version__
+from gru_jax.training.shortened import short
 
 BAD_ARGUMENTS = 2
 
@@ -35,7 +36,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        self.exit(BAD_ARGUMENTS, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(BAD_ARGUMENTS, f"{self.prog}: {short(message, 600)}; see {self.prog} --help\n")
 
 
 def _parser() -> argparse.ArgumentParser:

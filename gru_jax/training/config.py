@@ -14,7 +14,15 @@ from gru_jax.training.log_section import LogConfig
 from gru_jax.training.losses import TARGET_METRICS
 from gru_jax.training.methods import AutoMethod, NewtonMethod
 from gru_jax.training.optim import Adam, AnyOptimizer
-from gru_jax.training.sections import Count, Expected, Interval, NonNegative, Section, interval_steps
+from gru_jax.training.sections import (
+    ALONE_IN_FILES,
+    Count,
+    Expected,
+    Interval,
+    NonNegative,
+    Section,
+    interval_steps,
+)
 from gru_jax.training.sweep_section import SweepConfig
 from gru_jax.training.tasks import AnyTask
 from gru_jax.training.tasks.python_file import PythonTask
@@ -66,9 +74,9 @@ class Config(Section):
     ]
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     data_root: str | None = None
-    task: AnyTask
-    model: AnyModel
-    optim: AnyOptimizer = Adam(kind="adam")
+    task: Annotated[AnyTask, ALONE_IN_FILES]
+    model: Annotated[AnyModel, ALONE_IN_FILES]
+    optim: Annotated[AnyOptimizer, ALONE_IN_FILES] = Adam(kind="adam")
     train: TrainConfig = TrainConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()

@@ -13,6 +13,7 @@ from gru_jax.training.config import Config, broken_rules
 from gru_jax.training.messages import Problem
 from gru_jax.training.overrides import Overrides
 from gru_jax.training.sections import Section
+from gru_jax.training.shortened import short
 from gru_jax.training.tasks.python_file import KEPT
 from gru_jax.training.yaml12 import Document, KeyPath
 
@@ -105,7 +106,9 @@ def load_config(file: str | Path, arguments: Sequence[str] = ()) -> LoadedConfig
     keys_of_kind = functools.partial(messages.keys_of_kind, Config)
     default_kind = functools.partial(messages.default_kind, Config)
     kind_alone = functools.partial(messages.kind_alone, Config)
-    laid = overrides.apply({} if values is None else values, arguments, keys_of_kind, default_kind, kind_alone)
+    alone_here = functools.partial(messages.kind_alone, Config, in_file=False)
+    below = {} if values is None else values
+    laid = overrides.apply(below, arguments, keys_of_kind, default_kind, kind_alone, alone_here)
     sources = _sources(str(file), document, base)
     _beside(values, sources, laid)
     config, problems = _validate(values, Config, _kept(path, values, laid))
@@ -220,18 +223,23 @@ def _lines(sources: Sources, laid: Overrides, problems: Iterable[Problem]) -> li
             said = ": ".join(part for part in (_dotted(complaint.path), complaint.fact) if part)
             of_files.append((place, complaint.line, complaint.column, said))
     for argument, complaint in laid.complaints:
-        of_overrides.append(f"override {argument!r}: {complaint.fact}")
+        of_overrides.append(named_override(argument) + short(complaint.fact, 400))
     for problem in problems:
         said = f"{_dotted(problem.path)}: {problem.fact}"
         origin = _origin(problem.path, laid)
         if origin is not None:
-            of_overrides.append(f"override {origin!r}: {said}")
+            of_overrides.append(named_override(origin) + short(said, 400))
         else:
             of_files.append((*_mark(problem, [document for _, document in sources]), said))
     return [
         ":".join([sources[place][0], *(str(n) for n in (line, column) if n)]) + f": {said}"
         for place, line, column, said in sorted(of_files)
     ] + of_overrides
+
+
+def named_override(argument: str) -> str:
+    """What the error of an override begins with."""
+    return f"override {short(argument)!r}: "
 
 
 def _short(value: Any) -> str:

@@ -156,14 +156,17 @@ class RunDirectory:
             OSError: the directory cannot be created or written.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.path / ".lock", "a+")  # noqa: SIM115 - held until the process ends
+        # Whatever somebody has put into it is put back as it was.
+        as_it_is: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+        self._lock = open(self.path / ".lock", "a+", **as_it_is)  # noqa: SIM115 - held until the process ends
         if fcntl is None:
             return
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._lock.seek(0)
-            holder = self._lock.read().strip() or "unknown"
+            holder = self._lock.read(20).strip()
+            holder = holder if holder.isdecimal() else "unknown"
             self._lock.close()
             self._lock = None
             raise RunError(
