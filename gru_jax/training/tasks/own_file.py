@@ -122,6 +122,8 @@ class _Finder(importlib.abc.MetaPathFinder):
 
     def turn_to(self, own: OwnFile) -> None:
         """From here on imports are those of this file: another one may have a module of the same name."""
+        if self.own == own and self in sys.meta_path:
+            return
         if self not in sys.meta_path:
             sys.meta_path.insert(0, self)
         ours = {name: module for name, module in sys.modules.items() if isinstance(_loader(module), _Loader)}
