@@ -2,21 +2,31 @@
 
 import argparse
 import difflib
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from gru_jax import __version__
+from gru_jax.training.shortened import short
 
 BAD_ARGUMENTS = 2
 
-_EXIT_CODES = (
-    "exit codes: 0 done, 1 failed, 2 config error (nothing started), 3 data or package missing,"
-    " 4 diverged (the last good checkpoint is kept),"
-    " 75 stopped by a signal after saving (run the same command again),"
-    " 130 interrupted before the training began"
-)
+_CODES = {
+    0: "done",
+    1: "failed",
+    2: "config error (nothing started)",
+    3: "data or package missing",
+    4: "diverged (the last good checkpoint is kept)",
+    75: "stopped by a signal after saving (run the same command again)",
+    130: "interrupted before there was anything to save",
+}
+
+
+def _exit_codes(*codes: int) -> str:
+    """What a verb ends with; all there are where none is named."""
+    return "exit codes: " + ", ".join(f"{code} {_CODES[code]}" for code in codes or _CODES)
 
 _OVERRIDES_HELP = "values laid over the file's"
 
@@ -26,20 +36,21 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        self.exit(BAD_ARGUMENTS, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(BAD_ARGUMENTS, f"{self.prog}: {short(message, 600)}; see {self.prog} --help\n")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="gru-jax",
         description="Train gated recurrent networks from config files.",
-        epilog=_EXIT_CODES,
+        epilog=_exit_codes(),
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"gru-jax {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    reader = functools.partial(verbs.add_parser, allow_abbrev=False, epilog=_exit_codes(0, 1, 2, 3, 130))
 
-    run = verbs.add_parser("run", help="start a run, or continue it", allow_abbrev=False, epilog=_EXIT_CODES)
+    run = verbs.add_parser("run", help="start a run, or continue it", allow_abbrev=False, epilog=_exit_codes())
     run.add_argument("config", metavar="CONFIG", help="YAML file")
     run.add_argument("overrides", metavar="key.sub=value", nargs="*", default=[], help=_OVERRIDES_HELP)
     run.add_argument(
@@ -65,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         help="make one run by several processes of this machine, on its CPU",
         usage="gru-jax launch -n N -- run CONFIG [key.sub=value ...]",
         allow_abbrev=False,
-        epilog=_EXIT_CODES,
+        epilog=_exit_codes(),
     )
     launch.add_argument("-n", "--processes", metavar="N", type=_jobs, required=True, help="how many processes")
 
@@ -73,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         "sweep",
         help="train a config with every combination of the values in its section sweep",
         allow_abbrev=False,
-        epilog=_EXIT_CODES,
+        epilog=_exit_codes(),
     )
     sweep.add_argument("config", metavar="CONFIG", help="YAML file with a section sweep")
     sweep.add_argument("overrides", metavar="key.sub=value", nargs="*", default=[], help=_OVERRIDES_HELP)
@@ -84,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         "table",
         help="make a published table: run what is missing, print it",
         allow_abbrev=False,
-        epilog=_EXIT_CODES,
+        epilog=_exit_codes(),
     )
     table.add_argument("name", metavar="NAME", help="folder below experiments/, or the path of a table.yaml")
     table.add_argument("--scale", choices=["smoke", "full"], help="in minutes, or as it was published")
@@ -101,21 +112,21 @@ def _parser() -> argparse.ArgumentParser:
         help="also draw the curves of the rows' runs (.png, .pdf or .svg)",
     )
 
-    again_on = verbs.add_parser("eval", help="evaluate a run's best parameters again", allow_abbrev=False)
+    again_on = reader("eval", help="evaluate a run's best parameters again")
     again_on.add_argument("run", metavar="RUN_DIR", type=Path, help="directory of a run")
     again_on.add_argument("--split", choices=["test", "valid"], default="test", help="on which data (default: test)")
     again_on.add_argument("--data-root", metavar="DIR", help="where the data files are")
 
-    data = verbs.add_parser("data", help="say which data files are wanted and found", allow_abbrev=False)
+    data = reader("data", help="say which data files are wanted and found")
     data.add_argument("kind", metavar="KIND", nargs="?", help="kind of a task (default: all that read files)")
     data.add_argument("--data-root", metavar="DIR", help="where the data files are")
 
-    check = verbs.add_parser("check", help="validate a config and print what it amounts to", allow_abbrev=False)
+    check = reader("check", help="validate a config and print what it amounts to")
     check.add_argument("config", metavar="CONFIG", nargs="?", help="YAML file")
     check.add_argument("overrides", metavar="key.sub=value", nargs="*", default=[], help=_OVERRIDES_HELP)
     check.add_argument("--schema", action="store_true", help="print the JSON schema of configs, for editors")
 
-    plot = verbs.add_parser("plot", help="draw the pictures of runs again", allow_abbrev=False)
+    plot = reader("plot", help="draw the pictures of runs again")
     plot.add_argument("runs", metavar="RUN_DIR", nargs="+", type=Path, help="directory of a run")
     plot.add_argument(
         "--out",
@@ -129,12 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         help="what the curves of --out are drawn against (default: step and time, one above the other)",
     )
 
-    kernels = verbs.add_parser(
-        "build-kernels",
-        help="compile what kernel='cudnn' calls cuDNN by, before its first use",
-        allow_abbrev=False,
-        epilog=_EXIT_CODES,
-    )
+    kernels = reader("build-kernels", help="compile what kernel='cudnn' calls cuDNN by, before its first use")
     kernels.add_argument(
         "--into",
         metavar="DIR",
@@ -143,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     kernels.add_argument("--force", action="store_true", help="compile it again where there is one")
 
-    verbs.add_parser("list", help="list configs, tasks, models and optimizers", allow_abbrev=False)
+    reader("list", help="list configs, tasks, models and optimizers")
     return parser
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from gru_jax.arguments import BAD_ARGUMENTS, parse
+from gru_jax.training.shortened import short
 
 if TYPE_CHECKING:
     from gru_jax.training.loading import LoadedConfig
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {short(message, 4000)}", file=sys.stderr)
     return code
 
 
@@ -76,7 +77,7 @@ def _load(arguments: argparse.Namespace) -> "LoadedConfig | int":
 
 def _refuse(lines: Sequence[str]) -> int:
     for line in lines:
-        print(line, file=sys.stderr)
+        print(short(line, 2000), file=sys.stderr)
     count = len(lines)
     print(f"{count} error{'s' if count > 1 else ''}; nothing was started.", file=sys.stderr)
     return BAD_CONFIG
@@ -176,7 +177,10 @@ def _eval(arguments: argparse.Namespace) -> int:
     def verb() -> int:
         from gru_jax.training.trained import evaluate_run
 
-        for name, value in evaluate_run(arguments.run, arguments.split, arguments.data_root).items():
+        def note(text: str) -> None:
+            print(f"note: {text}", file=sys.stderr)
+
+        for name, value in evaluate_run(arguments.run, arguments.split, arguments.data_root, note).items():
             print(f"{name}: {value}")
         return OK
 
@@ -208,6 +212,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
     def verb() -> int:
         from gru_jax.training import yaml12
+        from gru_jax.training.data_files import missing
         from gru_jax.training.estimate import SECONDS, estimates, within
         from gru_jax.training.run_directory import default_path
 
@@ -230,11 +235,14 @@ def _check(arguments: argparse.Namespace) -> int:
         except TimeoutError as error:
             print(f"# the rest of memory and time: {error}")
             said = ()
+        code = OK
+        for file in missing(config.task, config.data_root):
+            code = _fail(file, MISSING)
         if said == () and arguments.whole_process:
             sys.stdout.flush()
             # Not sys.exit: what is still being compiled beside cannot be stopped, nor left to Python's own end.
-            os._exit(OK)
-        return OK
+            os._exit(code)
+        return code
 
     return _guarded(verb)
 
@@ -251,7 +259,9 @@ def _schema() -> int:
 def _plot(arguments: argparse.Namespace) -> int:
     def verb() -> int:
         from gru_jax.training.pictures import redraw
+        from gru_jax.training.runner import devices_here
 
+        devices_here()
         for path in redraw(arguments.runs, arguments.out, arguments.x):
             print(path)
         return OK

@@ -43,6 +43,23 @@ def taken(split: Split, rows: Any) -> Split:
     return jax.tree.map(lambda leaf: leaf[rows], split)
 
 
+def first_of(split: Split | Source, shape: TaskShape) -> Example:
+    """The first sequence of a split, in the order of its task, without padding.
+
+    Example:
+        >>> split = Split(np.zeros((2, 5, 1), np.float32), np.array([1, 0]), np.array([3, 5]))
+        >>> x, y = first_of(split, TaskShape(2, 2, 2, time=5, features=1, outputs=2))
+        >>> x.shape, int(y)
+        ((3, 1), 1)
+    """
+    if not isinstance(split, Split):
+        example = split[0]
+        split = padded([example], len(example.x), shape)
+    x, y = np.asarray(split.x[0]), np.asarray(split.y[0])
+    time = len(x) if split.lengths is None else int(split.lengths[0])
+    return Example(x[:time], y[:time] if shape.target in ("tags", "notes") else y)
+
+
 class SourceBatches:
     """Training batches of a source, in an order of its own for every seed and epoch.
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gru_jax.data.dataset import DataMissing, Dataset, Split, TaskShape
-from gru_jax.data.files import MB, DataFile, check_sizes, damaged, find, fingerprint, lines, read
+from gru_jax.data.dataset import DataDamaged, DataMissing, Dataset, Split, TaskShape
+from gru_jax.data.files import MB, DataFile, check_sizes, damaged, find, fingerprint, lines, read, several
 
 _LIMIT = 64 * MB
 
@@ -133,22 +133,51 @@ def read_column(file: DataFile, column: str) -> np.ndarray:
     """
     rows = csv.reader(io.StringIO("\n".join(lines(file))))
     found: list[float] = []
+    wrong: list[str] = []
+    commas = False
     try:
         header = [name.strip() for name in next(rows, [])]
         if header.count(column) != 1:
-            names = ", ".join(repr(name[:40]) for name in header[:20])
-            fact = f"has {header.count(column)} columns {column!r}; its header is {names}"
-            raise damaged(file.path, fact, "name one of them")
+            raise _no_column(file, column, header)
         place = header.index(column)
         for row in rows:
             if not row:
                 continue  # an empty line, such as after the last
-            value = float(row[place]) if place < len(row) else np.nan
-            if not abs(value) < 1e30:  # NaN neither; far below float32's largest, so that deviations stay finite
-                raise damaged(file.path, f"line {rows.line_num}: {column!r} is missing or infinite", "fill it in")
-            found.append(value)
-    except (ValueError, csv.Error) as error:
+            cell = row[place].strip() if place < len(row) else ""
+            value = _number(cell)
+            if any(map(str.strip, row[len(header) :])):
+                # Such as 2,5 for 2.5, of which a column would be read as 2.
+                commas = True
+                wrong.append(f"line {rows.line_num} has {len(row)} fields, and the header {len(header)}")
+            elif value is None:
+                commas |= _number(cell.replace(",", ".", 1)) is not None
+                wrong.append(f"line {rows.line_num} {f'holds {cell[:40]!r}' if cell else 'is empty'}")
+            else:
+                found.append(value)
+    except csv.Error as error:
         raise damaged(file.path, f"line {rows.line_num}: {error}", "correct the line") from error
+    if wrong:
+        fact = f"{len(wrong)} of {len(found) + len(wrong)} values of {column!r} cannot be read: {several(wrong)}"
+        fix = "write 2.5 for 2,5" if commas else "fill them in, or leave their lines out"
+        raise damaged(file.path, fact, fix)
     if not found:
         raise damaged(file.path, "has no rows under its header")
     return np.array(found)
+
+
+def _number(cell: str) -> float | None:
+    """A number, far below float32's largest, so that deviations stay finite; None where there is none."""
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if abs(value) < 1e30 else None
+
+
+def _no_column(file: DataFile, column: str, header: list[str]) -> DataDamaged:
+    names = ", ".join(repr(name[:40]) for name in header[:20])
+    fact = f"has {header.count(column)} columns {column!r}; its header is {names}"
+    for mark, said in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        if column in [name.strip(' "') for name in ",".join(header).split(mark)] and mark in "".join(header):
+            return damaged(file.path, f"is parted by {said}: {fact}", "part it by commas, with points in its numbers")
+    return damaged(file.path, fact, "name one of them")

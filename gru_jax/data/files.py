@@ -19,6 +19,9 @@ VARIABLE = "GRU_JAX_DATA"
 
 MB = 2**20
 
+_TOLD = 5  # of many lines that are wrong
+_MOST_STREAMS = 2**16
+_FIRST_BYTES = 512  # read of a stream at first; twice as many at each further time
 _MOST_LINES = 2**21
 _LONGEST_LINE = 2**24
 
@@ -134,21 +137,38 @@ def inflated(stored: bytes, limit: int, path: Path, wbits: int = zlib.MAX_WBITS)
     Raises:
         DataDamaged: it is longer, cut short, or no such stream; at most `limit + 1` bytes are ever made.
     """
-    parts, made = [], 0
+    parts: list[bytes] = []
+    made = place = 0
     try:
-        while stored:  # gzip files may be several streams, one after the other
-            stream = zlib.decompressobj(wbits)
-            part = stream.decompress(stored, limit + 1 - made)
-            made += len(part)
-            if made > limit:
-                raise damaged(path, f"decompresses to more than the {limit} bytes that such data may have")
-            if not stream.eof:
-                raise damaged(path, "ends in the middle of compressed data")
-            parts.append(part)
-            stored = stream.unused_data if wbits > zlib.MAX_WBITS else b""
+        # gzip files may be several streams, one after the other.
+        for _ in range(_MOST_STREAMS):
+            stream, size = zlib.decompressobj(wbits), _FIRST_BYTES
+            while not stream.eof:
+                if place == len(stored):
+                    raise damaged(path, "ends in the middle of compressed data")
+                # What a stream leaves over is copied: of all that is left, it would be once for every stream.
+                parts.append(stream.decompress(stored[place : place + size], limit + 1 - made))
+                made += len(parts[-1])
+                if made > limit:
+                    raise damaged(path, f"decompresses to more than the {limit} bytes that such data may have")
+                place, size = min(place + size, len(stored)), 2 * size
+            place -= len(stream.unused_data)
+            if place == len(stored) or wbits <= zlib.MAX_WBITS:
+                return b"".join(parts)
     except zlib.error as error:
         raise damaged(path, f"is not compressed as its name or header says ({error})") from error
-    return b"".join(parts)
+    raise damaged(path, f"is more than {_MOST_STREAMS} compressed streams, one after the other", "compress it as one")
+
+
+def several(facts: Sequence[str]) -> str:
+    """The first of many, and how many more there are.
+
+    Example:
+        >>> several([f"line {n} is empty" for n in range(2, 9)])
+        'line 2 is empty, line 3 is empty, line 4 is empty, line 5 is empty, line 6 is empty and 2 more'
+    """
+    more = len(facts) - _TOLD
+    return ", ".join(facts[:_TOLD]) + (f" and {more} more" if more > 0 else "")
 
 
 def damaged(path: Path, fact: str, fix: str = "get the file again") -> DataDamaged:
@@ -207,4 +227,8 @@ def array_of(content: bytes, dtype: np.dtype, shape: tuple[int, ...], order: str
     """Bytes as an array, or None if they are not exactly as many as the shape needs; allocates nothing."""
     if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize != len(content):
         return None
-    return np.frombuffer(content, dtype).reshape(shape, order="F" if order == "F" else "C")
+    try:
+        return np.frombuffer(content, dtype).reshape(shape, order="F" if order == "F" else "C")
+    except (ValueError, OverflowError):
+        # Beside a size of 0 the others may be as large as they like, and there may be more of them than NumPy has.
+        return None

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from gru_jax.data.dataset import Dataset, Sequences, TaskShape
-from gru_jax.data.files import MB, DataFile, check_sizes, damaged, find, fingerprint, lines, read
+from gru_jax.data.files import MB, DataFile, check_sizes, damaged, find, fingerprint, lines, read, several
 
 _LIMIT = 512 * MB
 
@@ -107,17 +107,22 @@ def _rows(file: DataFile, reading: Reading, seen: dict[str, int], grow: bool) ->
         rest.pop()  # what follows the end of the last line
     dropped = str.maketrans("", "", reading.drop)
     rows = _Rows([], [])
+    wrong: list[str] = []
     for number, line in enumerate(rest, 2):
         source, tab, label = line.rpartition("\t")
         source = source.translate(dropped)
         tokens = (source.split() if reading.unit == "words" else list(source))[: reading.cut]
         if not (tokens and tab and label.strip()):
-            raise damaged(file.path, f"line {number} is not a source, a tab and a target", "correct the line")
+            wrong.append(f"line {number}")
+            continue
         if grow:
             for token in tokens:
                 seen.setdefault(token, len(seen))
         rows.sources.append(np.array([seen.get(token, len(seen)) for token in tokens], np.int32))
         rows.labels.append(label.strip())
+    if wrong:
+        said = f"{several(wrong)} {'is' if len(wrong) == 1 else 'are'} not a source, a tab and a target"
+        raise damaged(file.path, said, "correct the line" + "s" * (len(wrong) > 1))
     if not rows.sources:
         raise damaged(file.path, "has no rows under its header")
     return rows
@@ -131,9 +136,10 @@ def _in_order(labels: set[str]) -> list[str]:
 
 
 def _numbered(file: DataFile, rows: _Rows, place: np.ndarray, labels: dict[str, int]) -> Sequences:
-    for number, label in enumerate(rows.labels, 2):
-        if label not in labels:
-            raise damaged(file.path, f"line {number} has the target {label[:40]!r}, which training never has")
+    numbered = list(enumerate(rows.labels, 2))
+    wrong = [f"line {number} has the target {label[:40]!r}" for number, label in numbered if label not in labels]
+    if wrong:
+        raise damaged(file.path, f"{several(wrong)}, which training never has")
     return Sequences(
         [place[source] for source in rows.sources],
         [np.array(labels[label], np.int32) for label in rows.labels],

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gru_jax.training import yaml12
-from gru_jax.training.loading import ConfigError, LoadedConfig, load_config
+from gru_jax.training.loading import ConfigError, LoadedConfig, load_config, named_override
 from gru_jax.training.run_directory import default_path
 from gru_jax.training.several import Task
 from gru_jax.training.yaml12 import KeyPath
@@ -89,7 +89,7 @@ def load_sweep(file: str | Path, arguments: Sequence[str] = ()) -> Sweep:
 def _placed(line: str, loaded: LoadedConfig, keys: dict[str, str]) -> str:
     """An error of a combination, at the place in the file that gave the value to blame."""
     for word, key in keys.items():
-        said = line.removeprefix(f"override {word!r}: ")
+        said = line.removeprefix(named_override(word))
         if said == line:
             continue
         for path in _places(key):

@@ -6,6 +6,7 @@ import jax
 
 from gru_jax.sweeps.members import Member
 from gru_jax.training.history import History
+from gru_jax.training.loop import not_finite
 from gru_jax.training.metrics_log import MetricsLog
 from gru_jax.training.run_directory import RunDirectory
 from gru_jax.training.several import finished
@@ -20,6 +21,7 @@ class OneRun:
         place: in the stack.
         best_params: of its best evaluation, on the host.
         open: whether it goes on.
+        why: what was not finite, of one that has diverged.
     """
 
     def __init__(self, place: int, member: Member) -> None:
@@ -28,9 +30,14 @@ class OneRun:
         self.directory = RunDirectory(member.task.path)
         self.history = History()
         self.best_params: Params | None = None
-        self.open = finished(member.task) is None
+        self.open, self.why = finished(member.task) is None, ""
         self.log: MetricsLog | None = None
         self.watchers: Watchers | None = None
+
+    def diverged(self, what: str, step: int) -> "OneRun":
+        """Ends the run at a step where something was not finite; the run itself."""
+        self.open, self.why = False, not_finite(what, step)
+        return self
 
     def of(self, stacked: Any) -> Any:
         """Its part of what is stacked."""

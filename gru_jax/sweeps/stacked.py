@@ -200,9 +200,8 @@ class Stack:
         diverged: list[OneRun] = []
         for run in self._open():
             own = add_up([run.of(sums)])
-            if own["bad_steps"]:
-                diverged.append(run)
-                run.open = False
+            if own["bad_steps"] or not np.isfinite([own["loss"], own["grad_norm"]]).all():
+                diverged.append(run.diverged("the training loss or its gradient", step))
                 continue
             metrics = metrics_of(own, self.config.shape.target, "train") | {
                 "grad_norm": own["grad_norm"] / own["steps"],
@@ -227,8 +226,7 @@ class Stack:
         for run in self._open():
             metrics = metrics_of(add_up([run.of(part) for part in fetched]), self.config.shape.target, "valid")
             if not np.isfinite(metrics["valid/loss"]):
-                diverged.append(run)
-                run.open = False
+                diverged.append(run.diverged("the validation loss", step))
                 continue
             if run.history.evaluated(step, metrics, self.config.train.best_by, patience, reached):
                 best.append(run)
@@ -254,6 +252,7 @@ class Stack:
         own = run.of(host)
         assert run.log is not None
         if own.sums.bad_steps:
+            run.diverged("the training loss or its gradient", step)
             return "diverged"
         run.log.sync()
         meta = {
@@ -266,6 +265,7 @@ class Stack:
         try:
             checkpoint.save(run.directory.checkpoints, Checkpoint(step, own, best, meta), self.config.checkpoint.keep)
         except checkpoint.NotFinite:
+            run.diverged("the state", step)
             return "diverged"
         return "done"
 
@@ -280,7 +280,7 @@ class Stack:
         run.open = False
         if run.watchers is not None:
             run.watchers.close()
-        outcome = Outcome(status, step, run.best_params, self._timed(run))
+        outcome = Outcome(status, step, run.best_params, self._timed(run), run.why)
         result = ending.result(run.config, self.experiment, self.dataset, 1, outcome)
         result["wall_s_is"] = (
             f"the share of one of the {len(self.runs)} runs that were trained at once: of training, validation and"
@@ -290,11 +290,12 @@ class Stack:
             run.directory.set_result(result)
         else:
             params = self.single.put_state(run.best_params)
-            tested, _ = evaluate(self.experiment, self.dataset, self.single, params, "test", _call)
-            run.directory.set_result(result | tested)
+            metrics, _ = evaluate(self.experiment, self.dataset, self.single, params, "test", _call)
+            result = ending.with_test_values(result, metrics)
+            run.directory.set_result(result)
             ending.pictures(run.directory, self.experiment, self.dataset, run.best_params, self.reporter)
-        run.directory.set_status(status)
-        return run.member.task, status
+        run.directory.set_status(result["status"])
+        return run.member.task, result["status"]
 
     def _not_finite(self, host: TrainState) -> list[OneRun]:
         """The runs that go on though they have diverged."""
@@ -309,7 +310,7 @@ class Stack:
             return
         host = jax.device_get(state)
         for run in self._not_finite(host):
-            yield self._end(run, step, "diverged")
+            yield self._end(run.diverged("the loss or the state", step), step, "diverged")
         self.watch.mark()
         for run in self._open():
             assert run.log is not None

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from gru_jax.tables.spec import Row, ScaleName, Table
 from gru_jax.training import yaml12
 from gru_jax.training.config import Config, changes, config_hash
-from gru_jax.training.loading import ConfigError, LoadedConfig, load_config
+from gru_jax.training.loading import ConfigError, LoadedConfig, load_config, named_override
 from gru_jax.training.losses import TARGET_METRICS
 from gru_jax.training.messages import suggestion
 from gru_jax.training.run_directory import default_path
@@ -148,7 +148,7 @@ def _placed(table: Table, index: int, lines: Iterable[str], arguments: list[tupl
     for line in lines:
         path: KeyPath = ("rows", index, "config")
         for at, word in arguments:
-            if line.startswith(f"override {word!r}: "):
+            if line.startswith(named_override(word)):
                 path = at
         mark = table.document.key_marks.get(path) or table.document.marks[path]
         placed.append(f"{table.file}:{mark[0]}:{mark[1]}: row {label!r}: {line}")

@@ -4,11 +4,12 @@ import csv
 import io
 import math
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from gru_jax.tables.results import shown
-from gru_jax.tables.spec import SCALES, ScaleName, Table
+from gru_jax.tables.spec import EXPERIMENTS, SCALES, ScaleName, Table
 
 Format = Literal["md", "tex", "csv"]
 Entry = Mapping[str, Any]
@@ -148,7 +149,21 @@ def _md(table: Table, scale: ScaleName, entries: Sequence[Entry]) -> str:
     lines = [f"**{_md_text(_title(table, scale))}**", "", line(_heads(scale)), line(rule), *rows, "", _md_text(first)]
     if rest:
         lines += ["", *(f"- {_md_text(each)}" for each in rest)]
-    return "\n".join([*lines, "", f"Made by `gru-jax table {table.name} --scale {scale}`."]) + "\n"
+    return "\n".join([*lines, "", *(f"{said} `{call}`." for said, call in _made_by(table, scale, entries))]) + "\n"
+
+
+def _made_by(table: Table, scale: ScaleName, entries: Sequence[Entry]) -> list[tuple[str, str]]:
+    """(words, command) for all rows, and for each that was made of other seeds than the table asks for."""
+    name = table.name if EXPERIMENTS in table.file.parents else table.file.as_posix()
+    call = ["gru-jax", "table", name, "--scale", scale]
+    rows = {row.label: row for row in table.spec.rows}
+    made = [("Made by", shlex.join(call))]
+    for entry in entries:
+        own = getattr(rows[entry["label"]].scales, scale).seeds or getattr(table.spec.scales, scale).seeds
+        if entry["seeds"] and entry["seeds"] != own:
+            of_row = ["--rows", f"^{re.escape(entry['label'])}$", "--seeds", ",".join(map(str, entry["seeds"]))]
+            made.append((f"{_md_text(entry['label'])} is of other seeds, by", shlex.join([*call, *of_row])))
+    return made
 
 
 def _md_text(text: str) -> str:
@@ -178,7 +193,8 @@ def _tex(table: Table, scale: ScaleName, entries: Sequence[Entry]) -> str:
     notes = [_tex_text(each) + r"\par" for each in _below(table, scale, entries)]
     return "\n".join(
         [
-            f"% made by gru-jax table {table.name} --scale {scale}; needs \\usepackage{{booktabs}}",
+            *(f"% {said} {call}" for said, call in _made_by(table, scale, entries)),
+            r"% needs \usepackage{booktabs}",
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{_tex_text(_title(table, scale))}}}",

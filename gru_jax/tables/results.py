@@ -156,6 +156,14 @@ def _whole(entry: Mapping[str, Any]) -> bool:
     return True
 
 
+def kept_seeds(table: Table, plan: RowPlan) -> list[int]:
+    """The seeds that results.json has of a row as its config is now; none where it has no such entry."""
+    for entry in read(table):
+        if (entry["scale"], entry["label"], entry["config_hash"]) == (plan.scale, plan.row.label, plan.config_hash):
+            return list(entry["seeds"])
+    return []
+
+
 def keep(table: Table, new: Mapping[str, Any]) -> None:
     """Puts the entry of one row into results.json, beside those of the other rows and scales.
 

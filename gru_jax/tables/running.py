@@ -94,6 +94,10 @@ def make(table: Table, plans: Sequence[RowPlan], jobs: int, say: Say) -> int:
     return told.exit_code()
 
 
+def _named(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
 def _task(plan: RowPlan, run: Run) -> Task:
     return Task(f"{plan.row.label}, seed {run.seed}", run.loaded, run.path)
 
@@ -141,6 +145,12 @@ class _Told:
         found = [self.found.get((id(plan), run.seed)) for run in plan.runs]
         whole = [each for each in found if each is not None]
         if len(whole) == len(found):
+            seeds = [run.seed for run in plan.runs]
+            kept = results.kept_seeds(self.table, plan)
+            if kept and kept != seeds:
+                every = ",".join(map(str, dict.fromkeys([*kept, *seeds])))
+                said = f"now of {_named(seeds)}, in place of {_named(kept)}"
+                self.say(f"{plan.row.label}: {said}; no run is lost, --seeds {every} shows all")
             results.keep(self.table, results.row_result(self.table, plan, whole))
         elif id(plan) in self.no_data:
             results.keep(self.table, results.row_without_data(self.table, plan))

@@ -14,7 +14,15 @@ from gru_jax.training.log_section import LogConfig
 from gru_jax.training.losses import TARGET_METRICS
 from gru_jax.training.methods import AutoMethod, NewtonMethod
 from gru_jax.training.optim import Adam, AnyOptimizer
-from gru_jax.training.sections import Count, Expected, Interval, NonNegative, Section, interval_steps
+from gru_jax.training.sections import (
+    ALONE_IN_FILES,
+    Count,
+    Expected,
+    Interval,
+    NonNegative,
+    Section,
+    interval_steps,
+)
 from gru_jax.training.sweep_section import SweepConfig
 from gru_jax.training.tasks import AnyTask
 from gru_jax.training.tasks.python_file import PythonTask
@@ -66,9 +74,9 @@ class Config(Section):
     ]
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     data_root: str | None = None
-    task: AnyTask
-    model: AnyModel
-    optim: AnyOptimizer = Adam(kind="adam")
+    task: Annotated[AnyTask, ALONE_IN_FILES]
+    model: Annotated[AnyModel, ALONE_IN_FILES]
+    optim: Annotated[AnyOptimizer, ALONE_IN_FILES] = Adam(kind="adam")
     train: TrainConfig = TrainConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
@@ -234,9 +242,19 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _compared(config: Config) -> dict[str, Any]:
+    flat = _flat(config.resolved())
+    if isinstance(config.task, PythonTask):
+        flat["task.file"] = f"{Path(config.task.file).name} ({config.task.source_hash})"
+    return flat
+
+
 def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
-    """Keys that differ, with the old and the new value (None where a key is absent); a sweep is of no run."""
-    before, after = _flat(old.resolved()), _flat(new.resolved())
+    """Keys that differ, with the old and the new value (None where a key is absent); a sweep is of no run.
+
+    A Python file is compared by what it says, not by where it lies.
+    """
+    before, after = _compared(old), _compared(new)
     return {
         key: (before.get(key), after.get(key))
         for key in sorted(before.keys() | after.keys())

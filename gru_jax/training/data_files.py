@@ -4,7 +4,7 @@ import difflib
 import importlib.util
 import typing
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gru_jax.data import mnist, music, text
 from gru_jax.data.dataset import DataDamaged, DataMissing
@@ -67,6 +67,30 @@ _OF_A_CONFIG = {
     "uea": "files of the UEA or UCR archive (.ts): task.train, task.test",
     "forecast": "a CSV file: task.file; without it weekly CO2, which statsmodels carries along",
 }
+
+
+def missing(task: Any, data_root: str | None) -> list[str]:
+    """What is said of each data file of a task that is not there; nothing is read.
+
+    Args:
+        task: the section of a config.
+        data_root: as in the config.
+    """
+    names: dict[str, list[str]] = {
+        "polyphonic": ["file"], "characters": ["file"], "tsv": ["train", "valid", "test"], "uea": ["train", "test"],
+        "forecast": ["file"],
+    }  # fmt: skip
+    files = [getattr(task, key) for key in names.get(task.kind, [])]
+    if task.kind == "mnist":
+        files = [name for name in mnist.KNOWN if task.half == "all" or name.startswith("t10k")]
+    known = {wanted.name: wanted.known.origin for wanted in _WANTED.get(task.kind, [])}
+    said = []
+    for name in filter(None, files):
+        try:
+            find([name, *([name.removesuffix(".gz")] if task.kind == "mnist" else [])], data_root, known.get(name, ""))
+        except DataMissing as error:
+            said.append(str(error))
+    return said
 
 
 def kinds() -> list[str]:

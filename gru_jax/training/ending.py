@@ -1,5 +1,7 @@
 """What a run leaves behind at its end: its result, and its pictures."""
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -19,6 +21,7 @@ def result(config: Config, experiment: Experiment, dataset: Dataset, devices: in
     history = outcome.history
     return {
         "status": outcome.status,
+        **({"why": outcome.why} if outcome.why else {}),
         "name": config.name,
         "seed": config.seed,
         "config_hash": config_hash(config),
@@ -41,6 +44,33 @@ def result(config: Config, experiment: Experiment, dataset: Dataset, devices: in
     }
 
 
+def with_test_values(result: dict[str, Any], metrics: Mapping[str, float]) -> dict[str, Any]:
+    """The result with the test values in it; where one is not finite, it is null and the run has diverged.
+
+    Example:
+        >>> with_test_values({"status": "done"}, {"test/loss": math.nan, "test/accuracy": 0.5})
+        {'status': 'diverged', 'test/loss': None, 'test/accuracy': 0.5, 'why': 'test/loss is not finite'}
+    """
+    wrong = [name for name, value in metrics.items() if not math.isfinite(value)]
+    said = result | {name: None if name in wrong else value for name, value in metrics.items()}
+    if wrong:
+        said |= {"status": "diverged", "why": f"{' and '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} not finite"}
+    return said
+
+
+def stopped_early(config: Config, result: Mapping[str, Any]) -> str:
+    """Why a run ended before its last epoch."""
+    early, best_by = config.train.early_stop, config.train.best_by
+    best, sign = result.get(best_by), 1 if best_by.endswith("accuracy") else -1
+    why = "by train.early_stop"
+    if early is not None and early.reached is not None and best is not None and sign * best >= sign * early.reached:
+        why = f"{best_by} reached {early.reached:g}"
+    elif early is not None:
+        why = f"{best_by} had no new best in {early.patience} evaluation{'s' if early.patience > 1 else ''}"
+    at = f"step {result['steps']} of {result['total_steps']}"
+    return f"stopped early at {at}: {why}; best at step {result['best_step']}"
+
+
 def pictures(
     directory: RunDirectory,
     experiment: Experiment,
@@ -51,8 +81,9 @@ def pictures(
     """Draws the pictures of a run; they are a by-product: what keeps them from being drawn does not fail the run."""
     try:
         paths = draw(directory, experiment, dataset, params)
-    except (ImportError, OSError) as error:
-        reporter.warn(f"pictures were not drawn: {error}")
+    except Exception as error:
+        # Of whatever kind: the training is over and its result is written.
+        reporter.warn(f"pictures were not drawn: {str(error).partition(chr(10))[0] or type(error).__name__}")
         return
     for path in paths:
         reporter.note(f"picture: {path}")

@@ -13,9 +13,14 @@ from gru_jax.training.config import Config, broken_rules
 from gru_jax.training.messages import Problem
 from gru_jax.training.overrides import Overrides
 from gru_jax.training.sections import Section
+from gru_jax.training.shortened import short
+from gru_jax.training.tasks.python_file import KEPT
 from gru_jax.training.yaml12 import Document, KeyPath
 
 AnySection = TypeVar("AnySection", bound=Section)
+
+TASK_FOLDER = "task"
+"""In the directory of a run: its Python file, and what that imports from beside it, as they were at its start."""
 
 
 class ConfigError(Exception):
@@ -101,10 +106,12 @@ def load_config(file: str | Path, arguments: Sequence[str] = ()) -> LoadedConfig
     keys_of_kind = functools.partial(messages.keys_of_kind, Config)
     default_kind = functools.partial(messages.default_kind, Config)
     kind_alone = functools.partial(messages.kind_alone, Config)
-    laid = overrides.apply({} if values is None else values, arguments, keys_of_kind, default_kind, kind_alone)
+    alone_here = functools.partial(messages.kind_alone, Config, in_file=False)
+    below = {} if values is None else values
+    laid = overrides.apply(below, arguments, keys_of_kind, default_kind, kind_alone, alone_here)
     sources = _sources(str(file), document, base)
     _beside(values, sources, laid)
-    config, problems = _validate(values, Config)
+    config, problems = _validate(values, Config, _kept(path, values, laid))
     if config is not None:
         problems = [Problem(path, fact) for path, fact in broken_rules(config)]
     problems = _unsaid(problems, sources)
@@ -131,6 +138,17 @@ def _beside(values: dict[str, Any] | None, sources: Sources, laid: Overrides) ->
     folder = next((Path(name).parent for name, document in sources if ("task", "file") in document.marks), Path())
     if isinstance(file, str) and file and not Path(file).is_absolute() and (folder / file).is_file():
         task["file"] = str(folder / file)
+
+
+def _kept(path: Path, values: dict[str, Any] | None, laid: Overrides) -> dict[str, Path]:
+    """Where the config of a run is read again: the folder that holds its Python file as it was then."""
+    task, folder = (values or {}).get("task"), path.parent / TASK_FOLDER
+    if path.name != "config.yaml" or not isinstance(task, dict) or _origin(("task", "file"), laid):
+        return {}
+    file = task.get("file")
+    # Whatever else is called so has no environment of a run beside it.
+    is_run = (path.parent / "env.json").is_file()
+    return {KEPT: folder} if isinstance(file, str) and is_run and (folder / Path(file).name).is_file() else {}
 
 
 def load_section(file: str | Path, root: type[AnySection], needs: str) -> tuple[AnySection, Document]:
@@ -175,11 +193,13 @@ def _read(path: Path, needs: str) -> tuple[Document, dict[str, Any] | None]:
     return document, document.value
 
 
-def _validate(values: dict[str, Any] | None, root: type[AnySection]) -> tuple[AnySection | None, list[Problem]]:
+def _validate(
+    values: dict[str, Any] | None, root: type[AnySection], context: dict[str, Path] | None = None
+) -> tuple[AnySection | None, list[Problem]]:
     if values is None:
         return None, []
     try:
-        return root.model_validate(values), []
+        return root.model_validate(values, context=context), []
     except ValidationError as error:
         return None, messages.problems(error, root)
 
@@ -203,18 +223,23 @@ def _lines(sources: Sources, laid: Overrides, problems: Iterable[Problem]) -> li
             said = ": ".join(part for part in (_dotted(complaint.path), complaint.fact) if part)
             of_files.append((place, complaint.line, complaint.column, said))
     for argument, complaint in laid.complaints:
-        of_overrides.append(f"override {argument!r}: {complaint.fact}")
+        of_overrides.append(named_override(argument) + short(complaint.fact, 400))
     for problem in problems:
         said = f"{_dotted(problem.path)}: {problem.fact}"
         origin = _origin(problem.path, laid)
         if origin is not None:
-            of_overrides.append(f"override {origin!r}: {said}")
+            of_overrides.append(named_override(origin) + short(said, 400))
         else:
             of_files.append((*_mark(problem, [document for _, document in sources]), said))
     return [
         ":".join([sources[place][0], *(str(n) for n in (line, column) if n)]) + f": {said}"
         for place, line, column, said in sorted(of_files)
     ] + of_overrides
+
+
+def named_override(argument: str) -> str:
+    """What the error of an override begins with."""
+    return f"override {short(argument)!r}: "
 
 
 def _short(value: Any) -> str:

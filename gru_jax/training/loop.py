@@ -37,12 +37,19 @@ class Outcome(NamedTuple):
         step: steps done.
         best_params: parameters of the best evaluation, on the host; None when there was none.
         history: what the run remembers.
+        why: what was not finite, of a run that has diverged.
     """
 
     status: str
     step: int
     best_params: Params | None
     history: History
+    why: str = ""
+
+
+def not_finite(what: str, step: int) -> str:
+    """Why a run has diverged, as its result says it; a loss is looked at once a line of metrics."""
+    return f"{what} was not finite at step {step}" + (" or shortly before" if step > 1 else "")
 
 
 class _Held(NamedTuple):
@@ -80,7 +87,7 @@ class Loop:
         self.experiment, self.dataset, self.placement = experiment, dataset, placement
         self.run, self.reporter, self.stop, self.meta = run, reporter, stop, meta
         self.config, self.total = config, config.total_steps
-        self.newton, self.warned = config.newton, False
+        self.newton, self.warned, self.why = config.newton, False, ""
         self.eval_every = interval_steps(config.train.eval_every, config.steps_per_epoch)
         self.save_every = interval_steps(config.checkpoint.every, config.steps_per_epoch)
         share = placement.rows(config.task.batch)
@@ -154,9 +161,9 @@ class Loop:
         (step, sums, factor), self.held = self.held, None
         fetched = self.placement.get(sums)
         totals = add_up([fetched])
-        if totals["bad_steps"]:
-            self._explain(fetched.newton)
-            return False
+        # Of finite steps too a sum may be too large a number.
+        if totals["bad_steps"] or not np.isfinite([totals["loss"], totals["grad_norm"]]).all():
+            return self._not_finite("the training loss or its gradient", step, fetched.newton)
         metrics = metrics_of(totals, self.config.shape.target, "train") | {
             "grad_norm": totals["grad_norm"] / totals["steps"],
             "lr": self.config.optim.lr * float(factor),
@@ -174,7 +181,7 @@ class Loop:
     def _evaluate(self, step: int, state: TrainState, log: MetricsLog) -> bool:
         metrics = self.evaluate(state.params, "valid")
         if not np.isfinite(metrics["valid/loss"]):
-            return False
+            return self._not_finite("the validation loss", step)
         early_stop = self.config.train.early_stop
         patience, reached = (early_stop.patience, early_stop.reached) if early_stop else (None, None)
         if self.history.evaluated(step, metrics, self.config.train.best_by, patience, reached):
@@ -190,6 +197,12 @@ class Loop:
             self._explain(newton)
         return metrics
 
+    def _not_finite(self, what: str, step: int, newton: NewtonSums | None = None) -> bool:
+        """Keeps in mind why the run ends; False."""
+        self.why = not_finite(what, step)
+        self._explain(newton)
+        return False
+
     def _explain(self, newton: NewtonSums | None) -> None:
         """Says so when values are not finite because of the method."""
         said = why_not_finite(self.newton, newton) if self.newton is not None and newton is not None else None
@@ -200,8 +213,7 @@ class Loop:
         host = self.placement.get(state)
         # The loss of the steps since the last line has not been looked at yet.
         if host.sums.bad_steps:
-            self._explain(host.sums.newton)
-            return False
+            return self._not_finite("the training loss or its gradient", step, host.sums.newton)
         log.sync()
         self.watch.mark()
         best = host.params if self.best_params is None else self.best_params
@@ -214,7 +226,7 @@ class Loop:
             if self.group.first:
                 checkpoint.save(self.run.checkpoints, saved, self.config.checkpoint.keep)
         except checkpoint.NotFinite:
-            return False
+            return self._not_finite("the state", step)
         self.saved_at = step
         return True
 
@@ -232,8 +244,8 @@ class Loop:
     def _end(self, status: str, step: int, state: TrainState | None, log: MetricsLog) -> Outcome:
         self.watch.mark()
         if status == "preempted" and not self._look(log):
-            return Outcome("diverged", step, self.best_params, self.history)
+            return Outcome("diverged", step, self.best_params, self.history, self.why)
         unsaved = status == "preempted" and self.saved_at != step
         if unsaved and state is not None and not self._save(step, state, log):
             status = "diverged"
-        return Outcome(status, step, self.best_params, self.history)
+        return Outcome(status, step, self.best_params, self.history, self.why)

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import annotated_types
-from pydantic import ValidationError
+from pydantic import BeforeValidator, ValidationError
 from pydantic.fields import FieldInfo
 
-from gru_jax.training.sections import KIND_ALONE, Expected, Section
+from gru_jax.training.sections import AloneInFiles, Expected, Section, of_kind_alone
 from gru_jax.training.yaml12 import KeyPath
 
 
@@ -158,10 +158,14 @@ def keys_of_kind(root: type[Section], path: KeyPath, kind: object) -> frozenset[
     return None
 
 
-def kind_alone(root: type[Section], path: KeyPath) -> bool:
-    """Whether the name of a kind may stand for the section at a path."""
+def kind_alone(root: type[Section], path: KeyPath, in_file: bool = True) -> bool:
+    """Whether the name of a kind may stand for the section at a path: in a file, or in an override."""
     fields = [_field(section, path[-1]) for section in sections_at(root, path[:-1])] if path else []
-    return any(field is not None and KIND_ALONE in field.metadata for field in fields)
+    kinds = [item for field in fields if field is not None for item in field.metadata if type(item) in _ALONE]
+    return any(in_file or type(item) is BeforeValidator for item in kinds if item.func is of_kind_alone)
+
+
+_ALONE = (BeforeValidator, AloneInFiles)
 
 
 # What other libraries call our keys.

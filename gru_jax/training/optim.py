@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from gru_jax.training.sections import (
+    ALONE_IN_FILES,
     Fraction,
     Interval,
     NonNegative,
@@ -93,7 +94,7 @@ class Optimizer(Section):
     weight_decay: NonNegative = 0.0
     clip_norm: Positive | None = None
     weight_noise: NonNegative = 0.0
-    schedule: AnySchedule = ConstantSchedule(kind="constant")
+    schedule: Annotated[AnySchedule, ALONE_IN_FILES] = ConstantSchedule(kind="constant")
 
     def direction(self) -> "optax.GradientTransformation":
         """Gradient -> direction of ascent, without the learning rate."""

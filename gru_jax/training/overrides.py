@@ -39,16 +39,20 @@ def apply(
     keys_of_kind: KeysOfKind,
     default_kind: DefaultKind,
     kind_alone: KindAlone,
+    alone_here: KindAlone,
 ) -> Overrides:
     """Lays the arguments over `values`, in place, from left to right.
 
     Values are read as in the file: a YAML scalar or a flow value such as `{kind: cosine}`. A new
-    `kind` drops those values of the file that the kind does not have, as they spoke of another one.
+    `kind` drops those values of the file that the kind does not have, as they spoke of another one. `kind_alone` tells
+    of the file, `alone_here` of the arguments.
     """
     result = Overrides()
     for argument in arguments:
         path, value, fact = _read(argument)
         if not fact:
+            if alone_here(path):
+                value = of_kind_alone(value)
             fact = _put(values, path, value, argument, result, keys_of_kind, default_kind, kind_alone)
         if fact:
             result.complaints.append((argument, Complaint(fact)))
@@ -107,8 +111,6 @@ def _put(
     kind_alone: KindAlone,
 ) -> str:
     section, origin = values, result.origin
-    if kind_alone(path):
-        value = of_kind_alone(value)
     if isinstance(value, str) and value and keys_of_kind(path, value) is not None:
         name = ".".join(map(str, path))
         return f"{name} is a section with keys; did you mean '{name}.kind={value}'?"

@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from gru_jax.data.batches import first_of
 from gru_jax.data.dataset import Dataset
-from gru_jax.training import checkpoint, plots
+from gru_jax.training import plots
 from gru_jax.training.config import config_hash
-from gru_jax.training.experiment import Experiment, abstract_state, build, eval_batches
+from gru_jax.training.experiment import Experiment, build
 from gru_jax.training.run_directory import RunDirectory, RunError
+from gru_jax.training.starting import newest
 from gru_jax.types import Params
 
 
@@ -19,12 +22,11 @@ def draw(directory: RunDirectory, experiment: Experiment, dataset: Dataset, para
     paths = [directory.plots / "curves.png"]
     plots.curves({experiment.config.name: [directory.metrics_lines()]}, paths[0])
     if experiment.config.model.kind == "gru":
-        first = next(eval_batches(dataset, "test", experiment.config.shape, 1))
-        time = first.x.shape[1] if first.lengths is None else int(first.lengths[0])
-        outputs, layers = experiment.model.apply(params, first.x[0, :time], deterministic=True, return_gates=True)
+        x, y = first_of(dataset.test, experiment.config.shape)
+        outputs, layers = experiment.model.apply(params, jnp.asarray(x), deterministic=True, return_gates=True)
         title = f"{experiment.config.name}: first test sequence"
         if experiment.config.shape.target == "class":
-            title += f", label {first.y[0]}, predicted {outputs.argmax()}"
+            title += f", label {y}, predicted {outputs.argmax()}"
         paths.append(directory.plots / "gates.png")
         plots.gates(_named(layers), paths[1], title)
     return paths
@@ -68,10 +70,7 @@ def redraw(runs: Sequence[Path], together: Path | None, against: str | None = No
         config = directory.config()
         groups.setdefault((config.name, config_hash(config)), {})[str(path)] = directory.metrics_lines()
         experiment = build(config)
-        like = abstract_state(experiment)
-        found, _ = checkpoint.restore(directory.checkpoints, like, like.params)
-        if found is None:
-            raise RunError(f"{path} holds no checkpoint yet; the gates are drawn from its parameters")
+        found = newest(directory, experiment)
         dataset = config.task.load(config.data_root)
         paths += draw(directory, experiment, dataset, found.best_params)
     if together is not None:

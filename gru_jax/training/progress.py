@@ -144,7 +144,8 @@ class Reporter:
         for key in IN_TABLE:
             if key in values:
                 value = values[key]
-                table.add_row(key, _number(value) if isinstance(value, float) else str(value))
+                said = _number(value) if isinstance(value, float) else "not finite" if value is None else str(value)
+                table.add_row(key, said)
         self.console.print(table)
         if "test/loss" in values:
             self.note("test and valid values are those of the parameters of best_step")

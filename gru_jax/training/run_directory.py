@@ -2,6 +2,7 @@
 
 config.yaml    the resolved config, re-runnable as it is
 source.yaml    the file as given, its base, and the overrides
+task/          of a task of one's own, the Python file and what it imports from beside it
 env.json       versions, devices, git commit, command line of the latest start
 metrics.jsonl  one line of metrics per log or evaluation step
 result.json    written once, at the end
@@ -20,6 +21,7 @@ from gru_jax.training import loading, yaml12
 from gru_jax.training.config import Config, changes, config_hash, is_free
 from gru_jax.training.files import write_json, write_text
 from gru_jax.training.metrics_log import read_metrics
+from gru_jax.training.tasks.python_file import PythonTask
 
 try:
     import fcntl
@@ -154,14 +156,17 @@ class RunDirectory:
             OSError: the directory cannot be created or written.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.path / ".lock", "a+")  # noqa: SIM115 - held until the process ends
+        # Whatever somebody has put into it is put back as it was.
+        as_it_is: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+        self._lock = open(self.path / ".lock", "a+", **as_it_is)  # noqa: SIM115 - held until the process ends
         if fcntl is None:
             return
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._lock.seek(0)
-            holder = self._lock.read().strip() or "unknown"
+            holder = self._lock.read(20).strip()
+            holder = holder if holder.isdecimal() else "unknown"
             self._lock.close()
             self._lock = None
             raise RunError(
@@ -186,10 +191,17 @@ class RunDirectory:
             self._lock = None
 
     def write_inputs(self, loaded: loading.LoadedConfig, environment: dict[str, Any]) -> None:
-        """Writes config.yaml, source.yaml and env.json."""
+        """Writes config.yaml, source.yaml, env.json and, of a task of one's own, its Python file."""
+        values, task = loaded.config.resolved(), loaded.config.task
+        if isinstance(task, PythonTask):
+            # Wherever the run is looked at again: a bare name would be that of another folder's file.
+            values["task"]["file"] = str(task.source.path)
         # First: it marks the directory as a run's, whatever a kill leaves unwritten.
-        write_text(self.path / "config.yaml", yaml12.dump(loaded.config.resolved()))
+        write_text(self.path / "config.yaml", yaml12.dump(values))
         write_text(self.path / "source.yaml", loaded.source())
+        for path, text in task.source.keep(self.path / loading.TASK_FOLDER) if isinstance(task, PythonTask) else []:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, text)
         write_json(self.path / "env.json", environment)
 
 
@@ -216,6 +228,15 @@ def numbered(path: Path) -> Path:
     return candidate
 
 
+def went_on(run: RunDirectory, new: Config) -> int:
+    """The epochs of a run that began as this config, in its default directory, and then went on; 0 of any other."""
+    old = run.config()
+    if run.path.name != default_path(new).name or old.train.epochs <= new.train.epochs:
+        return 0
+    frozen = [key for key, pair in changes(old, new).items() if not is_free(key, *pair)]
+    return old.train.epochs if frozen == ["train.epochs"] else 0
+
+
 def compare(run: RunDirectory, new: Config) -> list[str]:
     """Notes on what changes when the run is continued with a new config.
 
@@ -225,10 +246,15 @@ def compare(run: RunDirectory, new: Config) -> list[str]:
     changed = changes(run.config(), new)
     frozen = {key: pair for key, pair in changed.items() if not is_free(key, *pair)}
     if frozen:
+        longer = went_on(run, new)
+        hint = f" train.epochs={longer} --out {run.path} goes on with it." if longer else ""
         lines = [f"  {key}: was {old!r}, now {value!r}" for key, (old, value) in frozen.items()]
         raise RunError(
             f"{run.path} holds a run with another config:\n" + "\n".join(lines) + "\n"
-            "A run goes on with the values it was started with. --fresh starts a new directory,"
+            f"A run goes on with the values it was started with.{hint} --fresh starts a new directory,"
             " --fork starts one from this run's best parameters."
         )
-    return [f"{key}: {old!r} -> {value!r}" for key, (old, value) in changed.items()]
+    notes = [f"{key}: {old!r} -> {value!r}" for key, (old, value) in changed.items()]
+    if "train.epochs" in changed and run.path.name == default_path(run.config()).name:
+        notes.append(f"the name {run.path}, which stands for fewer epochs: --out names it from now on")
+    return notes

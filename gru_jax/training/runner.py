@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from gru_jax import __version__
 from gru_jax.data.dataset import Dataset
@@ -34,7 +35,7 @@ def prepare(loaded: LoadedConfig) -> Experiment:
         RunError: there is no device at all.
     """
     config = loaded.config
-    devices = _devices()
+    devices = devices_here()
     broken = broken_device_rules(config, len(devices), devices[0].platform, jax.process_count())
     if broken:
         raise loaded.error(broken)
@@ -49,11 +50,20 @@ def prepare(loaded: LoadedConfig) -> Experiment:
     return experiment
 
 
-def _devices() -> list[jax.Device]:
+def devices_here() -> list[jax.Device]:
+    """The devices that jax has.
+
+    Raises:
+        RunError: there are none, or none of the kind that JAX_PLATFORMS names.
+    """
     try:
         return jax.devices()
-    except RuntimeError as error:
-        raise RunError(f"jax finds no device: {error}", exit_code=1) from error
+    except (RuntimeError, AssertionError) as error:
+        # jax knows the name "cuda" without its plugin, and then only asserts that something came of it.
+        said = str(error).partition("\n")[0].partition(" (set ")[0] or "none of the platforms asked for is here"
+        asked = jax.config.jax_platforms  # type: ignore[attr-defined]
+        fix = f"; leave JAX_PLATFORMS={asked} out, or install the jax that goes with it" if asked else ""
+        raise RunError(f"jax finds no device: {said}{fix}", exit_code=1) from error
 
 
 def run(
@@ -84,8 +94,12 @@ def run(
     if group.first:
         directory = RunDirectory(out or run_directory.default_path(config))
         directory, source = _where(directory, experiment, fresh, fork)
-        notes = run_directory.compare(directory, config) if directory.is_run() else []
-        code = _show_finished(directory, reporter) if _is_finished(directory, config) else None
+        is_run, finished = directory.is_run(), _is_finished(directory, config)
+        if is_run and (went_on := run_directory.went_on(directory, config)) and finished:
+            reporter.note(f"this run went on to {went_on} epochs: what follows is of them; --fresh trains one as asked")
+        else:
+            notes = run_directory.compare(directory, config) if is_run else []
+        code = _show_finished(directory, config, reporter) if finished else None
         # The other processes may have been started elsewhere.
         seen = Path if group.count == 1 else Path.absolute
         where = [str(seen(directory.path)), source and str(seen(Path(source))), code]
@@ -118,13 +132,25 @@ def run(
             reporter.note(f"note: {note}")
         for note in notes:
             reporter.note(f"continuing with {note}")
-        if any(note.startswith("train.epochs") for note in notes) and config.optim.schedule.kind != "constant":
-            reporter.note(f"the {config.optim.schedule.kind} schedule now ends at step {config.total_steps}")
+        if notes and (said := _other_rate(directory.config(), experiment, int(begun.state.step))):
+            reporter.note(said)
         if int(begun.state.step) > 0:
             reporter.note(f"resuming at step {int(begun.state.step)} of {config.total_steps}")
         return _train(loaded, experiment, dataset, directory, begun, reporter, group)
     finally:
         directory.unlock()
+
+
+def _other_rate(old: Config, experiment: Experiment, step: int) -> str:
+    """What a schedule that ends later does to the rate of a run that goes on; "" where it does nothing."""
+    config = experiment.config
+    schedule, total = config.optim.schedule, config.total_steps
+    if schedule.kind == "constant" or old.total_steps == total or step == 0:
+        return ""
+    before = schedule.build(old.total_steps, old.steps_per_epoch)
+    rates = [config.optim.lr * float(of(jnp.int32(at))) for of, at in ((before, step - 1), (experiment.schedule, step))]
+    said = f"the {schedule.kind} schedule now ends at step {total} in place of {old.total_steps}"
+    return f"{said}: the rate goes from {rates[0]:.2g} at step {step} to {rates[1]:.2g} at step {step + 1}"
 
 
 def _by_group(loaded: LoadedConfig, group: Group) -> LoadedConfig:
@@ -185,18 +211,22 @@ def _is_finished(directory: RunDirectory, config: Config) -> bool:
     if result is None or status not in ("done", "diverged"):
         return False
     longer = config.total_steps > result["total_steps"]
-    return not longer or result["status"] == "diverged" or result["stopped_early"]
+    # One whose test values are there came to the end of its training, whatever they are.
+    return not longer or result["stopped_early"] or "test/loss" not in result
 
 
-def _show_finished(directory: RunDirectory, reporter: Reporter) -> int:
+def _show_finished(directory: RunDirectory, config: Config, reporter: Reporter) -> int:
     result = directory.result()
     assert result is not None
     reporter.note(f"run directory: {directory.path}")
     if result["status"] == "diverged":
-        reporter.note(f"this run diverged at step {result['steps']}; --fresh starts a new directory")
+        why = f" ({result['why']})" if "why" in result else ""
+        reporter.note(f"this run diverged at step {result['steps']}{why}; --fresh starts a new directory")
     else:
         reporter.note("this run is finished; --fresh starts a new directory")
     reporter.result(result)
+    if result["stopped_early"]:
+        reporter.note(ending.stopped_early(config, {"best_step": "an earlier one"} | result))
     return DIVERGED if result["status"] == "diverged" else DONE
 
 
@@ -210,7 +240,7 @@ def _train(
     group: Group,
 ) -> int:
     config = loaded.config
-    devices = _devices()[: config.parallel.devices]
+    devices = devices_here()[: config.parallel.devices]
     strategy, parts = config.parallel.strategy, config.parallel.parts
     placement = place(strategy, experiment.train_step, experiment.eval_step, devices, parts)
     meta = {"fingerprint": dataset.fingerprint, "config_hash": config_hash(config)}
@@ -235,18 +265,20 @@ def _train(
             return PREEMPTED
         result = ending.result(config, experiment, dataset, placement.devices, outcome)
         if outcome.status == "done":
-            result |= loop.evaluate(placement.put_state(outcome.best_params), "test")
+            result = ending.with_test_values(result, loop.evaluate(placement.put_state(outcome.best_params), "test"))
         if group.first:
             directory.set_result(result)
             if outcome.status == "done":
                 # One sequence does not fill a mesh.
                 ending.pictures(directory, build(config), dataset, outcome.best_params, reporter)
-            directory.set_status(outcome.status)
+            directory.set_status(result["status"])
     reporter.result(result)
-    if outcome.status == "diverged":
+    if result["stopped_early"]:
+        reporter.note(ending.stopped_early(config, result))
+    if result["status"] == "diverged":
         kept = checkpoint.steps(directory.checkpoints)
         reporter.warn(
-            f"the loss or the state was not finite at step {outcome.step}; "
+            f"{result['why']}; "
             + (f"the last good checkpoint, step {kept[0]}, is kept" if kept else "no checkpoint was due before")
         )
         return DIVERGED

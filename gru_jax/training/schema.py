@@ -36,6 +36,8 @@ def config_schema() -> JsonSchemaValue:
     made = Config.model_json_schema(by_alias=True, schema_generator=_ByKind)
     definitions = made.pop("$defs")
     _sweep(definitions)
+    for definition in [*definitions.values(), made]:
+        _alone(definition, definitions)
     for definition in definitions.values():
         _describe(definition)
     _describe(made)
@@ -79,6 +81,16 @@ class _ByKind(GenerateJsonSchema):
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
+
+
+def _alone(definition: dict[str, Any], definitions: dict[str, Any]) -> None:
+    """Where a kind's name alone is taken: only that of a kind that has to say nothing else."""
+    for value in definition.get("properties", {}).values():
+        if value.get("if") == {"type": "string"}:
+            branches = value["else"]["allOf"]
+            kinds = {each["if"]["properties"]["kind"]["const"]: each["then"]["$ref"] for each in branches}
+            needs = {kind: definitions[ref.rpartition("/")[2]].get("required", []) for kind, ref in kinds.items()}
+            value["then"] = {"enum": [kind for kind, keys in needs.items() if set(keys) <= {"kind"}]}
 
 
 def _describe(definition: dict[str, Any]) -> None:

@@ -49,6 +49,13 @@ KIND_ALONE = BeforeValidator(of_kind_alone)
 """Marks a field of sections where the name of a kind stands for the section with all of its defaults."""
 
 
+class AloneInFiles(BeforeValidator):
+    """As KIND_ALONE, but not on the command line, where it would drop what the file says without a word."""
+
+
+ALONE_IN_FILES = AloneInFiles(of_kind_alone)
+
+
 def broken_rule(key: str, fact: str) -> PydanticCustomError:
     """The error of a check that looks at several keys of a section; it is reported at `key`."""
     return PydanticCustomError("rule", "{fact}", {"key": key, "fact": fact})

@@ -116,7 +116,10 @@ def make(tasks: Sequence[Task], jobs: int, stop: StopRequest) -> Iterator[tuple[
         stop: what hears of signals.
     """
     run_all = functools.partial(_in_processes, jobs=jobs) if jobs > 1 and len(tasks) > 1 else _here
-    return run_all(tasks, stop)
+    for task, outcome in run_all(tasks, stop):
+        if outcome.code == DONE and finished(task) is None:
+            outcome = Outcome(FAILED, f"{task.path} holds a run that went on to more epochs; move it away")
+        yield task, outcome
 
 
 def _here(tasks: Sequence[Task], stop: StopRequest) -> Iterator[tuple[Task, Outcome]]:

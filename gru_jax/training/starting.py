@@ -5,13 +5,15 @@ from typing import Any, NamedTuple
 import jax
 
 from gru_jax.data.dataset import Dataset
-from gru_jax.training import checkpoint
+from gru_jax.training import checkpoint, loading
 from gru_jax.training.checkpoint import Checkpoint
+from gru_jax.training.config import config_hash
 from gru_jax.training.experiment import Experiment, abstract_state, build, first_state, from_checkpoint
 from gru_jax.training.history import History
 from gru_jax.training.processes import Group
 from gru_jax.training.progress import Reporter
 from gru_jax.training.run_directory import RunDirectory, RunError
+from gru_jax.training.tasks.python_file import PythonTask
 from gru_jax.types import Params
 
 
@@ -48,7 +50,7 @@ def start(
         CheckpointError: it has checkpoints, and none can be read.
     """
     lines = directory.metrics_lines() if group.first else []
-    found = _newest(directory, experiment, reporter, group)
+    found = _agreed(directory, experiment, reporter, group)
     if found is None:
         if directory.status() in ("preempted", "done"):
             raise RunError(
@@ -75,6 +77,33 @@ def start(
     return Start(from_checkpoint(experiment, found.state, found.meta), best, history, found.step)
 
 
+def newest(directory: RunDirectory, experiment: Experiment) -> Checkpoint:
+    """The newest whole checkpoint of a run.
+
+    Args:
+        directory: of the run.
+        experiment: of its config.
+
+    Raises:
+        RunError: there is none yet, or the task's Python file is not the one that the run was trained with.
+        CheckpointError: there are checkpoints, and none can be read.
+    """
+    like = abstract_state(experiment)
+    found, _ = checkpoint.restore(directory.checkpoints, like, like.params)
+    if found is None:
+        raise RunError(f"{directory.path} holds no checkpoint yet")
+    task, then = experiment.config.task, found.meta.get("config_hash")
+    kept = (directory.path / loading.TASK_FOLDER).is_dir()
+    # Runs from before there was a copy have only their hash to tell.
+    if isinstance(task, PythonTask) and not kept and then not in (None, config_hash(experiment.config)):
+        raise RunError(
+            f"{task.source.path} is not the file that {directory.path} was trained with (its config's hash is"
+            f" {config_hash(experiment.config)}, and was {then}); put the old one there",
+            exit_code=1,
+        )
+    return found
+
+
 def fork_params(source: RunDirectory, experiment: Experiment) -> Params:
     """The best parameters of an existing run, to start another one from.
 
@@ -95,7 +124,7 @@ def fork_params(source: RunDirectory, experiment: Experiment) -> Params:
     return jax.tree.unflatten(jax.tree.structure(wanted), [leaf.astype(want.dtype) for leaf, want in pairs])
 
 
-def _newest(directory: RunDirectory, experiment: Experiment, reporter: Reporter, group: Group) -> Checkpoint | None:
+def _agreed(directory: RunDirectory, experiment: Experiment, reporter: Reporter, group: Group) -> Checkpoint | None:
     """The newest checkpoint that the first process can read, as this one reads it."""
     like = abstract_state(experiment)
     found = None

@@ -9,14 +9,16 @@ import jax
 import jax.numpy as jnp
 
 from gru_jax.models import Model
-from gru_jax.training import checkpoint
+from gru_jax.training import loading
 from gru_jax.training.config import Config
 from gru_jax.training.devices import place
 from gru_jax.training.evaluation import evaluate
-from gru_jax.training.experiment import abstract_state, build
+from gru_jax.training.experiment import build
 from gru_jax.training.loading import load_config
 from gru_jax.training.run_directory import RunDirectory, RunError
 from gru_jax.training.runner import prepare
+from gru_jax.training.starting import newest
+from gru_jax.training.tasks.python_file import PythonTask
 from gru_jax.types import Params
 
 
@@ -56,20 +58,23 @@ def load(run_directory: str | Path) -> Trained:
     if not directory.is_run():
         raise RunError(f"{directory.path} holds no run")
     experiment = build(directory.config())
-    like = abstract_state(experiment)
-    found, _ = checkpoint.restore(directory.checkpoints, like, like.params)
-    if found is None:
-        raise RunError(f"{directory.path} holds no checkpoint yet")
+    found = newest(directory, experiment)
     return Trained(experiment.config, experiment.model, jax.tree.map(jnp.asarray, found.best_params))
 
 
-def evaluate_run(run_directory: str | Path, split: str = "test", data_root: str | None = None) -> dict[str, float]:
+def evaluate_run(
+    run_directory: str | Path,
+    split: str = "test",
+    data_root: str | None = None,
+    note: Callable[[str], object] = lambda text: None,
+) -> dict[str, float]:
     """The metrics of a run's best parameters on a split, computed as the run computes them.
 
     Args:
         run_directory: as for `load`.
         split: "valid" or "test".
         data_root: where the data files are, in place of what the run's config says.
+        note: is told what the user should know, such as that the task's file has changed since.
 
     Returns:
         The metrics by their names in result.json.
@@ -86,10 +91,11 @@ def evaluate_run(run_directory: str | Path, split: str = "test", data_root: str 
     elsewhere = [] if data_root is None else [f"data_root={json.dumps(data_root)}"]
     loaded = load_config(directory.path / "config.yaml", elsewhere)
     config, experiment = loaded.config, prepare(loaded)
-    like = abstract_state(experiment)
-    found, _ = checkpoint.restore(directory.checkpoints, like, like.params)
-    if found is None:
-        raise RunError(f"{directory.path} holds no checkpoint yet")
+    found = newest(directory, experiment)
+    task = config.task
+    if isinstance(task, PythonTask) and task.changed():
+        copy = directory.path / loading.TASK_FOLDER / task.source.path.name
+        note(f"{task.source.path} has changed since, or is gone; evaluated with {copy}, as it was at the run's start")
     dataset = config.task.load(config.data_root)
     if found.meta["fingerprint"] != dataset.fingerprint:
         raise RunError(

@@ -74,7 +74,7 @@ BROKEN = [
     ("  lr: 1e-3", "  lr: 0"),
     ("  momentum: 0.9", "  momentum: 1.0"),
     ("  momentum: 0.9", "  b1: 0.9"),
-    ("  schedule: {kind: cosine, final: 0.1}", "  schedule: cosine"),
+    ("  schedule: {kind: cosine, final: 0.1}", "  schedule: cosin"),
     ("  schedule: {kind: cosine, final: 0.1}", "  schedule: {kind: cosine, final: 1.1}"),
     ("checkpoint: {every: 20 steps, keep: 2}", "checkpoint: {every: 20}"),
     ("checkpoint: {every: 20 steps, keep: 2}", "checkpoint: {every: 0 steps}"),
@@ -108,6 +108,7 @@ BROKEN = [
     ("seed: 0", "seed: -1"),
     ("task: {kind: digits, view: rows, batch: 32}", "task: {kind: digit}"),
     ("task: {kind: digits, view: rows, batch: 32}", "task: {kind: formal}"),
+    ("task: {kind: digits, view: rows, batch: 32}", "task: formal"),
     ("task: {kind: digits, view: rows, batch: 32}", "task: {kind: formal, language: parity, test_lengths: [3]}"),
     ("task: {kind: digits, view: rows, batch: 32}", "task: {kind: formal, language: parity, test_lengths: [0, 3]}"),
     ("task: {kind: digits, view: rows, batch: 32}", "task: {kind: tsv, sizes: {train: 1}}"),
@@ -126,6 +127,8 @@ def test_both_refuse(line: str, broken: str) -> None:
 
 ACCEPTED = [
     ("  layers: 1", "  method: newton"),
+    ("  schedule: {kind: cosine, final: 0.1}", "  schedule: cosine"),
+    ("task: {kind: digits, view: rows, batch: 32}", "task: digits"),
     ("  layers: 1", "  method: {kind: newton, window: 3, tol: null}"),
     ("  layers: 1", "  method: {kind: sequential, hoist: true}"),
     ("  lr: 1e-3", "  lr: 1"),

@@ -1,20 +1,23 @@
 """The section `task: {kind: python}`: a task of one's own, in a Python file that the config names."""
 
 import functools
-import hashlib
 import inspect
 import traceback
-import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
 
 from gru_jax.data.dataset import DataDamaged, DataMissing, Dataset, Target, TaskShape
 from gru_jax.data.fitting import misfit
 from gru_jax.training.sections import Count, Expected, Section, broken_rule
+from gru_jax.training.tasks import own_file
+from gru_jax.training.tasks.own_file import OwnFile
+
+KEPT = "kept"
+"""Of the context of a validation: the folder that holds the file as a run has kept it."""
 
 Option = bool | int | float | str | None
 
@@ -27,10 +30,14 @@ class PythonTask(Section):
     options: Annotated[dict[str, Option], Expected("names with values, such as {length: 20}")] = {}
     batch: Count = 32
 
+    # What was read when the config was: the whole run is of one text.
+    _own: OwnFile = PrivateAttr()
+
     @model_validator(mode="after")
-    def _file_is_a_task(self) -> "PythonTask":
+    def _file_is_a_task(self, info: ValidationInfo) -> "PythonTask":
+        self._own = _read(self.file, (info.context or {}).get(KEPT))
         self.shape()
-        self._function("load")
+        self._bound("load", **self._data_root(None))
         return self
 
     def shape(self) -> TaskShape:
@@ -52,61 +59,79 @@ class PythonTask(Section):
 
     @property
     def source_hash(self) -> str:
-        """8 hex digits of the file: a part of the config's hash, as what is in the file decides the numbers."""
-        return hashlib.sha256(_source(self.file).encode()).hexdigest()[:8]
+        """8 hex digits of the file and of what it imports from beside it: it decides the numbers."""
+        return self._own.digest
+
+    @property
+    def source(self) -> OwnFile:
+        """The file as it was read."""
+        return self._own
+
+    def changed(self) -> bool:
+        """Whether the file is another one by now, or is gone."""
+        try:
+            return own_file.read(self.file) != self._own
+        except (OSError, RuntimeError, ValueError):
+            return True
 
     def load(self, data_root: str | None) -> Dataset:
         """The data that the file's `load` makes; it is given `data_root` if it has an argument of this name."""
-        wants_root = "data_root" in inspect.signature(self._function("load")).parameters
-        made = self._call("load", **({"data_root": data_root} if wants_root else {}))
+        made = self._call("load", **self._data_root(data_root))
         if not isinstance(made, Dataset):
             raise DataDamaged(f"{self.file}: load() must return a Dataset, got {type(made).__name__}")
         wrong = misfit(made, self.shape())
         if wrong is not None:
-            raise DataDamaged(f"{self.file}: {wrong}; make load() and shape() agree")
+            raise DataDamaged(f"{self.file}: {wrong}")
         return made
 
+    def _data_root(self, data_root: str | None) -> dict[str, str | None]:
+        return {"data_root": data_root} if "data_root" in _parameters(self._function("load")) else {}
+
     def _function(self, name: str) -> Callable[..., Any]:
-        function = getattr(_module(self.file, _source(self.file)), name, None)
+        try:
+            function = own_file.function(self._own, self.file, name)
+        except (Exception, SystemExit) as error:
+            raise broken_rule("file", f"{self.file} cannot be imported: {_said(error, self.file)}") from error
         if not callable(function):
             raise broken_rule("file", f"{self.file} has no function {name}(); a task has shape() and load()")
-        return function
+        return cast(Callable[..., Any], function)
 
-    def _call(self, name: str, **more: Any) -> Any:
+    def _bound(self, name: str, **more: Any) -> Callable[[], Any]:
+        """The function with its arguments, the options."""
         function = self._function(name)
         try:
             inspect.signature(function).bind(**self.options, **more)
         except (TypeError, ValueError) as error:
-            raise broken_rule("options", f"{name}() of {self.file}: {error}") from error
+            fact = f"{name}() of {self.file}: {error}; shape() and load() both take the options"
+            raise broken_rule("options", fact) from error
+        return functools.partial(function, **self.options, **more)
+
+    def _call(self, name: str, **more: Any) -> Any:
+        function = self._bound(name, **more)
         try:
-            return function(**self.options, **more)
-        except DataMissing:
-            raise
+            return function()
         except (Exception, SystemExit) as error:
+            if name == "load" and isinstance(error, DataMissing):
+                raise
             said = f"{name}() of {self.file}: {_said(error, self.file)}"
             if name == "shape":
                 raise broken_rule("options", said) from error
             raise DataDamaged(said) from error
 
 
-def _source(file: str) -> str:
+def _read(file: str, kept: Path | None) -> OwnFile:
     try:
-        return Path(file).expanduser().read_text(encoding="utf-8")
+        return own_file.read(file, kept)
     except (OSError, RuntimeError, ValueError) as error:
         fact = getattr(error, "strerror", None) or str(error)
         raise broken_rule("file", f"{file!r} cannot be read: {fact} (looked for in {Path.cwd()})") from error
 
 
-@functools.lru_cache(maxsize=32)
-def _module(file: str, source: str) -> types.ModuleType:
-    """What the file defines; run once for each text of it."""
-    module = types.ModuleType(Path(file).stem)
-    module.__file__ = str(Path(file).expanduser().resolve())
+def _parameters(function: Callable[..., Any]) -> Collection[str]:
     try:
-        exec(compile(source, file, "exec"), module.__dict__)
-    except (Exception, SystemExit) as error:
-        raise broken_rule("file", f"{file} cannot be imported: {_said(error, file)}") from error
-    return module
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return ()
 
 
 def _said(error: BaseException, file: str) -> str:
