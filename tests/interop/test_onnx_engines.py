@@ -160,14 +160,11 @@ def test_a_reversal_outside_of_the_node_is_not_dropped(how, direction, tmp_path)
     with pytest.raises(ValueError, match=message):
         load(path)
     assert load(path, reverse=own).spec.reverse == own
-    if axis == "time":
+    if axis == "time" and how not in ("Range", "ReverseSequence"):  # onnxruntime 1.32 runs neither of the two
         x = np.random.default_rng(0).normal(size=(5, 2, 3)).astype(np.float32)
         given = {"x": x.swapaxes(0, 1).copy() if inputs is BATCH_FIRST else x}
-        given |= {"lengths": np.full(2, 5, np.int64)} if "lengths" in inputs else {}
-        if "lengths" not in inputs:  # int32 in these models, int64 in ReverseSequence
-            y, h_n = models.session(built).run(None, given)
-            ours = models.run(load(path, reverse=not own, time_major=True), x)
-            models.close((y[::-1, 0], h_n), ours)
+        y, h_n = models.session(built).run(None, given)
+        models.close((y[::-1, 0], h_n), models.run(load(path, reverse=not own, time_major=True), x))
 
 
 def test_slices_that_turn_nothing_are_no_reversal(tmp_path):

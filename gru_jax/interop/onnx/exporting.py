@@ -2,13 +2,12 @@
 
 import importlib.metadata
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gru_jax import checks
+from gru_jax import checks, files
 from gru_jax.interop.onnx import activations, building
 from gru_jax.interop.onnx.package import onnx
 from gru_jax.interop.onnx.plan import Plan, read
@@ -90,7 +89,7 @@ def export(
     takes = {"h0": h0, "lengths": lengths, "sequence_lens": sequence_lens}
     model = building.model(WHO, plan, **takes, opset=opset, producer=producer)
     package.checker.check_model(model, full_check=True)
-    _write(target, model.SerializeToString(deterministic=True))
+    files.replace(target, model.SerializeToString(deterministic=True))
     return target
 
 
@@ -136,17 +135,3 @@ def _checked_path(path: Any) -> Path:
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{WHO}: there is no folder {target.parent}; make it first")
     return target
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Under another name first: a reader meets the old file or the new one, never half of one."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -92,12 +92,15 @@ def _other_direction(forward: Node, backward: Node, nodes: list[Node]) -> bool:
     _, leaves = forward.reader.before(backward.input(0), stop)
     if forward.input(0) not in leaves:
         return False
-    inputs = {leaf: like(forward.reader, leaf, SIZES, steps) for leaf in leaves if leaf in forward.reader.inputs}
-    try:
-        arrived = forward.reader.compute(backward.input(0), {**inputs, **given})
-    except (NotConstantError, ValueError):
-        return False
-    return np.array_equal(arrived, given[forward.input(0)])
+    for lead in ((steps, batch), (batch, steps)):
+        inputs = {leaf: like(forward.reader, leaf, lead, steps) for leaf in leaves if leaf in forward.reader.inputs}
+        try:
+            arrived = forward.reader.compute(backward.input(0), {**inputs, **given})
+        except (NotConstantError, ValueError):
+            continue
+        if np.array_equal(arrived, given[forward.input(0)]):
+            return True
+    return False
 
 
 def obstacle(below: Layer, above: Layer, nodes: list[Node]) -> str | None:
