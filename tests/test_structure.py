@@ -15,7 +15,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 
 # A room is a file or a folder right under gru_jax/; "gru_jax" itself is the list of public names.
 # Each may import from itself and from the rooms on its right.
-CORE = ["types", "checks", "cells", "scans", "between", "combinators", "layers"]
+CORE = ["types", "checks", "files", "cells", "scans", "between", "combinators", "layers"]
 ALLOWED = {room: set(CORE[:place]) for place, room in enumerate(CORE)} | {
     "gru_jax": {*CORE, "interop", "models"},
     "interop": set(CORE),

@@ -1,24 +1,17 @@
 """Writing files so that a reader, or the next start, never meets half of one."""
 
-import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from gru_jax import files
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file under another name and renames it: it is the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        files.replace(path, data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         # A write that fails does not say of which file.
         raise OSError(error.errno, error.strerror, str(path)) from error
 

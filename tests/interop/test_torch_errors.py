@@ -79,7 +79,7 @@ CASES = {
     "padding None": (lambda: ours.pad_sequence([X], padding_value=None), TypeError, "must be a number; got None"),
     "traced order": (lambda: jax.jit(ours.invert_permutation)(jnp.arange(3)), TypeError, "known while JAX traces"),
     # The cell.
-    "cell size": (lambda: ours.GRUCell(2, 0), ValueError, "hidden_size must be at least 1"),
+    "cell size": (lambda: ours.GRUCell(2, -1), ValueError, "hidden_size must be at least 1"),
     "cell rank": (lambda: CELL(X), ValueError, r"input must be \[B, I\], or \[I\].*got shape \[5, 3, 2\]"),
     "cell features": (lambda: CELL(X[0, :, :1]), ValueError, "1 features but input_size is 2"),
     "cell h0": (lambda: CELL(X[0], jnp.zeros(4)), ValueError, r"h0 must have shape \[3, 4\]; got \[4\]"),

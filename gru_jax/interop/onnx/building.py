@@ -7,42 +7,14 @@ import numpy as np
 from gru_jax.cells import GRUParams
 from gru_jax.interop.neutral import full_biases, swapped
 from gru_jax.interop.onnx import activations
-from gru_jax.interop.onnx.package import onnx
+from gru_jax.interop.onnx.graph import Builder
 from gru_jax.interop.onnx.plan import Plan
+from gru_jax.interop.onnx.ragged import Ragged
 
 
-class Builder:
-    """Nodes and constants as they come, every tensor under a name that follows from its place."""
-
-    def __init__(self, who: str) -> None:
-        self.onnx = onnx(who)
-        self.nodes: list[Any] = []
-        self.constants: dict[str, Any] = {}
-
-    def node(self, op: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
-        """Adds a node; returns its output's name, or a list of them."""
-        stem = f"{op.lower()}_{len(self.nodes)}"
-        names = [stem] if outputs == 1 else [f"{stem}_{index}" for index in range(outputs)]
-        self.nodes.append(self.onnx.helper.make_node(op, list(inputs), names, name=stem, **attributes))
-        return names[0] if outputs == 1 else names
-
-    def constant(self, name: str, value: Any, dtype: Any = np.int64) -> str:
-        """Adds a constant; returns its name."""
-        # Little-endian bytes, whatever the machine: the same layer gives the same file.
-        array = np.array(value, dtype)
-        self.constants[name] = self.onnx.numpy_helper.from_array(array, name)
-        return name
-
-    def output(self, tensor: str, name: str) -> None:
-        """Renames a tensor to an output of the graph."""
-        for node in self.nodes:
-            for names in (node.input, node.output):
-                renamed = [name if one == tensor else one for one in names]
-                del names[:]
-                names.extend(renamed)
-
-
-def model(who: str, plan: Plan, *, h0: bool, lengths: bool, opset: int, producer: tuple[str, str]) -> Any:
+def model(
+    who: str, plan: Plan, *, h0: bool, lengths: bool, sequence_lens: bool, opset: int, producer: tuple[str, str]
+) -> Any:
     """The model of a plan; see `export` for its inputs and outputs."""
     g = Builder(who)
     helper, types = g.onnx.helper, g.onnx.TensorProto
@@ -56,12 +28,15 @@ def model(who: str, plan: Plan, *, h0: bool, lengths: bool, opset: int, producer
         inputs.append(helper.make_tensor_value_info("lengths", types.INT32, ["batch"]))
 
     x = "x" if plan.time_major else g.node("Transpose", "x", perm=[1, 0, 2])
-    starts = _starts(g, plan) if h0 else [""] * layers
+    starts = _starts(g, plan) if h0 else [_zeros(g, plan)] * layers
+    ragged = Ragged(g, x) if lengths and not sequence_lens else None
     finals = []
-    for index, params in enumerate(plan.layers):
-        y, final = _layer(g, plan, index, x, params, starts[index], lengths)
+    for index in range(layers):
+        if ragged is None:
+            y, final = _layer(g, plan, index, x, starts[index], "lengths" if lengths else "")
+        else:
+            y, final = _ragged_layer(g, plan, index, x, starts[index], ragged)
         finals.append(final)
-        y = _joined(g, plan, y)
         if plan.norm is not None:
             y = _normalized(g, plan, index, y, opset)
         features = plan.input_size if index == 0 else plan.output_size
@@ -85,10 +60,101 @@ def model(who: str, plan: Plan, *, h0: bool, lengths: bool, opset: int, producer
 def _starts(g: Builder, plan: Plan) -> list[str]:
     """The states before the first step, one tensor `[D, B, H]` a layer."""
     count = len(plan.layers)
-    starts = ["h0"]
-    if count > 1:
-        starts = g.node("Split", "h0", g.constant("each_layer", [plan.directions] * count), outputs=count, axis=0)
-    return [_exchanged(g, plan, start, 0) for start in starts]
+    if count == 1:
+        return ["h0"]
+    return g.node("Split", "h0", g.constant("each_layer", [plan.directions] * count), outputs=count, axis=0)
+
+
+def _zeros(g: Builder, plan: Plan) -> str:
+    """Zero states `[D, B, H]` of one layer.
+
+    ONNX takes zeros where a node has no initial_h; pnnx takes the bias for it.
+    """
+    batch = g.node("Gather", g.node("Shape", "x"), g.constant("batch_axis", [1 if plan.time_major else 0]), axis=0)
+    rows, units = g.constant("directions", [plan.directions]), g.constant("units", [plan.cell.hidden_size])
+    return g.node("ConstantOfShape", g.node("Concat", rows, batch, units, axis=0))
+
+
+def _gru(
+    g: Builder,
+    plan: Plan,
+    name: str,
+    direction: str,
+    params: tuple[GRUParams, ...],
+    x: str,
+    start: str,
+    lengths: str = "",
+) -> tuple[str, str]:
+    """One node: Y `[T, D, B, H]` and Y_h `[D, B, H]`."""
+    cell = plan.cell
+    weights = [
+        g.constant(f"{letter}_{name}", np.stack([swapped(getattr(p, field)).T for p in params]), np.float32)
+        for letter, field in (("W", "w_x"), ("R", "w_h"))
+    ]
+    bias = ""
+    if params[0].b_x is not None:
+        both = [[swapped(b) for b in full_biases(p, cell.hidden_size)] for p in params]
+        bias = g.constant(f"B_{name}", np.stack([np.concatenate(b) for b in both]), np.float32)
+    gate, candidate = (
+        activations.of("onnx.export", option, getattr(cell, option)) for option in ("gate_activation", "activation")
+    )
+    attributes: dict[str, Any] = activations.attributes([gate, candidate] * len(params))
+    if gate.clip is not None:
+        attributes["clip"] = gate.clip
+    y, final = g.node(
+        "GRU",
+        *(x, *weights, bias, lengths, start),
+        outputs=2,
+        direction=direction,
+        hidden_size=cell.hidden_size,
+        linear_before_reset=int(cell.reset == "after"),
+        **attributes,
+    )
+    return y, final
+
+
+def _layer(g: Builder, plan: Plan, index: int, x: str, start: str, lengths: str) -> tuple[str, str]:
+    """One layer by one node: y `[T, B, F]` and its final states `[D, B, H]`, the directions in our order."""
+    params = plan.layers[index][::-1] if plan.swapped else plan.layers[index]
+    direction = "bidirectional" if len(params) == 2 else ("reverse" if plan.reverse else "forward")
+    start = _exchanged(g, plan, start, 0)
+    y, final = _gru(g, plan, str(index), direction, params, x, start, lengths)
+    if lengths:
+        # A sequence of length 0 ends where it started; in runtimes it ends in zeros.
+        empty = g.node("Equal", "lengths", g.constant("no_steps", 0, np.int32))
+        final = g.node("Where", g.node("Unsqueeze", empty, g.constant("second_axis", [1])), start, final)
+    if lengths and plan.padding == "hold":
+        y = _held(g, direction, y, start, final)
+    return _joined(g, plan, _exchanged(g, plan, y, 1)), _exchanged(g, plan, final, 0)
+
+
+def _ragged_layer(g: Builder, plan: Plan, index: int, x: str, start: str, ragged: Ragged) -> tuple[str, str]:
+    """`_layer` for sequences of different lengths without sequence_lens, one node for each direction."""
+    count, params = plan.directions, plan.layers[index]
+    features = plan.input_size if index == 0 else plan.output_size
+    size = plan.cell.hidden_size
+    starts = [start]
+    if count == 2:
+        starts = g.node("Split", start, g.constant("each_direction", [1, 1]), outputs=2, axis=0)
+    outputs, finals = [], []
+    for place, one in enumerate(params):
+        backward = plan.reverse != (place == 1)
+        direction = "reverse" if backward else "forward"
+        name = str(index) if count == 1 else f"{index}_{direction}"
+        begun = starts[place]
+        given = ragged.to_the_end(x, features) if backward else x
+        y, _ = _gru(g, plan, name, direction, (one,), given, begun)
+        y = g.node("Squeeze", y, g.constant("second_axis", [1]))
+        y = ragged.to_the_start(y, size) if backward else y
+        final = ragged.final(y, size, begun, backward=backward)
+        # Past its length a sequence holds the final state forwards; backwards, still the first one.
+        rest = (begun if backward else final) if plan.padding == "hold" else g.constant("zero", 0, np.float32)
+        outputs.append(g.node("Where", ragged.inside, y, rest))
+        finals.append(final)
+    if count == 1:
+        return outputs[0], finals[0]
+    y = g.node("Concat", *outputs, axis=2) if plan.merge == "concat" else _merged(g, plan, outputs)
+    return y, g.node("Concat", *finals, axis=0)
 
 
 def _exchanged(g: Builder, plan: Plan, tensor: str, axis: int) -> str:
@@ -96,67 +162,31 @@ def _exchanged(g: Builder, plan: Plan, tensor: str, axis: int) -> str:
     return g.node("Gather", tensor, g.constant("exchange", [1, 0]), axis=axis) if plan.swapped else tensor
 
 
-def _layer(
-    g: Builder, plan: Plan, index: int, x: str, params: tuple[GRUParams, ...], start: str, lengths: bool
-) -> tuple[str, str]:
-    """One layer: y `[T, D, B, H]` and its final states `[D, B, H]`, the directions in our order."""
-    cell, count = plan.cell, plan.directions
-    if plan.swapped:
-        params = params[::-1]
-    direction = "bidirectional" if count == 2 else ("reverse" if plan.reverse else "forward")
-    weights = [
-        g.constant(f"{name}_{index}", np.stack([swapped(getattr(p, field)).T for p in params]), np.float32)
-        for name, field in (("W", "w_x"), ("R", "w_h"))
-    ]
-    bias = ""
-    if params[0].b_x is not None:
-        both = [[swapped(b) for b in full_biases(p, cell.hidden_size)] for p in params]
-        bias = g.constant(f"B_{index}", np.stack([np.concatenate(b) for b in both]), np.float32)
-    gate, candidate = (
-        activations.of("onnx.export", name, getattr(cell, name)) for name in ("gate_activation", "activation")
-    )
-    attributes: dict[str, Any] = activations.attributes([gate, candidate] * count)
-    if gate.clip is not None:
-        attributes["clip"] = gate.clip
-    y, final = g.node(
-        "GRU",
-        *_without_trailing([x, *weights, bias, "lengths" if lengths else "", start]),
-        outputs=2,
-        direction=direction,
-        hidden_size=cell.hidden_size,
-        linear_before_reset=int(cell.reset == "after"),
-        **attributes,
-    )
-    if lengths and start:
-        # A sequence of length 0 ends where it started; in runtimes it ends in zeros.
-        empty = g.node("Equal", "lengths", g.constant("no_steps", 0, np.int32))
-        final = g.node("Where", g.node("Unsqueeze", empty, g.constant("last", [1])), start, final)
-    if lengths and plan.padding == "hold":
-        y = _held(g, direction, y, start, final)
-    return _exchanged(g, plan, y, 1), _exchanged(g, plan, final, 0)
-
-
 def _held(g: Builder, direction: str, y: str, start: str, final: str) -> str:
     """y `[T, D, B, H]` with the state after the length: forwards the final one, backwards still the first."""
-    start = start or g.node("ConstantOfShape", g.node("Shape", final))
     runs_forward = {"forward": [True], "reverse": [False], "bidirectional": [True, False]}[direction]
     forward = g.constant("forward", np.reshape(runs_forward, (-1, 1, 1)), bool)
     held = g.node("Where", forward, final, start)
     steps = g.node("Gather", g.node("Shape", y), g.constant("first", 0), axis=0)
     time = g.node("Range", g.constant("first", 0), steps, g.constant("one", 1))
     time = g.node("Unsqueeze", time, g.constant("behind_time", [1, 2, 3]))
-    ends = g.node("Unsqueeze", g.node("Cast", "lengths", to=g.onnx.TensorProto.INT64), g.constant("last", [1]))
+    ends = g.node("Unsqueeze", g.node("Cast", "lengths", to=g.onnx.TensorProto.INT64), g.constant("second_axis", [1]))
     return g.node("Where", g.node("Less", time, ends), y, held)
 
 
 def _joined(g: Builder, plan: Plan, y: str) -> str:
     """`[T, D, B, H]` to `[T, B, D H]`, or to the merge of the two directions, `[T, B, H]`."""
     if plan.directions == 1:
-        return g.node("Squeeze", y, g.constant("direction", [1]))
+        return g.node("Squeeze", y, g.constant("second_axis", [1]))
     if plan.merge == "concat":
         side_by_side = g.node("Transpose", y, perm=[0, 2, 1, 3])
         return g.node("Reshape", side_by_side, g.constant("joined", [0, 0, plan.output_size]))
-    both = [g.node("Gather", y, g.constant(name, k), axis=1) for k, name in enumerate(("first", "second"))]
+    both = [g.node("Gather", y, g.constant(name, k), axis=1) for k, name in enumerate(("first", "one"))]
+    return _merged(g, plan, both)
+
+
+def _merged(g: Builder, plan: Plan, both: list[str]) -> str:
+    """The two directions, `[T, B, H]` each, as one by the plan's merge."""
     merged = g.node("Mul" if plan.merge == "mul" else "Add", *both)
     return g.node("Div", merged, g.constant("two", 2, np.float32)) if plan.merge == "mean" else merged
 
@@ -170,15 +200,13 @@ def _normalized(g: Builder, plan: Plan, index: int, y: str, opset: int) -> str:
         return g.node("ReduceMean", tensor, g.constant("features", [-1]), keepdims=1)
 
     norm = plan.norms[index]
+    if plan.norm == "layer" and opset >= 17:
+        scale = g.constant(f"scale_{index}", norm.scale, np.float32)
+        bias = g.constant(f"bias_{index}", norm.bias, np.float32)
+        return g.node("LayerNormalization", y, scale, bias, axis=-1, epsilon=1e-6)
     if plan.norm == "layer":
         y = g.node("Sub", y, mean(y))
     square = g.node("Add", mean(g.node("Mul", y, y)), g.constant("epsilon", 1e-6, np.float32))
     y = g.node("Div", y, g.node("Sqrt", square))
     y = g.node("Mul", y, g.constant(f"scale_{index}", norm.scale, np.float32))
     return y if norm.bias is None else g.node("Add", y, g.constant(f"bias_{index}", norm.bias, np.float32))
-
-
-def _without_trailing(names: list[str]) -> list[str]:
-    while not names[-1]:
-        names = names[:-1]
-    return names

@@ -10,11 +10,14 @@ from gru_jax.interop.onnx import files
 from gru_jax.interop.onnx.files import File
 from gru_jax.interop.onnx.package import onnx
 
-COMPUTED = {
-    *("Cast", "Concat", "Flatten", "Gather", "Identity", "Mul", "Reshape", "Shape", "Slice", "Split", "Squeeze"),
-    *("Transpose", "Unsqueeze"),
+ARITHMETIC = {"Add", "Less", "Max", "Min", "Mod", "Mul", "Sub", "Where"}
+"""Operators that compute shapes, and the places of steps."""
+
+COMPUTED = ARITHMETIC | {
+    *("Cast", "Concat", "Expand", "Flatten", "Gather", "GatherElements", "Identity", "Range", "Reshape"),
+    *("ReverseSequence", "Shape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"),
 }
-"""Operators that are computed here: they move numbers about, and Mul computes shapes."""
+"""Operators that are computed here: they move numbers about, or say where to."""
 
 MOVING = {
     *("Cast", "Dropout", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile"),
@@ -92,6 +95,8 @@ class Reader:
         left = 16 * limit
         for node in nodes:
             left -= self._run(node, values, min(limit, left))
+        if name not in values:
+            raise NotConstantError(f"depends on {name!r}, which its node does not make")
         return values[name]
 
     def zero(self, name: str) -> bool | None:
@@ -128,7 +133,7 @@ class Reader:
         """The tensor that a tensor is a mere copy of."""
         for _ in range(len(self.graph.node)):
             node = self.made_by(name)
-            if node is None or node.op_type not in ("Identity", "Cast"):
+            if node is None or node.op_type not in ("Identity", "Cast") or not node.input:
                 break
             name = node.input[0]
         return name
@@ -163,10 +168,10 @@ class Reader:
     def _run(self, node: Any, values: dict[str, np.ndarray], limit: int) -> int:
         """Computes one node's outputs from its inputs; returns how many numbers it made."""
         fact = f"{self.file.who}: the node {node.name!r}, a {node.op_type}, cannot be computed"
-        if node.op_type == "Dropout":
-            values[node.output[0]] = values[node.input[0]]  # what it does outside of training
-            return 0
         try:
+            if node.op_type == "Dropout":
+                values[node.output[0]] = values[node.input[0]]  # what it does outside of training
+                return 0
             inputs = {name: values[name] for name in node.input if name}
             if _size(node, [values[name] for name in node.input if name]) > limit:
                 raise ValueError("it makes far more numbers than the model holds")
@@ -180,19 +185,26 @@ class Reader:
             opset = helper.make_opsetid("", self.opset or self.onnx.defs.onnx_opset_version())
             one = helper.make_model(graph, opset_imports=[opset])
             results = self.onnx.reference.ReferenceEvaluator(one).run(None, inputs)
-        except Exception as error:  # of many kinds, for attributes and shapes that do not fit
+            values.update(zip([name for name in node.output if name], results, strict=True))
+        except Exception as error:  # of many kinds, for attributes, names and shapes that do not fit
             raise ValueError(f"{fact} ({files.line(error)})") from error
-        values.update(zip([name for name in node.output if name], results, strict=True))
         return sum(np.size(result) for result in results if node.op_type not in SHARING)
 
 
 def _size(node: Any, inputs: list[np.ndarray]) -> int:
     """An upper bound on the numbers that a node makes."""
-    if node.op_type == "Cast":
+    if node.op_type in ("Cast", "ReverseSequence"):
         return inputs[0].size
     if node.op_type == "Concat":
         return sum(value.size for value in inputs)
-    if node.op_type == "Mul":
+    if node.op_type == "Range":
+        start, end, step = (float(value.reshape(())) for value in inputs)
+        return max(0, math.ceil((end - start) / step))
+    if node.op_type == "Expand":
+        return math.prod(np.broadcast_shapes(inputs[0].shape, tuple(inputs[1].tolist())))
+    if node.op_type == "GatherElements":
+        return inputs[1].size
+    if node.op_type in ARITHMETIC:
         return math.prod(np.broadcast_shapes(*(value.shape for value in inputs)))
     if node.op_type == "Gather":
         axis = next((a.i for a in node.attribute if a.name == "axis"), 0)

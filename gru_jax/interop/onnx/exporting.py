@@ -2,13 +2,12 @@
 
 import importlib.metadata
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gru_jax import checks
+from gru_jax import checks, files
 from gru_jax.interop.onnx import activations, building
 from gru_jax.interop.onnx.package import onnx
 from gru_jax.interop.onnx.plan import Plan, read
@@ -25,6 +24,7 @@ def export(
     *,
     h0: bool = False,
     lengths: bool = False,
+    sequence_lens: bool = False,
     opset: int = 17,
     dtype: Any = None,
 ) -> Path:
@@ -40,7 +40,8 @@ def export(
 
     It computes what the layer does with dropout off: both forms of the reset, either direction or both, every bias,
     merge, norm, residual sum and padding. A sequence of length 0 ends in its h0, as here, although ONNX's own GRU ends
-    it in zeros. The same layer gives the same bytes, and an older file at `path` stays until the new one is complete.
+    it in zeros; a length below 0 acts as 0, one above T as T. The same layer gives the same bytes, and an older file at
+    `path` stays until the new one is complete.
 
     Args:
       layer: a `gj.nnx.GRU`; a pair of `gj.linen.GRU` and its variables; a pair of `gj.GRU` and its `GRUParams`; or a
@@ -48,6 +49,8 @@ def export(
       path: the file to write, in a folder that exists.
       h0: whether the model takes the states before the first step; they are zeros without.
       lengths: whether the model takes the sequences' lengths.
+      sequence_lens: hand the lengths to ONNX's GRU, as its input of that name: one node a layer instead of many, for
+        runtimes that heed it, such as onnxruntime. OpenVINO, ncnn and others ignore it without a word.
       opset: version of ONNX's operators, 14 or newer; a runtime must know it.
       dtype: "float32" converts weights of another dtype; when None, they are refused.
 
@@ -72,6 +75,9 @@ def export(
     package = onnx(WHO)
     checks.flag(WHO, "h0", h0)
     checks.flag(WHO, "lengths", lengths)
+    checks.flag(WHO, "sequence_lens", sequence_lens)
+    if sequence_lens and not lengths:
+        raise ValueError(f"{WHO}: sequence_lens=True says how lengths are written; got lengths=False; pass lengths=True")
     _check_opset(opset, package.defs.onnx_opset_version())
     if dtype is not None and not _is_float32(dtype):
         raise ValueError(f"{WHO}: dtype must be 'float32' or None; got {dtype!r}")
@@ -80,9 +86,10 @@ def export(
     _check_activations(plan)
     _check_size(plan)
     producer = ("gru_jax", importlib.metadata.version("gru-jax"))
-    model = building.model(WHO, plan, h0=h0, lengths=lengths, opset=opset, producer=producer)
+    takes = {"h0": h0, "lengths": lengths, "sequence_lens": sequence_lens}
+    model = building.model(WHO, plan, **takes, opset=opset, producer=producer)
     package.checker.check_model(model, full_check=True)
-    _write(target, model.SerializeToString(deterministic=True))
+    files.replace(target, model.SerializeToString(deterministic=True))
     return target
 
 
@@ -128,17 +135,3 @@ def _checked_path(path: Any) -> Path:
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{WHO}: there is no folder {target.parent}; make it first")
     return target
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Under another name first: a reader meets the old file or the new one, never half of one."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -1,6 +1,8 @@
 """`load`: the GRU nodes of an ONNX file as a layer."""
 
+import itertools
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,9 +11,9 @@ import numpy as np
 from gru_jax import checks
 from gru_jax.cells import GRU
 from gru_jax.interop import neutral
-from gru_jax.interop.onnx import files, links
+from gru_jax.interop.onnx import files, links, reversals
 from gru_jax.interop.onnx.constants import NotConstantError, Reader
-from gru_jax.interop.onnx.nodes import Node
+from gru_jax.interop.onnx.nodes import Layer, Node
 from gru_jax.layers import nnx
 
 WHO = "onnx.load"
@@ -39,7 +41,8 @@ def load(
         stores none, so give them to each call. States that the model takes or computes are h0 of the call anyway.
       ignore_sequence_lens: take a node whose sequences' lengths are stored in the model; give them to each call.
       **options: run options of `gj.nnx.GRU`: method, time_major, padding, merge, dropout, rngs, ...; x is `[B, T, I]`
-        unless time_major=True, whatever the file has.
+        unless time_major=True, whatever the file has. `reverse` is taken where the model turns x around before the
+        node, and needed there: the error says what it then means.
 
     Returns:
       A `gj.nnx.GRU`, in the dtype of the weights.
@@ -58,17 +61,51 @@ def load(
     """
     checks.flag(WHO, "ignore_initial_h", ignore_initial_h)
     checks.flag(WHO, "ignore_sequence_lens", ignore_sequence_lens)
-    if "reverse" in options:
-        raise TypeError(f"{WHO}: reverse follows from what is loaded; leave it out")
     reader = Reader(files.read(WHO, path))
     nodes = _gru_nodes(reader)
     chosen = links.stack(reader, nodes) if node is None else links.named(reader, nodes, node)
     _require_equal(reader, chosen, nodes)
-    for one in chosen:
+    for one in itertools.chain(*chosen):
         _check_initial_h(one, ignore_initial_h)
         _check_sequence_lens(one, ignore_sequence_lens)
     weights = _weights(chosen)
-    return neutral.module(reader.file.who, weights, {**options, "reverse": chosen[0].direction == "reverse"})
+    reverse = _reverse(chosen[0], options)
+    _warn_of_torch(chosen)
+    return neutral.module(reader.file.who, weights, {**options, "reverse": reverse})
+
+
+def _reverse(layer: Layer, options: dict[str, Any]) -> bool:
+    """Which way the layer reads; raises ValueError when the model turns x around first and nobody says what is meant."""
+    turned = next(((one, found) for one in layer if (found := reversals.before(one)) is not None), None)
+    both = len(layer) > 1 or layer[0].direction == "bidirectional"
+    own = not both and layer[0].direction == "reverse"
+    if "reverse" in options:
+        if turned is None or (both and options["reverse"]):
+            raise TypeError(f"{WHO}: reverse follows from what is loaded; leave it out")
+        checks.flag(WHO, "reverse", options["reverse"])
+        return bool(options["reverse"])
+    if turned is None:
+        return own
+    node, (maker, axis) = turned
+    fix = f"pass reverse={own}, and turn x around yourself before each call"
+    if axis == "time" and not both:
+        fix += f"; or reverse={not own} for a layer that reads x so itself, and gives y in the order of x"
+    raise ValueError(
+        f"{node.who} reads x turned around along {axis}, by the {maker.op_type} {maker.name or maker.output[0]!r} before"
+        f" it, and a layer made of the GRU alone would not; {fix}"
+    )
+
+
+def _warn_of_torch(chosen: list[Layer]) -> None:
+    model = chosen[0][0].reader.file.model
+    before = [one for layer in chosen for one in layer if one.reset == "before"]
+    if model.producer_name == "pytorch" and before:
+        warnings.warn(
+            f"{before[0].who} has linear_before_reset=0, loaded as reset='before', in a file that torch wrote;"
+            f" torch.nn.GRU computes reset='after', and onnxscript up to 0.6.2 wrote its node wrongly: export it anew"
+            f" with a newer one, or put the weights into a layer with reset='after' by its params=",
+            stacklevel=3,
+        )
 
 
 def _gru_nodes(reader: Reader) -> list[Node]:
@@ -83,19 +120,20 @@ def _gru_nodes(reader: Reader) -> list[Node]:
     return [Node(reader, one, place) for place, one in enumerate(found)]
 
 
-def _require_equal(reader: Reader, chosen: list[Node], nodes: list[Node]) -> None:
-    """Raises ValueError unless the nodes can be layers of one stack."""
+def _require_equal(reader: Reader, chosen: list[Layer], nodes: list[Node]) -> None:
+    """Raises ValueError unless the layers can be those of one stack."""
     names = ("direction", "reset", "activations", "hidden size")
-    first = chosen[0].options()
-    for one in chosen[1:]:
-        differing = [n for n, a, b in zip(names, first, one.options(), strict=True) if a != b]
+    first = chosen[0]
+    for layer in chosen[1:]:
+        a, b = ((len(one) > 1 or one[0].direction, *one[0].options()[1:]) for one in (first, layer))
+        differing = [name for name, one, other in zip(names, a, b, strict=True) if one != other]
         if differing:
             raise ValueError(
-                f"{reader.file.who} has the GRU nodes {links.listed(nodes)}; {chosen[0].label} and {one.label}"
+                f"{reader.file.who} has the GRU nodes {links.listed(nodes)}; {first[0].label} and {layer[0].label}"
                 f" differ in {' and '.join(differing)}, which layers of one stack share; load them one by one with"
                 f" node=..."
             )
-    sources = {reader.origin(one.input(4)) for one in chosen}
+    sources = {reader.origin(one.input(4)) for layer in chosen for one in layer}
     if len(sources) > 1:
         raise ValueError(
             f"{reader.file.who} gives its GRU nodes different sequence_lens, which layers of one stack share; load"
@@ -131,15 +169,16 @@ def _check_sequence_lens(node: Node, ignore: bool) -> None:
     )
 
 
-def _weights(chosen: list[Node]) -> neutral.Weights:
-    layers = [one.params() for one in chosen]
-    if len({params[0].b_x is None for params in layers}) > 1:
+def _weights(chosen: list[Layer]) -> neutral.Weights:
+    layers = [tuple(params for one in layer for params in one.params()) for layer in chosen]
+    if len({p.b_x is None for params in layers for p in params}) > 1:
         # A missing B is zeros: layers of one stack have all of them or none.
         layers = [tuple(_with_biases(p) for p in params) for params in layers]
-    gate_activation, activation = chosen[0].activations
+    first = chosen[0][0]
+    gate_activation, activation = first.activations
     cell = GRU(
         layers[0][0].w_h.shape[0],
-        reset=chosen[0].reset,
+        reset=first.reset,
         activation=activation,
         gate_activation=gate_activation,
         bias="none" if layers[0][0].b_x is None else "full",

@@ -1,7 +1,7 @@
 """One GRU node of a model: its weights in the neutral layout, its options, and what is linked to it."""
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +26,10 @@ ATTRIBUTES = {
 """The attributes of a GRU node: their types, and the fields that hold their values."""
 
 DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
+
+
+Layer: TypeAlias = "tuple[Node, ...]"
+"""One layer of a stack: one node, or one for each of its two directions, forward and reverse."""
 
 
 @dataclasses.dataclass(frozen=True)

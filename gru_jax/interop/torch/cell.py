@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from gru_jax import cells, checks
@@ -58,8 +59,9 @@ class GRUCell(TorchModule):
         *,
         rngs: nnx.Rngs | None = None,
     ) -> None:
-        checks.positive("GRUCell", "input_size", input_size)
-        checks.positive("GRUCell", "hidden_size", hidden_size)
+        for name, size in {"input_size": input_size, "hidden_size": hidden_size}.items():
+            if isinstance(size, bool) or size != 0:  # torch's cell, unlike its GRU, may have none
+                checks.positive("GRUCell", name, size)
         checks.flag("GRUCell", "bias", bias)
         tensors.device("GRUCell", device)
         found = tensors.dtype("GRUCell", dtype)
@@ -90,11 +92,10 @@ class GRUCell(TorchModule):
             raise ValueError(f"GRUCell: input must be [B, I], or [I] for one sequence; got shape {list(x.shape)}")
         self._features(x.shape)
         shape = (*x.shape[:-1], self.hidden_size)
-        cell = self._cell()
         given = hx if h0 is None else h0
-        h = cell.initial_state(shape[:-1], x.dtype) if given is None else self._tensor("h0", given)
+        h = jnp.zeros(shape, x.dtype) if given is None else self._tensor("h0", given)
         checks.shape("GRUCell", "h0", h.shape, shape, "it has the batch of input and hidden_size features")
-        return _step(cell, self._neutral(""), x, h)
+        return _step(self._cell(), self._neutral(""), x, h) if self.hidden_size else h
 
     forward = __call__
 

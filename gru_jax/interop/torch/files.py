@@ -2,7 +2,7 @@
 
 import os
 import re
-import uuid
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,15 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from gru_jax import checks
+from gru_jax import checks, files
+from gru_jax.interop.torch.names import DEQUANTISE
 
 OLDEST_TORCH = (2, 10)
 """Before torch 2.10 a hostile file could corrupt memory and run code in spite of weights_only=True
 (CVE-2026-24747; before 2.6 also CVE-2025-32434)."""
+
+BUDGET, LARGEST_RATIO = 2**26, 32
+"""Bytes that a zip file may unpack to in any case, and how many times its own size beyond that."""
 
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16, "BOOL": np.bool_} | {
     f"{kind}{bits}": np.dtype(f"{'u' if kind == 'U' else ''}int{bits}") for kind in "IU" for bits in (8, 16, 32, 64)
@@ -22,7 +26,7 @@ _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.
 
 
 def read(path: str | os.PathLike[str], *, key: str | None = None) -> dict[str, np.ndarray]:
-    """The arrays in a .safetensors, .pt or .pth file, by name.
+    """The arrays in a .safetensors, .pt, .pth or .npz file, by name.
 
     The content decides which kind of file it is, not the name. Nothing in the file is run: a .pt file is read by
     torch.load(weights_only=True), for which torch 2.10 or newer must be installed.
@@ -36,7 +40,8 @@ def read(path: str | os.PathLike[str], *, key: str | None = None) -> dict[str, n
 
     Raises:
       FileNotFoundError, IsADirectoryError: when there is no file.
-      ValueError: for a file that is damaged, of another kind, or holds anything but weights.
+      ValueError: for a file that is damaged, of another kind, unpacks to far more than it is, or holds anything but
+        weights.
       ImportError: when the package that the format needs is not installed.
 
     Example:
@@ -49,7 +54,7 @@ def read(path: str | os.PathLike[str], *, key: str | None = None) -> dict[str, n
       ...         print(str(error).replace(folder, "folder"))
       read: there is no file folder/model.pt
 
-    Source: files as torch.save of torch 2.13 and safetensors 0.8 write them.
+    Source: files as torch.save of torch 2.13, safetensors 0.8 and numpy.savez write them.
     """
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"read: path must be a path of a file; got {checks.described(path)}")
@@ -66,11 +71,13 @@ def read(path: str | os.PathLike[str], *, key: str | None = None) -> dict[str, n
         raise ValueError(f"read: {file} is empty; save it anew")
     if start[8:9] == b"{":
         found: Any = _read_safetensors(file)
+    elif start[:4] == b"PK\x03\x04" and _is_numpy(file):
+        found = _read_numpy(file)
     elif start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
         found = _read_torch(file)
     else:
         raise ValueError(
-            f"read: {file} is neither a .safetensors file nor one of torch.save; it begins with {start[:8]!r}"
+            f"read: {file} is neither a .safetensors file nor one of torch.save or numpy.savez; it begins with {start[:8]!r}"
         )
     return _weights(file, found, key)
 
@@ -94,13 +101,7 @@ def write(path: str | os.PathLike[str], state_dict: Mapping[str, np.ndarray]) ->
     except ImportError as error:
         raise ImportError("save needs the package safetensors: pip install 'gru-jax[interop]'") from error
     content = save({name: np.ascontiguousarray(array) for name, array in state_dict.items()})
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    files.replace(file, content)
 
 
 def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
@@ -118,8 +119,44 @@ def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
     for name, entry in entries:
         if entry["dtype"] not in _DTYPES:
             raise ValueError(f"read: {file} holds {name} as {entry['dtype']}, which is not read; save it as float32")
-        # A bytearray, not bytes: the array can be written to and so becomes a torch tensor without a warning.
-        found[name] = np.frombuffer(bytearray(entry["data"]), _DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        try:
+            # A bytearray, not bytes: the array can be written to and so becomes a torch tensor without a warning.
+            found[name] = np.frombuffer(bytearray(entry["data"]), _DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        except (OverflowError, ValueError) as error:  # an empty tensor of a shape that NumPy does not take
+            raise ValueError(
+                f"read: {file} is a damaged .safetensors file ({name} has the shape {entry['shape']}: {error}); copy or"
+                f" save it anew"
+            ) from error
+    return found
+
+
+def _is_numpy(file: Path) -> bool:
+    """Whether a zip file is numpy.savez's; raises ValueError when it unpacks to far more than it is."""
+    try:
+        with zipfile.ZipFile(file) as opened:
+            entries = opened.infolist()
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False  # torch says what is wrong with it
+    whole = sum(entry.file_size for entry in entries)
+    if whole > max(BUDGET, LARGEST_RATIO * file.stat().st_size):
+        raise ValueError(
+            f"read: {file} unpacks to {whole / 2**20:.0f} MiB, more than {LARGEST_RATIO} times its"
+            f" {file.stat().st_size} bytes, which weights do not; nothing of it was read; save it anew"
+        )
+    return bool(entries) and all(entry.filename.endswith(".npy") for entry in entries)
+
+
+def _read_numpy(file: Path) -> dict[str, np.ndarray]:
+    found = {}
+    with np.load(file, allow_pickle=False) as opened:
+        for name in opened.files:
+            try:
+                found[name] = opened[name]
+            except Exception as error:  # of many kinds: a damaged part, a header, objects that would run code
+                raise ValueError(
+                    f"read: {file} holds {name} in a form that is no array of numbers"
+                    f" ({str(error).splitlines()[0] if str(error) else type(error).__name__}); save it anew"
+                ) from error
     return found
 
 
@@ -143,6 +180,10 @@ def _read_torch(file: Path) -> Any:
     except Exception as error:  # of many kinds, and none of them names the file
         text = str(error)
         names = re.search(r"GLOBAL (\S+)", text)
+        if "ScriptObject" in text or "PackedParams" in text:
+            raise ValueError(
+                f"read: {file} holds the packed weights of a quantised module, which only torch can unpack; {DEQUANTISE}"
+            ) from error
         if names or "TorchScript" in text or "weights_only" in text:
             what = f" ({names[1]})" if names else ""
             raise ValueError(
@@ -159,6 +200,12 @@ def _weights(file: Path, found: Any, key: str | None) -> dict[str, np.ndarray]:
         raise ValueError(
             f"read: {file} holds {checks.described(found)}, not a state dict; save module.state_dict()"
         )
+    packed = [name for name in found if "_packed_params" in str(name)]
+    if packed and not _is_weights(found):
+        raise ValueError(
+            f"read: {file} holds weights of quantised modules in a packed form: {_listed(packed)}; {DEQUANTISE}, or save"
+            f" the rest: {{name: one for name, one in state_dict.items() if torch.is_tensor(one)}}"
+        )
     if key is not None:
         if not _is_weights(found.get(key)):
             raise ValueError(f"read: {file} has no weights under key={key!r}; got {_listed(_nested(found) or found)}")
@@ -173,6 +220,8 @@ def _weights(file: Path, found: Any, key: str | None) -> dict[str, np.ndarray]:
         found = found[inside[0]]
     arrays = {}
     for name, value in found.items():
+        if getattr(value, "is_quantized", False):
+            raise ValueError(f"read: {file} holds {name} quantised; save its .dequantize(), or {DEQUANTISE}")
         try:
             arrays[str(name)] = _numpy(value)
         except (RuntimeError, TypeError) as error:

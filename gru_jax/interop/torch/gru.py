@@ -43,6 +43,7 @@ class GRU(TorchModule):
       rngs: `nnx.Rngs`; "params" initialises, "dropout" draws dropout masks. When None, the process's stream, see
         `manual_seed`.
       method: how the steps run over time, see `gru_jax.scan`.
+      proj_size: None; torch's GRU has none either.
 
     Raises:
       TypeError, ValueError: for an option of the wrong type or value.
@@ -74,7 +75,13 @@ class GRU(TorchModule):
         *,
         rngs: nnx.Rngs | None = None,
         method: Any = "auto",
+        proj_size: None = None,
     ) -> None:
+        if proj_size is not None:
+            raise ValueError(
+                f"GRU: proj_size is torch.nn.LSTM's, which projects its state; got {proj_size!r}; leave it out, or put a"
+                f" flax.nnx.Linear behind the GRU"
+            )
         for name, size in {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}.items():
             checks.positive("GRU", name, size)
         for name, value in {"bias": bias, "batch_first": batch_first, "bidirectional": bidirectional}.items():
@@ -89,13 +96,30 @@ class GRU(TorchModule):
             )
         self.input_size, self.hidden_size, self.num_layers = int(input_size), int(hidden_size), int(num_layers)
         self.bias, self.batch_first, self.bidirectional = bias, batch_first, bidirectional
-        self.dropout = float(dropout)
+        self.rngs: Any = nnx.data(None)
+        self._dropout = float(dropout)
         self.method = method
         self.deterministic = False
         random = self._spec().random
         rngs = streams.checked("GRU", rngs, ("params", "dropout") if random else ("params",))
         self._draw(rngs, found)
-        self.rngs: Any = nnx.data(rngs.dropout.fork() if random else None)
+        if random:
+            self.rngs = nnx.data(rngs.dropout.fork())
+
+    @property
+    def dropout(self) -> float:
+        """The rate on the outputs of all layers but the last; assign another one, in [0, 1), at any time.
+
+        Where none was drawn before, masks then come from the process's stream, see `manual_seed`.
+        """
+        return self._dropout
+
+    @dropout.setter
+    def dropout(self, rate: float) -> None:
+        checks.rate("GRU", "dropout", rate)
+        self._dropout = float(rate)
+        if self.rngs is None and self._spec().random:
+            self.rngs = nnx.data(streams.default().dropout.fork())
 
     def __call__(self, input: Any, h0: Any = None, *, hx: Any = None) -> tuple[Any, Array]:
         """Runs the layers over time.

@@ -85,9 +85,7 @@ class TorchModule(nnx.Module):
         Args:
           dtype: torch's, NumPy's or JAX's.
         """
-        is_place = isinstance(dtype, str) and dtype.partition(":")[0] in ("cpu", "cuda", "gpu", "mps", "tpu", "xpu")
-        if is_place or type(dtype).__name__ in ("device", "Device"):
-            tensors.device(self._who, dtype)
+        tensors.place(self._who, dtype)
         found = tensors.dtype(self._who, dtype)
         for _, param in self.named_parameters():
             param.set_value(param[...].astype(found))
@@ -204,7 +202,7 @@ class TorchModule(nnx.Module):
         return type(self).__name__
 
     def _draw(self, rngs: nnx.Rngs, dtype: Any) -> None:
-        uniform = UniformByHidden(self.hidden_size)
+        uniform = UniformByHidden(max(1, self.hidden_size))
         for name, shape in self._layout.shapes().items():
             # In full precision: half precision has few numbers to draw from.
             value = uniform(rngs.params(), shape, accumulator(dtype)).astype(dtype)

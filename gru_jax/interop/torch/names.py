@@ -13,6 +13,11 @@ from gru_jax.interop import arrays
 
 _KEY = re.compile(r"(?:weight|bias)_(?:ih|hh|hr)_l(\d{1,9})(_reverse)?")
 _MATRIX = "weight_hh"
+_ROWS = {4: "an LSTM's", 1: "a plain RNN's"}
+"""Whose recurrent matrix has how many rows for each column, besides the GRU's 3."""
+
+
+DEQUANTISE = "take the state_dict of the module as it was before it was quantised"
 
 
 class Layout(NamedTuple):
@@ -150,14 +155,19 @@ def problems(who: str, found: Found, given: Mapping[str, Any], layout: Layout, p
 
 def prefix_advice(given: Mapping[str, Any], prefix: str) -> str:
     """What to do when the GRU's names stand behind another prefix; empty when they do not."""
-    whole = {str(name) for name in given}
-    ends = re.compile(rf"(.*?){_MATRIX}(?:_l0)?")
-    here = {prefix + _MATRIX, f"{prefix}{_MATRIX}_l0"}
-    others = sorted({match[1] for name in whole if (match := ends.fullmatch(name))})
-    if not others or here & whole:
+    ends = re.compile(rf"(.*?)(?<!_){_MATRIX}(?:_l0)?")
+    rows = {match[1]: _rows(value) for name, value in given.items() if (match := ends.fullmatch(str(name)))}
+    if rows.get(prefix) == 3:
         return ""
-    listed = " or ".join(f"prefix={one!r}" for one in others[:4]) + (", ..." if len(others) > 4 else "")
-    return f"GRU weights stand under another prefix: pass {listed}"
+    grus = sorted(one for one, count in rows.items() if count == 3)
+    if grus:
+        listed = " or ".join(f"prefix={one!r}" for one in grus[:4]) + (", ..." if len(grus) > 4 else "")
+        return f"GRU weights stand under another prefix: pass {listed}"
+    others = sorted(one for one, count in rows.items() if count in _ROWS and one != prefix)
+    if not others or prefix in rows:
+        return ""
+    named = [f"those under prefix={one!r} are {_ROWS[rows[one]]}" for one in others[:4]]  # type: ignore[index]
+    return " and ".join(named) + (", ..." if len(others) > 4 else "")
 
 
 def guess(given: Mapping[str, Any], *, cell: bool) -> Layout | None:
@@ -191,17 +201,29 @@ def infer(who: str, given: Mapping[str, Any], prefix: str) -> Layout:
     advice = prefix_advice(given, prefix)
     if advice:
         raise ValueError(f"{who}: there are no GRU weights under prefix={prefix!r}; {advice}")
+    packed = [str(name) for name in given if re.search(r"(^|[._])(_all_weight_values|_?packed_weight|_packed_params)", str(name))]
+    if packed and not any(name.startswith("weight_") for name in inside):
+        raise ValueError(
+            f"{who}: there are no GRU weights under prefix={prefix!r}, but packed ones of a quantised module;"
+            f" got {_listed(packed)}; {DEQUANTISE}"
+        )
     name = f"{_MATRIX}{'' if cell else '_l0'}"
     shape = getattr(inside.get(name), "shape", None)
     if shape is None:
         beneath = f" under prefix={prefix!r}" if prefix else ""
         names = _listed(str(key) for key in given) or "nothing"
         raise ValueError(f"{who}: there is no {_MATRIX}_l0{beneath}, so these are no weights of a GRU; got {names}")
-    kinds = {(2, 4): "an LSTM's", (2, 1): "a plain RNN's"}
-    ratio = shape[0] / shape[1] if len(shape) == 2 and shape[1] else 0
-    is_kind = kinds.get((len(shape), int(ratio)) if ratio == int(ratio) else (0, 0))
+    is_kind = _ROWS.get(_rows(inside[name]) or 0)
     reason = f"the weights are {is_kind}" if is_kind else "or weight_ih is missing or has another number of rows"
     raise ValueError(f"{who}: {prefix}{name} of a GRU must have shape [3H, H]; got {list(shape)}; {reason}")
+
+
+def _rows(matrix: Any) -> int | None:
+    """How many rows a matrix has for each of its columns; None unless that is a whole number."""
+    shape = getattr(matrix, "shape", ())
+    if len(shape) != 2 or not shape[1] or shape[0] % shape[1]:
+        return None
+    return int(shape[0] // shape[1])
 
 
 def _hint(name: str, missing: Iterable[str]) -> str:

@@ -83,6 +83,46 @@ class PackedSequence(_Fields):
         batch = self.batch_sizes[0]
         return np.flatnonzero(np.arange(batch) < self.batch_sizes[:, None])
 
+    def to(self, dtype: Any) -> "PackedSequence":
+        """The same sequences with data of another dtype, torch's, NumPy's or JAX's."""
+        tensors.place("PackedSequence", dtype)
+        return self._as(tensors.dtype("PackedSequence", dtype, floating=False))
+
+    def float(self) -> "PackedSequence":
+        """The same sequences with data of float32."""
+        return self.to(jnp.float32)
+
+    def double(self) -> "PackedSequence":
+        """The same sequences with data of float64, which needs JAX's 64-bit mode."""
+        return self.to(jnp.float64)
+
+    def half(self) -> "PackedSequence":
+        """The same sequences with data of float16."""
+        return self.to(jnp.float16)
+
+    def int(self) -> "PackedSequence":
+        """The same sequences with data of int32."""
+        return self.to(jnp.int32)
+
+    def _as(self, dtype: Any) -> "PackedSequence":
+        return self if self.data.dtype == dtype else self.with_data(self.data.astype(dtype))
+
+    # A tuple compares by ==, which of arrays is an array.
+
+    def count(self, value: Any) -> Any:
+        """How many of the four fields are `value`, arrays as a whole."""
+        return sum(_same(one, value) for one in self)
+
+    def index(self, value: Any, start: Any = 0, stop: Any = None) -> Any:
+        """The place of the first field that is `value`, arrays as a whole."""
+        for place in range(len(self))[start:stop]:
+            if _same(self[place], value):
+                return place
+        raise ValueError(f"PackedSequence: no field is the value; got {checks.described(value)}")
+
+    def __contains__(self, value: Any) -> bool:
+        return bool(self.count(value))
+
     def with_data(self, data: Any) -> "PackedSequence":
         """The same lengths and order with other data."""
         return _made(tuple(self[1:]), (data,))
@@ -91,6 +131,12 @@ class PackedSequence(_Fields):
 def is_packed(given: Any) -> bool:
     """Whether something is a packed sequence, ours or torch's."""
     return isinstance(given, PackedSequence) or (type(given).__name__ == "PackedSequence" and len(given) == 4)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if one is None or other is None or getattr(one, "shape", None) != getattr(other, "shape", None):
+        return one is other
+    return bool(np.array_equal(one, other))
 
 
 def _made(static: Any, children: Any) -> PackedSequence:

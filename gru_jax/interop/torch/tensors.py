@@ -49,17 +49,28 @@ def on_device(who: str, name: str, found: Any) -> Array:
     return found if isinstance(found, jax.Array) else arrays.to_jax(who, name, found)
 
 
-def dtype(who: str, given: Any) -> DType:
-    """A torch, NumPy or JAX dtype as NumPy's; float32 for None."""
+def place(who: str, given: Any) -> None:
+    """Raises ValueError when what should be a dtype is a device."""
+    named = isinstance(given, str) and given.partition(":")[0] in ("cpu", "cuda", "gpu", "mps", "tpu", "xpu")
+    if named or type(given).__name__ in ("device", "Device"):
+        device(who, given)
+
+
+def dtype(who: str, given: Any, *, floating: bool = True) -> DType:
+    """A torch, NumPy or JAX dtype, of floating-point numbers unless told otherwise, as NumPy's; float32 for None."""
     if given is None:
         return jnp.dtype(jnp.float32)
     # torch's dtypes are recognised by name, for this must not import torch.
     name = str(given).removeprefix("torch.") if type(given).__module__ == "torch" else given
-    checks.floating_dtype(who, name)
-    found = jnp.dtype(name)
-    if found == np.float64 and not jax.config.read("jax_enable_x64"):
+    if floating:
+        checks.floating_dtype(who, name)
+    try:
+        found = jnp.dtype(name)
+    except TypeError as error:
+        raise TypeError(f"{who}: dtype must be one such as jnp.float32; got {given!r}") from error
+    if found.itemsize == 8 and found.kind in "fiu" and not jax.config.read("jax_enable_x64"):
         raise TypeError(
-            f"{who}: dtype float64 needs JAX's 64-bit mode; call jax.config.update('jax_enable_x64', True) first"
+            f"{who}: dtype {found.name} needs JAX's 64-bit mode; call jax.config.update('jax_enable_x64', True) first"
         )
     return found
 
