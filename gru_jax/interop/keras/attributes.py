@@ -83,8 +83,11 @@ class LayerAttributes:
 
 def _each(name: str) -> tuple[property, property, property]:
     """The attributes kernel_<name>, recurrent_<name> and bias_<name>."""
-    first, second, third = (property(lambda self, i=i: getattr(self._own_options(), f"{name}s")[i]) for i in range(3))
-    return first, second, third
+
+    def one(index: int) -> property:
+        return property(lambda self: getattr(self._own_options(), f"{name}s")[index])
+
+    return one(0), one(1), one(2)
 
 
 class OptionAttributes:

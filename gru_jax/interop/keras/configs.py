@@ -35,8 +35,9 @@ def facts(config: Mapping[str, Any] | None, version: versions.Version | None = N
     names, own = [config.get("registered_name")], inner
     if kind == "RNN":
         cell = inner.get("cell")
-        if isinstance(cell, Mapping) and cell.get("class_name") == "GRUCell" and isinstance(cell.get("config"), Mapping):
-            kind, own, names = "GRU", {**inner, **cell["config"]}, [*names, cell.get("registered_name")]
+        cells = cell.get("config") if isinstance(cell, Mapping) and cell.get("class_name") == "GRUCell" else None
+        if isinstance(cells, Mapping):
+            kind, own, names = "GRU", {**inner, **cells}, [*names, inner["cell"].get("registered_name")]
     known = (None, kind, "RNN", "GRUCell")
     if kind not in ("GRU", "GRUCell", "CuDNNGRU") or any(name not in known for name in names):
         return {"foreign": f"it is of the class {kind!r}, whose code is not known here"}

@@ -122,7 +122,8 @@ class Record(NamedTuple):
             return
         why = self.facts["open"].get(option)
         if why is None and self.version is not None:
-            why = f"its options are not in the file, and Keras {self.version.text} had {self.facts[option]!r} by default"
+            by_default = f"Keras {self.version.text} had {self.facts[option]!r} by default"
+            why = f"its options are not in the file, and {by_default}"
         raise ValueError(
             f"{who}: this layer has {option}={here!r}, and {self.name} may not: {why}; make this layer with"
             f" {option}={self.facts.get(option, 'the right one')!r}, or pass {option}={here!r} here as well, if it was"
@@ -214,7 +215,7 @@ def _unpacked(source: limits.Source) -> tuple[Any, Any, bytes]:
         for name in names:
             if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/"):
                 raise source.refused(f"it has a member {name!r}, a path out of the archive", "Keras writes none")
-        read = {}
+        read: dict[str, bytes] = {}
         for needed in ("config.json", "metadata.json", "model.weights.h5"):
             if needed not in names:
                 if needed == "metadata.json":
@@ -229,7 +230,7 @@ def _unpacked(source: limits.Source) -> tuple[Any, Any, bytes]:
             if needed.endswith("json") and info.file_size > limits.CONFIG_LIMIT:
                 raise source.refused(f"{needed} is longer than {limits.CONFIG_LIMIT} bytes", "refused")
             read[needed] = archive.read(needed)
-    config, metadata = (limits.parsed(source, read.get(f"{name}.json", "{}")) for name in ("config", "metadata"))
+    config, metadata = (limits.parsed(source, read.get(f"{name}.json", b"{}")) for name in ("config", "metadata"))
     return config, metadata, read["model.weights.h5"]
 
 

@@ -247,7 +247,7 @@ class GRU(OptionAttributes, Layer):
           sequences_shape: `(batch, time, features)`, None where unknown.
           initial_state_shape: accepted as in Keras, and not needed.
         """
-        self._features(sequences_shape, 3)
+        self._features((*sequences_shape[:2], 1) if len(sequences_shape) == 3 else sequences_shape, 3)
         batch, time = sequences_shape[:2]
         shape = (batch, time, self.units) if self.return_sequences else (batch, self.units)
         return (shape, (batch, self.units)) if self.return_state else shape

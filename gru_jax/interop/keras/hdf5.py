@@ -145,7 +145,7 @@ class _Walk:
         if len(chosen) != len(datasets) or not chosen or limits.not_a_gru(chosen) is not None:
             return
         if newer:  # <layer>/cell/vars/0, the layer's own name in an attribute
-            home, scope = place.parent, ()
+            home, scope = place.parent, tuple[str, ...]()
             home = home.parent if home.name == "cell" else home
         else:  # <layer>/<scopes of TensorFlow>/kernel:0, the last of them a cell's, or the layer's own
             home, scope = place, place.parts[place.parts[:1] == ("model_weights",) :]

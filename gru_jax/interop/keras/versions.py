@@ -49,7 +49,8 @@ def given(who: str, text: Any, found: Version | None) -> Version | None:
     version = parsed(text)
     if version is None:
         raise ValueError(
-            f"{who}: keras_version must be a version of Keras, such as '2.2.4' or '3.15.1'; got {checks.described(text)}"
+            f"{who}: keras_version must be a version of Keras, such as '2.2.4' or '3.15.1';"
+            f" got {checks.described(text)}"
         )
     if found is not None and found.number[: len(version.number)] != version.number[: len(found.number)]:
         raise ValueError(

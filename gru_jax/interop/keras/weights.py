@@ -12,7 +12,6 @@ from gru_jax.interop.keras import activations, configs, files, limits, versions
 from gru_jax.interop.keras.cell import to_neutral
 from gru_jax.layers.nnx import GRU as NeutralLayer
 
-
 RENAMED = {"gate_activation": "recurrent_activation", "reset": "reset_after"}
 """Options of `gj.nnx.GRU` that have Keras' names in `load`."""
 
@@ -191,12 +190,11 @@ def _expanded(given: Any, version: versions.Version | None) -> Any:
         pair = [_expanded(one, version) for one in given]
         if all(isinstance(one, files.Record) and len(one.directions) == 1 for one in pair):
             # What the backward layer says of its direction is its place in the pair.
-            facts = [{key: value for key, value in one.facts.items() if key != "run"} for one in pair]
-            if facts[0] and facts[1] and facts[0] != facts[1]:
+            said = [{key: value for key, value in one.facts.items() if key != "run"} for one in pair]
+            if said[0] and said[1] and said[0] != said[1]:
                 raise ValueError("keras.load: the two directions differ in their options; load them one by one")
-            return pair[0]._replace(
-                directions=[*pair[0].directions, *pair[1].directions], facts=facts[0] or facts[1]
-            )
+            both = [*pair[0].directions, *pair[1].directions]
+            return pair[0]._replace(directions=both, facts=said[0] or said[1])
     if isinstance(given, list) and given:
         layers = [_expanded(one, version) for one in given]
         if all(isinstance(one, files.Record) for one in layers):
