@@ -274,7 +274,7 @@ def test_one_thing_under_many_names_is_refused_before_it_is_read(tmp_path) -> No
 
 
 # Every value of a config, replaced by one of another kind.
-WRONG = [None, 3, [{}], {"class_name": 3}]
+WRONG = [None, [{}], {"class_name": 3}]
 
 
 def test_any_damaged_config_is_refused_with_the_files_name(tmp_path) -> None:

@@ -39,7 +39,8 @@ class Layer(LayerAttributes, nnx.Module):
     def __init__(self, name: Any, dtype: Any, trainable: Any, activity_regularizer: Any, outputs: int) -> None:
         checks.flag(self.who, "trainable", trainable)
         self._name = None if name is None else policy.checked_name(self.who, name)
-        self.name  # noqa: B018  numbered in the order in which layers are made
+        if name is None:  # numbered in the order in which layers are made
+            policy.automatic_name(self, self.who)
         self.dtype_policy = policy.get(self.who, dtype)
         self.activity_regularizer = regularizers.get(self.who, "activity_regularizer", activity_regularizer)
         self._trainable = trainable

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import os
 import zipfile
 import zlib
@@ -95,8 +96,8 @@ class Record(NamedTuple):
                     f"{who}: {self.name} has {units} units and {shown[tuple(biases)]}, this layer {cell.units} units"
                     f" and {shown[tuple(own)]}; make a layer with the same options"
                 )
-        for option in configs.OPTIONS:
-            here = getattr(cells[0].options, option)
+        for option, cell in itertools.product(configs.OPTIONS, cells):
+            here = getattr(cell.options, option)
             if self.facts.get("alone") and said[option] is None:
                 self._check_alone(who, option, here)
             elif option not in self.facts.get("code", ()):

@@ -12,8 +12,13 @@ from gru_jax.interop.keras import activations, configs, files, limits, versions
 from gru_jax.interop.keras.cell import to_neutral
 from gru_jax.layers.nnx import GRU as NeutralLayer
 
-RENAMED = {"gate_activation": "recurrent_activation", "reset": "reset_after"}
-"""Options of `gj.nnx.GRU` that have Keras' names in `load`."""
+RENAMED = {
+    "gate_activation": "recurrent_activation",
+    "reset": "reset_after",
+    "merge_mode": "merge",
+    "go_backwards": "reverse",
+}
+"""What an option is called in `load`: what weights mean as in Keras, how the layer runs as in `gj.nnx.GRU`."""
 
 
 def load(
@@ -60,9 +65,9 @@ def load(
       >>> gru.spec.hidden_features, gru.spec.reset
       (4, 'after')
     """
-    for name, theirs_name in RENAMED.items():
+    for name, right in RENAMED.items():
         if name in options:
-            raise TypeError(f"keras.load: {name} is {theirs_name} here, as in Keras; pass {theirs_name}=")
+            raise TypeError(f"keras.load: {name} is called {right} here; pass {right}=")
     if isinstance(theirs, str | os.PathLike):
         theirs = files.one("keras.load", theirs, layer, keras_version)
     elif layer is not None:
