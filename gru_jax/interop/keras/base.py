@@ -11,6 +11,7 @@ from flax import errors, nnx
 from gru_jax import checks
 from gru_jax.interop import arrays
 from gru_jax.interop.keras import identifiers, policy, regularizers
+from gru_jax.interop.keras.attributes import LayerAttributes
 from gru_jax.types import Array
 
 KINDS = ("kernel", "recurrent", "bias")
@@ -28,14 +29,18 @@ class Penalty(nnx.Variable[Any]):
     """What the activity regularizer made of the last call's outputs, a tuple of numbers."""
 
 
-class Layer(nnx.Module):
+class Layer(LayerAttributes, nnx.Module):
     """The part of a Keras layer that has nothing to do with time."""
 
     who: ClassVar[str] = "Layer"
+    rank: ClassVar[int] = 3
+    """How many axes the input has."""
 
     def __init__(self, name: Any, dtype: Any, trainable: Any, activity_regularizer: Any, outputs: int) -> None:
         checks.flag(self.who, "trainable", trainable)
-        self.name = policy.name(self.who, self.who, name)
+        self._name = None if name is None else policy.checked_name(self.who, name)
+        if name is None:  # numbered in the order in which layers are made
+            policy.automatic_name(self, self.who)
         self.dtype_policy = policy.get(self.who, dtype)
         self.activity_regularizer = regularizers.get(self.who, "activity_regularizer", activity_regularizer)
         self._trainable = trainable
@@ -127,7 +132,7 @@ class Layer(nnx.Module):
           TypeError, ValueError: when the layer is not built, or the arrays do not fit; nothing is changed then.
         """
         if not self.built:
-            raise ValueError(f"{self.who}: not built yet; call build((None, None, features)), or the layer, once first")
+            raise self._unbuilt()
         if not isinstance(weights, Sequence) or isinstance(weights, str):
             raise TypeError(f"{self.who}: weights must be a list of arrays; got {checks.described(weights)}")
         own = self.weights
@@ -145,22 +150,34 @@ class Layer(nnx.Module):
         for weight, value in zip(own, new, strict=True):
             weight.set_value(value)
 
-    def load_weights(self, path: Any, layer: str | None = None) -> None:
+    def load_weights(
+        self,
+        path: Any,
+        layer: str | None = None,
+        *,
+        keras_version: str | None = None,
+        reset_after: bool | None = None,
+        recurrent_activation: Any = None,
+    ) -> None:
         """Takes over the weights of a `.weights.h5`, `.keras` or `.h5` file of Keras.
 
         Args:
           path: the file.
           layer: the name of the layer in it; needed when it holds several.
+          keras_version: of the Keras that wrote the file, such as "2.2.4", where the file does not say it.
+          reset_after: of the saved layer, where nothing in the file says it.
+          recurrent_activation: of the saved layer, likewise.
 
         Raises:
           FileNotFoundError, ValueError: when there is none that fits; nothing is changed then.
         """
         from gru_jax.interop.keras import files
 
-        found = files.one(self.who, path, layer)
-        found.check_fits(self.who, self)
+        found = files.one(self.who, path, layer, keras_version)
+        said = {"reset_after": reset_after, "activation": None, "recurrent_activation": recurrent_activation}
+        found.check_fits(self.who, self, said)
         if not self.built:
-            self.build((None, None, found.directions[0][0].shape[0]))
+            self.build((*[None] * (self.rank - 1), found.directions[0][0].shape[0]))
         self.set_weights([array for direction in found.directions for array in direction])
 
     def count_params(self) -> int:
@@ -170,7 +187,7 @@ class Layer(nnx.Module):
           ValueError: before the layer is built.
         """
         if not self.built:
-            raise ValueError(f"{self.who}: not built yet; call build((None, None, features)), or the layer, once first")
+            raise self._unbuilt()
         return sum(weight[...].size for weight in self.weights)
 
     @property
@@ -200,6 +217,10 @@ class Layer(nnx.Module):
     def build(self, input_shape: Any) -> None:
         """Makes the weights."""
         raise NotImplementedError
+
+    def _unbuilt(self) -> ValueError:
+        shape = "(None, None, features)" if self.rank == 3 else "(None, features)"
+        return ValueError(f"{self.who}: not built yet; call build({shape}), or the layer, once first")
 
     def _build_for_call(self, shape: tuple[int, ...]) -> None:
         if self.built:

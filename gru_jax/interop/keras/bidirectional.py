@@ -10,7 +10,7 @@ from flax import nnx
 from gru_jax import checks
 from gru_jax.combinators import MERGES
 from gru_jax.interop import neutral
-from gru_jax.interop.keras import identifiers
+from gru_jax.interop.keras import identifiers, policy
 from gru_jax.interop.keras.base import Layer
 from gru_jax.interop.keras.gru import GRU, numpy_params
 from gru_jax.layers.nnx import GRU as NeutralLayer
@@ -184,6 +184,35 @@ class Bidirectional(Layer):
         everything = (*outputs, *states)
         return everything[0] if len(everything) == 1 else everything
 
+    def compute_output_shape(self, sequences_shape: Any, initial_state_shape: Any = None) -> Any:
+        """The shape of what a call returns, or the shapes of all of it.
+
+        Args:
+          sequences_shape: `(batch, time, features)`, None where unknown.
+          initial_state_shape: accepted as in Keras, and not needed.
+        """
+        shapes = [one.compute_output_shape(sequences_shape) for one in (self.forward_layer, self.backward_layer)]
+        states: tuple[Any, ...] = ()
+        if self.return_state:
+            states = tuple(state for _, state in shapes)
+            shapes = [shape for shape, _ in shapes]
+        outputs = shapes if self.merge_mode is None else shapes[:1]
+        if self.merge_mode == "concat":
+            outputs = [(*shapes[0][:-1], shapes[0][-1] + shapes[1][-1])]
+        everything = (*outputs, *states)
+        return everything[0] if len(everything) == 1 else everything
+
+    def compute_mask(self, inputs: Any, mask: Any) -> Any:
+        """The mask of the outputs, of both with merge_mode None; that of states, which would be None, is left out.
+
+        Args:
+          inputs: not looked at.
+          mask: `[B, T]`, a list of one, or None.
+        """
+        mask = mask[0] if isinstance(mask, list | tuple) else mask
+        mask = mask if self.return_sequences else None
+        return mask if self.merge_mode else (mask, mask)
+
     @property
     def states(self) -> tuple[Array, ...] | None:
         """The kept states of stateful directions."""
@@ -276,4 +305,7 @@ def _like(layer: GRU, direction: str, go_backwards: bool, rngs: nnx.Rngs | None)
         index = 0 if direction == "forward" else 1
         rngs = nnx.Rngs(params=jax.random.fold_in(keys[0], index), dropout=jax.random.fold_in(keys[1], index))
     extra = {"implementation": layer.cell.options.implementation, "rngs": rngs, "method": layer.method}
-    return GRU(**config, **extra)
+    made = GRU(**config, **extra)
+    if layer._name is None:
+        policy.make_automatic(made)
+    return made

@@ -14,7 +14,12 @@ from gru_jax.cells import GRUParams
 from gru_jax.cells.gru_layout import LaidOut, Layout, Original
 from gru_jax.interop import neutral
 from gru_jax.interop.keras import activations, constraints, identifiers, initializers, policy, regularizers
+<<<<<<< HEAD
 from gru_jax.interop.keras.base import KINDS, NAMES, Frozen, Layer, as_state
+=======
+from gru_jax.interop.keras.attributes import OptionAttributes
+from gru_jax.interop.keras.base import KINDS, NAMES, Frozen, Layer, as_state, as_training
+>>>>>>> keras
 from gru_jax.interop.keras.dropout import DroppedGRU, DroppedParams, Stream
 from gru_jax.types import Activation, Array
 
@@ -95,7 +100,7 @@ def checked(who: str, given: dict[str, Any]) -> Options:
     for name in ("dropout", "recurrent_dropout"):
         checks.rate(who, name, given[name])
     policy.number(who, "seed", given["seed"], "a whole number")
-    checks.choice(who, "implementation", given["implementation"], (1, 2))
+    checks.choice(who, "implementation", given["implementation"], (0, 1, 2))
 
     def three(name: str, module: Any) -> tuple[Any, ...]:
         return tuple(module.get(who, f"{kind}_{name}", given[f"{kind}_{name}"]) for kind in KINDS)
@@ -112,8 +117,8 @@ def checked(who: str, given: dict[str, Any]) -> Options:
         recurrent_dropout=float(given["recurrent_dropout"]),
         reset_after=given["reset_after"],
         seed=given["seed"],
-        # As in Keras: with recurrent dropout each gate has masks of its own.
-        implementation=1 if given["recurrent_dropout"] else given["implementation"],
+        # As in Keras: with recurrent dropout each gate has masks of its own. 0 is what Keras 2 had before 1 and 2.
+        implementation=1 if given["recurrent_dropout"] else given["implementation"] or 1,
     )
 
 
@@ -125,7 +130,7 @@ class Runnable(NamedTuple):
     drop_x: Array | None
 
 
-class GRUCell(Layer):
+class GRUCell(OptionAttributes, Layer):
     """One step of a GRU, `keras.layers.GRUCell` of Keras 3.
 
         z  = f(x W_z + b_z + h U_z + c_z)
@@ -159,7 +164,7 @@ class GRUCell(Layer):
       dtype: "float32", another dtype, or a policy such as "mixed_bfloat16".
       trainable: False makes the weights no `nnx.Param`.
       activity_regularizer: a penalty on the outputs.
-      implementation: 1 draws a dropout mask for each gate, 2 one for all.
+      implementation: 1 (or 0) draws a dropout mask for each gate, 2 one for all.
       rngs: `nnx.Rngs` to initialise with ("params") and to draw masks from ("dropout"), in place of seeds.
 
     Example:
@@ -174,6 +179,9 @@ class GRUCell(Layer):
     """
 
     who = "GRUCell"
+    rank = 2
+    supports_masking = False
+    input_spec = None
     kernel: nnx.Variable[Any]
     recurrent_kernel: nnx.Variable[Any]
     bias: nnx.Variable[Any]
@@ -214,12 +222,10 @@ class GRUCell(Layer):
         self.stream = nnx.data(Stream(seed, rngs) if dropout or recurrent_dropout else None)
         self.unused_keys = None if rngs is None else nnx.data([rngs.params() for _ in KINDS])
 
-    @property
-    def units(self) -> int:
-        """H."""
-        return self.options.units
+    def _own_options(self) -> Options:
+        return self.options
 
-    state_size = output_size = units
+    state_size = output_size = OptionAttributes.units
 
     def _cells(self) -> Any:
         yield self

@@ -26,6 +26,10 @@ class Stream(nnx.Module):
         self.seed = nnx.data(Seed(initializers.key_of(start)) if rngs is None else None)
         self.rngs: Any = nnx.data(None if rngs is None else rngs.dropout.fork())
 
+    def variables(self) -> list[nnx.Variable[Any]]:
+        """What the next masks are drawn from."""
+        return [self.rngs.key, self.rngs.count] if self.seed is None else [self.seed]
+
     def masks(
         self, rate: float, count: int, shape: tuple[int, ...], dtype: DType, keep: Callable[..., None]
     ) -> Array | None:

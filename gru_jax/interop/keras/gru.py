@@ -12,6 +12,7 @@ from gru_jax.cells import GRUParams
 from gru_jax.combinators import recurrent
 from gru_jax.interop import neutral
 from gru_jax.interop.keras import cell as cells
+from gru_jax.interop.keras.attributes import OptionAttributes
 from gru_jax.interop.keras.base import Layer, as_mask, as_state
 from gru_jax.layers.nnx import GRU as NeutralLayer
 from gru_jax.layers.nnx import Carry
@@ -21,7 +22,7 @@ from gru_jax.types import Array
 FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "zero_output_for_mask")
 
 
-class GRU(Layer):
+class GRU(OptionAttributes, Layer):
     """A GRU layer over time, `keras.layers.GRU` of Keras 3.
 
     Equations and weights are those of `GRUCell`, which the layer holds as `cell`. Weights are made by the first call,
@@ -58,7 +59,7 @@ class GRU(Layer):
       dtype: "float32", another dtype, or a policy such as "mixed_bfloat16".
       trainable: False makes the weights no `nnx.Param`.
       zero_output_for_mask: outputs at masked steps are 0 instead of the state held there.
-      implementation: 1 draws an input dropout mask for each gate, 2 one for all.
+      implementation: 1 (or 0) draws an input dropout mask for each gate, 2 one for all.
       rngs: `nnx.Rngs` to initialise with ("params") and to draw masks from ("dropout"), in place of seeds.
       method: how the steps run over time, see `gru_jax.scan`.
 
@@ -239,6 +240,29 @@ class GRU(Layer):
             self._keep(self.carry, h.astype(kept.dtype if kept is not None else h.dtype))
         return (jnp.flip(y, 1) if self.go_backwards else y), h
 
+    def compute_output_shape(self, sequences_shape: Any, initial_state_shape: Any = None) -> Any:
+        """The shape of what a call returns, with return_state of both.
+
+        Args:
+          sequences_shape: `(batch, time, features)`, None where unknown.
+          initial_state_shape: accepted as in Keras, and not needed.
+        """
+        self._features((*sequences_shape[:2], 1) if len(sequences_shape) == 3 else sequences_shape, 3)
+        batch, time = sequences_shape[:2]
+        shape = (batch, time, self.units) if self.return_sequences else (batch, self.units)
+        return (shape, (batch, self.units)) if self.return_state else shape
+
+    def compute_mask(self, inputs: Any, mask: Any) -> Any:
+        """The mask of what a call returns: the given one for all steps, None for a state.
+
+        Args:
+          inputs: not looked at.
+          mask: `[B, T]`, a list of one, or None.
+        """
+        mask = mask[0] if isinstance(mask, list | tuple) else mask
+        mask = mask if self.return_sequences else None
+        return [mask, None] if self.return_state else mask
+
     def get_initial_state(self, batch_size: int) -> list[Array]:
         """Zeros, `[batch_size, H]`, in a list.
 
@@ -299,13 +323,9 @@ class GRU(Layer):
                 f" backend; pass use_cudnn='auto'"
             )
 
-    units = property(lambda self: self.cell.options.units, doc="H.")
-    activation = property(lambda self: self.cell.options.activation, doc="Of the candidate state.")
-    recurrent_activation = property(lambda self: self.cell.options.recurrent_activation, doc="Of the gates.")
-    use_bias = property(lambda self: self.cell.options.use_bias, doc="Whether there are biases.")
-    reset_after = property(lambda self: self.cell.options.reset_after, doc="Where the reset gate is applied.")
-    dropout = property(lambda self: self.cell.options.dropout, doc="The rate on the input.")
-    recurrent_dropout = property(lambda self: self.cell.options.recurrent_dropout, doc="The rate on the state.")
+    def _own_options(self) -> Any:
+        return self.cell.options
+
     state_size = property(lambda self: [self.cell.options.units], doc="[H].")
 
 

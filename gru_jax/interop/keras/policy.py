@@ -1,6 +1,7 @@
 """Names, dtypes and the trace that a layer was called in: what every Keras layer has beside its mathematics."""
 
 import collections
+import weakref
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from gru_jax import checks
 from gru_jax.interop.keras import identifiers
 
 _USED: collections.Counter[str] = collections.Counter()
+_AUTOMATIC: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 _TOP = jax.extend.core.get_opaque_trace_state(convention="nnx")
 NAMES = ("float16", "bfloat16", "float32", "float64", "mixed_float16", "mixed_bfloat16")
 
@@ -60,15 +62,25 @@ def get(who: str, given: Any) -> Policy:
     return Policy(name)
 
 
-def name(who: str, kind: str, given: Any) -> str:
-    """The given name, or a new one as Keras makes it: gru, gru_1, gru_2."""
-    if given is not None:
-        if not isinstance(given, str) or not given or "/" in given:
-            raise ValueError(f"{who}: name must be a string without '/'; got {given!r}")
-        return given
-    base = identifiers.snake(kind)
-    _USED[base] += 1
-    return base if _USED[base] == 1 else f"{base}_{_USED[base] - 1}"
+def checked_name(who: str, given: Any) -> str:
+    """A name that was given; raises ValueError for what is none."""
+    if not isinstance(given, str) or not given or "/" in given:
+        raise ValueError(f"{who}: name must be a string without '/'; got {given!r}")
+    return given
+
+
+def automatic_name(layer: Any, kind: str) -> str:
+    """A layer's own name, made as Keras makes it at the first call for that layer: gru, gru_1, gru_2."""
+    if layer not in _AUTOMATIC:
+        base = identifiers.snake(kind)
+        _USED[base] += 1
+        _AUTOMATIC[layer] = base if _USED[base] == 1 else f"{base}_{_USED[base] - 1}"
+    return _AUTOMATIC[layer]
+
+
+def make_automatic(layer: Any) -> None:
+    """Turns the name that a layer was given into an automatic one."""
+    _AUTOMATIC[layer], layer._name = layer._name, None
 
 
 def at_top_level() -> bool:

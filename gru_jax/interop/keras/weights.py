@@ -8,9 +8,17 @@ import numpy as np
 from gru_jax import checks
 from gru_jax.cells import GRU, GRUParams
 from gru_jax.interop import arrays, neutral
-from gru_jax.interop.keras import activations, files, limits
+from gru_jax.interop.keras import activations, configs, files, limits, versions
 from gru_jax.interop.keras.cell import to_neutral
 from gru_jax.layers.nnx import GRU as NeutralLayer
+
+RENAMED = {
+    "gate_activation": "recurrent_activation",
+    "reset": "reset_after",
+    "merge_mode": "merge",
+    "go_backwards": "reverse",
+}
+"""What an option is called in `load`: what weights mean as in Keras, how the layer runs as in `gj.nnx.GRU`."""
 
 
 def load(
@@ -20,6 +28,7 @@ def load(
     reset_after: bool | None = None,
     activation: Any = None,
     recurrent_activation: Any = None,
+    keras_version: str | None = None,
     **options: Any,
 ) -> NeutralLayer:
     """Keras' weights as a `gj.nnx.GRU`.
@@ -29,10 +38,16 @@ def load(
         `get_weights()` of a GRU (or of a Bidirectional) returns; or a list of layers, each of them such a thing or a
         pair of them (forward, backward).
       layer: the name of the layer in a file that holds several.
-      reset_after: as in Keras; needed only for weights without biases, which do not show it (True when None).
-      activation: of the candidate state; read from what says it (a layer, a file with a config), else tanh.
-      recurrent_activation: of the gates, likewise; else sigmoid.
+      reset_after: as in Keras; needed only for weights without biases, which do not show it.
+      activation: of the candidate state.
+      recurrent_activation: of the gates. "hard_sigmoid" is that of the Keras which wrote the weights: from Keras 3 on
+        clip(x / 6 + 1/2, 0, 1), before it clip(x / 5 + 1/2, 0, 1), which is "keras2_hard_sigmoid" here.
+      keras_version: of the Keras that wrote the weights, such as "2.2.4", where they do not say it.
       **options: of `gj.nnx.GRU` that say how it runs: method, padding, dropout, rngs, ...
+
+    What a layer, or a file with a config, says of the first three is taken from it. Weights alone have the defaults of
+    the Keras that wrote them, for a list of arrays today's: reset_after=True, "tanh" and "sigmoid". What their version
+    does not decide has to be passed.
 
     Returns:
       A `gj.nnx.GRU`. Where the layer says so, it reads backwards (outputs in original time order all the same), merges
@@ -50,23 +65,22 @@ def load(
       >>> gru.spec.hidden_features, gru.spec.reset
       (4, 'after')
     """
+    for name, right in RENAMED.items():
+        if name in options:
+            raise TypeError(f"keras.load: {name} is called {right} here; pass {right}=")
     if isinstance(theirs, str | os.PathLike):
-        theirs = files.one("keras.load", theirs, layer)
+        theirs = files.one("keras.load", theirs, layer, keras_version)
     elif layer is not None:
         raise TypeError("keras.load: layer is the name of a layer in a file; leave it out for weights that are given")
     said = {"reset_after": reset_after, "activation": activation, "recurrent_activation": recurrent_activation}
-    whole = _expanded(theirs)
-    facts = [fact for record in _records(whole) if (fact := record.facts)]
-    for option in {option for fact in facts for option in fact.get("code", ()) if said[option] is None}:
-        raise ValueError(
-            f"keras.load: {option} is code of its own in the layer's config, which is not run; pass {option}= yourself"
-        )
-    for key in said:
-        found = {fact[key] for fact in facts if key in fact}
+    whole = _expanded(theirs, versions.given("keras.load", keras_version, None))
+    records = _records(whole)
+    for key, given in said.items():
+        found = {record.option("keras.load", key, given) for record in records} - {None}
         if len(found) > 1:
             raise ValueError(f"keras.load: the layers differ in {key}; load them one by one")
-        if said[key] is None and found:
-            said[key] = found.pop()
+        said[key] = found.pop() if found else None
+    facts = [record.facts for record in records if record.facts]
     run = facts[0].get("run", {}) if facts else {}
     for key in run:
         if any(fact.get("run", run)[key] != run[key] for fact in facts):
@@ -166,27 +180,28 @@ def _is_arrays(given: Any, *counts: int) -> bool:
     return good and all(hasattr(w, "shape") and getattr(w, "ndim", 1) in (1, 2) for w in given)
 
 
-def _expanded(given: Any) -> Any:
+def _expanded(given: Any, version: versions.Version | None) -> Any:
     """Layers and flat lists of arrays as records of one or two directions; a list of layers as a list."""
     if isinstance(given, files.Record):
         return given
-    if _is_arrays(given, 2, 3):
-        return files.Record("", [_checked(given)], {})
-    if _is_arrays(given, 4, 6):
+    if _is_arrays(given, 2, 3) or _is_arrays(given, 4, 6):
         half = len(given) // 2
-        return files.Record("", [_checked(given[:half]), _checked(given[half:])], {})
+        parts = [given] if len(given) < 4 else [given[:half], given[half:]]
+        facts = {} if version is None else configs.of_weights(version, cudnn=limits.of_cudnn(parts[0]))
+        return files.Record("of these arrays", [_checked(part) for part in parts], facts, version or versions.KERAS_3)
     if hasattr(given, "get_config") and hasattr(given, "get_weights"):
         return _of_layer(given)
     if isinstance(given, tuple) and len(given) == 2:
-        pair = [_expanded(one) for one in given]
+        pair = [_expanded(one, version) for one in given]
         if all(isinstance(one, files.Record) and len(one.directions) == 1 for one in pair):
             # What the backward layer says of its direction is its place in the pair.
-            facts = [{key: value for key, value in one.facts.items() if key != "run"} for one in pair]
-            if facts[0] and facts[1] and facts[0] != facts[1]:
+            said = [{key: value for key, value in one.facts.items() if key != "run"} for one in pair]
+            if said[0] and said[1] and said[0] != said[1]:
                 raise ValueError("keras.load: the two directions differ in their options; load them one by one")
-            return files.Record("", [pair[0].directions[0], pair[1].directions[0]], facts[0] or facts[1])
+            both = [*pair[0].directions, *pair[1].directions]
+            return pair[0]._replace(directions=both, facts=said[0] or said[1])
     if isinstance(given, list) and given:
-        layers = [_expanded(one) for one in given]
+        layers = [_expanded(one, version) for one in given]
         if all(isinstance(one, files.Record) for one in layers):
             return layers
     raise TypeError(
@@ -208,7 +223,8 @@ def _of_layer(given: Any) -> files.Record:
     if isinstance(back, dict) and hasattr(given, "backward_layer"):
         for option in ("activation", "recurrent_activation"):
             back["config"][option] = getattr(given.backward_layer, option, None)
-    return files.record(given.name, {"class_name": kind, "config": config}, given.get_weights())
+    version = versions.of_module(type(given).__module__) or versions.KERAS_3  # the layers of this package are Keras 3's
+    return files.record(given.name, {"class_name": kind, "config": config}, given.get_weights(), version)
 
 
 def _checked(given: Any) -> list[np.ndarray]:
@@ -217,7 +233,7 @@ def _checked(given: Any) -> list[np.ndarray]:
     problem = limits.not_a_gru(weights)
     if problem:
         raise ValueError(f"keras.load: these are no weights of a GRU: {problem}; pass what its get_weights() returned")
-    return weights
+    return limits.from_cudnn(weights)
 
 
 def _records(whole: Any) -> list[files.Record]:
