@@ -14,12 +14,8 @@ from gru_jax.cells import GRUParams
 from gru_jax.cells.gru_layout import LaidOut, Layout, Original
 from gru_jax.interop import neutral
 from gru_jax.interop.keras import activations, constraints, identifiers, initializers, policy, regularizers
-<<<<<<< HEAD
-from gru_jax.interop.keras.base import KINDS, NAMES, Frozen, Layer, as_state
-=======
 from gru_jax.interop.keras.attributes import OptionAttributes
-from gru_jax.interop.keras.base import KINDS, NAMES, Frozen, Layer, as_state, as_training
->>>>>>> keras
+from gru_jax.interop.keras.base import KINDS, NAMES, Frozen, Layer, as_state
 from gru_jax.interop.keras.dropout import DroppedGRU, DroppedParams, Stream
 from gru_jax.types import Activation, Array
 
