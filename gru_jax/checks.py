@@ -123,6 +123,17 @@ def as_array(who: str, name: str, got: object) -> Array:
         ) from error
 
 
+def known(got: Any) -> np.ndarray | None:
+    """The numbers of an array as NumPy's; None where they are traced, or lie with another process.
+
+    What checks values computes with these: inside `jit` every operation of JAX is traced, that on a concrete array too.
+    """
+    leaves = jax.tree.leaves(got)
+    if any(isinstance(a, jax.core.Tracer) or not getattr(a, "is_fully_addressable", True) for a in leaves):
+        return None
+    return np.asarray(got)
+
+
 def floating(who: str, name: str, got: object) -> Array:
     """`got` as a JAX array of floating-point numbers; raises TypeError for other dtypes."""
     array = as_array(who, name, got)
@@ -173,13 +184,12 @@ def lengths(who: str, got: object, batch: Sequence[int], steps: int) -> Array:
             f"{who}: lengths must be whole numbers; got {array.dtype}; convert with lengths.astype(jnp.int32)"
         )
     shape(who, "lengths", array.shape, batch, "one length for each sequence of x")
-    if not isinstance(array, jax.core.Tracer) and array.size:
-        values = np.asarray(array)
-        if values.min() < 0 or values.max() > steps:
-            worst = values.min() if values.min() < 0 else values.max()
-            raise ValueError(
-                f"{who}: lengths must lie in [0, {steps}], x having {steps} time steps; got {worst};"
-                f" clip them, or pad x along time"
-            )
+    values = known(got)
+    if values is not None and values.size and (values.min() < 0 or values.max() > steps):
+        worst = values.min() if values.min() < 0 else values.max()
+        raise ValueError(
+            f"{who}: lengths must lie in [0, {steps}], x having {steps} time steps; got {worst};"
+            f" clip them, or pad x along time"
+        )
     # Compared with step numbers, which an int8 cannot count beyond 127.
     return array.astype(jnp.int32) if array.dtype.itemsize < 4 else array

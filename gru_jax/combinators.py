@@ -17,7 +17,8 @@ from gru_jax.cells.base import Cell, accumulator
 from gru_jax.checks import described
 from gru_jax.scans import Method, scan
 from gru_jax.scans.masking import each_key
-from gru_jax.types import Array, Key, Params, State
+from gru_jax.scans.mesh_axes import split_with_x
+from gru_jax.types import Array, Key, Params, State, exportable
 
 MERGES: dict[str | None, Callable[[Array, Array], Any]] = {
     "concat": lambda forward, backward: jnp.concatenate([forward, backward], -1),
@@ -48,6 +49,7 @@ class Layer(NamedTuple):
     apply: Callable[..., Any]
 
 
+@exportable("Norm")
 class Norm(NamedTuple):
     """Parameters of a normalisation: `scale` `[H]`, and `bias` `[H]` (None for "rms")."""
 
@@ -55,6 +57,7 @@ class Norm(NamedTuple):
     bias: Array | None
 
 
+@exportable("StackParams")
 class StackParams(NamedTuple):
     """Parameters of a `stack`.
 
@@ -170,7 +173,7 @@ def bidirectional(forward: Layer, backward: Layer | None = None, *, merge: str |
             )
         return MERGES[merge](*outputs), *others
 
-    return Layer(init, apply)
+    return Layer(init, split_with_x(apply))
 
 
 def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: str | None = None) -> Layer:
@@ -257,7 +260,7 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
             x = y + x if residual and _adds(index, x, y) else y
         return x, *(tuple(part) for part in zip(*results, strict=True))
 
-    return Layer(init, apply)
+    return Layer(init, split_with_x(apply))
 
 
 def _folded(key: Key, index: int) -> Key:

@@ -12,6 +12,7 @@ from gru_jax.cells import gru_layout
 from gru_jax.cells.base import Cell, Gates
 from gru_jax.scans import derivative, kernels, masking, naive, select, time_sharding
 from gru_jax.scans.choices import Sizes
+from gru_jax.scans.mesh_axes import left_to_xla
 from gru_jax.scans.select import Method
 from gru_jax.scans.time_axis import TimeAxis, on_same_axes
 from gru_jax.scans.time_sharding import TimeSharded
@@ -128,7 +129,12 @@ def _run(cell: Any, method: str | Method, options: Options, *arrays: Any) -> Any
     )  # fmt: skip
     method = select.resolve(method, cell, sizes, asked)
     whole = functools.partial(_scan, cell, method, options)
-    return derivative.saving_states(whole)(*arrays) if method.keeps_states() else whole(*arrays)
+    whole = derivative.saving_states(whole) if method.keeps_states() else whole
+    if isinstance(method, TimeSharded):
+        return whole(*arrays)
+    params, x, *others = arrays
+    return left_to_xla(lambda x, params, *others: whole(params, x, *others), x, params, *others,
+                       time_major=options.time_major)
 
 
 def _scan(
@@ -271,10 +277,10 @@ def _check_arrays(
 
 
 def _check_state(cell: Any, h0: Any, batch: tuple[int, ...], dtype: Any) -> State:
-    h0 = _check_like("scan", "h0", cell, h0, batch, dtype, "[*batch, H]")
+    state = _check_like("scan", "h0", cell, h0, batch, dtype, "[*batch, H]")
     if hasattr(cell, "check_state"):
-        cell.check_state(h0)
-    return h0
+        cell.check_state(h0)  # as it was given: inside jit a NumPy array that became one of JAX is traced
+    return state
 
 
 def _check_like(who: str, name: str, cell: Any, state: Any, shape: tuple[int, ...], dtype: Any, what: str) -> State:
