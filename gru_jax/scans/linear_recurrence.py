@@ -7,7 +7,7 @@ from jax import lax
 
 from gru_jax import checks
 from gru_jax.cells.base import accumulator
-from gru_jax.scans import fused
+from gru_jax.scans import fused, recurrences
 from gru_jax.scans.kernels import FUSED, refusals
 from gru_jax.scans.mesh_axes import left_to_xla
 from gru_jax.scans.recurrences import DIAGONAL, KERNELS, MATRIX, Algebra, check_fused, chosen, run, transposed
@@ -70,6 +70,8 @@ def linear_scan(
     checks.shape("linear_scan", "h0", h0.shape, batch, "[*batch, H]")
     checks.same_dtype("linear_scan", "h0", h0, b.dtype, "b")
     algebra = DIAGONAL if a.ndim == b.ndim else MATRIX
+    steps, *others = b.shape if time_major else (b.shape[-2], *b.shape[:-2])
+    recurrences.check_known("linear_scan", kernel, steps, others)
     kernel = chosen(kernel, algebra, b)
     axis = b.ndim - 2
     full = accumulator(b.dtype)

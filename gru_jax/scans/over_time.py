@@ -104,6 +104,10 @@ def scan(
     _check_key(options, key, x.shape[1:-1] if time_major else x.shape[:-2])
     arrays = (params, x, h0, lengths, mask, resets, key if input_dropout or recurrent_dropout else None)
     if method == "naive":
+        if not isinstance(steps := x.shape[0] if time_major else x.shape[-2], int):
+            raise ValueError(
+                f"scan: method 'naive' needs a number of steps that is known; got {steps}; use method='sequential'"
+            )
         params, x, h0, lengths, mask, resets, key = arrays
         named = {name: value for name, value in options._asdict().items() if name != "stats"}
         made = naive.scan(cell, params, x, h0, lengths=lengths, mask=mask, resets=resets, key=key, **named)

@@ -156,7 +156,9 @@ class Sequential:
 
     def _by_chunks(self, cell: Any, context: Context, steps: Steps, reverse: bool) -> State:
         T, *batch = steps.x.shape[:-1]
-        rows, chunk, batch_leads = math.prod(batch), int(self.chunk), context.time.batch_leads
+        # How many sequences a symbolic batch has, under jax.export, decides nothing but how long chunks are.
+        rows = math.prod(size if isinstance(size, int) else 1 for size in batch)
+        chunk, batch_leads = int(self.chunk), context.time.batch_leads
         chunks = chunked.Chunks.of(chunk, T, rows, reverse, batch_leads)
         recurrence = derivative.Recurrence(
             functools.partial(masking.F, cell),

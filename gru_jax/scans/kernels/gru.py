@@ -31,6 +31,8 @@ def refusal(cell: Cell, asked: Asked, target: Target) -> str | None:
         return "activations other than 'tanh' and 'sigmoid'"
     if jnp.dtype(asked.dtype).itemsize > 4:
         return "float64"
+    if asked.symbolic:
+        return "sizes that are not known"
     return str(reason) if (reason := _module(target).refusal(cell)) else None
 
 
