@@ -102,14 +102,14 @@ def random_key(who: str, key: object, or_keys: str = "") -> None:
     raise TypeError(f"{who}: key must be one random key{or_keys}; got {got}; {fix}")
 
 
-def floating_dtype(who: str, got: Any) -> None:
+def floating_dtype(who: str, got: Any, name: str = "dtype") -> None:
     """Raises TypeError unless `got` is a floating-point dtype."""
     try:
         good = jnp.issubdtype(jnp.dtype(got), jnp.floating)
     except TypeError:
         good = False
     if not good:
-        raise TypeError(f"{who}: dtype must be a floating-point dtype such as jnp.float32; got {got!r}")
+        raise TypeError(f"{who}: {name} must be a floating-point dtype such as jnp.float32; got {got!r}")
 
 
 def as_array(who: str, name: str, got: object) -> Array:

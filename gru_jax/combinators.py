@@ -18,7 +18,7 @@ from gru_jax.checks import described
 from gru_jax.scans import Method, scan
 from gru_jax.scans.masking import each_key
 from gru_jax.scans.mesh_axes import split_with_x
-from gru_jax.types import Array, Key, Params, State, exportable
+from gru_jax.types import Array, DType, Key, Params, State, exportable
 
 MERGES: dict[str | None, Callable[[Array, Array], Any]] = {
     "concat": lambda forward, backward: jnp.concatenate([forward, backward], -1),
@@ -71,7 +71,12 @@ class StackParams(NamedTuple):
 
 
 def recurrent(
-    cell: Cell, *, method: str | Method = "auto", input_dropout: float = 0.0, recurrent_dropout: float = 0.0
+    cell: Cell,
+    *,
+    method: str | Method = "auto",
+    input_dropout: float = 0.0,
+    recurrent_dropout: float = 0.0,
+    state_dtype: DType | None = None,
 ) -> Layer:
     """A cell run over time, as a layer.
 
@@ -80,6 +85,7 @@ def recurrent(
       method: how the steps run over time, see `gru_jax.scan`.
       input_dropout: rate in [0, 1), one mask for a sequence's every step.
       recurrent_dropout: the same for the state inside the recurrent products.
+      state_dtype: of the state from step to step; x's when None, see `gru_jax.scan`.
 
     Returns:
       A `Layer`.
@@ -113,7 +119,7 @@ def recurrent(
         checks.flag("recurrent", "deterministic", deterministic)
         drop: dict[str, Any] = {} if deterministic else rates
         _need_key("recurrent", drop, key)
-        return scan(cell, params, x, h0, method=method, key=key, **drop, **options)
+        return scan(cell, params, x, h0, method=method, key=key, state_dtype=state_dtype, **drop, **options)
 
     return Layer(cell.init, apply)
 

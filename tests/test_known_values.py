@@ -1,4 +1,4 @@
-"""Checks of values under jit: of an array that is closed over every operation is traced, though its values are known."""
+"""Checks of values under jit: of a closed-over array every operation is traced, though its values are known."""
 
 from collections.abc import Callable
 from typing import Any

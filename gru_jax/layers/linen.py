@@ -61,6 +61,7 @@ class GRU(linen.Module):
     stateful: bool = False
     dtype: DType = None
     param_dtype: DType = jnp.float32
+    state_dtype: DType = None
     deterministic: bool = False
 
     @property

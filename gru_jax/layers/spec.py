@@ -42,6 +42,8 @@ class GRUSpec:
       stateful: the state after a call is where the next one starts, until `reset_state`.
       dtype: of the computation; when None, that which x and the parameters promote to.
       param_dtype: of the parameters.
+      state_dtype: of the state from step to step, and of the final states, see `gru_jax.scan`; that of the computation
+        when None.
 
     Raises:
       TypeError, ValueError: for an option of the wrong type or value.
@@ -69,6 +71,7 @@ class GRUSpec:
     stateful: bool = False
     dtype: DType = None
     param_dtype: DType = jnp.float32
+    state_dtype: DType = None
 
     def __post_init__(self) -> None:
         checks.positive("GRU", "hidden_features", self.hidden_features)
@@ -80,6 +83,8 @@ class GRUSpec:
         checks.floating_dtype("GRU", self.param_dtype)
         if self.dtype is not None:
             checks.floating_dtype("GRU", self.dtype)
+        if self.state_dtype is not None:
+            checks.floating_dtype("GRU", self.state_dtype, "state_dtype")
         checks.choice("GRU", "merge", self.merge, MERGES)
         checks.choice("GRU", "norm", self.norm, NORMS)
         checks.choice("GRU", "padding", self.padding, ("zero", "hold"))
@@ -180,7 +185,7 @@ class GRUSpec:
         return self.layer.apply(
             cast(params),
             cast(x),
-            cast(h0),
+            jax.tree.map(lambda h: h.astype(self.state_dtype or dtype), h0),
             key=key,
             deterministic=deterministic or not self.random,
             reverse=self.reverse,
@@ -244,6 +249,7 @@ def _layer(spec: GRUSpec) -> Layer:
         method=spec.method,
         input_dropout=spec.input_dropout,
         recurrent_dropout=spec.recurrent_dropout,
+        state_dtype=spec.state_dtype,
     )
     one = bidirectional(rnn, merge=spec.merge) if spec.bidirectional else rnn
     if spec._alone:

@@ -17,7 +17,7 @@ from gru_jax.scans.select import Method
 from gru_jax.scans.time_axis import TimeAxis, on_same_axes
 from gru_jax.scans.time_sharding import TimeSharded
 from gru_jax.scans.trajectory import Stats, certain
-from gru_jax.types import Array, BoolArray, IntArray, Key, Params, State
+from gru_jax.types import Array, BoolArray, DType, IntArray, Key, Params, State
 
 
 class Options(NamedTuple):
@@ -30,6 +30,7 @@ class Options(NamedTuple):
     recurrent_dropout: float
     return_gates: bool
     stats: bool
+    state_dtype: DType = None
 
 
 def scan(
@@ -50,6 +51,7 @@ def scan(
     key: Key | None = None,
     return_gates: bool = False,
     stats: bool = False,
+    state_dtype: DType | None = None,
 ) -> Any:
     """Runs a cell over time.
 
@@ -75,6 +77,8 @@ def scan(
         that it would have alone.
       return_gates: also return what the cell decided at each step.
       stats: also return how a parallel method did.
+      state_dtype: of the state from step to step and of h_T; x's when None. With half-precision x float32 keeps what a
+        slow unit adds in steps that are too small for its half-precision state; h0 may have either dtype.
 
     Returns:
       y: outputs, `[*batch, T, H]`.
@@ -95,12 +99,14 @@ def scan(
       >>> y.shape, bool((y[1, 4] == h[1]).all()), float(abs(y[1, 5:]).max())
       ((2, 7, 4), True, 0.0)
     """
-    options = Options(reverse, time_major, padding, input_dropout, recurrent_dropout, return_gates, stats)
+    options = Options(reverse, time_major, padding, input_dropout, recurrent_dropout, return_gates, stats, state_dtype)
     _check_options(cell, options)
     select.check(method, cell)
     params, original = gru_layout.apart(params)
     method, guess = time_sharding.hinted(method)
-    x, h0, lengths, mask, resets = _check_arrays(cell, params, x, h0, lengths, mask, resets, time_major)
+    x, h0, lengths, mask, resets = _check_arrays(cell, params, x, h0, lengths, mask, resets, time_major, state_dtype)
+    if state_dtype is not None:
+        options = options._replace(state_dtype=jnp.dtype(state_dtype) if state_dtype != x.dtype else None)
     _check_key(options, key, x.shape[1:-1] if time_major else x.shape[:-2])
     arrays = (params, x, h0, lengths, mask, resets, key if input_dropout or recurrent_dropout else None)
     if method == "naive":
@@ -129,7 +135,7 @@ def _run(cell: Any, method: str | Method, options: Options, *arrays: Any) -> Any
     lengths, mask, resets = (a is not None for a in arrays[3:6])
     asked = kernels.Asked(
         x.dtype, lengths, mask, resets, options.recurrent_dropout > 0,
-        symbolic=not all(isinstance(size, int) for size in x.shape),
+        symbolic=not all(isinstance(size, int) for size in x.shape), other_state=options.state_dtype is not None,
     )  # fmt: skip
     method = select.resolve(method, cell, sizes, asked)
     whole = functools.partial(_scan, cell, method, options)
@@ -167,6 +173,9 @@ def _scan(
     T, batch = (x.shape[0], x.shape[1:-1]) if options.time_major else (x.shape[-2], x.shape[:-2])
     if h0 is None:
         h0 = cell.initial_state(batch, x.dtype)
+    if options.state_dtype is not None:
+        # Whatever a cell computes, the state it returns has the dtype of the one it was given.
+        h0, guess = jax.tree.map(lambda a: a.astype(options.state_dtype), (h0, guess))
     if lengths is not None:
         mask = masking.from_lengths(lengths, T)
         mask = mask if options.time_major else jnp.moveaxis(mask, 0, -1)
@@ -197,7 +206,7 @@ def _scan(
         return _outputs(options, empty, h0, Gates(empty, empty, empty), certain(batch, x.dtype))
     context, steps = on_same_axes((context, steps))
     states, final, found = method.trajectory(cell, context, steps, options.reverse)
-    y = cell.output(states)
+    y = cell.output(states).astype(x.dtype)
     zero = options.padding == "zero"
     y = from_time_major(masking.zero_where_masked(use, y) if zero and split else y)
     if zero and not split:
@@ -207,7 +216,7 @@ def _scan(
         starts = context.time.before(states, h0, options.reverse)
         hidden = steps._replace(x=masking.zero_where_masked(use, steps.x))
         seen = jax.vmap(functools.partial(masking.gates, cell, context))(hidden, starts)
-        seen = jax.tree.map(lambda g: from_time_major(masking.zero_where_masked(use, g)), seen)
+        seen = jax.tree.map(lambda g: from_time_major(masking.zero_where_masked(use, g.astype(x.dtype))), seen)
     return _outputs(options, y, final, seen, found)
 
 
@@ -233,6 +242,8 @@ def _check_options(cell: Any, options: Options) -> None:
     checks.choice("scan", "padding", options.padding, ("zero", "hold"))
     for name in ("input_dropout", "recurrent_dropout"):
         checks.rate("scan", name, getattr(options, name))
+    if options.state_dtype is not None:
+        checks.floating_dtype("scan", options.state_dtype, "state_dtype")
     if options.recurrent_dropout and not masking.takes_dropout(cell):
         raise ValueError(
             f"scan: recurrent_dropout needs a cell whose step takes a dropout mask, step(params, u, h, drop);"
@@ -248,7 +259,7 @@ def _check_key(options: Options, key: Any, batch: tuple[int, ...]) -> None:
 
 
 def _check_arrays(
-    cell: Any, params: Params, x: Any, h0: Any, lengths: Any, mask: Any, resets: Any, time_major: bool
+    cell: Any, params: Params, x: Any, h0: Any, lengths: Any, mask: Any, resets: Any, time_major: bool, wide: DType
 ) -> tuple[Array, State, Array | None, Array | None, Array | None]:
     x = checks.floating("scan", "x", x)
     layout = "[T, *batch, I]" if time_major else "[*batch, T, I]"
@@ -264,7 +275,7 @@ def _check_arrays(
         if jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             checks.same_dtype("scan", "params", jnp.asarray(leaf), x.dtype, "x")
     if h0 is not None:
-        h0 = _check_state(cell, h0, batch, x.dtype)
+        h0 = _check_state(cell, h0, batch, _either(h0, x.dtype, wide))
     if lengths is not None and mask is not None:
         raise ValueError("scan: got both lengths and mask; pass one: mask & (arange(T) < lengths[:, None]) is both")
     per_step = (T, *batch) if time_major else (*batch, T)
@@ -278,6 +289,12 @@ def _check_arrays(
     if lengths is not None:
         lengths = checks.lengths("scan", lengths, batch, T)
     return x, h0, lengths, flags[0], flags[1]
+
+
+def _either(state: Any, dtype: Any, wide: DType) -> Any:
+    """The dtype that a state is to have: that of x, or `state_dtype` where all of it has that."""
+    dtypes = {getattr(leaf, "dtype", None) for leaf in jax.tree.leaves(state)}
+    return wide if wide is not None and dtypes == {jnp.dtype(wide)} else dtype
 
 
 def _check_state(cell: Any, h0: Any, batch: tuple[int, ...], dtype: Any) -> State:

@@ -16,7 +16,6 @@ from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.trajectory import Trajectory, certain, exact
 from gru_jax.types import State
 
-
 LEAST_IN_PIECES = 64
 """From how many steps on a backward pass from the states alone goes piece by piece; below, all steps are a piece."""
 
