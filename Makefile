@@ -39,9 +39,13 @@ test-slow: $(TEST_DEPS)  ## the slow tests alone
 # The newest jax and flax there are, whatever constraints.txt pins, want Python 3.12. One test or file for each room.
 NEXT := $(firstword $(foreach python,python3.12 $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.12*/bin/python3.12) \
   python3.13,$(if $(shell $(python) --version 2>/dev/null),$(python))))
-NEXT_TESTS := tests/cells/test_minimal.py tests/scans/test_explicit_axes.py tests/test_export.py tests/test_known_values.py \
-  tests/test_combinators.py tests/layers/test_stepping.py tests/models/test_readout.py tests/interop/test_flax.py \
-  tests/training/test_step.py tests/cli/test_verbs.py 'tests/test_pages.py::test_python_blocks_run[README.md]'
+NEXT_TESTS := tests/cells/test_mgu.py::test_the_numbers_are_those_of_flax tests/scans/test_explicit_axes.py tests/test_export.py \
+  tests/test_combinators.py::test_layers_of_any_kind_nest tests/models/test_readout.py::test_states_chain_over_calls \
+  tests/layers/test_layers.py::test_flax_s_own_rnn_and_bidirectional_take_the_cells \
+  tests/layers/test_layers.py::test_nnx_trains_with_optax_and_state_round_trips \
+  tests/interop/test_flax.py::test_linen_both_ways tests/interop/test_flax.py::test_nnx_both_ways \
+  tests/training/test_step.py::test_loss_falls tests/cli/test_run.py::test_result \
+  'tests/test_pages.py::test_python_blocks_run[README.md]'
 
 test-next: $(if $(NEXT),.venv-next/has-test)  ## some tests with the newest jax and flax, on Python 3.12
 	$(if $(NEXT),.venv-next/bin/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile $(NEXT_TESTS),\

@@ -68,13 +68,15 @@ SCANS = {
     "block": block,
     "linen": linen,
 }
-QUICK = ("gru", "chunked", "network", "tokens")
+QUICK = [("gru", True), ("gru", False), ("chunked", True), ("network", True), ("tokens", True)]
+ROWS = [(name, inside) for name in SCANS for inside in (True, False)]
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SCANS]
+    ("name", "inside"),
+    [pytest.param(*row, marks=() if row in QUICK else pytest.mark.slow) for row in ROWS],
+    ids=[f"{name} {'in set_mesh' if inside else 'outside'}" for name, inside in ROWS],
 )
-@pytest.mark.parametrize("inside", [True, False], ids=["in set_mesh", "outside"])
 def test_values_and_gradients(name: str, inside: bool) -> None:
     run, params, arrays = SCANS[name]()
 
