@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-slow tables lint types doctest docs bench bench-time clean
+.PHONY: help demo test test-slow test-next tables lint types doctest docs bench bench-time clean
 
 PYTHON ?=
 BIN := .venv/bin
@@ -40,6 +40,28 @@ test-slow: CACHE = no
 test-slow: $(TEST_DEPS)  ## the slow tests alone, with new examples of the random ones and nothing compiled before
 	GRU_JAX_TEST_EXAMPLES=new $(PYTEST) -m slow
 
+# The newest jax and flax there are, whatever constraints.txt pins, want Python 3.12. One test or file for each room.
+NEXT := $(firstword $(foreach python,python3.12 $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.12*/bin/python3.12) \
+  python3.13,$(if $(shell $(python) --version 2>/dev/null),$(python))))
+NEXT_TESTS := tests/cells/test_mgu.py::test_the_numbers_are_those_of_flax tests/scans/test_explicit_axes.py tests/test_export.py \
+  tests/test_combinators.py::test_layers_of_any_kind_nest tests/models/test_readout.py::test_states_chain_over_calls \
+  tests/layers/test_layers.py::test_flax_s_own_rnn_and_bidirectional_take_the_cells \
+  tests/layers/test_layers.py::test_nnx_trains_with_optax_and_state_round_trips \
+  tests/interop/test_flax.py::test_linen_both_ways tests/interop/test_flax.py::test_nnx_both_ways \
+  tests/training/test_step.py::test_loss_falls tests/cli/test_run.py::test_result \
+  'tests/test_pages.py::test_python_blocks_run[README.md]'
+
+test-next: $(if $(NEXT),.venv-next/has-test)  ## some tests with the newest jax and flax, on Python 3.12
+	$(if $(NEXT),.venv-next/bin/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile $(NEXT_TESTS),\
+	  @echo "skipped: the newest jax needs Python 3.12, and there is none here")
+
+.venv-next/has-test: pyproject.toml
+	@echo "installing the newest jax and flax into .venv-next with $$($(NEXT) --version) ..."
+	@$(NEXT) -m venv .venv-next
+	@.venv-next/bin/python -m pip install --disable-pip-version-check --editable '.[test]' >.venv-next/install.log 2>&1 \
+	  || { tail -n 25 .venv-next/install.log >&2; exit 1; }
+	@touch $@
+
 tables: .venv/has-experiments  ## every table of experiments/ at its smoke scale, under 20 minutes on two cores
 	for table in experiments/*/table.yaml; do $(BIN)/gru-jax table "$$(basename "$$(dirname "$$table")")" --scale smoke; done
 
@@ -63,8 +85,8 @@ bench-time: .venv/has-experiments  ## all of time at once: memory and rounds, an
 	$(BIN)/python -m benchmarks.parallel
 	$(BIN)/python -m benchmarks.crossover
 
-clean:  ## remove .venv, the site and the caches; runs/ stays
-	rm -rf .venv site .pytest_cache .hypothesis .mypy_cache .ruff_cache
+clean:  ## remove .venv, .venv-next, the site and the caches; runs/ stays
+	rm -rf .venv .venv-next site .pytest_cache .hypothesis .mypy_cache .ruff_cache
 
 # One stamp per set of extras: a changed dependency list installs again, an unchanged one does not.
 .venv/has-%: pyproject.toml constraints.txt | .venv/bin/pip

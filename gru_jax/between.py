@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from gru_jax import checks
 from gru_jax.cells.base import accumulator
 from gru_jax.scans.masking import each_key
-from gru_jax.types import Array, BoolArray, Key
+from gru_jax.types import Array, BoolArray, Key, exportable
 
 NORMS = ("layer", "rms", None)
 
 
+@exportable("Norm")
 class Norm(NamedTuple):
     """Parameters of a normalisation: `scale` `[H]`, and `bias` `[H]` (None for "rms")."""
 

@@ -137,14 +137,14 @@ def random_key(who: str, key: object, or_keys: str = "") -> None:
     raise TypeError(f"{who}: key must be one random key{or_keys}; got {got}; {fix}")
 
 
-def floating_dtype(who: str, got: Any) -> None:
+def floating_dtype(who: str, got: Any, name: str = "dtype") -> None:
     """Raises TypeError unless `got` is a floating-point dtype."""
     try:
         good = jnp.issubdtype(jnp.dtype(got), jnp.floating)
     except TypeError:
         good = False
     if not good:
-        raise TypeError(f"{who}: dtype must be a floating-point dtype such as jnp.float32; got {got!r}")
+        raise TypeError(f"{who}: {name} must be a floating-point dtype such as jnp.float32; got {got!r}")
 
 
 def as_array(who: str, name: str, got: object) -> Array:
@@ -156,6 +156,17 @@ def as_array(who: str, name: str, got: object) -> Array:
         raise TypeError(
             f"{who}: {name} must be an array of numbers; got {type(got).__name__}{dtype}; pass a JAX or NumPy array"
         ) from error
+
+
+def concrete(got: Any) -> np.ndarray | None:
+    """The numbers of an array as NumPy's; None where they are traced, or lie with another process.
+
+    What checks values computes with these: inside `jit` every operation of JAX is traced, that on a concrete array too.
+    """
+    leaves = jax.tree.leaves(got)
+    if any(isinstance(a, jax.core.Tracer) or not getattr(a, "is_fully_addressable", True) for a in leaves):
+        return None
+    return np.asarray(got)
 
 
 def floating(who: str, name: str, got: object) -> Array:
@@ -216,13 +227,12 @@ def lengths(who: str, got: object, batch: Sequence[int], steps: int) -> Array:
             f"{who}: lengths must be whole numbers; got {array.dtype}; convert with lengths.astype(jnp.int32)"
         )
     shape(who, "lengths", array.shape, batch, "one length for each sequence of x")
-    if not isinstance(array, jax.core.Tracer) and array.size:
-        values = np.asarray(array)
-        if values.min() < 0 or values.max() > steps:
-            worst = values.min() if values.min() < 0 else values.max()
-            raise ValueError(
-                f"{who}: lengths must lie in [0, {steps}], x having {steps} time steps; got {worst};"
-                f" clip them, or pad x along time"
-            )
+    values = concrete(got)
+    if values is not None and values.size and (values.min() < 0 or values.max() > steps):
+        worst = values.min() if values.min() < 0 else values.max()
+        raise ValueError(
+            f"{who}: lengths must lie in [0, {steps}], x having {steps} time steps; got {worst};"
+            f" clip them, or pad x along time"
+        )
     # Compared with step numbers, which an int8 cannot count beyond 127.
     return array.astype(jnp.int32) if array.dtype.itemsize < 4 else array

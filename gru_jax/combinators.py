@@ -19,7 +19,8 @@ from gru_jax.cells.base import Cell, fresh
 from gru_jax.checks import described
 from gru_jax.scans import Method, scan
 from gru_jax.scans.episodes import other_way
-from gru_jax.types import Array, Key, Params, State
+from gru_jax.scans.mesh_axes import split_with_x
+from gru_jax.types import Array, DType, Key, Params, State, exportable
 
 MERGES: dict[str | None, Callable[[Array, Array], Any]] = {
     "concat": lambda forward, backward: jnp.concatenate([forward, backward], -1),
@@ -67,6 +68,7 @@ class Made(Layer):
         return self
 
 
+@exportable("StackParams")
 class StackParams(NamedTuple):
     """Parameters of a `stack`.
 
@@ -81,7 +83,12 @@ class StackParams(NamedTuple):
 
 @checks.suggesting
 def recurrent(
-    cell: Cell, *, method: str | Method = "auto", input_dropout: float = 0.0, recurrent_dropout: float = 0.0
+    cell: Cell,
+    *,
+    method: str | Method = "auto",
+    input_dropout: float = 0.0,
+    recurrent_dropout: float = 0.0,
+    state_dtype: DType | None = None,
 ) -> Layer:
     """A cell run over time, as a layer.
 
@@ -90,6 +97,7 @@ def recurrent(
       method: how the steps run over time, see `gru_jax.scan`.
       input_dropout: rate in [0, 1), one mask for a sequence's every step.
       recurrent_dropout: the same for the state inside the recurrent products.
+      state_dtype: of the state from step to step; x's when None, see `gru_jax.scan`.
 
     Returns:
       A `Layer`.
@@ -123,7 +131,7 @@ def recurrent(
         checks.flag("recurrent", "deterministic", deterministic)
         drop: dict[str, Any] = {} if deterministic else rates
         _need_key("recurrent", drop, key)
-        return scan(cell, params, x, h0, method=method, key=key, **drop, **options)
+        return scan(cell, params, x, h0, method=method, key=key, state_dtype=state_dtype, **drop, **options)
 
     return Made(functools.partial(fresh, cell.init), apply).knowing(output=cell.output)
 
@@ -185,7 +193,7 @@ def bidirectional(forward: Layer, backward: Layer | None = None, *, merge: str |
             )
         return MERGES[merge](*outputs), *others
 
-    made = Made(init, apply).knowing(directions=2, from_end=True)
+    made = Made(init, split_with_x(apply)).knowing(directions=2, from_end=True)
     ends = [getattr(one, "output", None) for one in pair]
     if None in ends:
         return made
@@ -292,7 +300,7 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
         return x, *(tuple(part) for part in zip(*results, strict=True))
 
     last, from_end = layers[-1], any(getattr(layer, "from_end", False) for layer in layers)
-    made = Made(init, apply).knowing(directions=getattr(last, "directions", 1), from_end=from_end)
+    made = Made(init, split_with_x(apply)).knowing(directions=getattr(last, "directions", 1), from_end=from_end)
     end = getattr(last, "output", None)
     return made if end is None else made.knowing(output=lambda h: end(h[-1]))
 

@@ -13,9 +13,12 @@ An annotation names the kind of array; its shape stands in the docstring in back
 """
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import jax
+from jax import export
+
+Kind = TypeVar("Kind", bound=type)
 
 Array: TypeAlias = jax.Array
 """An array of floating-point numbers."""
@@ -40,3 +43,11 @@ DType: TypeAlias = Any
 
 Activation: TypeAlias = str | Callable[[jax.Array], jax.Array]
 """A name from `gru_jax.cells.activations`, or an elementwise function."""
+
+
+def exportable(name: str) -> Callable[[Kind], Kind]:
+    """A decorator: functions that take or return such a named tuple can be written by `jax.export`.
+
+    The name stands in what is written, and has to stay what it is when a class moves or is renamed.
+    """
+    return lambda kind: export.register_namedtuple_serialization(kind, serialized_name=f"gru_jax.{name}")

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from gru_jax.types import Array, DType, Key, Params, State
+from gru_jax.types import Array, DType, Key, Params, State, exportable
 
 
+@exportable("Gates")
 class Gates(NamedTuple):
     """What a GRU decided at each step, for looking at.
 

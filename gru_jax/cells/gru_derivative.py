@@ -23,9 +23,10 @@ import jax.numpy as jnp
 from gru_jax.cells import activations
 from gru_jax.cells.base import accumulator, sum_rows
 from gru_jax.cells.gru_params import GRUParams
-from gru_jax.types import Activation, Array, DType
+from gru_jax.types import Activation, Array, DType, exportable
 
 
+@exportable("GRULinearization")
 class Linearization(NamedTuple):
     """The elementwise part of a GRU step's derivative at one point.
 

@@ -5,9 +5,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from gru_jax import checks
-from gru_jax.types import Array
+from gru_jax.types import Array, exportable
 
 
+@exportable("GRUParams")
 class GRUParams(NamedTuple):
     """The parameters of a `GRU`, in the neutral layout.
 

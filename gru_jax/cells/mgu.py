@@ -11,9 +11,10 @@ from gru_jax import checks
 from gru_jax.cells import activations, initializers
 from gru_jax.cells.base import accumulator, sum_rows
 from gru_jax.cells.initializers import Initializers, PerGate
-from gru_jax.types import Activation, Array, DType, Key
+from gru_jax.types import Activation, Array, DType, Key, exportable
 
 
+@exportable("MGUParams")
 class MGUParams(NamedTuple):
     """The parameters of an `MGU`, gates f, n side by side.
 
@@ -30,6 +31,7 @@ class MGUParams(NamedTuple):
     b_h: Array | None
 
 
+@exportable("MGULinearization")
 class Linearization(NamedTuple):
     """The elementwise part of an MGU step's derivative at one point.
 

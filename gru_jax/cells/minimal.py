@@ -10,9 +10,10 @@ from gru_jax import checks
 from gru_jax.cells import initializers
 from gru_jax.cells.base import accumulator
 from gru_jax.cells.initializers import Initializers
-from gru_jax.types import Array, DType, Key
+from gru_jax.types import Array, DType, Key, exportable
 
 
+@exportable("MinParams")
 class MinParams(NamedTuple):
     """The parameters of a `MinGRU` or `MinLSTM`.
 
@@ -121,9 +122,10 @@ class _Minimal:
 
     def check_state(self, h: Array, name: str = "h0") -> None:
         """Raises ValueError for a concrete state below 0, an argument of this name, where there can be none."""
-        if self.form == "log" and not isinstance(h, jax.core.Tracer) and h.size and float(h.min()) < 0:
+        values = checks.concrete(h) if self.form == "log" else None
+        if values is not None and values.size and values.min() < 0:
             raise ValueError(
-                f"{self.name}: with form='log' states are 0 at least; got {name} with {float(h.min()):.3g} in it;"
+                f"{self.name}: with form='log' states are 0 at least; got {name} with {float(values.min()):.3g} in it;"
                 f" use form='linear' for signed states"
             )
 

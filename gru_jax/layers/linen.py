@@ -64,6 +64,7 @@ class GRU(linen.Module):
     batch: int | tuple[int, ...] = ()
     dtype: DType = None
     param_dtype: DType = jnp.float32
+    state_dtype: DType = None
     deterministic: bool = False
 
     @property

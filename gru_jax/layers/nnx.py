@@ -34,7 +34,7 @@ class GRU(nnx.Module):
       deterministic: turns all dropout off; set by `module.eval()`, `module.train()` and `nnx.view`.
       **options: those of `gru_jax.layers.spec.GRUSpec`: num_layers, bidirectional, merge, dropout, input_dropout,
         recurrent_dropout, residual, norm, reset, activation, gate_activation, bias, heads, init, method, reverse,
-        time_major, padding, stateful, batch, dtype, param_dtype.
+        time_major, padding, stateful, batch, dtype, param_dtype, state_dtype.
 
     Parameters stand under `layer_0["w_x"]`, with two directions under `layer_0["forward"]["w_x"]`.
 

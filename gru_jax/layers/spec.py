@@ -47,6 +47,8 @@ class GRUSpec:
         state is `[H]`, every sequence's, until the first call.
       dtype: of the computation; when None, that which x, numbers of any kind, and the parameters promote to.
       param_dtype: of the parameters.
+      state_dtype: of the state from step to step, and of the final states, see `gru_jax.scan`; that of the computation
+        when None.
 
     Raises:
       TypeError, ValueError: for an option of the wrong type or value.
@@ -75,6 +77,7 @@ class GRUSpec:
     batch: int | tuple[int, ...] = ()
     dtype: DType = None
     param_dtype: DType = jnp.float32
+    state_dtype: DType = None
 
     def __post_init__(self) -> None:
         checks.positive("GRU", "hidden_features", self.hidden_features)
@@ -93,6 +96,8 @@ class GRUSpec:
                 f"GRU: batch says how many states a stateful layer keeps; got batch={self.batch!r} and stateful=False;"
                 f" leave it out, or set stateful=True"
             )
+        if self.state_dtype is not None:
+            checks.floating_dtype("GRU", self.state_dtype, "state_dtype")
         checks.choice("GRU", "merge", self.merge, MERGES)
         checks.choice("GRU", "norm", self.norm, NORMS)
         checks.choice("GRU", "padding", self.padding, ("zero", "hold"))
@@ -210,11 +215,12 @@ class GRUSpec:
         )
         dtype = self.dtype if self.dtype is not None else _promoted(x, params)
         cast = functools.partial(jax.tree.map, lambda a: jnp.asarray(a).astype(dtype))
+        state_cast = functools.partial(jax.tree.map, lambda h: h.astype(self.state_dtype or dtype))
         return self.layer.apply(
             cast(params),
             cast(x),
-            cast(h0),
-            reset_to=cast(reset_to),
+            state_cast(h0),
+            reset_to=state_cast(reset_to),
             key=key,
             deterministic=deterministic or not self.random,
             reverse=self.reverse,
@@ -283,7 +289,7 @@ class GRUSpec:
     @property
     def _state_dtype(self) -> DType:
         """Fixed as the shape is; float32 at least where calls may compute in it."""
-        return self.dtype if self.dtype is not None else accumulator(self.param_dtype)
+        return self.state_dtype or self.dtype or accumulator(self.param_dtype)
 
     def batch_of(self, x: Any) -> tuple[int, ...]:
         """The leading sizes of x that are not time."""
@@ -303,6 +309,7 @@ def _layer(spec: GRUSpec) -> Layer:
         method=spec.method,
         input_dropout=spec.input_dropout,
         recurrent_dropout=spec.recurrent_dropout,
+        state_dtype=spec.state_dtype,
     )
     one = bidirectional(rnn, merge=spec.merge) if spec.bidirectional else rnn
     if spec._alone:

@@ -13,12 +13,14 @@ from gru_jax.cells.base import accumulator
 from gru_jax.combinators import Layer, recurrent
 from gru_jax.models import output_layer
 from gru_jax.scans import Method
-from gru_jax.types import Array, BoolArray, DType, IntArray, Key, Params, State
+from gru_jax.scans.mesh_axes import split_with_x
+from gru_jax.types import Array, BoolArray, DType, IntArray, Key, Params, State, exportable
 
 CELLS = {"min_gru": MinGRU, "min_lstm": MinLSTM}
 NORMS = ("rms", "layer")
 
 
+@exportable("Linear")
 class Linear(NamedTuple):
     """An affine map: `w` `[in, out]`, `b` `[out]`."""
 
@@ -26,6 +28,7 @@ class Linear(NamedTuple):
     b: Array
 
 
+@exportable("Convolution")
 class Convolution(NamedTuple):
     """A causal convolution of each feature by itself, and then a linear map of all.
 
@@ -40,6 +43,7 @@ class Convolution(NamedTuple):
     mix: Linear
 
 
+@exportable("BlockParams")
 class BlockParams(NamedTuple):
     """The parameters of a `min_block`; None for the parts that it does not have.
 
@@ -66,6 +70,7 @@ class BlockParams(NamedTuple):
     last_norm: Norm | None
 
 
+@exportable("BlockState")
 class BlockState(NamedTuple):
     """What a `min_block` carries from step to step.
 
@@ -226,7 +231,7 @@ def min_block(
             x = normalize(norm, params.last_norm, x)
         return _only(valid, x), BlockState(last, h), *others
 
-    return Layer(init, apply)
+    return Layer(init, split_with_x(apply))
 
 
 def _times(who: str, name: str, width: int, factor: float) -> int:

@@ -10,9 +10,10 @@ from flax import linen
 
 from gru_jax import checks
 from gru_jax.cells.base import accumulator
-from gru_jax.types import Array, DType, Key, Params
+from gru_jax.types import Array, DType, Key, Params, exportable
 
 
+@exportable("LSTMState")
 class LSTMState(NamedTuple):
     """What an LSTM carries from step to step, in the order of flax's carry.
 

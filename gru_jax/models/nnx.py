@@ -8,6 +8,7 @@ from flax import nnx
 from gru_jax.layers.nnx import GRU
 from gru_jax.layers.options import ALL, Signature
 from gru_jax.models import output_layer
+from gru_jax.scans.mesh_axes import left_to_xla
 from gru_jax.types import Array, State
 
 
@@ -87,7 +88,8 @@ class GRUReadout(nnx.Module):
         spec = self.gru.spec
         alone = spec.num_layers == 1 and not spec.residual and spec.norm is None
         valid = output_layer.valid_steps(jnp.asarray(x), options.get("lengths"), options.get("mask"))
-        out = self.out(output_layer.pooled(y, h if alone else h[-1], valid, self.steps))
+        last = h if alone else h[-1]
+        out = self.out(left_to_xla(lambda y, *rest: output_layer.pooled(y, *rest, self.steps), y, last, valid))
         others = ([h] if return_state else []) + gates
         made = output_layer.ACTIVATIONS[self.activation](out)
         return (made, *others) if others else made

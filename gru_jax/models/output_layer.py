@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from gru_jax import checks
 from gru_jax.cells.base import accumulator, fresh
 from gru_jax.combinators import Made, StackParams
-from gru_jax.types import Array, BoolArray, DType, IntArray, Key, Params, State
+from gru_jax.scans.mesh_axes import split_with_x
+from gru_jax.types import Array, BoolArray, DType, IntArray, Key, Params, State, exportable
 
 STEPS = ("last", "mean", "all")
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -19,6 +20,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
+@exportable("ReadoutParams")
 class ReadoutParams(NamedTuple):
     """The parameters of a readout.
 
@@ -109,7 +111,7 @@ def readout(
         asked = ([h] if return_state else []) + others
         return (out, *asked) if asked else out
 
-    return Readout(init, apply)
+    return Readout(init, split_with_x(apply))
 
 
 def extras(return_gates: bool, stats: bool) -> dict[str, bool]:

@@ -12,9 +12,11 @@ from gru_jax import checks
 from gru_jax.cells.base import accumulator, fresh
 from gru_jax.combinators import Made, StackParams
 from gru_jax.models import output_layer
-from gru_jax.types import Array, DType, IntArray, Key, Params, State
+from gru_jax.scans.mesh_axes import split_with_x
+from gru_jax.types import Array, DType, IntArray, Key, Params, State, exportable
 
 
+@exportable("SequenceParams")
 class SequenceParams(NamedTuple):
     """The parameters of a sequence model.
 
@@ -194,16 +196,17 @@ def sequence_model(
         if prompt.shape[-1] == 0:
             raise ValueError(f"{who}: prompt must hold a token at least; got shape {list(prompt.shape)}")
         if lengths is not None:
+            values = checks.concrete(lengths)
             lengths = checks.lengths(who, lengths, prompt.shape[:-1], prompt.shape[-1])
-            if not isinstance(lengths, jax.core.Tracer) and lengths.size and int(lengths.min()) < 1:
-                raise ValueError(f"{who}: lengths must be at least 1, a token of each prompt; got {int(lengths.min())}")
-        temperature = jnp.asarray(temperature, jnp.float32)
-        if not isinstance(temperature, jax.core.Tracer) and not (temperature.ndim == 0 and float(temperature) >= 0):
-            raise ValueError(f"{who}: temperature must be one number of at least 0; got {temperature}")
-        tokens, h = drawn(params, key, prompt, length, temperature, h0, lengths)
+            if values is not None and values.size and values.min() < 1:
+                raise ValueError(f"{who}: lengths must be at least 1, a token of each prompt; got {values.min()}")
+        values = checks.concrete(temperature)
+        if values is not None and not (values.ndim == 0 and values >= 0):
+            raise ValueError(f"{who}: temperature must be one number of at least 0; got {values}")
+        tokens, h = drawn(params, key, prompt, length, jnp.asarray(temperature, jnp.float32), h0, lengths)
         return (tokens, h) if return_state else tokens
 
-    return SequenceModel(init, apply, sample)
+    return SequenceModel(init, split_with_x(apply, own=1), sample)
 
 
 def _check(net: Any, vocabulary: int, width: int | None, steps: str, tied: bool, outputs: int | None) -> int:
@@ -232,11 +235,12 @@ def _tokens(who: str, name: str, got: Any, vocabulary: int, lengths: Any, mask: 
         raise TypeError(f"{who}: {name} must be whole numbers; got {tokens.dtype}; convert with .astype(jnp.int32)")
     if tokens.ndim < 1:
         raise ValueError(f"{who}: {name} must be [*batch, T]; got one number")
-    if not any(isinstance(a, jax.core.Tracer) for a in (tokens, lengths, mask)):
-        values = np.asarray(tokens)
-        valid = output_layer.valid_steps(tokens[..., None], lengths, mask)
+    values, known = checks.concrete(got), [checks.concrete(a) for a in (lengths, mask) if a is not None]
+    if values is not None and all(a is not None for a in known):
         bad = (values < 0) | (values >= vocabulary)
-        bad &= True if valid is None or valid.shape != bad.shape else np.asarray(valid)
+        with jax.ensure_compile_time_eval():  # inside jit too
+            valid = output_layer.valid_steps(values[..., None], lengths, mask)
+            bad &= True if valid is None or valid.shape != bad.shape else np.asarray(valid)
         if bad.any():
             raise ValueError(
                 f"{who}: {name} must lie in [0, {vocabulary}), the vocabulary; got {values[bad].flat[0]};"

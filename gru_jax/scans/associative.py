@@ -142,5 +142,5 @@ def _by_logarithms(cell: Any, context: Context, steps: Steps, **how: Any) -> Arr
     """The states of a cell whose states are 0 at least, found by their logarithms."""
     log_a, log_b = jax.vmap(lambda step: masking.log_affine(cell, context, step))(steps)
     h0 = jnp.log(context.h0.astype(log_b.dtype))
-    how["kernel"] = recurrences.chosen(how["kernel"])
+    how["kernel"] = recurrences.chosen(how["kernel"], LOGARITHMIC, log_b)
     return jnp.exp(recurrences.run(LOGARITHMIC, log_a, log_b, h0, **how)).astype(context.h0.dtype)

@@ -82,8 +82,8 @@ def differentiable(find: Callable[..., Any], recurrence: Recurrence, *, aux: boo
         context, steps, *hints = primals
         states, others = trajectory(context, steps, *hints)
         states = checkpoint_name(states, STATES)
-        moving, rejoin = _floating((context, steps))
-        d, _ = _floating(tangents[:2])
+        moving, rejoin = floating((context, steps))
+        d, _ = floating(tangents[:2])
         h0_of = lambda moving: rejoin(moving)[0].h0  # noqa: E731
         before = functools.partial(context.time.before, reverse=recurrence.reverse)
         # Made where it is used, so that it is not kept beside the states.
@@ -112,11 +112,11 @@ def differentiable(find: Callable[..., Any], recurrence: Recurrence, *, aux: boo
             c, d = right
             if recurrence.gradients is not None:
                 adjoint, pulled = recurrence.gradients(context, steps, states, others, c)
-                return adjoint, [x + y for x, y in zip(d, _floating(pulled)[0], strict=True)]
+                return adjoint, [x + y for x, y in zip(d, floating(pulled)[0], strict=True)]
             x, starts = _not_before(c, (steps.x, starts_now()))
             steps_now = steps._replace(x=x)
             adjoint, first = recurrence.solver(context, steps_now, starts).transpose(c)
-            moving_now, _ = _floating((context, steps_now))
+            moving_now, _ = floating((context, steps_now))
             pulled = jax.vjp(lambda m: all_steps(m, starts), moving_now)[1](adjoint)[0]
             (at_start,) = jax.linear_transpose(h0_of, moving)(first)
             return adjoint, [x + y + z for x, y, z in zip(d, pulled, at_start, strict=True)]
@@ -146,7 +146,7 @@ def lean(find: Callable[..., Any], differentiable: Callable[..., Any]) -> Callab
     return trajectory
 
 
-def _floating(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+def floating(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
     """The leaves of a tree that can move, and a function that puts such leaves back in their places."""
     leaves, structure = cast(tuple[list[Any], Any], jax.tree.flatten(tree))
     moves = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]

@@ -145,7 +145,8 @@ def diagnose(
     Source: the exponent as a measure of what Newton's method can do: Gonzalez et al. 2025, arXiv:2508.16817.
     """
     options: dict[str, Any] = {"lengths": lengths, "mask": mask, "resets": resets, "reset_to": reset_to}
-    for name, tree in {"params": params, "x": x, "h0": h0, **options}.items():
+    # Whatever is computed is traced inside jit, be the arguments concrete.
+    for name, tree in {"params": params, "x": x, "h0": h0, **options, "what is computed": jnp.zeros(())}.items():
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
             raise TypeError(
                 f"diagnose: {name} must be concrete, for runs are timed; got an array that is being traced; call it"

@@ -7,8 +7,9 @@ from jax import lax
 
 from gru_jax import checks
 from gru_jax.cells.base import accumulator
-from gru_jax.scans import fused
+from gru_jax.scans import fused, recurrences
 from gru_jax.scans.kernels import FUSED, refusals
+from gru_jax.scans.mesh_axes import left_to_xla
 from gru_jax.scans.recurrences import DIAGONAL, KERNELS, MATRIX, Algebra, check_fused, chosen, run, transposed
 from gru_jax.scans.time_axis import TimeAxis
 from gru_jax.types import Array
@@ -69,6 +70,8 @@ def linear_scan(
     checks.shape("linear_scan", "h0", h0.shape, batch, "[*batch, H]")
     checks.same_dtype("linear_scan", "h0", h0, b.dtype, "b")
     algebra = DIAGONAL if a.ndim == b.ndim else MATRIX
+    steps, *others = b.shape if time_major else (b.shape[-2], *b.shape[:-2])
+    recurrences.check_known("linear_scan", kernel, steps, others)
     kernel = chosen(kernel, algebra, b)
     axis = b.ndim - 2
     full = accumulator(b.dtype)
@@ -76,17 +79,21 @@ def linear_scan(
     def leading(array: Array) -> Array:
         return array.astype(full) if time_major else jnp.moveaxis(array, axis, 0).astype(full)
 
+    def states(b: Array, a: Array, h0: Array) -> Array:
+        if kernel in FUSED:
+            a, b = (array if time_major else jnp.moveaxis(array, axis, 0) for array in (a, b))
+            h = fused.linear(a, b, h0, reverse=reverse, kernel=kernel, time=TimeAxis(batch_leads=not time_major))
+        else:
+            h = _differentiable(algebra, leading(a), leading(b), h0.astype(full), reverse, kernel).astype(b.dtype)
+        return h if time_major else jnp.moveaxis(h, 0, axis)
+
     if 0 in b.shape:
         return jnp.zeros_like(b)
     if kernel in FUSED:
         check_fused(algebra, kernel)
         if kernel == "llvm" and (reason := refusals.of_recurrence("linear_scan", kernel, b.dtype)) is not None:
             raise ValueError(f"linear_scan: kernel='llvm' does not serve {reason}; use kernel='scan'")
-        a, b = (array if time_major else jnp.moveaxis(array, axis, 0) for array in (a, b))
-        h = fused.linear(a, b, h0, reverse=reverse, kernel=kernel, time=TimeAxis(batch_leads=not time_major))
-        return h if time_major else jnp.moveaxis(h, 0, axis)
-    h = _differentiable(algebra, leading(a), leading(b), h0.astype(full), reverse, kernel).astype(b.dtype)
-    return h if time_major else jnp.moveaxis(h, 0, axis)
+    return left_to_xla(states, b, a, h0, time_major=time_major)
 
 
 def _differentiable(algebra: Algebra, a: Array, b: Array, h0: Array, reverse: bool, kernel: str) -> Array:

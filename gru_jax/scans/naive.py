@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from gru_jax.cells.base import Gates
 from gru_jax.scans.masking import dropout_masks
-from gru_jax.types import Array, BoolArray, IntArray, Key, Params, State
+from gru_jax.types import Array, BoolArray, DType, IntArray, Key, Params, State
 
 
 def scan(
@@ -30,6 +30,7 @@ def scan(
     recurrent_dropout: float = 0.0,
     key: Key | None = None,
     return_gates: bool = False,
+    state_dtype: DType | None = None,
 ) -> tuple[Array, State] | tuple[Array, State, Gates]:
     """What `gru_jax.scan` computes, step by step in Python; arguments and returns are the same, nothing is checked.
 
@@ -50,6 +51,8 @@ def scan(
         h0 = cell.initial_state(batch, x.dtype)
     if reset_to is None:
         reset_to = cell.initial_state(batch, x.dtype)
+    if state_dtype is not None:
+        h0, reset_to = jax.tree.map(lambda a: a.astype(state_dtype), (h0, reset_to))
     hidden = cell.output(h0).shape[-1]
     rates, sizes = (input_dropout, recurrent_dropout), (input_size, hidden)
     drop_x, drop_h = dropout_masks(key, batch, sizes, rates, x.dtype)
@@ -72,10 +75,11 @@ def scan(
         u = cell.project(params, x_t if drop_x is None else x_t * drop_x)
         stepped = cell.step(params, u, start) if drop_h is None else cell.step(params, u, start, drop_h)
         h = pick(use, stepped, h)
-        y_t = cell.output(h)
+        y_t = cell.output(h).astype(x.dtype)
         outputs[t] = pick(use, y_t, jnp.zeros_like(y_t)) if padding == "zero" else y_t
         if return_gates:
             seen = cell.gates(params, u, start, *([] if drop_h is None else [drop_h]))
+            seen = jax.tree.map(lambda g: g.astype(x.dtype), seen)
             gates[t] = pick(use, seen, jax.tree.map(jnp.zeros_like, seen))
 
     axis = 0 if time_major else len(batch)

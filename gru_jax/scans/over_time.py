@@ -12,11 +12,12 @@ from gru_jax.cells import gru_layout
 from gru_jax.cells.base import Cell, Gates
 from gru_jax.scans import derivative, kernels, masking, naive, select, time_sharding
 from gru_jax.scans.choices import Sizes
+from gru_jax.scans.mesh_axes import left_to_xla
 from gru_jax.scans.select import Method
 from gru_jax.scans.time_axis import TimeAxis, on_same_axes
 from gru_jax.scans.time_sharding import TimeSharded
 from gru_jax.scans.trajectory import Stats, certain
-from gru_jax.types import Array, BoolArray, IntArray, Key, Params, State
+from gru_jax.types import Array, BoolArray, DType, IntArray, Key, Params, State
 
 
 class Options(NamedTuple):
@@ -29,6 +30,7 @@ class Options(NamedTuple):
     recurrent_dropout: float
     return_gates: bool
     stats: bool
+    state_dtype: DType = None
 
 
 @checks.suggesting
@@ -51,6 +53,7 @@ def scan(
     key: Key | None = None,
     return_gates: bool = False,
     stats: bool = False,
+    state_dtype: DType | None = None,
 ) -> Any:
     """Runs a cell over time.
 
@@ -79,6 +82,8 @@ def scan(
         that it would have alone.
       return_gates: also return what the cell decided at each step.
       stats: also return how a parallel method did.
+      state_dtype: of the state from step to step and of h_T; x's when None. With half-precision x float32 keeps what a
+        slow unit adds in steps that are too small for its half-precision state; h0 may have either dtype.
 
     Returns:
       y: outputs, `[*batch, T, H]`.
@@ -99,17 +104,23 @@ def scan(
       >>> y.shape, bool((y[1, 4] == h[1]).all()), float(abs(y[1, 5:]).max())
       ((2, 7, 4), True, 0.0)
     """
-    options = Options(reverse, time_major, padding, input_dropout, recurrent_dropout, return_gates, stats)
+    options = Options(reverse, time_major, padding, input_dropout, recurrent_dropout, return_gates, stats, state_dtype)
     _check_options(cell, options)
     select.check(method, cell)
     params, original = gru_layout.apart(params)
     method, guess = time_sharding.hinted(method)
     x, h0, lengths, mask, resets, reset_to = _check_arrays(
-        cell, params, x, h0, lengths, mask, resets, reset_to, time_major
+        cell, params, x, h0, lengths, mask, resets, reset_to, time_major, state_dtype
     )
+    if state_dtype is not None:
+        options = options._replace(state_dtype=jnp.dtype(state_dtype) if state_dtype != x.dtype else None)
     _check_key(options, key, x.shape[1:-1] if time_major else x.shape[:-2])
     arrays = (params, x, h0, lengths, mask, resets, reset_to, key if input_dropout or recurrent_dropout else None)
     if method == "naive":
+        if not isinstance(steps := x.shape[0] if time_major else x.shape[-2], int):
+            raise ValueError(
+                f"scan: method 'naive' needs a number of steps that is known; got {steps}; use method='sequential'"
+            )
         params, x, h0, lengths, mask, resets, reset_to, key = arrays
         named = {name: value for name, value in options._asdict().items() if name != "stats"}
         named |= {"lengths": lengths, "mask": mask, "resets": resets, "reset_to": reset_to, "key": key}
@@ -132,11 +143,16 @@ def _run(cell: Any, method: str | Method, options: Options, *arrays: Any) -> Any
     lengths, mask, resets = (a is not None for a in arrays[3:6])
     asked = kernels.Asked(
         x.dtype, lengths, mask, resets, options.recurrent_dropout > 0,
-        symbolic=not all(isinstance(size, int) for size in x.shape),
+        symbolic=not all(isinstance(size, int) for size in x.shape), other_state=options.state_dtype is not None,
     )  # fmt: skip
     method = select.resolve(method, cell, sizes, asked)
     whole = functools.partial(_scan, cell, method, options)
-    return derivative.saving_states(whole)(*arrays) if method.keeps_states() else whole(*arrays)
+    whole = derivative.saving_states(whole) if method.keeps_states() else whole
+    if isinstance(method, TimeSharded):
+        return whole(*arrays)
+    params, x, *others = arrays
+    return left_to_xla(lambda x, params, *others: whole(params, x, *others), x, params, *others,
+                       time_major=options.time_major)
 
 
 def _scan(
@@ -168,6 +184,9 @@ def _scan(
         h0 = cell.initial_state(batch, x.dtype)
     if resets is not None and reset_to is None:
         reset_to = cell.initial_state(batch, x.dtype)
+    if options.state_dtype is not None:
+        # Whatever a cell computes, the state it returns has the dtype of the one it was given.
+        h0, reset_to, guess = jax.tree.map(lambda a: a.astype(options.state_dtype), (h0, reset_to, guess))
     if lengths is not None:
         mask = masking.from_lengths(lengths, T)
         mask = mask if options.time_major else jnp.moveaxis(mask, 0, -1)
@@ -198,7 +217,7 @@ def _scan(
         return _outputs(options, empty, h0, Gates(empty, empty, empty), certain(batch, x.dtype))
     context, steps = on_same_axes((context, steps))
     states, final, found = method.trajectory(cell, context, steps, options.reverse)
-    y = cell.output(states)
+    y = cell.output(states).astype(x.dtype)
     zero = options.padding == "zero"
     y = from_time_major(masking.zero_where_masked(use, y) if zero and split else y)
     if zero and not split:
@@ -208,7 +227,7 @@ def _scan(
         starts = context.time.before(states, h0, options.reverse)
         hidden = steps._replace(x=masking.zero_where_masked(use, steps.x))
         seen = jax.vmap(functools.partial(masking.gates, cell, context))(hidden, starts)
-        seen = jax.tree.map(lambda g: from_time_major(masking.zero_where_masked(use, g)), seen)
+        seen = jax.tree.map(lambda g: from_time_major(masking.zero_where_masked(use, g.astype(x.dtype))), seen)
     return _outputs(options, y, final, seen, found)
 
 
@@ -234,6 +253,8 @@ def _check_options(cell: Any, options: Options) -> None:
     checks.choice("scan", "padding", options.padding, ("zero", "hold"))
     for name in ("input_dropout", "recurrent_dropout"):
         checks.rate("scan", name, getattr(options, name))
+    if options.state_dtype is not None:
+        checks.floating_dtype("scan", options.state_dtype, "state_dtype")
     if options.recurrent_dropout and not masking.takes_dropout(cell):
         raise ValueError(
             f"scan: recurrent_dropout needs a cell whose step takes a dropout mask, step(params, u, h, drop);"
@@ -249,7 +270,16 @@ def _check_key(options: Options, key: Any, batch: tuple[int, ...]) -> None:
 
 
 def _check_arrays(
-    cell: Any, params: Params, x: Any, h0: Any, lengths: Any, mask: Any, resets: Any, reset_to: Any, time_major: bool
+    cell: Any,
+    params: Params,
+    x: Any,
+    h0: Any,
+    lengths: Any,
+    mask: Any,
+    resets: Any,
+    reset_to: Any,
+    time_major: bool,
+    wide: DType,
 ) -> tuple[Array, State, Array | None, Array | None, Array | None, State]:
     x = checks.floating("scan", "x", x)
     layout = "[T, *batch, I]" if time_major else "[*batch, T, I]"
@@ -265,14 +295,14 @@ def _check_arrays(
         if jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             checks.same_dtype("scan", "params", jnp.asarray(leaf), x.dtype, "x")
     if h0 is not None:
-        h0 = _check_state("h0", cell, h0, batch, x.dtype)
+        h0 = _check_state("h0", cell, h0, batch, _either(h0, x.dtype, wide))
     if reset_to is not None:
         if resets is None:
             raise ValueError(
                 "scan: reset_to is the state after resets; got it without resets; pass resets, or h0 for the state"
                 " before the first step"
             )
-        reset_to = _check_state("reset_to", cell, reset_to, batch, x.dtype)
+        reset_to = _check_state("reset_to", cell, reset_to, batch, _either(reset_to, x.dtype, wide))
     if lengths is not None and mask is not None:
         raise ValueError("scan: got both lengths and mask; pass one: mask & (arange(T) < lengths[:, None]) is both")
     per_step = (T, *batch) if time_major else (*batch, T)
@@ -288,11 +318,17 @@ def _check_arrays(
     return x, h0, lengths, flags[0], flags[1], reset_to
 
 
+def _either(state: Any, dtype: Any, wide: DType) -> Any:
+    """The dtype that a state is to have: that of x, or `state_dtype` where all of it has that."""
+    dtypes = {getattr(leaf, "dtype", None) for leaf in jax.tree.leaves(state)}
+    return wide if wide is not None and dtypes == {jnp.dtype(wide)} else dtype
+
+
 def _check_state(name: str, cell: Any, state: Any, batch: tuple[int, ...], dtype: Any) -> State:
-    state = _check_like("scan", name, cell, state, batch, dtype, "[*batch, H]")
+    checked = _check_like("scan", name, cell, state, batch, dtype, "[*batch, H]")
     if hasattr(cell, "check_state"):
-        cell.check_state(state, name)
-    return state
+        cell.check_state(state, name)  # as it was given: inside jit a NumPy array that became one of JAX is traced
+    return checked
 
 
 def _check_like(who: str, name: str, cell: Any, state: Any, shape: tuple[int, ...], dtype: Any, what: str) -> State:

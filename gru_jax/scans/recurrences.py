@@ -10,7 +10,7 @@ Inside the scans time is the leading axis.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -189,6 +189,17 @@ def check_fused(algebra: Algebra, kernel: str) -> None:
         )
 
 
+def check_known(who: str, kernel: str, steps: Any, others: Sequence[Any]) -> None:
+    """Raises where a kernel was asked for by name that needs the sizes which jax.export leaves open."""
+    if isinstance(steps, int) and (kernel not in FUSED or all(isinstance(size, int) for size in others)):
+        return
+    if kernel not in ("auto", "scan"):
+        raise ValueError(
+            f"{who}: kernel={kernel!r} needs {'sizes' if kernel in FUSED else 'a number of steps'} that"
+            f" {'are' if kernel in FUSED else 'is'} known; got symbolic sizes; use kernel='scan'"
+        )
+
+
 def chosen(
     kernel: str, algebra: Algebra | None = None, b: Array | jax.ShapeDtypeStruct | None = None, time: TimeAxis = WHOLE
 ) -> str:  # fmt: skip
@@ -200,7 +211,8 @@ def chosen(
     if kernel != "auto":
         return kernel
     if jax.default_backend() != "cpu":
-        return "chunked"
+        # A symbolic number of steps, under jax.export, cannot be cut into chunks.
+        return "chunked" if b is None or isinstance(b.shape[0], int) else "scan"
     if algebra is not DIAGONAL or b is None or not _is_large(b) or time.split or jax.device_count() > 1:
         return "scan"
     return "llvm" if refusals.of_recurrence("linear_scan", "llvm", b.dtype) is None else "scan"

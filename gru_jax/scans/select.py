@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from gru_jax import checks
 from gru_jax.cells.base import Cell, accumulator
 from gru_jax.cells.gru import GRU
-from gru_jax.scans import choices, kernels
+from gru_jax.scans import choices, kernels, recurrences
 from gru_jax.scans.associative import Associative
 from gru_jax.scans.choices import Choice, Sizes
 from gru_jax.scans.kernels import Asked, refusals
@@ -111,6 +111,8 @@ def resolve(method: str | Method, cell: Cell, sizes: Sizes, asked: Asked) -> Met
         if method.kernel in kernels.PALLAS:
             kernels.target(type(method).__name__, method.kernel)
         return dataclasses.replace(method, kernel="auto")  # a kernel has no program for no sequence
+    if isinstance(method, Associative):
+        recurrences.check_known("Associative", method.kernel, sizes.T, (sizes.B,))
     if not isinstance(method, Sequential):
         return method
     every = method.checkpoint_every
@@ -156,6 +158,8 @@ def _sequential(
         return dataclasses.replace(method, keep="states", chunk=1, hoist=True, cores=1)
     # A symbolic number of states, under jax.export, cannot be compared.
     known = all(isinstance(size, int) for size in sizes)
+    if not isinstance(sizes.T, int):
+        _refuse_unknown_steps(method)
     fits = known and _kept_by_plain_differentiation(sizes, dtype) <= GATES_BUDGET
     full = accumulator(dtype) == dtype
 
@@ -228,6 +232,18 @@ def _refuse(kernel: str, cell: Cell, asked: Asked) -> None:
             others.insert(0, "pallas")
         raise ValueError(
             f"Sequential: kernel={kernel!r} does not serve {reason}; use {' or '.join(f'kernel={k!r}' for k in others)}"
+        )
+
+
+def _refuse_unknown_steps(method: Sequential) -> None:
+    """Raises where time is cut into pieces and a symbolic number of steps, under jax.export, cannot be."""
+    options = {"kernel": "chunked", "checkpoint_every": method.checkpoint_every, "unroll": method.unroll}
+    given = [name for name in options if getattr(method, name) == options[name] not in (None, 1)]
+    if given:
+        name, fix = given[0], {"kernel": "'scan'", "checkpoint_every": "None", "unroll": "1"}[given[0]]
+        raise ValueError(
+            f"Sequential: {name}={options[name]!r} needs a number of steps that is known; got a symbolic one; use"
+            f" {name}={fix}, or export for one number of steps and pad x to it with lengths"
         )
 
 

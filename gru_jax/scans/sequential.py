@@ -11,10 +11,13 @@ from jax import lax
 
 from gru_jax import checks
 from gru_jax.cells.base import Cell
-from gru_jax.scans import chunked, derivative, kernels, linear, masking
+from gru_jax.scans import backward, chunked, derivative, kernels, linear, masking
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.trajectory import Trajectory, certain, exact
 from gru_jax.types import State
+
+LEAST_IN_PIECES = 64
+"""From how many steps on a backward pass from the states alone goes piece by piece; below, all steps are a piece."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,8 +111,13 @@ class Sequential:
             return exact(context, gru.states(cell, context, steps, reverse, target), reverse)
         if not self.keeps_states():
             return exact(context, find(context, steps), reverse)
+        T = steps.x.shape[0]
+        in_pieces = isinstance(T, int) and T >= LEAST_IN_PIECES and not context.time.split
         recurrence = derivative.Recurrence(
-            functools.partial(masking.F, cell), reverse, linear.by_scan(cell, reverse, self.unroll)
+            functools.partial(masking.F, cell),
+            reverse,
+            linear.by_scan(cell, reverse, self.unroll),
+            functools.partial(backward.gradients, cell, reverse=reverse, unroll=self.unroll) if in_pieces else None,
         )
         return exact(context, derivative.differentiable(find, recurrence)(context, steps), reverse)
 
@@ -155,7 +163,9 @@ class Sequential:
 
     def _by_chunks(self, cell: Any, context: Context, steps: Steps, reverse: bool) -> State:
         T, *batch = steps.x.shape[:-1]
-        rows, chunk, batch_leads = math.prod(batch), int(self.chunk), context.time.batch_leads
+        # How many sequences a symbolic batch has, under jax.export, decides nothing but how long chunks are.
+        rows = math.prod(size if isinstance(size, int) else 1 for size in batch)
+        chunk, batch_leads = int(self.chunk), context.time.batch_leads
         chunks = chunked.Chunks.of(chunk, T, rows, reverse, batch_leads)
         recurrence = derivative.Recurrence(
             functools.partial(masking.F, cell),

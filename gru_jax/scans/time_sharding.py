@@ -105,11 +105,14 @@ class TimeSharded:
         if x.shape[0] < self.mesh.shape[self.axis]:
             return self.method
         self.check_split(x.shape[0], x.shape[1:-1])
+        around = jax.typeof(x).sharding.mesh
+        around = jax.sharding.get_abstract_mesh() if around.empty else around
         # Where neither x's type nor its surroundings have a mesh, JAX propagates the shardings.
-        typed = not (jax.typeof(x).sharding.mesh.empty and jax.sharding.get_abstract_mesh().empty)
-        if typed or set(self.mesh.axis_types) == {AxisType.Auto}:
-            return self
-        return dataclasses.replace(self, mesh=Mesh(self.mesh.devices, self.mesh.axis_names))
+        kinds = {axis: AxisType.Auto for axis in self.mesh.axis_names} if around.empty else dict(
+            zip(around.axis_names, around.axis_types, strict=True)
+        )
+        types = tuple(map(kinds.get, self.mesh.axis_names, self.mesh.axis_types))
+        return dataclasses.replace(self, mesh=Mesh(self.mesh.devices, self.mesh.axis_names, axis_types=types))
 
     def placed(self, tree: Any, *, by_steps: bool) -> Any:
         """Arrays `[T, *batch, ...]`, or `[*batch, ...]`, split over the mesh as they will be needed."""

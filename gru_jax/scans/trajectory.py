@@ -7,9 +7,10 @@ import jax.numpy as jnp
 
 from gru_jax.cells.base import accumulator
 from gru_jax.scans.masking import Context
-from gru_jax.types import Array, State
+from gru_jax.types import Array, State, exportable
 
 
+@exportable("Stats")
 class Stats(NamedTuple):
     """How a parallel method did, one value for each sequence, `[*batch]`.
 

@@ -338,6 +338,8 @@ def as_training(who: str, training: Any) -> bool:
     """Whether a call that says so has dropout on."""
     if isinstance(training, jax.core.Tracer):
         raise TypeError(f"{who}: training must be True or False while JAX traces; got a traced array; mark it static")
+    if hasattr(training, "dtype"):
+        training = np.asarray(training)  # compared with NumPy, for JAX would trace that inside jit
     if training not in (True, False):
         raise TypeError(f"{who}: training must be True, False or None; got {checks.described(training)}")
     return bool(training)

@@ -11,7 +11,7 @@ from flax import nnx
 from gru_jax.cells import GRU, GRUParams, activations
 from gru_jax.cells.base import accumulator
 from gru_jax.interop.keras import initializers
-from gru_jax.types import Array, DType, Key
+from gru_jax.types import Array, DType, Key, exportable
 
 
 class Seed(nnx.Variable[Any]):
@@ -56,6 +56,7 @@ class Stream(nnx.Module):
         return keys
 
 
+@exportable("DroppedParams")
 class DroppedParams(NamedTuple):
     """A GRU's parameters and the dropout masks of one call.
 

@@ -4,11 +4,13 @@ With sequences a b c and x the data are a x b c: step 0 of all sequences, step 1
 the longest sequence first.
 """
 
+import json
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 
 from gru_jax import checks
 from gru_jax.interop.torch import tensors
@@ -164,6 +166,12 @@ jax.tree_util.register_pytree_with_keys(
     PackedSequence,
     lambda packed: (((jax.tree_util.GetAttrKey("data"), packed.data),), _Static(packed[1:])),
     _made,
+)
+export.register_pytree_node_serialization(
+    PackedSequence,
+    serialized_name="gru_jax.PackedSequence",
+    serialize_auxdata=lambda static: json.dumps([None if a is None else a.tolist() for a in static]).encode(),
+    deserialize_auxdata=lambda written: _Static(None if a is None else np.array(a, int) for a in json.loads(written)),
 )
 
 

@@ -31,6 +31,7 @@ class Asked(NamedTuple):
       recurrent_dropout: whether there is recurrent dropout.
       segments: whether steps are run again in segments, with `checkpoint_every`.
       symbolic: whether a size of x is not known, under `jax.export`.
+      other_state: whether states have another dtype than x.
     """
 
     dtype: DType
@@ -40,6 +41,7 @@ class Asked(NamedTuple):
     recurrent_dropout: bool = False
     segments: bool = False
     symbolic: bool = False
+    other_state: bool = False
 
 
 class Target(NamedTuple):

@@ -31,6 +31,10 @@ def refusal(cell: Cell, asked: Asked, target: Target) -> str | None:
         return "activations other than 'tanh' and 'sigmoid'"
     if jnp.dtype(asked.dtype).itemsize > 4:
         return "float64"
+    if asked.symbolic:
+        return "sizes that are not known"
+    if asked.other_state:
+        return "a state of another dtype than x"
     return str(reason) if (reason := _module(target).refusal(cell)) else None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax import lax
 from jax.experimental.custom_partitioning import custom_partitioning
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from gru_jax.scans.time_axis import on_same_axes
 from gru_jax.types import Array
@@ -52,7 +52,9 @@ def over_devices(
 
         def on_each(*args: Array) -> tuple[Array, ...]:
             added_up = lambda a, axis: lax.psum(a, names) if axis is None and names is not None else a  # noqa: E731
-            return tuple(added_up(a, axis) for a, axis in zip(run(*args), outputs, strict=True))
+            # Inside jax.set_mesh the addition in a sum over devices would have its own sharding, which XLA refuses.
+            with jax.sharding.use_abstract_mesh(AbstractMesh((), ())):
+                return tuple(added_up(a, axis) for a, axis in zip(run(*args), outputs, strict=True))
 
         return mesh, on_each, side(mesh, names, outputs, wanted), side(mesh, names, inputs, given)
 

@@ -125,6 +125,8 @@ class RecurrentModel(TokenModel):
             method=method,
             input_dropout=self.input_dropout,
             recurrent_dropout=self._recurrent_dropout,
+            # Of a network that computes in bfloat16 too: a unit that forgets slowly would stop half its way.
+            state_dtype="float32",
         )
         if self.bidirectional:
             layer = gj.bidirectional(layer, merge=self.merge)

@@ -45,6 +45,8 @@ def refusal(cell: Cell, asked: Asked) -> str | None:
         "a mask, which may have holes (pass lengths)": asked.mask,
         "resets": asked.resets,
         "recurrent dropout": asked.recurrent_dropout,
+        "sizes that are not known": asked.symbolic,
+        "a state of another dtype than x": asked.other_state,
     }
     reason = next((reason for reason, holds in reasons.items() if holds), None)
     if reason is not None:
