@@ -127,7 +127,7 @@ def test_stack_is_its_layers_one_after_another(kind, residual, bidirectional):
         out = norm(kind, params.norms[k] if kind else None, out)
         x = out + x if residual and k else out
         states.append(h_k)
-    used = jnp.arange(X.shape[1]) < LENGTHS[:, None]
+    used = jnp.arange(X.shape[1])[None] < LENGTHS[:, None]
     same(y, jnp.where(used[..., None], x, jnp.zeros_like(x)), 1e-5)
     same(h, tuple(states), 1e-5)
     assert len(params.norms) == (0 if kind is None else 3)
