@@ -242,7 +242,8 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _compared(config: Config) -> dict[str, Any]:
+def compared(config: Config) -> dict[str, Any]:
+    """Every key, dotted, with its value; a Python file stands for what it says, not for where it lies."""
     flat = _flat(config.resolved())
     if isinstance(config.task, PythonTask):
         flat["task.file"] = f"{Path(config.task.file).name} ({config.task.source_hash})"
@@ -250,11 +251,12 @@ def _compared(config: Config) -> dict[str, Any]:
 
 
 def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
-    """Keys that differ, with the old and the new value (None where a key is absent); a sweep is of no run.
+    """Keys that differ, with the old and the new value (None where a key is absent); a sweep is of no run."""
+    return differences(compared(old), compared(new))
 
-    A Python file is compared by what it says, not by where it lies.
-    """
-    before, after = _compared(old), _compared(new)
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """`changes` of what is compared of two configs."""
     return {
         key: (before.get(key), after.get(key))
         for key in sorted(before.keys() | after.keys())

@@ -10,7 +10,7 @@ from gru_jax import __version__
 from gru_jax.data.dataset import Dataset
 from gru_jax.training import checkpoint, ending, run_directory, watchers
 from gru_jax.training.checkpoint import Checkpoint
-from gru_jax.training.config import Config, broken_device_rules, changes, config_hash
+from gru_jax.training.config import Config, broken_device_rules, compared, config_hash, differences
 from gru_jax.training.device_sections import DistributedConfig
 from gru_jax.training.devices import place, time_mesh
 from gru_jax.training.environment import environment
@@ -186,11 +186,11 @@ def _where(directory: RunDirectory, experiment: Experiment, fresh: bool, fork: b
 def _require_same_config(config: Config, group: Group) -> None:
     """Raises RunError where this process would make another run than the first one, or by other code."""
     versions = {"gru_jax": __version__, "jax": jax.__version__}
-    first, theirs = group.from_first([config.resolved(), versions])
+    first, theirs = group.from_first([compared(config), versions])
     if group.first:
         return
     # Where the data lie is a matter of the machine; what they are is looked at when they are read.
-    differ = {key: pair for key, pair in changes(Config.model_validate(first), config).items() if key != "data_root"}
+    differ = {key: pair for key, pair in differences(first, compared(config)).items() if key != "data_root"}
     differ |= {key: (theirs[key], mine) for key, mine in versions.items() if theirs[key] != mine}
     if differ:
         lines = [f"  {key}: {mine!r}, there {there!r}" for key, (there, mine) in differ.items()]

@@ -65,8 +65,8 @@ ODD = {
     "short row": (CONTENT.replace(",5.125,x", ""), "line 3 is empty"),
     "fewer": (CONTENT[: CONTENT.rindex("99,")], "values 99, not 100"),
     "many": (CONTENT.replace("x\n", "x,7\n"), "98 of 98 values|cannot be read: line 2 .* fields, and the header"),
-    "a decimal comma": (CONTENT.replace("5.125", '"5,125"'), "line 3 holds '5,125'; write 2.5 for 2,5"),
-    "two decimal commas": (CONTENT.replace("5.125", "5,125"), "line 3 has 4 fields, and the header 3; write 2.5"),
+    "a decimal comma": (CONTENT.replace(",5.125,", ',"5,125",'), "line 3 holds '5,125'; write 2.5 for 2,5"),
+    "two decimal commas": (CONTENT.replace(",5.125,", ",5,125,"), "line 3 has 4 fields, and the header 3; write 2.5"),
     "semicolons": (CONTENT.replace(",", ";"), "is parted by semicolons: has 0 columns 'level'; .*part it by commas"),
     "a field without an end": (CONTENT.replace("1,5.125", '"' + "x" * 200_000), "field larger than"),
 }

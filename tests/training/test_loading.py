@@ -80,13 +80,13 @@ BROKEN = [
     ("  kind: gru", "  kind: gruu", "6:9: model.kind: unknown kind 'gruu'; did you mean 'gru'?"),
     (
         "  schedule: {kind: cosine, final: 0.1}",
-        "  schedule: cosine",
-        "13:13: optim.schedule: expected a section (a mapping of keys to values), got 'cosine'",
+        "  schedule: cosin",
+        "13:13: optim.schedule.kind: unknown kind 'cosin'; did you mean 'cosine'?",
     ),
     (
         "  schedule: {kind: cosine, final: 0.1}",
         "  schedule: {final: 0.1}",
-        "13:3: optim.schedule.kind: is missing; choose one of 'constant', 'cosine', 'warmup_cosine'",
+        "13:13: optim.schedule.kind: is missing; choose one of 'constant', 'cosine', 'warmup_cosine'",
     ),
     (
         "checkpoint: {every: 20 steps, keep: 2}",
