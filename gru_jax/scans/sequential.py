@@ -17,6 +17,7 @@ from gru_jax.scans.trajectory import Trajectory, certain, exact
 from gru_jax.types import State
 
 
+@checks.suggesting
 @dataclasses.dataclass(frozen=True)
 class Sequential:
     """One step after another: exact for every cell, O(T) time.
