@@ -180,11 +180,10 @@ def floating(who: str, name: str, got: object) -> Array:
 
 
 def real(who: str, name: str, got: object) -> Array:
-    """`got` as a JAX array of numbers of any kind but complex ones, which the caller converts to floating point."""
+    """`got` as a JAX array of floating-point or whole numbers or booleans, for a caller that promotes them."""
     array = as_array(who, name, got)
-    if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == jnp.bool_) or jnp.iscomplexobj(array):
-        raise TypeError(f"{who}: {name} must be real numbers; got {array.dtype}")
-    return array
+    whole = jnp.issubdtype(array.dtype, jnp.integer) or array.dtype == jnp.bool_
+    return array if whole else floating(who, name, array)
 
 
 def boolean(who: str, name: str, got: object) -> Array:

@@ -194,7 +194,7 @@ def bidirectional(forward: Layer, backward: Layer | None = None, *, merge: str |
         return MERGES[merge](*outputs), *others
 
     made = Made(init, split_with_x(apply)).knowing(directions=2, from_end=True)
-    ends = [getattr(one, "output", None) for one in pair]
+    ends: list[Any] = [getattr(one, "output", None) for one in pair]
     if None in ends:
         return made
     return made.knowing(output=lambda h: jnp.concatenate([end(one) for end, one in zip(ends, h, strict=True)], -1))
@@ -238,7 +238,8 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
     checks.choice("stack", "norm", norm, NORMS)
     if dropout and len(layers) == 1:
         warnings.warn(
-            f"stack: dropout acts between layers, so dropout={dropout} does nothing with one layer", stacklevel=2
+            f"stack: dropout acts between layers, so dropout={dropout} does nothing with one layer",
+            stacklevel=3,  # the frame of checks.suggesting stands between
         )
 
     def init(key: Key, input_size: int, dtype: Any = jnp.float32) -> StackParams:
@@ -269,8 +270,8 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
         starts = _parts("stack", "h0", h0, len(layers), each)
         to = _reset_to("stack", options, len(layers), each)
         weights = _parts("stack", "params.layers", getattr(params, "layers", params), len(layers), each)
-        norms = getattr(params, "norms", ())
-        if norm is not None and ([type(one) for one in norms] != [Norm] * len(layers)):
+        norms = getattr(params, "norms", None) or ()
+        if norm is not None and [type(one) for one in norms] != [Norm] * len(layers):
             raise ValueError(
                 f"stack: norm={norm!r} needs params.norms, {each}, each a Norm; make params with this stack's init"
             )

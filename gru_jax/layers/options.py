@@ -67,7 +67,7 @@ def translated(who: str, options: dict[str, Any], known: Iterable[str], *, linen
             w_h = each(given["recurrent_kernel_init"])
         if "bias_init" in given:
             b_x = each(given["bias_init"])
-            b_h = OfCandidate(given["bias_init"], found["hidden_features"]) if linen else b_h
+            b_h = OfCandidate(given["bias_init"], found.get("hidden_features", 0)) if linen else b_h
         found[init] = Initializers(w_x, w_h, b_x, b_h)
     if "carry_init" in found and "carry_init" not in known:
         raise TypeError(f"{who}: there is no option 'carry_init'; the state before the first step is the call's h0")

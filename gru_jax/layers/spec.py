@@ -153,7 +153,7 @@ class GRUSpec:
                 raise TypeError(
                     f"GRU: params must be arrays, as functional() or init returns them; got {checks.described(leaf)}"
                 )
-        if self.norm is None and getattr(params, "norms", ()):
+        if self.norm is None and isinstance(params, StackParams) and params.norms:
             raise ValueError("GRU: params hold norms but norm is None; pass norm='layer' or 'rms', as they are")
         dtypes = {leaf.dtype for leaf in jax.tree.leaves(params)}
         x = jax.ShapeDtypeStruct((1, 1, input_size), dtypes.pop() if len(dtypes) == 1 else jnp.float32)
@@ -162,9 +162,10 @@ class GRUSpec:
 
     def to_names(self, params: Params) -> dict[str, Any]:
         """Parameters as nested dicts: `layer_0/w_x`, or `layer_0/forward/w_x`, and `norm_0/scale`."""
-        layers, norms = (params,), ()
+        layers: Any = (params,)
+        norms: Any = ()
         if not self._alone:
-            layers, norms = getattr(params, "layers", params), getattr(params, "norms", ())
+            layers, norms = params if isinstance(params, StackParams) else (params, ())
         named = {}
         for index, layer in enumerate(layers):
             named[f"layer_{index}"] = (

@@ -18,6 +18,7 @@ from gru_jax.scans.trajectory import Trajectory, exact
 from gru_jax.types import Array, State
 
 
+@checks.suggesting
 @dataclasses.dataclass(frozen=True)
 class Associative:
     """A linear recurrence over all of time, `h_t = a_t h_{t-1} + b_t`: exact, for cells that are linear in the state.

@@ -19,6 +19,7 @@ from gru_jax.scans.trajectory import Stats, Trajectory
 from gru_jax.types import Array, State
 
 
+@checks.suggesting
 @dataclasses.dataclass(frozen=True)
 class Newton:
     """Newton's method over time: guess all states, linearize every step at once, solve the linear recurrence, repeat.

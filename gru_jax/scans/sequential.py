@@ -20,6 +20,7 @@ LEAST_IN_PIECES = 64
 """From how many steps on a backward pass from the states alone goes piece by piece; below, all steps are a piece."""
 
 
+@checks.suggesting
 @dataclasses.dataclass(frozen=True)
 class Sequential:
     """One step after another: exact for every cell, O(T) time.

@@ -17,6 +17,7 @@ from gru_jax.scans.trajectory import Stats, Trajectory
 from gru_jax.types import Array, State
 
 
+@checks.suggesting
 @dataclasses.dataclass(frozen=True)
 class TimeSharded:
     """Another method with time split over a mesh axis: every device holds and computes T / n of a sequence's steps.

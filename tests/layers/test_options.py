@@ -119,7 +119,7 @@ ERRORS = {
     "no norms": ({"norm": "layer"}, (F,), ValueError, "needs params.norms, a tuple of 1"),
     "an array as norm": ({"norm": "rms"}, gj.StackParams((F,), (jnp.ones(H),)), ValueError, "each a Norm"),
     "a norm of another size": (
-        {"norm": "rms"}, gj.StackParams((F,), (Norm(jnp.ones(5), None),)), ValueError, r"norm's scale .* \[4\]; got \[5\]"
+        {"norm": "rms"}, gj.StackParams((F,), (Norm(jnp.ones(5), None),)), ValueError, r"a norm's scale must have shape"
     ),
     "norms too many": ({"num_layers": 2}, gj.StackParams((F, G), (NORM, NORM)), ValueError, "but norm is None"),
     "a string": ({}, "model.npz", TypeError, "params must be arrays, .* got 'model.npz'"),
@@ -163,6 +163,7 @@ SUGGESTIONS = {
     "cell of flax": (lambda: gj.models.LSTM(4, forget=1.0), "LSTM: .* 'forget'; did you mean 'forget_bias'"),
     "scan": (lambda: gj.scan(gj.GRU(H), F, X, length=3), "scan: .* 'length'; did you mean 'lengths'"),
     "apply": (lambda: gj.stack(RNN, RNN).apply((F, G), X, length=3), "'length'; did you mean 'lengths'"),
+    "method": (lambda: gj.Newton(max_iter=3), "Newton: .* 'max_iter'; did you mean 'max_iters'"),
     "combinator": (lambda: gj.stack(RNN, residul=True), "stack: .* 'residul'; did you mean 'residual'"),
     "model": (lambda: gj.models.readout(RNN, I, 2, step="all"), "readout: .* 'step'; did you mean 'steps'"),
     "nnx call": (lambda: nnx_layer()(X, length=3), "GRU: there is no argument 'length'; did you mean 'lengths'"),
