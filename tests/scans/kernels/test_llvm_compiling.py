@@ -233,21 +233,19 @@ def test_a_serialized_program_runs_where_it_was_lowered_first(tmp_path):
 
 
 def test_vmap_over_nothing():
-    cell = gj.GRU(4)
+    cell, linear = gj.GRU(4), gj.MinGRU(4)
     params, x, h0 = arrays(cell)
+    gru = lambda p, x: gj.scan(cell, p, x, h0, method=gj.Sequential(kernel="llvm", cores=1))[0]  # noqa: E731
     runs = {
-        "GRU": (params, lambda p, x: gj.scan(cell, p, x, h0, method=gj.Sequential(kernel="llvm", cores=1))[0]),
-        "minGRU": (
-            gj.MinGRU(4).init(jax.random.key(0), 3),
-            lambda p, x: gj.scan(gj.MinGRU(4), p, x, method=gj.Associative("llvm"))[0],
-        ),
-        "linear_scan": ((), lambda _, x: gj.linear_scan(x, x, x[:, 0], kernel="llvm")),
+        gru: params,
+        lambda p, x: gj.scan(linear, p, x, method=gj.Associative("llvm"))[0]: linear.init(jax.random.key(0), 3),
+        lambda p, x: gj.linear_scan(x, x, x[:, 0], kernel="llvm"): (),
     }
-    for p, run in runs.values():
-        y = jax.vmap(run, (None, 0))(p, jnp.zeros((0, *x.shape)))
-        assert y.shape[:3] == (0, *x.shape[:2])
-        gradient = jax.vmap(jax.grad(lambda p, x, run=run: run(p, x).sum(), 1), (None, 0))(p, jnp.zeros((0, *x.shape)))
-        assert gradient.shape == (0, *x.shape)
-    several = jax.tree.map(lambda a: jnp.zeros((0, *a.shape)), params)
-    gradients = jax.vmap(jax.grad(lambda p: runs["GRU"][1](p, x).sum()))(several)
-    chex.assert_trees_all_equal_shapes(gradients, several)
+    no_x = jnp.zeros((0, *x.shape))
+    for run, p in runs.items():
+        y = jax.eval_shape(jax.vmap(run, (None, 0)), p, no_x)
+        assert y.shape[:3] == no_x.shape[:3]
+        gradient = jax.grad(lambda p, x, run=run: run(p, x).sum(), 1)
+        assert jax.eval_shape(jax.vmap(gradient, (None, 0)), p, no_x).shape == no_x.shape
+    none = jax.tree.map(lambda a: jnp.zeros((0, *a.shape)), params)
+    chex.assert_trees_all_equal_shapes(jax.vmap(jax.grad(lambda p: gru(p, x).sum()))(none), none)

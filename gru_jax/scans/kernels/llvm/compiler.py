@@ -7,7 +7,7 @@ process that may be lost, which hands back their code; it costs nothing but that
 import signal
 import struct
 import sys
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 if __name__ == "__main__":
     sys.path.append(sys.argv[1])
@@ -42,7 +42,7 @@ def compiled(program: str) -> bytes:
     return made_for.emit_object(module)
 
 
-def received(stream: BinaryIO) -> tuple[bool, bytes] | None:
+def received(stream: IO[bytes]) -> tuple[bool, bytes] | None:
     """What was sent, and whether it is what was wanted; None where the other side is gone."""
     head = stream.read(SIZE.size)
     if len(head) < SIZE.size:

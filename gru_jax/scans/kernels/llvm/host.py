@@ -150,6 +150,7 @@ def _compiled_here(program: str) -> bytes:
 
 def _asked(program: str) -> bytes:
     global _COMPILER
+    lost = ""
     for _ in range(2):  # one that was lost to something else, or has just ended because it was idle, gets a second one
         if _COMPILER is None or not _COMPILER.alive():
             if _COMPILER is not None:
@@ -160,13 +161,12 @@ def _asked(program: str) -> bytes:
                 return _compiled_here(program)
         found = _COMPILER.ask(program)
         if found is not None:
-            break
-    else:
-        raise NoKernel(_COMPILER.last_words)
-    done, answer = found
-    if not done:
-        raise NoKernel(answer.decode())
-    return answer
+            done, answer = found
+            if done:
+                return answer
+            raise NoKernel(answer.decode())
+        lost = _COMPILER.last_words
+    raise NoKernel(lost)
 
 
 class _Compiler:

@@ -16,7 +16,7 @@ from gru_jax.types import Array
 
 def gru_forward(plan: Plan, x: Array, h0: Array, w_x: Array, w_h: Array, *others: Array) -> tuple[Array, ...]:
     """The states, and the gates `[T, B, blocks, 4, lanes]` where the plan keeps them."""
-    *biases, use = others if plan.masked else (*others, None)
+    biases, use = (list(others[:-1]), others[-1]) if plan.masked else (list(others), None)
     x, used = _seen(plan, x, use)
     w_x, w_h = (w.T if plan.weights.transposed else w for w in (w_x, w_h))
     gates = _gates(plan, w_x, w_h, biases)
