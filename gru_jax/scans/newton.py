@@ -230,11 +230,12 @@ def _in_windows(solve: Any, steps: Steps, start: Array, exact: Array, window: in
     def cut(a: Array) -> Array:
         return a[: whole * window].reshape(whole, window, *a.shape[1:])
 
-    def body(carry: tuple[Array, Array], now: tuple[Steps, Array]) -> tuple[tuple[Array, Array], tuple[Array, Stats]]:
+    def body(carry: tuple[Array, Array], now: tuple[Steps, Array]) -> tuple[Any, tuple[Array, Stats]]:
         h, error, stats = solve(now[0], *carry, now[1])
         return (h[-1], error), (h, stats)
 
-    end, (h, each) = lax.scan(body, on_same_axes((start, exact)), (jax.tree.map(cut, steps), jnp.arange(whole, dtype=jnp.int32)))
+    parts = (jax.tree.map(cut, steps), jnp.arange(whole, dtype=jnp.int32))
+    end, (h, each) = lax.scan(body, on_same_axes((start, exact)), parts)
     h = h.reshape(whole * window, *h.shape[2:])
     if T % window:
         rest, _, last = solve(jax.tree.map(lambda a: a[whole * window :], steps), *end, jnp.full((), whole, jnp.int32))
@@ -259,4 +260,4 @@ def _raise_unless_converged(stats: Stats, tol: float) -> None:
             f" iterations: residual {float(residual[bad].max()):.1e} (tol {tol:.1e}), estimated error"
             f" {float(error[bad].max()):.1e} (at most {newton_rounds.ERROR_OF_TOL * tol:.1e}); use"
             f" fallback='sequential', a larger max_iters or a window"
-        ).with_traceback(None)
+        )
