@@ -4,8 +4,8 @@
 
 Every network has weights of its own, of a scale from 0.5 to 6 times torch's initial values or a standard normal
 distribution, and every sequence an input of its own scale. What has converged is held against the steps in float64
-with the same stored weights; the promise is `16 tol`, in half precision and half a unit of what is kept. The fallback is
-off, so that only what Newton's method found counts. Exits with 1 if one accepted sequence is further off.
+with the same stored weights; the promise is `16 tol`, in half precision and half a unit of what is kept. The fallback
+is off, so that only what Newton's method found counts. Exits with 1 if one accepted sequence is further off.
 """
 
 import argparse
@@ -145,7 +145,8 @@ def main() -> None:
             f" promised, {worst[1]:.3f} of what is estimated ({time.monotonic() - start:.0f} s)",
             flush=True,
         )
-    accepted, fell_back, over = (sum(counts[name] for counts, _ in totals) for name in ("accepted", "fell_back", "over"))
+    names = ("accepted", "fell_back", "over")
+    accepted, fell_back, over = (sum(counts[name] for counts, _ in totals) for name in names)
     largest = [max(worst[k] for _, worst in totals) for k in (0, 1)]
     print(
         f"{args.dtype}: {accepted} accepted, {fell_back} fell back; {over} accepted and off by more than"

@@ -11,6 +11,7 @@ from jax import lax
 from gru_jax import checks
 from gru_jax.cells.base import Cell, accumulator
 from gru_jax.scans import derivative, jacobians, kernels, linear_by_iteration, masking, newton_rounds, recurrences
+from gru_jax.scans.choices import Sizes
 from gru_jax.scans.jacobians import AllSteps
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.newton_rounds import Look
@@ -28,15 +29,18 @@ class Newton:
 
     Every cell, a plain GRU included, gives the states of the step-by-step scan, in as many rounds as it takes for the
     residual `|h_t - F_t(h_{t-1})|` to vanish: few where the network forgets its past, too many where it is chaotic.
-    Nothing that has not converged is returned: the residual is checked, and how much the network amplifies it. The
-    gradient is exact, whatever K was.
+    Nothing that has not converged is returned: the residual is checked, and how much the network amplifies it and the
+    rounding of the steps. What is accepted is estimated to be within 16 tol of the exact trajectory, relative to
+    max(1, |h|); half precision is solved in float32 and adds half a unit of its own. The gradient is exact, whatever K
+    was.
 
     Args:
       jacobian: "dense" takes all of dF/dh (of every block, where the recurrent matrix has blocks): fewest rounds,
         `O(T H n)` memory for blocks of n. "diagonal" takes its diagonal, from the cell's closed form: `O(T H)` memory,
         no Jacobian is ever built. "auto" is "dense" for blocks of up to 16 and "diagonal" beyond.
       damping: at least 0; K is divided by 1 + damping. A sequence whose residual grows raises its own by itself.
-      tol: largest accepted residual, relative to max(1, |h|); None is 8 units in the last place.
+      tol: largest accepted residual, relative to max(1, |h|); None is 8 units in the last place, of float32 for
+        half precision.
       max_iters: most rounds (of each window).
       window: steps that are solved at once, the state being carried from window to window; None is all of them.
       kernel: what computes a round and solves the derivative's linear recurrence: "xla"; on a GPU or a TPU, with the
@@ -116,6 +120,20 @@ class Newton:
         rounds, residual, error, *flags = lax.stop_gradient(found)
         stats = Stats(rounds.astype(jnp.int32), residual, error, *(flag > 0 for flag in flags))
         return Trajectory(states, context.time.end(states, reverse), stats)
+
+    def check_sizes(self, sizes: Sizes) -> None:
+        """Raises for a size that is symbolic, under `jax.export`, where its number decides what is computed."""
+        symbolic = [name for name, size in sizes._asdict().items() if not isinstance(size, int)]
+        if self.window is not None and "T" in symbolic:
+            raise ValueError(
+                f"Newton: window={self.window} needs a known number of steps; got T = {sizes.T}; export with a fixed"
+                f" number of steps, or use window=None"
+            )
+        if self.kernel in kernels.PALLAS and symbolic:
+            raise ValueError(
+                f"Newton: kernel={self.kernel!r} needs known sizes; got {symbolic[0]} ="
+                f" {getattr(sizes, symbolic[0])}; export with fixed sizes, or use kernel='xla'"
+            )
 
     def keeps_states(self) -> bool:
         """True: everything else is computed again for the backward pass."""
@@ -213,11 +231,12 @@ def _in_windows(solve: Any, steps: Steps, start: Array, exact: Array, window: in
     def cut(a: Array) -> Array:
         return a[: whole * window].reshape(whole, window, *a.shape[1:])
 
-    def body(carry: tuple[Array, Array], now: tuple[Steps, Array]) -> tuple[tuple[Array, Array], tuple[Array, Stats]]:
+    def body(carry: tuple[Array, Array], now: tuple[Steps, Array]) -> tuple[Any, tuple[Array, Stats]]:
         h, error, stats = solve(now[0], *carry, now[1])
         return (h[-1], error), (h, stats)
 
-    end, (h, each) = lax.scan(body, on_same_axes((start, exact)), (jax.tree.map(cut, steps), jnp.arange(whole, dtype=jnp.int32)))
+    parts = (jax.tree.map(cut, steps), jnp.arange(whole, dtype=jnp.int32))
+    end, (h, each) = lax.scan(body, on_same_axes((start, exact)), parts)
     h = h.reshape(whole * window, *h.shape[2:])
     if T % window:
         rest, _, last = solve(jax.tree.map(lambda a: a[whole * window :], steps), *end, jnp.full((), whole, jnp.int32))
@@ -236,9 +255,10 @@ def _raise_unless_converged(stats: Stats, tol: float) -> None:
     rounds, residual, error, converged, _ = stats
     if not converged.all():
         bad = ~converged
+        # Short: JAX puts a trace of its own in front of it.
         raise FloatingPointError(
             f"Newton: {int(bad.sum())} of {converged.size} sequences did not converge in {int(rounds.max())}"
-            f" iterations; the residual is {float(residual[bad].max()):.2e} (tolerance {tol:.1e}), the estimated error"
-            f" {float(error[bad].max()):.2e} (at most {newton_rounds.ERROR_OF_TOL * tol:.1e}); use"
-            f" fallback='sequential', a larger max_iters or tol, or, where time is not split over devices, a window"
+            f" iterations: residual {float(residual[bad].max()):.1e} (tol {tol:.1e}), estimated error"
+            f" {float(error[bad].max()):.1e} (at most {newton_rounds.ERROR_OF_TOL * tol:.1e}); use"
+            f" fallback='sequential', a larger max_iters or a window"
         )

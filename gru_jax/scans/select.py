@@ -107,6 +107,8 @@ def resolve(method: str | Method, cell: Cell, sizes: Sizes, asked: Asked) -> Met
         return dataclasses.replace(method, method=resolve(inner, cell, sizes, asked))
     if isinstance(method, str):
         method = _by_name(method, cell, sizes)
+    if isinstance(method, Newton):
+        method.check_sizes(sizes)
     if isinstance(method, Associative | Newton) and method.kernel in kernels.FUSED and sizes.B == 0:
         if method.kernel in kernels.PALLAS:
             kernels.target(type(method).__name__, method.kernel)

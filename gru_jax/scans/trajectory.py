@@ -17,7 +17,8 @@ class Stats(NamedTuple):
     Attributes:
       iterations: rounds until the residual was small enough; the most of any window.
       residual: largest `|h_t - F_t(h_{t-1})|` of what was found, before any fallback, relative to max(1, |h|).
-      error: how far off what was found may be, estimated, relative to max(1, |h|); infinite where no estimate settled.
+      error: how far off what was found may be, estimated, relative to max(1, |h|), the rounding to half precision
+        included; infinite where nothing was found or no estimate settled.
       converged: whether the residual and the estimated error were within their bounds.
       fell_back: whether the states come from the sequential scan instead.
     """
