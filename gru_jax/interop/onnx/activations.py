@@ -32,7 +32,8 @@ KINDS = {
     "LeakyRelu": Kind(("alpha",), (0.01,), jax.nn.leaky_relu),
     "ThresholdedRelu": Kind(("alpha",), (1.0,), lambda x, alpha: jnp.where(x >= alpha, x, jnp.zeros_like(x))),
     "HardSigmoid": Kind(("alpha", "beta"), (0.2, 0.5), lambda x, alpha, beta: jnp.clip(alpha * x + beta, 0, 1)),
-    # No defaults for these two (and for ThresholdedRelu's alpha onnxruntime has 0, where ONNX has 1): the specification leaves them open, and runtimes differ.
+    # No defaults for these two: the specification leaves them open, and runtimes differ. (For ThresholdedRelu's alpha
+    # onnxruntime takes 0, where the specification's 1 is clear.)
     "Affine": Kind(("alpha", "beta"), (None, None), lambda x, alpha, beta: alpha * x + beta),
     "ScaledTanh": Kind(("alpha", "beta"), (None, None), lambda x, alpha, beta: alpha * jnp.tanh(beta * x)),
 }
