@@ -8,13 +8,12 @@ engine. The table says how far y and h_n are from the layer's. `EXPECTED` is wha
 `VERSIONS`; the command ends with 1 when a row is another.
 """
 
-import argparse
-import importlib.metadata
-import os
+import importlib.util
+import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +42,7 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
     "time-major, h0": ({"time_major": True, "num_layers": 2}, {"h0": True}),
     "no bias": ({"bias": "none"}, {}),
     "minimal bias, residual, norm": ({"bias": "minimal", "num_layers": 2, "residual": True, "norm": "layer"}, {}),
+    "rms": ({"norm": "rms", "num_layers": 2}, {}),
     "reverse": ({"reverse": True}, {}),
     "reset before": ({"reset": "before"}, {}),
     "relu": ({"activation": "relu"}, {}),
@@ -123,31 +123,6 @@ def reference(path: Path, given: Given) -> list[np.ndarray]:
     return list(ReferenceEvaluator(str(path)).run(["y", "h_n"], given))
 
 
-def tinygrad(path: Path, given: Given) -> list[np.ndarray]:
-    """tinygrad's runner."""
-    os.environ.setdefault("DEV", "PYTHON")  # needs no compiler
-    from tinygrad import Tensor
-    from tinygrad.nn.onnx import OnnxRunner
-
-    try:
-        result = OnnxRunner(str(path))({name: Tensor(value) for name, value in given.items()})
-    except NotImplementedError as error:
-        raise RefusedError(str(error)) from error
-    return [result[name].numpy() for name in ("y", "h_n")]
-
-
-def onnx2torch(path: Path, given: Given) -> list[np.ndarray]:
-    """A torch module by onnx2torch."""
-    import torch
-    from onnx2torch import convert
-
-    try:
-        module = convert(str(path))
-    except NotImplementedError as error:
-        raise RefusedError(str(error)) from error
-    return [one.detach().numpy() for one in module(*(torch.tensor(value) for value in given.values()))]
-
-
 def ncnn(path: Path, given: Given) -> list[np.ndarray]:
     """ncnn by pnnx, which fixes the shape; ncnn has no batch axis."""
     import ncnn as package
@@ -175,13 +150,32 @@ def ncnn(path: Path, given: Given) -> list[np.ndarray]:
     return found
 
 
-ENGINES: dict[str, Engine] = {
-    "onnxruntime": onnxruntime,
-    "openvino": openvino,
-    "ncnn": ncnn,
-    "onnx": reference,
-    "tinygrad": tinygrad,
-    "onnx2torch": onnx2torch,
+ENGINES: dict[str, Engine] = {"onnxruntime": onnxruntime, "openvino": openvino, "ncnn": ncnn, "onnx": reference}
+WITHOUT = {"tinygrad": "nn/onnx.py", "onnx2torch": "node_converters"}
+"""Packages whose sources, there, have no GRU."""
+
+VERSIONS = "onnxruntime 1.32.0, openvino 2026.4.1, ncnn 1.0.20261020, onnx 1.23.2, tinygrad 0.14.0, onnx2torch 1.5.15"
+
+# A letter for each engine of ENGINES: right, wrong, refused, or - for what is not run: ncnn has no lengths.
+EXPECTED = {
+    "plain": "rrrr",
+    "two layers, both directions": "rrrr",
+    "time-major, h0": "rrrr",
+    "no bias": "rrrr",
+    "minimal bias, residual, norm": "rrrr",
+    "rms": "rrwr",
+    "reverse": "rrxr",
+    "reset before": "rrwr",
+    "relu": "rrxw",
+    "hard_sigmoid": "rxxw",
+    "clip": "rrww",
+    "lengths": "rr-r",
+    "lengths, both directions, h0": "rr-r",
+    "lengths, reverse, reset before": "rr-r",
+    "lengths, hold": "rr-r",
+    "lengths, sum, time-major": "rr-r",
+    "sequence_lens": "rw-w",
+    "sequence_lens, both directions": "rr-w",
 }
 
 
@@ -199,40 +193,56 @@ def difference(engine: Engine, path: Path, given: Given, wanted: list[np.ndarray
 
 
 def verdict(found: float | str) -> str:
-    """"right", "wrong" or "refused"."""
+    """The letter of `EXPECTED`."""
     if isinstance(found, str):
-        return "wrong" if found == "shape" else found
-    return "right" if found <= RIGHT else "wrong"
+        return {"shape": "w", "refused": "x"}.get(found, "-")
+    return "r" if found <= RIGHT else "w"
 
 
-def measure(names: Sequence[str], engines: Sequence[str], folder: Path) -> dict[str, dict[str, float | str]]:
-    """The difference of every row in every engine; ncnn has one sequence and no lengths."""
-    table: dict[str, dict[str, float | str]] = {}
-    for name in names:
-        options, takes = ROWS[name]
-        layer = layer_of(options)
-        table[name] = {}
-        for engine in engines:
-            if engine == "ncnn" and takes.get("lengths"):
-                table[name][engine] = "none"
-                continue
-            place = folder / engine
-            place.mkdir(exist_ok=True)
-            path = gj.interop.onnx.export(layer, place / f"{name.replace(', ', '_').replace(' ', '_').replace('-', '_')}.onnx", **takes)
-            given = given_to(layer, takes, 1 if engine == "ncnn" else BATCH)
-            table[name][engine] = difference(ENGINES[engine], path, given, expected(layer, given))
-    return table
+def row_of(name: str, folder: Path) -> list[float | str]:
+    """The difference of one row in every engine; ncnn runs one sequence, without lengths."""
+    options, takes = ROWS[name]
+    layer = layer_of(options)
+    row: list[float | str] = []
+    for engine, run in ENGINES.items():
+        if engine == "ncnn" and takes.get("lengths"):
+            row.append("not run")
+            continue
+        place = folder / name.replace(",", "").replace(" ", "_").replace("-", "_") / engine
+        place.mkdir(parents=True)
+        path = gj.interop.onnx.export(layer, place / "gru.onnx", **takes)
+        given = given_to(layer, takes, 1 if engine == "ncnn" else BATCH)
+        row.append(difference(run, path, given, expected(layer, given)))
+    return row
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Exported ONNX files in other engines.")
-    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
-    engines = parser.parse_args(arguments).engines
+def has_gru(package: str, part: str) -> bool:
+    """Whether the word GRU stands in a package's sources."""
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        raise SystemExit(f"{package} is not installed")
+    place = Path(found.origin).parent / part
+    files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
+    return any(re.search(r"\bGRU\b", file.read_text()) for file in files)
+
+
+def main() -> int:
+    """Prints the table; 1 when a row is another than `EXPECTED`."""
+    print("|", "layer", "|", " | ".join(ENGINES), "|")
+    changed = []
     with tempfile.TemporaryDirectory() as folder:
-        table = measure(list(ROWS), engines, Path(folder))
-    for name, row in table.items():
-        print(name.ljust(34), *(f"{engine} {value if isinstance(value,str) else f'{value:.1e}'}".ljust(22) for engine, value in row.items()))
+        for name, wanted in EXPECTED.items():
+            row = row_of(name, Path(folder))
+            shown = [one if isinstance(one, str) else f"{one:.1e}" for one in row]
+            print("|", name, "|", " | ".join(shown), "|", flush=True)
+            if "".join(map(verdict, row)) != wanted:
+                changed.append(name)
+    for package, part in WITHOUT.items():
+        if has_gru(package, part):
+            changed.append(package)
+    print(f"another result than with {VERSIONS}: {', '.join(changed)}" if changed else f"as with {VERSIONS}")
+    return bool(changed)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,11 +5,18 @@ import secrets
 from pathlib import Path
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Writes a file under another name in its folder, down to the disk, and renames it: it is the old or the new one."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+def replace(path: Path, data: bytes, temporary: Path | None = None) -> None:
+    """Writes a file under another name, down to the disk, and renames it: it is the old one or the new one.
+
+    Args:
+      path: the file.
+      data: all that it will hold.
+      temporary: the other name, in the same folder. A new one when None, so that two writers do not meet; a fixed one
+        is cleared by the next writer after a kill.
+    """
+    temporary = temporary or path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with open(temporary, "xb") as file:
+        with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

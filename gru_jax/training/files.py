@@ -10,7 +10,7 @@ from gru_jax import files
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file under another name and renames it: it is the old one or the new one."""
     try:
-        files.replace(path, data)
+        files.replace(path, data, path.with_name(f".{path.name}.tmp"))
     except OSError as error:
         # A write that fails does not say of which file.
         raise OSError(error.errno, error.strerror, str(path)) from error

@@ -1,4 +1,4 @@
-"""What torch's users do besides: options that change later, packed sequences as tuples, and state dicts of other kinds."""
+"""What torch's users do besides: options that change later, packed sequences as tuples, other state dicts."""
 
 import jax
 import jax.numpy as jnp

@@ -32,7 +32,8 @@ KINDS = {
     "LeakyRelu": Kind(("alpha",), (0.01,), jax.nn.leaky_relu),
     "ThresholdedRelu": Kind(("alpha",), (1.0,), lambda x, alpha: jnp.where(x >= alpha, x, jnp.zeros_like(x))),
     "HardSigmoid": Kind(("alpha", "beta"), (0.2, 0.5), lambda x, alpha, beta: jnp.clip(alpha * x + beta, 0, 1)),
-    # No defaults for these two: the specification leaves them open, and runtimes differ.
+    # No defaults for these two: the specification leaves them open, and runtimes differ. (For ThresholdedRelu's alpha
+    # onnxruntime takes 0, where the specification's 1 is clear.)
     "Affine": Kind(("alpha", "beta"), (None, None), lambda x, alpha, beta: alpha * x + beta),
     "ScaledTanh": Kind(("alpha", "beta"), (None, None), lambda x, alpha, beta: alpha * jnp.tanh(beta * x)),
 }
@@ -61,7 +62,8 @@ class Activation:
       beta: the second number, likewise.
       clip: bound on the absolute value of the input; None for no bound.
 
-    All three are rounded to float32, as ONNX stores them.
+    All three are rounded to float32, as ONNX stores them. State them: a ThresholdedRelu without alpha has 1 by ONNX's
+    text, as here, and 0 in onnxruntime; Affine and ScaledTanh have no defaults at all.
 
     Raises:
       TypeError, ValueError: for an unknown name, a number that this activation does not take, or none where it has no

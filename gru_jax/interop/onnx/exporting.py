@@ -77,7 +77,9 @@ def export(
     checks.flag(WHO, "lengths", lengths)
     checks.flag(WHO, "sequence_lens", sequence_lens)
     if sequence_lens and not lengths:
-        raise ValueError(f"{WHO}: sequence_lens=True says how lengths are written; got lengths=False; pass lengths=True")
+        raise ValueError(
+            f"{WHO}: sequence_lens=True says how lengths are written; got lengths=False; pass lengths=True"
+        )
     _check_opset(opset, package.defs.onnx_opset_version())
     if dtype is not None and not _is_float32(dtype):
         raise ValueError(f"{WHO}: dtype must be 'float32' or None; got {dtype!r}")

@@ -75,7 +75,7 @@ def load(
 
 
 def _reverse(layer: Layer, options: dict[str, Any]) -> bool:
-    """Which way the layer reads; raises ValueError when the model turns x around first and nobody says what is meant."""
+    """Which way the layer reads; raises ValueError when the model turns x around first and nobody says what to do."""
     turned = next(((one, found) for one in layer if (found := reversals.before(one)) is not None), None)
     both = len(layer) > 1 or layer[0].direction == "bidirectional"
     own = not both and layer[0].direction == "reverse"
@@ -91,8 +91,8 @@ def _reverse(layer: Layer, options: dict[str, Any]) -> bool:
     if axis == "time" and not both:
         fix += f"; or reverse={not own} for a layer that reads x so itself, and gives y in the order of x"
     raise ValueError(
-        f"{node.who} reads x turned around along {axis}, by the {maker.op_type} {maker.name or maker.output[0]!r} before"
-        f" it, and a layer made of the GRU alone would not; {fix}"
+        f"{node.who} reads x turned around along {axis}, by the {maker.op_type} {maker.name or maker.output[0]!r}"
+        f" before it, and a layer made of the GRU alone would not; {fix}"
     )
 
 

@@ -77,7 +77,8 @@ def read(path: str | os.PathLike[str], *, key: str | None = None) -> dict[str, n
         found = _read_torch(file)
     else:
         raise ValueError(
-            f"read: {file} is neither a .safetensors file nor one of torch.save or numpy.savez; it begins with {start[:8]!r}"
+            f"read: {file} is neither a .safetensors file nor one of torch.save or numpy.savez; it begins with"
+            f" {start[:8]!r}"
         )
     return _weights(file, found, key)
 
@@ -182,7 +183,8 @@ def _read_torch(file: Path) -> Any:
         names = re.search(r"GLOBAL (\S+)", text)
         if "ScriptObject" in text or "PackedParams" in text:
             raise ValueError(
-                f"read: {file} holds the packed weights of a quantised module, which only torch can unpack; {DEQUANTISE}"
+                f"read: {file} holds the packed weights of a quantised module, which only torch can unpack;"
+                f" {DEQUANTISE}"
             ) from error
         if names or "TorchScript" in text or "weights_only" in text:
             what = f" ({names[1]})" if names else ""
@@ -203,8 +205,8 @@ def _weights(file: Path, found: Any, key: str | None) -> dict[str, np.ndarray]:
     packed = [name for name in found if "_packed_params" in str(name)]
     if packed and not _is_weights(found):
         raise ValueError(
-            f"read: {file} holds weights of quantised modules in a packed form: {_listed(packed)}; {DEQUANTISE}, or save"
-            f" the rest: {{name: one for name, one in state_dict.items() if torch.is_tensor(one)}}"
+            f"read: {file} holds weights of quantised modules in a packed form: {_listed(packed)}; {DEQUANTISE}, or"
+            f" save the rest: {{name: one for name, one in state_dict.items() if torch.is_tensor(one)}}"
         )
     if key is not None:
         if not _is_weights(found.get(key)):

@@ -79,8 +79,8 @@ class GRU(TorchModule):
     ) -> None:
         if proj_size is not None:
             raise ValueError(
-                f"GRU: proj_size is torch.nn.LSTM's, which projects its state; got {proj_size!r}; leave it out, or put a"
-                f" flax.nnx.Linear behind the GRU"
+                f"GRU: proj_size is torch.nn.LSTM's, which projects its state; got {proj_size!r}; leave it out, or put"
+                f" a flax.nnx.Linear behind the GRU"
             )
         for name, size in {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}.items():
             checks.positive("GRU", name, size)

@@ -17,6 +17,7 @@ _ROWS = {4: "an LSTM's", 1: "a plain RNN's"}
 """Whose recurrent matrix has how many rows for each column, besides the GRU's 3."""
 
 
+_PACKED = re.compile(r"(^|\.)_(all_weight_values|packed_weight|packed_params)")
 DEQUANTISE = "take the state_dict of the module as it was before it was quantised"
 
 
@@ -201,7 +202,7 @@ def infer(who: str, given: Mapping[str, Any], prefix: str) -> Layout:
     advice = prefix_advice(given, prefix)
     if advice:
         raise ValueError(f"{who}: there are no GRU weights under prefix={prefix!r}; {advice}")
-    packed = [str(name) for name in given if re.search(r"(^|[._])(_all_weight_values|_?packed_weight|_packed_params)", str(name))]
+    packed = [str(name) for name in given if _PACKED.search(str(name))]
     if packed and not any(name.startswith("weight_") for name in inside):
         raise ValueError(
             f"{who}: there are no GRU weights under prefix={prefix!r}, but packed ones of a quantised module;"
@@ -220,7 +221,7 @@ def infer(who: str, given: Mapping[str, Any], prefix: str) -> Layout:
 
 def _rows(matrix: Any) -> int | None:
     """How many rows a matrix has for each of its columns; None unless that is a whole number."""
-    shape = getattr(matrix, "shape", ())
+    shape: Any = getattr(matrix, "shape", ())
     if len(shape) != 2 or not shape[1] or shape[0] % shape[1]:
         return None
     return int(shape[0] // shape[1])
