@@ -1,4 +1,4 @@
-"""Batches split over explicit axes of a mesh, the kind that `jax.make_mesh` makes by default from JAX 0.12 on.
+"""Batches split over explicit axes of a mesh, the kind that `jax.make_mesh` makes by default.
 
 With such axes the sharding is part of an array's type, and every zero, mask and broadcast parameter would have to be
 made with that of the batch. Inside of what stands here the axes are automatic: XLA splits all that is computed as the
