@@ -19,19 +19,31 @@ X = {"x": ["T", "B", 3]}
 ARRAYS = models.weights(np.random.default_rng(0), 3, 4, 1)
 
 RAGGED = [
-    {},
     {"reverse": True, "reset": "before"},
     {"num_layers": 2, "bidirectional": True},
     {"bidirectional": True, "reverse": True, "padding": "hold", "time_major": True},
+    {"num_layers": 2, "residual": True, "norm": "layer"},
+    {"num_layers": 2, "residual": True, "norm": "rms", "padding": "hold"},
+]
+SELDOM = [
+    {},
     {"bidirectional": True, "merge": "mean", "num_layers": 2, "bias": "none"},
+    {"num_layers": 2, "residual": True, "reverse": True, "padding": "hold"},
+    {"num_layers": 2, "norm": "rms", "bidirectional": True, "merge": "sum", "residual": True},
 ]
 
 
-@pytest.mark.parametrize("options", RAGGED, ids=str)
-@pytest.mark.parametrize("h0", [False, True])
+@pytest.mark.parametrize(
+    "options, h0",
+    [(one, index % 2 == 0) for index, one in enumerate(RAGGED)]
+    + [pytest.param(one, index % 2 == 1, marks=pytest.mark.slow) for index, one in enumerate(RAGGED)]
+    + [pytest.param(one, h0, marks=pytest.mark.slow) for one in SELDOM for h0 in (False, True)],
+    ids=str,
+)
 def test_lengths_need_no_sequence_lens(options, h0, tmp_path):
     rng = np.random.default_rng(len(str(options)))
-    layer = models.random_layer(rng, 3, 4, **options)
+    features = 4 if options.get("residual") else 3  # so that the first sum has x itself in it
+    layer = models.random_layer(rng, features, 4, **options)
     path = export(layer, tmp_path / "gru.onnx", lengths=True, h0=h0)
     grus = [node for node in onnx.load(path).graph.node if node.op_type == "GRU"]
     assert all(not node.input[4] and node.input[5] for node in grus)
@@ -58,7 +70,14 @@ def test_lengths_out_of_range_act_as_the_nearest(tmp_path):
     models.close(far, near, 0)
 
 
-@pytest.mark.parametrize("options", [{"num_layers": 2, "bidirectional": True}, {"reverse": True, "padding": "hold"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_layers": 2, "bidirectional": True},
+        {"num_layers": 2, "norm": "layer"},
+        pytest.param({"reverse": True, "padding": "hold"}, marks=pytest.mark.slow),
+    ],
+)
 def test_the_compact_form_hands_lengths_to_the_node(options, tmp_path):
     rng = np.random.default_rng(1)
     layer = models.random_layer(rng, 3, 4, **options)

@@ -29,10 +29,12 @@ def model(
 
     x = "x" if plan.time_major else g.node("Transpose", "x", perm=[1, 0, 2])
     starts = _starts(g, plan) if h0 else [_zeros(g, plan)] * layers
-    ragged = Ragged(g, x) if lengths and not sequence_lens else None
+    # What stands in padding after a norm or a residual sum no GRU node knows of.
+    adds = plan.residual or plan.norm is not None
+    ragged = Ragged(g, x) if lengths and (adds or not sequence_lens) else None
     finals = []
     for index in range(layers):
-        if ragged is None:
+        if ragged is None or sequence_lens:
             y, final = _layer(g, plan, index, x, starts[index], "lengths" if lengths else "")
         else:
             y, final = _ragged_layer(g, plan, index, x, starts[index], ragged)
@@ -40,7 +42,13 @@ def model(
         if plan.norm is not None:
             y = _normalized(g, plan, index, y, opset)
         features = plan.input_size if index == 0 else plan.output_size
-        x = g.node("Add", y, x) if plan.residual and features == plan.output_size else y
+        if plan.residual and features == plan.output_size:
+            if ragged is not None and plan.padding == "hold" and index == 0:
+                x = ragged.held(x, features, backward=plan.reverse)
+            y = g.node("Add", y, x)
+        x = y
+    if ragged is not None and adds and plan.padding == "zero":
+        x = ragged.zeroed(x)
     g.output(x if plan.time_major else g.node("Transpose", x, perm=[1, 0, 2]), "y")
     g.output(finals[0] if layers == 1 else g.node("Concat", *finals, axis=0), "h_n")
 

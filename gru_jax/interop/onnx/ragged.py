@@ -5,6 +5,8 @@ Runtimes ignore that input, some without a word; what is written here needs noth
 
 import functools
 
+import numpy as np
+
 from gru_jax.interop.onnx.graph import Builder
 
 
@@ -43,6 +45,20 @@ class Ragged:
         state = g.node("Gather", y, self.first, axis=0) if backward else self._taken(y, features, self._last)
         empty = g.node("Unsqueeze", g.node("Equal", self.ends, self.first), g.constant("second_axis", [1]))
         return g.node("Where", empty, start, state)
+
+    def zeroed(self, y: str) -> str:
+        """y with 0 past each sequence's length."""
+        return self.g.node("Where", self.inside, y, self.g.constant("zero", 0, np.float32))
+
+    def held(self, x: str, features: int, *, backward: bool) -> str:
+        """x with what stands at the last step before that counts past each length, 0 where the run comes from there."""
+        if backward:
+            return self.zeroed(x)
+        last = self.g.node("Max", self.g.node("Sub", self.ends, self.one), self.first)
+        there = self._taken(x, features, self._rows(self.g.node("Min", self.time, last)))
+        some = self.g.node("Greater", self.ends, self.first)
+        some = self.g.node("Unsqueeze", some, self.g.constant("second_axis", [1]))
+        return self.g.node("Where", some, there, self.g.constant("zero", 0, np.float32))
 
     # Computed once for all layers, and only if any layer needs them.
 
