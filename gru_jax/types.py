@@ -50,4 +50,9 @@ def exportable(name: str) -> Callable[[Kind], Kind]:
 
     The name stands in what is written, and has to stay what it is when a class moves or is renamed.
     """
-    return lambda kind: export.register_namedtuple_serialization(kind, serialized_name=f"gru_jax.{name}")
+
+    def register(kind: Kind) -> Kind:
+        export.register_namedtuple_serialization(kind, serialized_name=f"gru_jax.{name}")
+        return kind
+
+    return register

@@ -89,7 +89,8 @@ class GRUReadout(nnx.Module):
         alone = spec.num_layers == 1 and not spec.residual and spec.norm is None
         valid = output_layer.valid_steps(jnp.asarray(x), options.get("lengths"), options.get("mask"))
         last = h if alone else h[-1]
-        out = self.out(left_to_xla(lambda y, *rest: output_layer.pooled(y, *rest, self.steps), y, last, valid))
+        pooled = left_to_xla(lambda y, last, valid: output_layer.pooled(y, last, valid, self.steps), y, last, valid)
+        out = self.out(pooled)
         others = ([h] if return_state else []) + gates
         made = output_layer.ACTIVATIONS[self.activation](out)
         return (made, *others) if others else made

@@ -239,7 +239,7 @@ def _tokens(who: str, name: str, got: Any, vocabulary: int, lengths: Any, mask: 
     if values is not None and all(a is not None for a in known):
         bad = (values < 0) | (values >= vocabulary)
         with jax.ensure_compile_time_eval():  # inside jit too
-            valid = output_layer.valid_steps(values[..., None], lengths, mask)
+            valid = output_layer.valid_steps(jnp.asarray(values[..., None]), lengths, mask)
             bad &= True if valid is None or valid.shape != bad.shape else np.asarray(valid)
         if bad.any():
             raise ValueError(

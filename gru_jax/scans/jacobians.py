@@ -84,6 +84,7 @@ class AllSteps:
         far larger than its result, and so are their errors.
         """
         eps = float(jnp.finfo(starts.dtype).eps)
+        structure: Any
         moving, structure = jax.tree.flatten((self.context.params, self.steps.x))
 
         def jolt(a: Any, key: Key) -> Any:

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -146,13 +147,13 @@ def _run(cell: Any, method: str | Method, options: Options, *arrays: Any) -> Any
         symbolic=not all(isinstance(size, int) for size in x.shape), other_state=options.state_dtype is not None,
     )  # fmt: skip
     method = select.resolve(method, cell, sizes, asked)
-    whole = functools.partial(_scan, cell, method, options)
+    whole: Callable[..., Any] = functools.partial(_scan, cell, method, options)
     whole = derivative.saving_states(whole) if method.keeps_states() else whole
     if isinstance(method, TimeSharded):
         return whole(*arrays)
     params, x, *others = arrays
-    return left_to_xla(lambda x, params, *others: whole(params, x, *others), x, params, *others,
-                       time_major=options.time_major)
+    run = lambda x, params, *others: whole(params, x, *others)  # noqa: E731
+    return left_to_xla(run, x, params, *others, time_major=options.time_major)
 
 
 def _scan(
