@@ -27,6 +27,7 @@ def command(*arguments):
     )
 
 
+@pytest.mark.slow
 def test_the_command_runs():
     chosen = ("--methods", "newton diagonal", "sequential", "--weights", "torch", "--budget", "0.1")
     done = command("--sizes", "9,2,1", *chosen)

@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks import agreement, layer_shapes, layers, layers_extras, layers_plots, layers_report, peers, timing
 from benchmarks.layer_shapes import Case, Shape
+from tests.scans.cases import table
 
 ROOT = Path(__file__).parents[1]
 TINY = Shape(5, 2, 3, 4)
@@ -277,8 +278,10 @@ def test_times_are_of_one_call_and_all_take_their_turn():
     assert timing.interleaved({"one": lambda: None}, budget_s=60, most=7)["one"].rounds == 7
 
 
-@pytest.mark.parametrize("name", ("stack", "mask", "keras", "torch"))
-@pytest.mark.parametrize("kind", ["forward", pytest.param("training", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name, kind",
+    table(("stack", "mask", "keras", "torch"), ("forward", "training"), quick=lambda *row: row == ("mask", "forward")),
+)
 def test_extras_compute_what_the_plain_layers_do(name, kind):
     pair = layers_extras.layer_pair(name, getattr(layers_extras, name), kind, TINY)
     row = layers_extras.measured(pair, 0.01)

@@ -113,9 +113,12 @@ def final(cell, params, x, lengths, reverse=False):
     return cell.output(gj.scan(cell, params, x, lengths=lengths, reverse=reverse)[1])
 
 
-@pytest.mark.parametrize("make", CELLS.values(), ids=CELLS)
-def test_every_combinator_and_model(make):
-    cell = make()
+QUICK = ("newton.md", "peephole, a named state")
+
+
+@pytest.mark.parametrize("name", [pytest.param(one, marks=() if one in QUICK else pytest.mark.slow) for one in CELLS])
+def test_every_combinator_and_model(name):
+    cell = CELLS[name]()
     rnn = gj.recurrent(cell)
     bi = gj.bidirectional(rnn)
     params = bi.init(jax.random.key(1), I)

@@ -38,8 +38,8 @@ def commands(page: Path) -> list[list[str]]:
 WITH_PYTHON = [page for page in PAGES if blocks(page, {"python"})]
 
 
-# What Newton's method is shown with takes long to compile.
-SLOW = {ROOT / "docs" / "guide" / name for name in ("newton.md", "time-sharding.md")}
+# What is shown with many programs takes long to compile.
+SLOW = {ROOT / "docs" / "guide" / name for name in ("newton.md", "time-sharding.md", "models.md", "from-torch.md")}
 RUN = [pytest.param(page, marks=pytest.mark.slow if page in SLOW else ()) for page in WITH_PYTHON]
 
 

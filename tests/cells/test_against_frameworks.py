@@ -10,6 +10,7 @@ import pytest
 from flax import linen, nnx
 
 import gru_jax as gj
+from tests.scans.cases import table
 
 B, T, I, H = 3, 6, 5, 4
 LENGTHS = [6, 4, 1]
@@ -38,10 +39,13 @@ def close(ours, theirs, bound=1e-6):
     assert np.abs(np.asarray(ours) - theirs).max() <= bound * max(1.0, np.abs(theirs).max())
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("bias", ["full", "none"])
+@pytest.mark.parametrize(
+    "layers, bidirectional, packed, bias",
+    table(
+        (1, 2), (False, True), (False, True), ("full", "none"),
+        quick=lambda *row: row in ((1, False, False, "full"), (2, True, True, "full"), (1, True, False, "none")),
+    ),
+)  # fmt: skip
 def test_torch_outputs_states_and_gradients(layers, bidirectional, packed, bias):
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
@@ -116,9 +120,13 @@ quietly = pytest.mark.filterwarnings("ignore:__array__ implementation:Deprecatio
 
 
 @quietly
-@pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("reset", ["after", "before"])
-@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize(
+    "mask, reset, backwards",
+    table(
+        MASKS, ("after", "before"), (False, True),
+        quick=lambda mask, reset, backwards: (reset == "after") == (list(MASKS).index(mask) % 2 == backwards),
+    ),
+)  # fmt: skip
 def test_keras_outputs_and_states(keras, reset, mask, backwards):
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         theirs = keras.layers.GRU(

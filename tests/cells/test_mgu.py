@@ -34,9 +34,9 @@ def test_the_numbers_are_those_of_flax(reset_gate):
         (True, gj.Sequential(keep="states")),
         (False, gj.Sequential(keep="states")),
         (True, CHUNKED["kept chunks"]),
-        (False, CHUNKED["chunks"]),
+        pytest.param(False, CHUNKED["chunks"], marks=pytest.mark.slow),
         (True, gj.Newton("diagonal")),
-        (False, gj.Newton("dense")),
+        pytest.param(False, gj.Newton("dense"), marks=pytest.mark.slow),
     ],
     ids=str,
 )

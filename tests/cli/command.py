@@ -26,11 +26,13 @@ checkpoint: {every: 5 steps, keep: 3}
 log: {every: 3}
 """
 STEPS = 4 * (1266 // 128)
+DEVICES = 8
+"""As in the tests' own process: by how many there are, other kernels are chosen, with other last digits."""
 # For what is going to be killed: only what takes 11 days to compile is written, so that no half is left in the cache.
 ONLY_READS = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e6"}
 
 
-def environment(devices: int = 1, **extra: str) -> dict[str, str]:
+def environment(devices: int = DEVICES, **extra: str) -> dict[str, str]:
     """The environment of a subprocess: CPU, so many virtual devices, Python warnings shown."""
     own = {
         "JAX_PLATFORMS": "cpu",
@@ -68,7 +70,7 @@ def gru_jax(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[st
 
 
 def process(
-    *arguments: str | Path, cwd: Path, devices: int = 1, before: str = "", text: bool = True, **extra: str
+    *arguments: str | Path, cwd: Path, devices: int = DEVICES, before: str = "", text: bool = True, **extra: str
 ) -> subprocess.CompletedProcess[Any]:
     """The same in a process of its own, after the Python code `before`, with variables of the environment."""
     script = f"import sys\n{before}\nfrom gru_jax.cli import main\nsys.exit(main(sys.argv[1:]))"

@@ -26,7 +26,7 @@ def uninterrupted(finished: Path) -> Path:
 
 def finish(folder: Path, uninterrupted: Path) -> subprocess.CompletedProcess[str]:
     """Runs to the end and compares with the run that was left alone."""
-    done = process(*RUN, cwd=folder)
+    done = gru_jax(*RUN, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert metrics(folder / "out") == metrics(uninterrupted)
     timed = {"wall_s", "compile_s"}
@@ -188,7 +188,10 @@ def test_half_a_line_of_metrics_is_dropped(halfway: Path, uninterrupted: Path) -
     finish(halfway, uninterrupted)
 
 
-@pytest.mark.parametrize("module", ["pydantic", "orbax.checkpoint", "sklearn.datasets"])
+@pytest.mark.parametrize(
+    "module",
+    [*(pytest.param(name, marks=pytest.mark.slow) for name in ("pydantic", "sklearn.datasets")), "orbax.checkpoint"],
+)
 def test_interrupted_before_the_training(module: str, folder: Path) -> None:
     script = (
         "import os, signal\n"

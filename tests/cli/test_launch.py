@@ -22,7 +22,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run of two processes that was left alone."""
     folder = tmp_path_factory.mktemp("launched")
     (folder / "config.yaml").write_text(TINY)
-    done = process(*LAUNCH, cwd=folder)
+    done = process(*LAUNCH, devices=1, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "2 processes, 2 devices, strategy data" in done.stdout
     assert not done.stderr and "Gloo" not in done.stdout
@@ -39,6 +39,7 @@ def assert_same_numbers(run: Path, other: Path, rtol: float) -> None:
             np.testing.assert_allclose(value, want[key], rtol=rtol, atol=atol, err_msg=key)
 
 
+@pytest.mark.slow
 def test_the_numbers_of_one_process_with_two_devices(uninterrupted: Path, folder: Path) -> None:
     done = process(*RUN, "parallel.strategy=data", cwd=folder, devices=2)
     assert done.returncode == 0, done.stderr
@@ -54,7 +55,7 @@ def test_the_run_is_one_that_a_process_alone_can_go_on_with(uninterrupted: Path)
     again = gru_jax(*RUN, cwd=uninterrupted)
     assert again.returncode == 0, again.stderr
     assert "this run is finished" in again.stdout
-    at_once = process(*LAUNCH, cwd=uninterrupted)
+    at_once = process(*LAUNCH, devices=1, cwd=uninterrupted)
     assert at_once.returncode == 0, at_once.stderr
     assert "this run is finished" in at_once.stdout
     assert snapshot(uninterrupted / "out") == before
@@ -66,7 +67,7 @@ def launched(folder: Path, *more: str) -> "subprocess.Popen[str]":
 
 def started(folder: Path, *words: str) -> "subprocess.Popen[str]":
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command(*words), cwd=folder, env=environment(**ONLY_READS), text=True, **pipes)
+    return subprocess.Popen(command(*words), cwd=folder, env=environment(1, **ONLY_READS), text=True, **pipes)
 
 
 def children(launcher: "subprocess.Popen[str]") -> list[int]:
@@ -102,7 +103,7 @@ def test_one_that_is_killed_ends_the_other_and_the_run_resumes(
     assert f"process {victim} of 2 was killed by signal 9" in said and "goes on from the newest checkpoint" in said
     assert "Traceback" not in said
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
-    done = process(*LAUNCH, cwd=folder)
+    done = process(*LAUNCH, devices=1, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "resuming at step" in done.stdout
     assert metrics(folder / "out") == metrics(uninterrupted / "out")
@@ -119,7 +120,7 @@ def test_a_signal_to_any_of_them_stops_all_after_saving(to: str, folder: Path, u
     assert launcher.returncode == 75, errors
     assert "stopped by a signal and saved at step" in said
     assert (folder / "out" / "STATUS").read_text() == "preempted\n"
-    done = process(*LAUNCH, cwd=folder)
+    done = process(*LAUNCH, devices=1, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert metrics(folder / "out") == metrics(uninterrupted / "out")
 
@@ -168,7 +169,7 @@ def test_sequences_in_files_are_shared_out(strategy: str, folder: Path) -> None:
     words = (tables(20), f"parallel.strategy={strategy}", "model.dropout=0.1", f"data_root={folder}")
     one = process("run", "config.yaml", "--out", "one", *words, cwd=folder, devices=2)
     assert one.returncode == 0, one.stderr
-    two = process("launch", "-n", "2", "--", "run", "config.yaml", "--out", "two", *words, cwd=folder)
+    two = process("launch", "-n", "2", "--", "run", "config.yaml", "--out", "two", *words, cwd=folder, devices=1)
     assert two.returncode == 0, two.stderr
     assert_same_numbers(folder / "two", folder / "one", rtol=2e-3)
 
@@ -238,7 +239,7 @@ def test_what_cannot_be_launched_is_said(words: tuple[str, ...], said: str, fold
     ],
 )
 def test_what_two_processes_cannot_run_is_said_once(override: str, said: str, folder: Path) -> None:
-    done = process(*LAUNCH, override, cwd=folder)
+    done = process(*LAUNCH, override, devices=1, cwd=folder)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count(said) == 1
     assert "Traceback" not in done.stderr

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from .command import TINY, gru_jax, metrics, result
+from .command import TINY, gru_jax, metrics, process, result
 
 # Two rounds are too few for these eight steps, so that all sequences fall back and the numbers are those of the steps.
 METHOD = "model.method={kind: newton, max_iters: 2}"
@@ -99,7 +99,7 @@ def test_eight_devices(strategy: str, folder: Path) -> None:
     overrides = ("model.method=newton", f"parallel.strategy={strategy}")
     for out, devices, method in (("one", 1, overrides[:1]), (strategy, 8, overrides)):
         if not (folder / out).exists():
-            done = gru_jax(*RUN, "--out", out, *method, cwd=folder, devices=devices)
+            done = process(*RUN, "--out", out, *method, cwd=folder, devices=devices)
             assert done.returncode == 0 and done.stderr == "", done.stderr
     for one, eight in zip(metrics(folder / "one"), metrics(folder / strategy), strict=True):
         for key in one:

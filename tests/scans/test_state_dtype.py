@@ -11,6 +11,8 @@ from flax import nnx
 
 import gru_jax as gj
 
+from .cases import table
+
 HALF = jnp.bfloat16
 CELL = gj.GRU(4)
 FORMS = {
@@ -29,7 +31,7 @@ def slow_units(dtype: Any) -> Any:
     return jax.tree.map(lambda a: a.astype(dtype), params)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", table(FORMS, quick=lambda form: form in ("scan", "llvm")))
 def test_a_slow_unit_goes_all_of_its_way(form: str) -> None:
     T, params, x = 1000, slow_units(HALF), jnp.zeros((1, 1000, 2), HALF)
     b_z, b_n = (float(params.b_x[place]) for place in (4, 8))
@@ -43,7 +45,7 @@ def test_a_slow_unit_goes_all_of_its_way(form: str) -> None:
     assert run()[1].max() < 0.7 * want  # and in bfloat16 it stops on its way
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", table(FORMS, quick=lambda form: form in ("chunked", "scan, states kept")))
 def test_values_and_gradients_are_those_of_float32(form: str) -> None:
     """With parameters and input that are bfloat16's, rounding the outputs is all that is left."""
     params = jax.tree.map(lambda a: a.astype(HALF), CELL.init(jax.random.key(0), 2))

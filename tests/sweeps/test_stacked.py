@@ -249,6 +249,7 @@ def test_a_run_that_was_begun_alone_goes_on_alone(
     assert (first.path / "ckpt" / str(STEPS)).is_dir()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_in_use_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -296,6 +297,7 @@ def test_a_removed_run_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert {k: v for k, v in after.items() if k != gone.name} == {k: v for k, v in before.items() if k != gone.name}
 
 
+@pytest.mark.slow
 def test_a_signal_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder_with(tmp_path, monkeypatch, SWEEP)
     step = Reporter.step
