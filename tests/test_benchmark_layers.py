@@ -32,6 +32,7 @@ def command(*arguments):
     )
 
 
+@pytest.mark.slow
 def test_the_command_runs():
     done = command("--quick", "--shapes", "5,2,3,4", "--kinds", "forward", "training", "--peers", "nnx", "torch")
     assert done.returncode == 0, done.stderr

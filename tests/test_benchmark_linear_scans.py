@@ -36,6 +36,7 @@ def test_the_kernel_agrees_with_the_loop(dtype):
 
 
 @pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
+@pytest.mark.slow
 def test_mingru_beside_torch():
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         row = linear_scans.layer_row(Shape(5, 2, 3, 4), "float32", "auto", 0.01, [])

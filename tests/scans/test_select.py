@@ -130,6 +130,7 @@ def test_no_more_threads_than_cores(usable, cores, one_device, monkeypatch):
     assert select.resolve(gj.Sequential(kernel="xla"), gj.GRU(64), LARGE, Asked(jnp.float32)).kernel == "chunked"
 
 
+@pytest.mark.slow
 def test_what_is_chosen_gives_the_same_numbers(one_device):
     cell = gj.GRU(4)
     params, x, h0 = arrays(cell, steps=200, batch=(30,))

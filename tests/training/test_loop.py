@@ -102,9 +102,9 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     "parallel",
     [
         pytest.param("{strategy: data}", marks=pytest.mark.slow),
-        "{strategy: pmap}",
+        pytest.param("{strategy: pmap}", marks=pytest.mark.slow),
         pytest.param("{strategy: time}", marks=pytest.mark.slow),
-        "{strategy: time, parts: 4}",
+        pytest.param("{strategy: time, parts: 4}", marks=pytest.mark.slow),
         "{strategy: data, accumulate: 4}",
         pytest.param("{strategy: time, parts: 4, accumulate: 2}", marks=pytest.mark.slow),
     ],

@@ -75,7 +75,7 @@ def test_every_model_trains_near_its_losses_in_float32(model: dict[str, Any]) ->
     np.testing.assert_allclose(losses(HALF), losses({"params": "float32", "compute": "float32"}), rtol=0.02)
 
 
-@pytest.mark.parametrize("precision", [COMPUTE, HELD])
+@pytest.mark.parametrize("precision", [pytest.param(COMPUTE, marks=pytest.mark.slow), HELD])
 def test_one_of_the_two_alone(precision: dict[str, str]) -> None:
     made = experiment(precision=precision, optim={"weight_noise": 0.01, "weight_decay": 0.1})
     state = train(made, state_of(made), 3)
@@ -128,6 +128,7 @@ def test_targets_are_counted_in_float32(target: str) -> None:
     assert float(sums[1].targets) == float(sums[0].targets)
 
 
+@pytest.mark.slow
 def test_stacked_runs_are_those_of_one() -> None:
     made = experiment(precision=HALF)
     assert _may_be_stacked(made.config)

@@ -72,7 +72,9 @@ def test_losses_by_hand() -> None:
     np.testing.assert_allclose(extreme, [2e4])
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    "target", [pytest.param(one, marks=() if one in ("class", "notes") else pytest.mark.slow) for one in TARGETS]
+)
 def test_padding_counts_nowhere(target: str) -> None:
     data = split(target)
     x, y = data.x.copy(), data.y.copy()
@@ -156,7 +158,7 @@ def test_a_value_that_is_good_enough_stops(metric: str, values: tuple[float, ...
         assert history.stopped_early == stop
 
 
-@pytest.mark.parametrize("target", ["values", "notes"])
+@pytest.mark.parametrize("target", ["values", pytest.param("notes", marks=pytest.mark.slow)])
 def test_time_is_padded_to_split_evenly(target: str) -> None:
     batch = batch_of(split(target)._replace(lengths=None), target)
     longer = batch_in_parts(batch, 4)
