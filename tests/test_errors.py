@@ -195,7 +195,7 @@ BAD = {
     "nnx complex h0": (
         lambda: nnx_layer()()(X, jnp.ones((2, 8), jnp.complex64)),
         TypeError,
-        "h0 must be real numbers; got complex64",
+        "h0 must be floating point; got complex64",
     ),
     "nnx integer parameters": (nnx_layer(param_dtype=jnp.int32), TypeError, "dtype must be a floating-point dtype"),
     "linen without parameters": (

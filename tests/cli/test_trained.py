@@ -47,6 +47,6 @@ def test_other_data_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     config = tmp_path / "config.yaml"
     config.write_text(TINY)
-    monkeypatch.setattr(trained.checkpoint, "restore", lambda *_: (Saved, []))
+    monkeypatch.setattr("gru_jax.training.starting.checkpoint.restore", lambda *_: (Saved, []))
     with pytest.raises(RunError, match=r"the data are not those.*of other data.*--data-root"):
         trained.evaluate_run(tmp_path)

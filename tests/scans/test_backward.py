@@ -35,7 +35,12 @@ def arrays(cell: Any, steps: int, batch: int = 2) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize(
-    ("name", "steps", "reverse"), [("GRU", 67, False), ("GRU", 67, True), ("GRU", 72, True), ("LSTM", 67, False)]
+    ("name", "steps", "reverse"),
+    [
+        ("GRU", 67, True),
+        ("LSTM", 67, False),
+        *(pytest.param("GRU", *row, marks=pytest.mark.slow) for row in ((67, False), (72, True))),
+    ],
 )
 def test_the_gradients_of_plain_differentiation(name: str, steps: int, reverse: bool) -> None:
     cell = CELLS[name]
@@ -44,7 +49,7 @@ def test_the_gradients_of_plain_differentiation(name: str, steps: int, reverse: 
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5), got, want)
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", [pytest.param(one, marks=() if one == "GRU" else pytest.mark.slow) for one in CELLS])
 def test_memory(name: str) -> None:
     """Nothing but arrays of all states and inputs, a few of them, lives through the backward pass."""
     cell, given = CELLS[name], arrays(CELLS[name], 400, 4)
