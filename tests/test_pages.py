@@ -1,16 +1,18 @@
 """README and docs: the code on the pages runs, the commands, files and links on them exist."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any, get_args
 
 import jax
 import pytest
+
+from gru_jax import cli
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -69,8 +71,9 @@ def make_targets() -> set[str]:
 @cache
 def is_verb(word: str) -> bool:
     """Whether `gru-jax WORD` is a command, asked of the program itself."""
-    command = [sys.executable, "-m", "gru_jax", word, "--help"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    with pytest.raises(SystemExit) as ended, redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        cli.main([word, "--help"])
+    return ended.value.code == 0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)

@@ -2,8 +2,10 @@
 
 import json
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -98,7 +100,8 @@ def test_a_missing_package_is_said_before_anything_is_written(
 ) -> None:
     (tmp_path / "config.yaml").write_text(TINY + "sweep: {seed: 0-1}\n")
     before = snapshot(tmp_path)
-    missing = process(verb, "config.yaml", override, cwd=tmp_path, before=f"sys.modules[{package!r}] = None")
+    with mock.patch.dict(sys.modules, {package: None}):
+        missing = gru_jax(verb, "config.yaml", override, cwd=tmp_path)
     assert missing.returncode == 3
     fix = "gru-jax[watch] brings it: pip install '.[watch]' in a clone"
     assert missing.stderr.endswith(f"error: {package} is not installed; {fix}\n") and "Traceback" not in missing.stderr

@@ -149,6 +149,7 @@ def test_torchs_examples_with_another_import():
     assert output[-1].shape == (3, 20)
 
 
+@pytest.mark.slow
 def test_every_method_gives_the_same():
     theirs, _ = pair(4, 2, 2, bidirectional=True)
     x = np.random.default_rng(0).normal(size=(5, B, 4)).astype(np.float32)

@@ -36,7 +36,7 @@ MODES = {
             (cell, situation) == ("after-full-1", "everything")
             and mode
             in {
-                "states": ("jvp", "forward over reverse"),
+                "states": ("forward over reverse",),
                 "chunks": ("remat",),
                 "kept chunks": ("jvp",),
             }.get(method, ())

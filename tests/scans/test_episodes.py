@@ -80,7 +80,10 @@ def trained(cell, given, method):
     return jax.jit(jax.value_and_grad(loss, (0, 1, 2) if given else (0, 1), has_aux=True))(params, carry, to)
 
 
-@pytest.mark.parametrize("name", STARTS)
+QUICK = ("GRU", "windows", "logarithms", "two states")
+
+
+@pytest.mark.parametrize("name", [pytest.param(one, marks=() if one in QUICK else pytest.mark.slow) for one in STARTS])
 def test_a_reset_goes_to_the_cell_s_start_or_a_state_of_the_caller_s(name):
     cell, method, given = STARTS[name]
     (_, ours), gradients = trained(cell, given, method)

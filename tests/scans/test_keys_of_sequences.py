@@ -10,7 +10,7 @@ import gru_jax as gj
 from .cases import H, I
 
 
-@pytest.mark.parametrize("time_major", (False, True))
+@pytest.mark.parametrize("time_major", (pytest.param(False, marks=pytest.mark.slow), True))
 def test_a_key_for_each_sequence_is_vmap_over_the_sequences(time_major):
     rnn = gj.recurrent(gj.GRU(H), input_dropout=0.3, recurrent_dropout=0.3)
     net = gj.stack(gj.bidirectional(rnn), gj.bidirectional(rnn), dropout=0.4)

@@ -167,7 +167,7 @@ def test_an_init_of_another_shape_is_refused(init, error, match):
         gj.scan(HARD, params, jnp.ones((2, 60, I)), method=gj.Newton(init=init))
 
 
-@pytest.mark.parametrize("where", ("params", "one sequence"))
+@pytest.mark.parametrize("where", (pytest.param("params", marks=pytest.mark.slow), "one sequence"))
 def test_nan_never_converges(where):
     """In a batch so large that XLA's maximum over it loses NaN."""
     params, x = HARD.init(jax.random.key(0), I), jax.random.normal(jax.random.key(1), (128, 60, I))

@@ -59,8 +59,8 @@ TRANSFORMS = {
 }
 # What others compose of.
 SELDOM = {
-    "none", "vmap", "vmap of vmap", "vmap over parameters", "vmap of grad", "grad", "grad of vmap", "jvp", "scan",
-    "pmap",
+    "none", "jit", "vmap", "vmap of vmap", "vmap over parameters", "vmap of grad", "grad", "grad of vmap", "jvp",
+    "scan", "pmap",
 }  # fmt: skip
 
 
@@ -72,7 +72,7 @@ SELDOM = {
         quick=lambda method, transform: (
             (method == "auto" and transform not in SELDOM)
             or (method == "chunks" and transform in ("vmap over masks", "vmap over parameters"))
-            or (method == "kept chunks" and transform in ("jacfwd", "vmap of grad"))
+            or (method == "kept chunks" and transform == "vmap of grad")
         ),
     ),
 )

@@ -162,7 +162,7 @@ TRANSFORMS = {
 # Each shares its code with another one that is quick.
 SLOW = {
     "vmap", "vmap over x alone", "vmap over parameters", "grad of vmap", "grad in pmap", "jvp", "jacfwd", "remat",
-    "jvp of grad", "grad of scan", "pmap", "batch over devices",
+    "jvp of grad", "grad of scan", "in segments", "pmap", "batch over devices", "vmap of grad",
 }  # fmt: skip
 
 

@@ -81,7 +81,7 @@ def slow(*case: Any) -> Any:
 
 
 ALONE_CASES = [
-    ((1, 1, 1, 1), "after", (), jnp.float32, False, "none"),
+    slow(((1, 1, 1, 1), "after", (), jnp.float32, False, "none")),
     ((7, 3, 4, 1), "after", EVERYTHING, jnp.float32, True, "full"),
     slow(((7, 3, 20, 2), "before", EVERYTHING, jnp.float32, False, "minimal")),
     slow(((11, 3, 5, 5), "before", EVERYTHING, jnp.float32, True, "full")),

@@ -31,7 +31,7 @@ SIZES = {
     "tiles of the batch": (5, 37, 10, 1),
 }
 
-SEVERAL = ("a dense matrix", "heads that share a block", "two blocks of a diagonal", "tiles of the batch")
+SEVERAL = ("a dense matrix", "two blocks of a diagonal")
 
 
 @pytest.fixture(autouse=True)

@@ -111,7 +111,7 @@ def both(sizes, reverse, batch_leads, dtype=jnp.float32, interpret=True):
         # Of every size one, the two options in turn.
         quick=lambda sizes, reverse, batch_leads: (
             reverse == (not batch_leads) == bool(list(SIZES).index(sizes) % 2)
-            and sizes in ("a chunk cut off", "parts side by side", "tiles of the batch")
+            and sizes in ("parts side by side", "tiles of the batch")
         ),
     ),
 )
