@@ -34,7 +34,7 @@ demo: .venv/has-experiments  ## train a GRU on handwritten digits
 	$(BIN)/gru-jax run configs/digits/gru.yaml
 
 test: $(TEST_DEPS)  ## all tests but the slow ones, and the examples in the docstrings
-	$(PYTEST)
+	GRU_JAX_ONLY_QUICK=1 $(PYTEST)
 
 test-slow: CACHE = no
 test-slow: $(TEST_DEPS)  ## the slow tests alone, with new examples of the random ones and nothing compiled before

@@ -77,6 +77,7 @@ def x64() -> Iterator[None]:
 def pytest_collection_finish() -> None:
     """Thousands of test items and a dozen frameworks stay to the end: the garbage collector need not look at them."""
     gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def pytest_configure() -> None:

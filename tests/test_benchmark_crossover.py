@@ -63,6 +63,7 @@ def test_arguments_that_do_not_fit(arguments, told, monkeypatch, capsys):
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="there is another device")
+@pytest.mark.slow
 def test_a_device_that_is_not_there():
     done = command("--device", "gpu", "--sizes", "9,2,1")
     assert done.returncode == 1 and "--device gpu: JAX does not run on one here" in done.stderr
@@ -99,6 +100,7 @@ def test_what_takes_too_much_memory_or_time_is_left_out(monkeypatch):
     crossover_column.too_long({"a": (1000, 0.4)}, ["a", "b"], 10_000, budget=5)
 
 
+@pytest.mark.slow
 def test_what_disagrees_is_told_and_has_no_time(monkeypatch):
     class Wrong(gj.Sequential):
         def trajectory(self, cell, context, steps, reverse):

@@ -87,6 +87,7 @@ def test_arguments_that_do_not_fit(arguments, told, monkeypatch, capsys):
     assert ended.value.code == 2 and told in " ".join(error.split()) and "Traceback" not in error
 
 
+@pytest.mark.slow
 def test_the_command_runs():
     arguments = ["--shapes", "2,9,4", "--dtypes", "float32", "--budget", "0.01"]
     command = [sys.executable, "-m", "benchmarks.linear_scans", *arguments]

@@ -41,7 +41,8 @@ WITH_PYTHON = [page for page in PAGES if blocks(page, {"python"})]
 
 
 # What is shown with many programs takes long to compile.
-SLOW = {ROOT / "docs" / "guide" / name for name in ("newton.md", "time-sharding.md", "models.md", "from-torch.md")}
+LONG = ("newton.md", "time-sharding.md", "models.md", "from-torch.md", "layers.md", "cell.md", "converting.md")
+SLOW = {ROOT / "docs" / "guide" / name for name in LONG}
 RUN = [pytest.param(page, marks=pytest.mark.slow if page in SLOW else ()) for page in WITH_PYTHON]
 
 

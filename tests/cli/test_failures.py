@@ -5,8 +5,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
+import jax
+import jax.numpy as jnp
 import pytest
+
+from gru_jax.training import loop
 
 from .command import TINY, command, environment, gru_jax, metrics, process, result, snapshot
 
@@ -107,22 +113,18 @@ def test_missing_matplotlib_costs_the_pictures_only(folder: Path) -> None:
     assert result(folder / "out")["status"] == "done"
 
 
-# The parameters are poisoned before step 20: after the checkpoints of steps 5, 10 and 15.
-POISON = """
-from gru_jax.training import loop
-import jax, jax.numpy as jnp
-at_boundary = loop.Loop._at_boundary
-def poison(self, step, state, log):
-    state, finite = at_boundary(self, step, state, log)
-    if step == 19:
-        state = state._replace(params=jax.tree.map(lambda p: p * jnp.float32("nan"), state.params))
-    return state, finite
-loop.Loop._at_boundary = poison
-"""
-
-
 def test_nan_stops_with_4_and_keeps_the_last_good_checkpoint(folder: Path) -> None:
-    diverged = process(*RUN, cwd=folder, before=POISON)
+    at_boundary = loop.Loop._at_boundary
+
+    def poison(self: loop.Loop, step: int, state: Any, log: Any) -> Any:
+        """The parameters become NaN before step 20: after the checkpoints of steps 5, 10 and 15."""
+        state, finite = at_boundary(self, step, state, log)
+        if step == 19:
+            state = state._replace(params=jax.tree.map(lambda p: p * jnp.float32("nan"), state.params))
+        return state, finite
+
+    with mock.patch.object(loop.Loop, "_at_boundary", poison):
+        diverged = gru_jax(*RUN, cwd=folder)
     out = folder / "out"
     assert diverged.returncode == 4
     assert "the last good checkpoint, step 15, is kept" in diverged.stderr
@@ -162,6 +164,7 @@ def test_full_disk_loses_nothing(limit: int, folder: Path) -> None:
     assert [line["step"] for line in metrics(out)] == sorted(line["step"] for line in metrics(out))
 
 
+@pytest.mark.slow
 def test_closed_output_ends_quietly(folder: Path) -> None:
     started = subprocess.Popen(
         command(*RUN, "train.epochs=1"),

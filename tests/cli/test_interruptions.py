@@ -86,8 +86,11 @@ def has_checkpoints(out: Path) -> bool:
     return (out / "ckpt").is_dir() and sum(p.name.isdigit() for p in (out / "ckpt").iterdir()) > 1
 
 
-def test_sigterm_saves_and_exits_75(folder: Path) -> None:
+def test_a_second_run_is_kept_out_and_sigterm_saves_and_exits_75(folder: Path) -> None:
     first = start_and_wait(folder, has_checkpoints)
+    second = gru_jax(*RUN, "train.epochs=100000", cwd=folder)
+    assert second.returncode == 1
+    assert f"in use by another live run (process {first.pid})" in second.stderr
     first.terminate()
     out, err = first.communicate(timeout=120)
     assert first.returncode == 75, err
@@ -121,7 +124,8 @@ def test_preempted_at_any_step_changes_no_number(folder: Path, uninterrupted: Pa
     assert "resuming at step 17" in finish(folder, uninterrupted).stdout
 
 
-def test_second_live_run_is_kept_out(folder: Path) -> None:
+@pytest.mark.slow
+def test_the_lock_dies_with_its_holder(folder: Path) -> None:
     first = start_and_wait(folder, has_checkpoints)
     try:
         second = gru_jax(*RUN, "train.epochs=100000", cwd=folder)

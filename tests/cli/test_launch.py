@@ -88,7 +88,8 @@ def wait_for(path: Path, launcher: "subprocess.Popen[str]") -> None:
     assert path.exists(), launcher.communicate()
 
 
-@pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [1, 0])
 def test_one_that_is_killed_ends_the_other_and_the_run_resumes(
     victim: int, folder: Path, uninterrupted: Path
 ) -> None:

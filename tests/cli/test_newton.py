@@ -42,6 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_lines_and_result(folder: Path) -> None:
     lines = metrics(folder / "newton")
     train = [line for line in lines if "train/loss" in line]

@@ -147,7 +147,7 @@ def test_live_bar_on_a_terminal(folder: Path) -> None:
     pty = pytest.importorskip("pty", reason="needs a pseudo-terminal")
     ours, theirs = pty.openpty()
     started = subprocess.Popen(
-        command("run", "config.yaml", "--out", "out"),
+        command("run", "config.yaml", "train.epochs=1", "--out", "out"),
         cwd=folder,
         env=environment(TERM="xterm-256color"),
         stdout=theirs,
@@ -165,4 +165,4 @@ def test_live_bar_on_a_terminal(folder: Path) -> None:
     started.stderr.close()
     assert started.wait(timeout=120) == 0 and stderr == b"", stderr
     text = shown.decode()
-    assert "36/36" in text and "steps/s" in text and "test/accuracy" in text
+    assert "9/9" in text and "steps/s" in text and "test/accuracy" in text

@@ -16,7 +16,6 @@ from .cases import CELLS, SITUATIONS, B, H, I, T, arrays, assert_close, outputs_
 JACOBIANS = ("dense", "diagonal")
 QUICK = {
     ("after-full-1", "diagonal", "everything", False),
-    ("before-minimal-2", "dense", "resets and holes", True),
 }
 
 

@@ -368,11 +368,12 @@ def test_the_choice_is_within_a_tenth_of_the_best():
     assert max(best.values()) <= 1.1, best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rows, keep, reverse",
     table(
         (8, 20), ("states", "gates"), (False, True),
-        quick=lambda *row: False,
+        quick=lambda *row: True,
     ),
 )
 def test_chunks_of_one_group_and_of_more(rows, keep, reverse, monkeypatch):

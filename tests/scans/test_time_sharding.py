@@ -46,7 +46,6 @@ MESHES = {
 }
 QUICK = {
     ("GRU", 0, "everything, reverse", "4", "Auto"),
-    ("GRU", 1, "lengths", "2 x 4", "Explicit"),
     ("MinGRU", 0, "everything, reverse", "8", "Explicit"),
 }
 

@@ -145,6 +145,7 @@ def test_a_crash_between_two_checkpoints(
     assert numbers(tmp_path) == uncut
 
 
+@pytest.mark.slow
 def test_a_finished_sweep_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder_with(tmp_path, monkeypatch, SWEEP)
     assert sweep() == 0

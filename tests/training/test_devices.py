@@ -18,11 +18,11 @@ PLAIN: dict[str, object] = {}
 DROPOUT: dict[str, object] = {"input_dropout": 0.3, "recurrent_dropout": 0.2}
 WAYS = [
     pytest.param("data", 8, PLAIN, marks=pytest.mark.slow),
-    pytest.param("data", 2, DROPOUT, marks=pytest.mark.slow),
+    ("data", 2, DROPOUT),
     pytest.param("pmap", 8, PLAIN, marks=pytest.mark.slow),
     pytest.param("pmap", 8, DROPOUT, marks=pytest.mark.slow),
     pytest.param("pmap", 1, PLAIN, marks=pytest.mark.slow),
-    ("time", 8, DROPOUT),
+    pytest.param("time", 8, DROPOUT, marks=pytest.mark.slow),
     pytest.param("time", 8, PLAIN, marks=pytest.mark.slow),
     pytest.param("time of two axes", 8, PLAIN, marks=pytest.mark.slow),
     pytest.param("time of two axes", 8, DROPOUT, marks=pytest.mark.slow),

@@ -272,6 +272,7 @@ def test_rows_of_which_none_is_used_cost_nothing_and_change_nothing():
     assert_close(ours, naive, 1e-6, 2e-5)
 
 
+@pytest.mark.slow
 def test_what_is_masked_is_not_seen_and_what_is_not_a_number_is():
     cell = gj.GRU(20, init="torch")
     params = cell.init(jax.random.key(0), 3)

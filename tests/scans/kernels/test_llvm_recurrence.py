@@ -173,6 +173,7 @@ def test_nan_is_passed_on():
     assert bool(jnp.isnan(y[1, 2:]).all()) and bool(jnp.isfinite(y[1, :2]).all()) and bool(jnp.isfinite(y[0]).all())
 
 
+@pytest.mark.slow
 def test_a_minimal_cell_in_every_mode_of_differentiation_and_under_vmap():
     cell = gj.MinGRU(5)
     params, x, h0 = drawn(cell)
@@ -204,6 +205,7 @@ def test_a_derived_class_keeps_its_own_equations():
     chex.assert_trees_all_close(ours, plain, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_every_mode_of_differentiation_and_vmap():
     given = given_arrays(6, 3, 5, True)
 
