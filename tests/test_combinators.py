@@ -73,6 +73,7 @@ def test_stats_have_the_structure_of_the_states(layer, gates):
         assert s.converged.all() and not s.fell_back.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["one layer", pytest.param("stack", marks=pytest.mark.slow)])
 def test_stats_of_newton_under_jit_grad_and_vmap(layer):
     """Every direction of every layer says how often it went round; the numbers are those of the steps."""

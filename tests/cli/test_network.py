@@ -56,6 +56,7 @@ def test_the_guard_sees_a_connection(call: str, tmp_path: Path) -> None:
     assert (tmp_path / "connections").read_text().startswith("socket.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("looking", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_default_run_and_what_looks_at_it_open_no_connection(looking: bool, tmp_path: Path) -> None:
     config, run = "configs/digits/rows.yaml", str(tmp_path / "run")

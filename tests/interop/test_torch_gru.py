@@ -261,6 +261,7 @@ def test_dropout_scales_what_it_keeps():
     close(mine(x)[0], theirs(torch.tensor(x))[0])
 
 
+@pytest.mark.slow
 def test_transformations_and_training():
     """jit, vmap, split and merge; an Optimizer lowers a loss; gradients have torch's names."""
     rnn = ours.GRU(4, 2, 2, dropout=0.2, rngs=nnx.Rngs(0))

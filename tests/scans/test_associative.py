@@ -43,6 +43,7 @@ def test_agrees_with_the_loop(cell, method, situation, reverse):
     assert_close(ours, outputs_and_gradients(cell, *given(cell), method="naive", **options), 1e-6, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind, form",
     table((gj.MinGRU, gj.MinLSTM), ("linear", "log"), quick=lambda kind, form: (kind, form) == (gj.MinGRU, "log")),
@@ -158,6 +159,7 @@ def test_transforms(name, transform):
         np.testing.assert_allclose(a, b, atol=2e-6, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_stacks_and_both_directions():
     layer = gj.bidirectional(gj.recurrent(gj.MinGRU(H, form="log"), method="associative"))
     net = gj.stack(layer, layer, residual=True, norm="rms")

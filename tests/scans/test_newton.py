@@ -32,6 +32,7 @@ def test_agrees_with_the_loop(cell, jacobian, situation, reverse):
         assert_close(ours, naive, 1e-6, 2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cell",
     (
@@ -71,6 +72,7 @@ def test_double_precision(x64):
     np.testing.assert_allclose(y, gj.scan(cell, params, x, method="sequential")[0], atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", (jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow)))
 def test_half_precision(dtype):
     """The states are rounded once, at the end, so they are nearer to the exact ones than those of the steps."""
@@ -272,6 +274,7 @@ def test_nothing_to_do(shape):
     assert y.shape == (*shape, H) and h.shape == stats.converged.shape + (H,) == (*shape[:-1], H)
 
 
+@pytest.mark.slow
 def test_layers_take_it():
     layer = gj.bidirectional(gj.recurrent(gj.GRU(H), method="newton"))
     net, plain = gj.stack(layer), gj.stack(gj.bidirectional(gj.recurrent(gj.GRU(H))))

@@ -145,6 +145,7 @@ def test_what_is_chosen_gives_the_same_numbers(one_device):
     chex.assert_trees_all_close(ours, plain, rtol=2e-4, atol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kernel, every, reverse",
     [

@@ -321,6 +321,7 @@ def test_a_cell_without_a_closed_form_has_the_same_derivative():
         assert_close(ours, outputs_and_gradients(whole, *arrays(whole), **situation), 1e-6, 1e-5)
 
 
+@pytest.mark.slow
 def test_states_may_be_trees():
     import dataclasses
 

@@ -265,6 +265,7 @@ def test_a_run_that_is_in_use_elsewhere(
     assert sweep() == 0
 
 
+@pytest.mark.slow
 def test_data_that_have_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

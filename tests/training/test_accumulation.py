@@ -131,6 +131,7 @@ def test_memory_falls() -> None:
     assert eighth < whole / 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_no_row_moves_to_another_device(devices: int) -> None:
     """Under jit the compiler decides what moves: gradients and totals are added up, and nothing else is sent."""

@@ -101,7 +101,11 @@ TASKS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task["kind"])
+@pytest.mark.parametrize(
+    "task",
+    [pytest.param(one, marks=() if one["kind"] in ("digits", "mqar") else pytest.mark.slow) for one in TASKS],
+    ids=lambda task: task["kind"],
+)
 def test_the_batch_is_that_of_training(task: dict[str, Any]) -> None:
     made = Config.model_validate(config().resolved() | {"task": task | {"batch": 4}})
     like = estimate._batch_like(made, 4, made.shape.time)

@@ -110,6 +110,7 @@ def test_devices_hold_the_same_parameters(parallel: dict[str, Any]) -> None:
     np.testing.assert_allclose(float(placement.get(state).sums.loss), float(expected.loss), rtol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["notes", pytest.param("tags", marks=pytest.mark.slow)])
 def test_targets_are_counted_in_float32(target: str) -> None:
     model, optimizer = pieces(target)
@@ -154,6 +155,7 @@ def test_a_checkpoint_holds_bfloat16(tmp_path: Path) -> None:
     jax.tree.map(np.testing.assert_array_equal, again, train(made, jax.device_put(state), 1))
 
 
+@pytest.mark.slow
 def test_tokens_are_drawn_by_the_model_that_was_trained() -> None:
     model = in_precision(gj.models.sequence_model(gj.recurrent(gj.GRU(8)), 5), PrecisionConfig(**HALF))
     params, prompt = model.init(jax.random.key(0)), jnp.array([[0, 3]])

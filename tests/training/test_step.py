@@ -31,6 +31,7 @@ def test_sums_are_totals_over_steps() -> None:
     assert 0 <= sums["correct"] <= sums["targets"] and sums["grad_norm"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [{}, pytest.param(DROPOUT, marks=pytest.mark.slow)])
 def test_seeds_and_rates_under_vmap(model: dict[str, object]) -> None:
     exp, data = experiment(model=model), jax.device_put(some_data())

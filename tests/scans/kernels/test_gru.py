@@ -82,6 +82,7 @@ def test_time_major_and_no_steps(kernel):
     assert y.shape == (3, 0, 4) and (h == h0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kernel, over", table(INTERPRETED, ("x", "params", "all"), quick=lambda *row: row == ("interpret-gpu", "all"))
 )
@@ -136,6 +137,7 @@ def test_shard_map_and_pmap(kernel):
     chex.assert_trees_all_close(y, run("sequential")(params, x, h0), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", table(INTERPRETED, quick=lambda kernel: "gpu" in kernel))
 def test_segments(kernel):
     given = arrays(CELL, steps=7)

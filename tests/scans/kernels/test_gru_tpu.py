@@ -144,12 +144,14 @@ def test_projected_input_of_float32_with_half_states():
     assert (half == single).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_double_precision():
     ours, theirs = both(SIZES["a dense matrix"], "before", True, False, jnp.float64)
     chex.assert_trees_all_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sizes, reset", [((5, 2, 6, 2), "after"), pytest.param((4, 2, 3, 3), "before", marks=pytest.mark.slow)]
 )

@@ -192,6 +192,7 @@ TRANSFORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "transform", table(TRANSFORMS, quick=lambda name: name in ("vmap of grad", "forward over reverse"))
 )

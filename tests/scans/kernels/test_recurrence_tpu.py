@@ -128,11 +128,13 @@ def test_half_precision(dtype):
     chex.assert_trees_all_close(*single, rtol=bound, atol=bound)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_double_precision():
     chex.assert_trees_all_close(*both((9, 3, 5), True, False, jnp.float64), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reverse", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_on_a_simulated_tpu(reverse):
     simulated = pltpu.InterpretParams(uninitialized_memory="nan")
