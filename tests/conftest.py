@@ -16,7 +16,8 @@ os.environ["XLA_FLAGS"] = (
 )
 if version("jaxlib").startswith("0.10."):
     # They take as long as the rest of the compiler. A later jaxlib ends the process at a flag that it does not know.
-    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+    # As does cutting a program into parts whose code is made side by side: these are smaller than that costs.
+    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 if os.environ.get("GRU_JAX_TEST_CACHE", "yes") != "no":
     # Programs compiled by earlier runs, by other workers and by the subprocesses. JAX's key holds the program, the
     # flags and the versions; the folder holds jaxlib's, so that what an upgrade left behind can be thrown away.
