@@ -183,6 +183,7 @@ def test_markdown():
     assert "- left out: T,B,H = 5,5,5" in page and "None" not in page
 
 
+@pytest.mark.slow
 def test_the_plot(tmp_path):
     pytest.importorskip("matplotlib")
     crossover_plots.draw(record(), tmp_path / "a")

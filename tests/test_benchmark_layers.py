@@ -79,6 +79,7 @@ def rows():
     return found
 
 
+@pytest.mark.slow
 def test_rows(rows):
     assert len(rows) == 4
     for row in rows:
@@ -290,6 +291,7 @@ def test_extras_compute_what_the_plain_layers_do(name, kind):
     assert bool(pair.ours.read(pair.ours.run())) == (name != "mask")
 
 
+@pytest.mark.slow
 def test_the_linear_recurrence_beside_copies():
     pairs = [make() for make in layers_extras.linear_pairs(list(layer_shapes.KINDS), [(6, 2, 4)])]
     assert [pair.peer for pair in pairs] == ["copy", "copy of all three", "forward", "copy", "forward"]

@@ -67,8 +67,11 @@ def test_nnx_linen_and_functions_give_identical_numbers(options):
     same(linen_layer.apply(made, X, deterministic=True), expected)
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_gradients_of_nnx_and_linen(options):
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=pytest.mark.slow if at % 3 else ()) for at, one in enumerate(OPTIONS)]
+)
+def test_gradients_of_nnx_and_linen(name):
+    options = OPTIONS[name]
     module = gj.nnx.GRU(I, H, **options, rngs=nnx.Rngs(0), deterministic=True)
     spec = GRUSpec(H, **options)
     named = spec.to_names(module.functional()[1])

@@ -119,6 +119,7 @@ def test_rounds_predict_those_of_the_whole_sequence():
     assert f"{int(predicted.max()):8}        2 of 2" in str(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", (1.0, pytest.param(20.0, marks=pytest.mark.slow)))
 def test_best_is_the_fastest_that_converged(scale, monkeypatch):
     """Whatever the times are: here the one that is listed last takes no time at all."""
@@ -140,6 +141,7 @@ def test_best_is_the_fastest_that_converged(scale, monkeypatch):
         assert not found.converged["newton diagonal"].any() and "cannot be counted on" in str(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reverse", (pytest.param(False, marks=pytest.mark.slow), True))
 def test_measures_from_the_first_step_that_counts(reverse):
     """Half precision, no batch, either direction: the steps that are looked at are the first ones taken."""

@@ -68,7 +68,7 @@ SCANS = {
     "block": block,
     "linen": linen,
 }
-QUICK = [("gru", True), ("gru", False), ("chunked", True), ("network", True), ("tokens", True)]
+QUICK = [("gru", True), ("gru", False), ("network", True)]
 ROWS = [(name, inside) for name in SCANS for inside in (True, False)]
 
 

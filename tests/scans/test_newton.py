@@ -251,6 +251,7 @@ TRANSFORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "transform, jacobian",
     table(TRANSFORMS, JACOBIANS, quick=lambda *row: row in (("jvp", "dense"), ("vmap of grad", "diagonal"))),

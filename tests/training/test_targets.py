@@ -113,6 +113,7 @@ def test_only_what_is_asked_counts() -> None:
     assert float(sums.targets) == 0 and float(sums.bad_steps) == 0
 
 
+@pytest.mark.slow
 def test_uneven_devices_give_the_gradient_of_one() -> None:
     """Two devices, one with a single step that counts: the mean is over all steps, not over devices."""
     data = split("tags")._replace(lengths=np.array([6, 6, 1, 0], np.int32))
@@ -137,6 +138,7 @@ def test_metrics_are_those_announced(target: str) -> None:
     assert metrics["valid/loss"] == sums["loss"] / sums["targets"] > 0
 
 
+@pytest.mark.slow
 def test_weight_noise_is_drawn_at_each_step_and_leaves_the_weights_alone() -> None:
     batch = batch_of(split("class"), "class")
     plain, noisy, again = (step_and_sums("class", batch, weight_noise=sd)[0] for sd in (0.0, 0.1, 0.1))

@@ -183,6 +183,7 @@ def test_batch_dimensions(batch, keep):
     assert_close(ours, naive, 1e-6, 2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [pytest.param("states", marks=pytest.mark.slow), "gates"])
 def test_every_mode_of_differentiation(keep):
     cell = gj.GRU(4)
