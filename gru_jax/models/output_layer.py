@@ -133,7 +133,8 @@ def features(
         if net.directions == 1:
             return last_of(y, valid), (h, *others)
         if net.output is not None:
-            return net.output(h), (h, *others)
+            # A state may be wider than what is put out (`state_dtype`); the output layer is of the network's dtype.
+            return net.output(h).astype(y.dtype), (h, *others)
     # A network of somebody's own: two directions are what looks like it.
     last = h[-1] if isinstance(params, StackParams) else h
     return pooled(y, last, valid, steps), (h, *others)
@@ -192,7 +193,7 @@ def pooled(y: Array, last: State, valid: BoolArray | None, steps: str) -> Array:
             "readout: steps='last' of two directions reads their final states, which here do not say what they put out;"
             " use steps='mean'"
         )
-    return jnp.concatenate(ends, axis=-1)
+    return jnp.concatenate(ends, axis=-1).astype(y.dtype)
 
 
 def valid_steps(x: Array, lengths: IntArray | None, mask: BoolArray | None) -> BoolArray | None:

@@ -107,3 +107,11 @@ def test_in_flax_modules(kind: str) -> None:
         y, h = module.apply(variables, x)
         after, _ = module.apply(variables, x, h)
     assert y.dtype == HALF and h.dtype == jnp.float32 and (after != y).any()
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_head_reads_states_that_are_wider_than_its_weights(both: bool) -> None:
+    rnn = gj.recurrent(CELL, state_dtype="float32")
+    model = gj.models.readout(gj.bidirectional(rnn) if both else rnn, 2, 3)
+    params = jax.tree.map(lambda a: a.astype(HALF), model.init(jax.random.key(0)))
+    assert model.apply(params, jnp.ones((2, 5, 2), HALF), deterministic=True).dtype == HALF
