@@ -25,6 +25,9 @@ if os.environ.get("GRU_JAX_TEST_CACHE", "yes") != "no":
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(caches / f"jaxlib-{version('jaxlib')}"))
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    os.environ.setdefault("GRU_JAX_CACHE", str(caches / "gru_jax"))
+else:
+    os.environ["GRU_JAX_CACHE"] = "off"
 # Where in Python each operation of a program comes from: a sixth of the time of these tests, and nothing reads it.
 os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
 

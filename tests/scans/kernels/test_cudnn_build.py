@@ -14,7 +14,7 @@ import pytest
 
 import gru_jax as gj
 from gru_jax.cells.gru_params import GRUParams
-from gru_jax.scans.kernels import Asked
+from gru_jax.scans.kernels import Asked, cache
 from gru_jax.scans.kernels.cudnn import build, gru, library, packing
 from gru_jax.scans.kernels.cudnn.build import BuildError, PartMissing
 
@@ -62,7 +62,7 @@ def test_compiles_against_cudnn_s_own_headers(tmp_path: Path) -> None:
 
 def test_compiles_once_and_again_for_another_cudnn(toolkit: build.Toolkit, monkeypatch: pytest.MonkeyPatch) -> None:
     first = build.build()
-    assert first.fresh and first.path.parent == build.cache()
+    assert first.fresh and first.path.parent == cache.folder()
     assert ctypes.CDLL(str(first.path)).answer() == 42
     written = first.path.stat().st_mtime_ns
     again = build.build()
@@ -72,13 +72,13 @@ def test_compiles_once_and_again_for_another_cudnn(toolkit: build.Toolkit, monke
     assert build.build().path != first.path
     build.SOURCE.write_text('extern "C" int answer() { return 43; }\n')
     assert build.build().fresh
-    assert {path.suffix for path in build.cache().iterdir()} == {".so"}
+    assert {path.suffix for path in cache.folder().iterdir()} == {".so"}
 
 
 def test_many_build_at_once(toolkit: build.Toolkit) -> None:
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         paths = {built.path for built in pool.map(lambda _: build.build(force=True), range(4))}
-    assert list(build.cache().iterdir()) == list(paths)
+    assert list(cache.folder().iterdir()) == list(paths)
     assert ctypes.CDLL(str(*paths)).answer() == 42
 
 
@@ -86,7 +86,7 @@ def test_what_does_not_compile_leaves_nothing(toolkit: build.Toolkit) -> None:
     build.SOURCE.write_text("#error no such GPU\n")
     with pytest.raises(BuildError, match="failed with exit code 1: .*no such GPU; CXX names another compiler"):
         build.build()
-    assert list(build.cache().iterdir()) == []
+    assert list(cache.folder().iterdir()) == []
 
 
 def test_a_folder_that_cannot_hold_it(toolkit: build.Toolkit, tmp_path: Path) -> None:
@@ -150,15 +150,10 @@ def test_a_quote_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
         build.compiler()
 
 
-def test_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("GRU_JAX_CACHE", "")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert build.cache() == tmp_path / "gru_jax"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/home/somebody")
-    assert build.cache() == Path("/home/somebody/.cache/gru_jax")
-    monkeypatch.setenv("GRU_JAX_CACHE", "/elsewhere")
-    assert build.cache() == Path("/elsewhere")
+def test_without_a_folder(toolkit: build.Toolkit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRU_JAX_CACHE", "off")
+    with pytest.raises(BuildError, match="GRU_JAX_CACHE=off; set it to one, or pass --into"):
+        build.build()
 
 
 def home(root: Path, *files: str, version: str = "9.1.0") -> Path:

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from gru_jax.scans.kernels import cache
+
 SOURCE = Path(__file__).with_name("host.cc")
 FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared")
 COMPILERS = ("g++", "c++", "clang++")
@@ -70,7 +72,7 @@ def build(into: Path | None = None, *, force: bool = False) -> Built:
       BuildError: when it does not compile, or cannot be written.
     """
     toolkit = find()
-    folder = (cache() if into is None else into).absolute()
+    folder = (_cache() if into is None else into).absolute()
     path = folder / f"cudnn-gru-{_fingerprint(toolkit)}.so"
     if path.is_file() and not force:
         return Built(path, False, toolkit)
@@ -85,6 +87,18 @@ def build(into: Path | None = None, *, force: bool = False) -> Built:
         ],
     )
     return Built(path, True, toolkit)
+
+
+def _cache() -> Path:
+    try:
+        folder = cache.folder()
+    except RuntimeError as error:
+        raise BuildError(f"no folder for what is built: {error}; set GRU_JAX_CACHE to one") from error
+    if folder is None:
+        raise BuildError(
+            f"no folder for what is built: GRU_JAX_CACHE={os.environ['GRU_JAX_CACHE']}; set it to one, or pass --into"
+        )
+    return folder
 
 
 def compile_into(path: Path, arguments: Sequence[str]) -> None:
@@ -127,16 +141,6 @@ def _run(command: list[str], made: Path) -> None:
         raise BuildError(f"{command[0]} failed with exit code {done.returncode}: {first}; CXX names another compiler")
     if not made.is_file():
         raise BuildError(f"{command[0]} said that it was done but made nothing; CXX names another compiler")
-
-
-def cache() -> Path:
-    """The folder of what was built for this user: GRU_JAX_CACHE, or gru_jax among the user's caches."""
-    if named := os.environ.get("GRU_JAX_CACHE"):
-        return Path(named).expanduser().absolute()
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gru_jax"
-    except RuntimeError as error:
-        raise BuildError(f"no folder for what is built: {error}; set GRU_JAX_CACHE to one") from error
 
 
 def find() -> Toolkit:

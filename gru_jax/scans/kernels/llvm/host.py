@@ -19,6 +19,7 @@ import jax
 import llvmlite
 from llvmlite import binding
 
+from gru_jax.scans.kernels import cache
 from gru_jax.scans.kernels.llvm import compiler
 from gru_jax.scans.kernels.llvm.code import I64, POINTER, Program
 
@@ -131,13 +132,26 @@ def _linked(code: bytes) -> Any:
 
 
 def _compiled(program: str) -> bytes:
-    """A program's object file, made by a process that LLVM may end.
+    """A program's object file: one that an earlier process kept, or made by a process that LLVM may end.
 
     Raises:
       NoKernel: with LLVM's words.
     """
-    with _LOCK:
-        return _asked(program)
+    key = (program, *_made_by())
+    code = cache.kept(*key)
+    if code is None:
+        with _LOCK:
+            code = _asked(program)
+        cache.keep(code, *key)
+    return code
+
+
+@functools.cache
+def _made_by() -> tuple[str, ...]:
+    """What code depends on besides its program: the compiler, how it is called, and the processor."""
+    how = Path(compiler.__file__).read_text()
+    processor = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
+    return how, llvmlite.__version__, str(binding.llvm_version_info), binding.get_default_triple(), *processor
 
 
 def _compiled_here(program: str) -> bytes:
