@@ -15,12 +15,13 @@ from jax import lax
 
 from gru_jax import checks
 from gru_jax.cells.base import Cell, accumulator
-from gru_jax.scans import jacobians, masking
-from gru_jax.scans.associative import Associative
-from gru_jax.scans.newton import Newton
+from gru_jax.scans import masking
+from gru_jax.scans.methods import jacobians
+from gru_jax.scans.methods.associative import Associative
+from gru_jax.scans.methods.newton import Newton
+from gru_jax.scans.methods.sequential import Sequential
 from gru_jax.scans.over_time import scan
 from gru_jax.scans.select import Method
-from gru_jax.scans.sequential import Sequential
 from gru_jax.types import Array, BoolArray, IntArray, Params, State
 
 DENSE_BUDGET = 2**31

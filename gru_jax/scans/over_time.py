@@ -11,12 +11,13 @@ import jax.numpy as jnp
 from gru_jax import checks
 from gru_jax.cells import gru_layout
 from gru_jax.cells.base import Cell, Gates
-from gru_jax.scans import derivative, kernels, masking, naive, select, time_sharding
+from gru_jax.scans import derivative, engines, masking, naive, select
 from gru_jax.scans.choices import Sizes
 from gru_jax.scans.mesh_axes import left_to_xla
+from gru_jax.scans.methods import time_sharded
+from gru_jax.scans.methods.time_sharded import TimeSharded
 from gru_jax.scans.select import Method
 from gru_jax.scans.time_axis import TimeAxis, on_same_axes
-from gru_jax.scans.time_sharding import TimeSharded
 from gru_jax.scans.trajectory import Stats, certain
 from gru_jax.types import Array, BoolArray, DType, IntArray, Key, Params, State
 
@@ -109,7 +110,7 @@ def scan(
     _check_options(cell, options)
     select.check(method, cell)
     params, original = gru_layout.apart(params)
-    method, guess = time_sharding.hinted(method)
+    method, guess = time_sharded.hinted(method)
     x, h0, lengths, mask, resets, reset_to = _check_arrays(
         cell, params, x, h0, lengths, mask, resets, reset_to, time_major, state_dtype
     )
@@ -142,7 +143,7 @@ def _run(cell: Any, method: str | Method, options: Options, *arrays: Any) -> Any
     T, batch = (x.shape[0], x.shape[1:-1]) if options.time_major else (x.shape[-2], x.shape[:-2])
     sizes = Sizes(T, math.prod(batch), cell.output(cell.initial_state((), x.dtype)).shape[-1])
     lengths, mask, resets = (a is not None for a in arrays[3:6])
-    asked = kernels.Asked(
+    asked = engines.Asked(
         x.dtype, lengths, mask, resets, options.recurrent_dropout > 0,
         symbolic=not all(isinstance(size, int) for size in x.shape), other_state=options.state_dtype is not None,
     )  # fmt: skip

@@ -9,14 +9,15 @@ import jax.numpy as jnp
 from gru_jax import checks
 from gru_jax.cells.base import Cell, accumulator
 from gru_jax.cells.gru import GRU
-from gru_jax.scans import choices, kernels, recurrences
-from gru_jax.scans.associative import Associative
+from gru_jax.scans import choices, engines
 from gru_jax.scans.choices import Choice, Sizes
-from gru_jax.scans.kernels import Asked, refusals
+from gru_jax.scans.engines import Asked, refusals
+from gru_jax.scans.linear import forms
 from gru_jax.scans.masking import Context, Steps
-from gru_jax.scans.newton import Newton
-from gru_jax.scans.sequential import Lean, Sequential
-from gru_jax.scans.time_sharding import TimeSharded
+from gru_jax.scans.methods.associative import Associative
+from gru_jax.scans.methods.newton import Newton
+from gru_jax.scans.methods.sequential import Lean, Sequential
+from gru_jax.scans.methods.time_sharded import TimeSharded
 from gru_jax.scans.trajectory import Trajectory
 from gru_jax.types import DType
 
@@ -69,7 +70,7 @@ def check(method: str | Method, cell: Cell) -> None:
                 f"scan: Sequential(kernel='chunked') needs a cell with a closed-form derivative, such as gj.GRU;"
                 f" {type(cell).__name__} has none; use kernel='scan'"
             )
-    if inner is not method and isinstance(inner, Newton) and inner.kernel in kernels.PALLAS:
+    if inner is not method and isinstance(inner, Newton) and inner.kernel in engines.PALLAS:
         raise ValueError(
             f"scan: Newton(kernel={inner.kernel!r}) needs all steps in one place; got it inside TimeSharded; use"
             f" kernel='xla'"
@@ -109,12 +110,12 @@ def resolve(method: str | Method, cell: Cell, sizes: Sizes, asked: Asked) -> Met
         method = _by_name(method, cell, sizes)
     if isinstance(method, Newton):
         method.check_sizes(sizes)
-    if isinstance(method, Associative | Newton) and method.kernel in kernels.FUSED and sizes.B == 0:
-        if method.kernel in kernels.PALLAS:
-            kernels.target(type(method).__name__, method.kernel)
+    if isinstance(method, Associative | Newton) and method.kernel in engines.FUSED and sizes.B == 0:
+        if method.kernel in engines.PALLAS:
+            engines.target(type(method).__name__, method.kernel)
         return dataclasses.replace(method, kernel="auto")  # a kernel has no program for no sequence
     if isinstance(method, Associative):
-        recurrences.check_known("Associative", method.kernel, sizes.T, (sizes.B,))
+        forms.check_known("Associative", method.kernel, sizes.T, (sizes.B,))
     if not isinstance(method, Sequential):
         return method
     every = method.checkpoint_every
@@ -122,7 +123,7 @@ def resolve(method: str | Method, cell: Cell, sizes: Sizes, asked: Asked) -> Met
         asked = asked._replace(segments=True)
         if isinstance(sizes.T, int):
             sizes = sizes._replace(T=min(sizes.T, every))
-    by_name = method.kernel in ("cudnn", *kernels.PALLAS)
+    by_name = method.kernel in ("cudnn", *engines.PALLAS)
     found = None if by_name else choices.nearest(jax.default_backend(), sizes, asked.dtype)
     differentiated = _sequential(method, cell, sizes, asked, found and found.training, found and found.xla)
     if found is None or found.forward is None or every is not None or method.kernel not in ("auto", "xla", "llvm"):
@@ -141,7 +142,7 @@ def _by_name(name: str, cell: Cell, sizes: Sizes) -> Method:
         return Associative()
     # What was measured was a GRU.
     found = choices.overtaking(jax.default_backend(), sizes) if name == "auto" and isinstance(cell, GRU) else None
-    by_kernel = found is not None and found.kernel in kernels.PALLAS
+    by_kernel = found is not None and found.kernel in engines.PALLAS
     if found is None or (by_kernel and (jax.device_count() > 1 or not _on_default_backend())):
         return Sequential()
     return Newton(found.jacobian, kernel=found.kernel)
@@ -155,7 +156,7 @@ def _sequential(
     Where a kernel was that does not serve this call, it is the fastest of what XLA compiles by itself.
     """
     cpu, dtype = jax.default_backend() == "cpu", asked.dtype
-    if method.kernel in ("cudnn", *kernels.PALLAS):
+    if method.kernel in ("cudnn", *engines.PALLAS):
         _refuse(method.kernel, cell, asked)
         return dataclasses.replace(method, keep="states", chunk=1, hoist=True, cores=1)
     # A symbolic number of states, under jax.export, cannot be compared.
@@ -202,7 +203,7 @@ def _compiled(method: Sequential, sizes: Sizes, measured: Choice | None, fits: b
     """The method with the kernel "llvm", by what was measured of it; without that, on one core."""
     near = measured if measured is not None and measured.kernel == "llvm" else Choice("llvm", "gates", 1)
     keep = (near.keep if fits else "states") if method.keep == "auto" else method.keep
-    cores = min(near.cores, kernels.usable_cores()) if method.cores == "auto" else method.cores
+    cores = min(near.cores, engines.usable_cores()) if method.cores == "auto" else method.cores
     return dataclasses.replace(method, kernel="llvm", keep=keep, chunk=1, hoist=True, cores=cores)
 
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gru_jax as gj
-from gru_jax.scans.kernels import PALLAS
-from gru_jax.scans.recurrences import DIAGONAL, KERNELS, LOGARITHMIC, MATRIX, run
+from gru_jax.scans.engines import PALLAS
+from gru_jax.scans.linear.forms import DIAGONAL, KERNELS, LOGARITHMIC, MATRIX, run
 
 from .cases import table, weigh
 
