@@ -26,7 +26,7 @@ import gru_jax as gj
 from benchmarks import timing
 from gru_jax.scans import choices, select
 from gru_jax.scans.choices import Choice, Sizes
-from gru_jax.scans.engines import Asked
+from gru_jax.scans.engines.registry import Asked
 from gru_jax.scans.methods.sequential import Lean
 
 CANDIDATES = {

@@ -126,6 +126,31 @@ def test_the_reader_of_imports(statement: str, expected: set[str]) -> None:
     assert imports_of("gru_jax.cells.base", statement, is_package=False) == expected
 
 
+@pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("gru_jax.scans.")])
+def test_scans_have_floors(module: str) -> None:
+    """Cells know no time, engines no method and no form of recurrence; methods and forms ask the registry."""
+    floors = ["gru_jax.scans.engines", "gru_jax.scans.linear", "gru_jax.scans.methods"]
+    above = {floor: floors[place + 1 :] for place, floor in enumerate(floors)}
+    mine = next((floor for floor in floors if module.startswith(f"{floor}.")), None)
+    wrong = {name for name in IMPORTS[module] for floor in above.get(mine, []) if name.startswith(floor)}
+    if mine is not None and mine != floors[0]:
+        own = floors[0] + "."
+        wrong |= {
+            name for name in IMPORTS[module]
+            if name.startswith(own) and name.split(".")[3] not in ("registry", "batch")
+        }  # fmt: skip
+    assert not wrong, f"{module} imports {sorted(wrong)}"
+
+
+NAME_OF_AN_ENGINE = r"""["'](?:llvm|cudnn|pallas|chunked)["']"""
+COMPARED = re.compile(rf"[=!]=\s*{NAME_OF_AN_ENGINE}|{NAME_OF_AN_ENGINE}\s*[=!]=")
+
+
+def test_only_the_registry_and_the_choice_compare_names_of_engines() -> None:
+    elsewhere = [path for path in FILES if "engines" not in path.parts and path.name != "select.py"]
+    assert not {str(path): found for path in elsewhere if (found := COMPARED.findall(path.read_text()))}
+
+
 def test_a_folder_is_seen_at_a_glance() -> None:
     count = collections.Counter(path.parent.relative_to(ROOT) for path in FILES)
     assert not {str(folder): many for folder, many in count.items() if many > 26}

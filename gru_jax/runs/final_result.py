@@ -6,13 +6,13 @@ from typing import Any
 
 import jax
 
-from gru_jax.data.dataset import Dataset
 from gru_jax.config.config import Config, config_hash
-from gru_jax.training.experiment import Experiment, abstract_state, parameter_count
+from gru_jax.data.dataset import Dataset
 from gru_jax.runs.loop import Outcome
+from gru_jax.runs.on_disk.run_directory import RunDirectory
 from gru_jax.runs.pictures import draw
 from gru_jax.runs.watching.progress import Reporter
-from gru_jax.runs.on_disk.run_directory import RunDirectory
+from gru_jax.training.experiment import Experiment, abstract_state, parameter_count
 from gru_jax.types import Params
 
 

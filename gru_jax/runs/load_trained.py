@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gru_jax.models import Model
 from gru_jax.config import loading
 from gru_jax.config.config import Config
-from gru_jax.training.devices import place
-from gru_jax.runs.evaluation import evaluate
-from gru_jax.training.experiment import build
 from gru_jax.config.loading import load_config
-from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
-from gru_jax.runs.runner import prepare
-from gru_jax.runs.resume import newest
 from gru_jax.config.sections.tasks.python_file import PythonTask
+from gru_jax.models import Model
+from gru_jax.runs.evaluation import evaluate
+from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
+from gru_jax.runs.resume import newest
+from gru_jax.runs.runner import prepare
+from gru_jax.training.devices import place
+from gru_jax.training.experiment import build
 from gru_jax.types import Params
 
 

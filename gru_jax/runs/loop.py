@@ -8,24 +8,24 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from gru_jax.config.sections.base import interval_steps
 from gru_jax.data.dataset import Dataset
+from gru_jax.runs.evaluation import evaluate
 from gru_jax.runs.on_disk import checkpoint
 from gru_jax.runs.on_disk.checkpoint import Checkpoint
-from gru_jax.training.devices import Placement
-from gru_jax.runs.evaluation import evaluate
-from gru_jax.training.experiment import Experiment, to_checkpoint, train_batches
 from gru_jax.runs.on_disk.history import History
-from gru_jax.training.losses import Sums, add_up, metrics_of, no_sums
 from gru_jax.runs.on_disk.metrics_log import MetricsLog, Unwritten
-from gru_jax.training.newton_sums import NewtonSums, newton_metrics, to_meta, why_not_finite, why_slow
-from gru_jax.runs.processes import Group
-from gru_jax.runs.watching.progress import Reporter
 from gru_jax.runs.on_disk.run_directory import RunDirectory
-from gru_jax.config.sections.base import interval_steps
+from gru_jax.runs.processes import Group
 from gru_jax.runs.stop_request import StopRequest
-from gru_jax.training.step import TrainState
 from gru_jax.runs.stopwatch import Stopwatch
+from gru_jax.runs.watching.progress import Reporter
 from gru_jax.runs.watching.watchers import Watchers
+from gru_jax.training.devices import Placement
+from gru_jax.training.experiment import Experiment, to_checkpoint, train_batches
+from gru_jax.training.losses import Sums, add_up, metrics_of, no_sums
+from gru_jax.training.newton_sums import NewtonSums, newton_metrics, to_meta, why_not_finite, why_slow
+from gru_jax.training.step import TrainState
 from gru_jax.types import Array, Params
 
 

@@ -14,15 +14,14 @@ from typing import Any, NamedTuple
 
 import jax
 
+from gru_jax.config.loading import ConfigError, LoadedConfig
 from gru_jax.data.dataset import DataDamaged, DataMissing
 from gru_jax.runs import runner
 from gru_jax.runs.exit_codes import DONE, FAILED, MISSING, STOPPED
 from gru_jax.runs.on_disk.checkpoint import CheckpointError
-from gru_jax.config.loading import ConfigError, LoadedConfig
-from gru_jax.runs.watching.progress import Reporter
 from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
 from gru_jax.runs.stop_request import StopRequest
-
+from gru_jax.runs.watching.progress import Reporter
 
 _PATIENCE = 1.0  # seconds between two looks at a run that another command is making
 

@@ -4,17 +4,17 @@ from typing import Any, NamedTuple
 
 import jax
 
+from gru_jax.config import loading
+from gru_jax.config.config import config_hash
+from gru_jax.config.sections.tasks.python_file import PythonTask
 from gru_jax.data.dataset import Dataset
 from gru_jax.runs.on_disk import checkpoint
-from gru_jax.config import loading
 from gru_jax.runs.on_disk.checkpoint import Checkpoint
-from gru_jax.config.config import config_hash
-from gru_jax.training.experiment import Experiment, abstract_state, build, first_state, from_checkpoint
 from gru_jax.runs.on_disk.history import History
+from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
 from gru_jax.runs.processes import Group
 from gru_jax.runs.watching.progress import Reporter
-from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
-from gru_jax.config.sections.tasks.python_file import PythonTask
+from gru_jax.training.experiment import Experiment, abstract_state, build, first_state, from_checkpoint
 from gru_jax.types import Params
 
 

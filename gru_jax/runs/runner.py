@@ -7,26 +7,25 @@ import jax
 import jax.numpy as jnp
 
 from gru_jax import __version__
-from gru_jax.data.dataset import Dataset
-from gru_jax.runs.on_disk import checkpoint, run_directory
-from gru_jax.runs import final_result
-from gru_jax.runs.watching import watchers
-from gru_jax.runs.on_disk.checkpoint import Checkpoint
 from gru_jax.config.config import Config, broken_device_rules, compared, config_hash, differences
-from gru_jax.config.sections.devices import DistributedConfig
-from gru_jax.training.devices import place, time_mesh
-from gru_jax.runs.environment import environment
-from gru_jax.training.experiment import Experiment, abstract_state, build, to_checkpoint
 from gru_jax.config.loading import LoadedConfig
-from gru_jax.runs.loop import Loop
-from gru_jax.runs.processes import ALONE, Group
-from gru_jax.runs.watching.progress import Mute, Reporter
-from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
-from gru_jax.runs.stop_request import StopRequest
-from gru_jax.runs.resume import Start, fork_params, start
-from gru_jax.runs.watching.watchers import Watchers
-
+from gru_jax.config.sections.devices import DistributedConfig
+from gru_jax.data.dataset import Dataset
+from gru_jax.runs import final_result
+from gru_jax.runs.environment import environment
 from gru_jax.runs.exit_codes import DIVERGED, DONE, STOPPED
+from gru_jax.runs.loop import Loop
+from gru_jax.runs.on_disk import checkpoint, run_directory
+from gru_jax.runs.on_disk.checkpoint import Checkpoint
+from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
+from gru_jax.runs.processes import ALONE, Group
+from gru_jax.runs.resume import Start, fork_params, start
+from gru_jax.runs.stop_request import StopRequest
+from gru_jax.runs.watching import watchers
+from gru_jax.runs.watching.progress import Mute, Reporter
+from gru_jax.runs.watching.watchers import Watchers
+from gru_jax.training.devices import place, time_mesh
+from gru_jax.training.experiment import Experiment, abstract_state, build, to_checkpoint
 
 
 def prepare(loaded: LoadedConfig) -> Experiment:
@@ -267,7 +266,8 @@ def _train(
             return STOPPED
         result = final_result.result(config, experiment, dataset, placement.devices, outcome)
         if outcome.status == "done":
-            result = final_result.with_test_values(result, loop.evaluate(placement.put_state(outcome.best_params), "test"))
+            tested = loop.evaluate(placement.put_state(outcome.best_params), "test")
+            result = final_result.with_test_values(result, tested)
         if group.first:
             directory.set_result(result)
             if outcome.status == "done":

@@ -12,9 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from gru_jax.cells.base import Cell, accumulator
-from gru_jax.scans import masking
+from gru_jax.scans import masking, solve_by_steps
 from gru_jax.scans.derivative import floating
-from gru_jax.scans.linear import solve_by_steps
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.time_axis import on_same_axes
 from gru_jax.types import Array, State

@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from gru_jax import checks
-from gru_jax.cells.base import Cell, accumulator
+from gru_jax.cells.base import Cell, accumulator, gifts
 from gru_jax.scans import masking
 from gru_jax.scans.methods import jacobians
 from gru_jax.scans.methods.associative import Associative
@@ -254,7 +254,7 @@ def lyapunov(
 def _candidates(cell: Any, h0: State, steps: int) -> tuple[dict[str, Method], dict[str, str]]:
     """The methods that could pay for a cell, and why others are not among them."""
     methods: dict[str, Method] = {"sequential": Sequential()}
-    if hasattr(cell, "affine"):
+    if gifts(cell).affine:
         return {**methods, "associative": Associative()}, {}
     start = jacobians.ravel(h0)
     width = jacobians.block_size(cell, start.shape[-1])

@@ -16,8 +16,8 @@ from gru_jax.runs.watching import plots, profile_trace
 from gru_jax.runs.watching.progress import Reporter
 from gru_jax.runs.watching.watchers import Watchers
 
-from .event_files import scalars
 from ..training.experiments import config
+from .event_files import scalars
 
 WANDB = {"project": "p", "entity": "e", "mode": "online"}
 

@@ -19,9 +19,9 @@ from typing import Any
 
 from gru_jax.config import loading, yaml_document
 from gru_jax.config.config import Config, changes, config_hash, is_free
+from gru_jax.config.sections.tasks.python_file import PythonTask
 from gru_jax.runs.on_disk.json_files import write_json, write_text
 from gru_jax.runs.on_disk.metrics_log import read_metrics
-from gru_jax.config.sections.tasks.python_file import PythonTask
 
 try:
     import fcntl

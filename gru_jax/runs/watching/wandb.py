@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gru_jax.config.config import Config
-from gru_jax.runs.on_disk.json_files import write_text
 from gru_jax.config.sections.log import WandbConfig
+from gru_jax.runs.on_disk.json_files import write_text
 from gru_jax.runs.watching.progress import Reporter
 
 # A job that is being stopped has not much time, and nothing is lost: metrics.jsonl has it all.

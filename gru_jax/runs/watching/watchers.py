@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any, Protocol
 
 from gru_jax.config.config import Config
+from gru_jax.runs.on_disk.run_directory import RunDirectory
 from gru_jax.runs.watching.profile_trace import ProfileTrace
 from gru_jax.runs.watching.progress import Reporter
-from gru_jax.runs.on_disk.run_directory import RunDirectory
 from gru_jax.runs.watching.tensorboard import TensorBoardLog
 from gru_jax.runs.watching.wandb import WandbLog
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gru_jax.scans.engines import FUSED, refusals
+from gru_jax.scans.engines import registry
 from gru_jax.scans.linear import by_engine
 from gru_jax.scans.time_axis import WHOLE, TimeAxis, on_same_axes
 from gru_jax.types import Array
@@ -94,22 +94,19 @@ def run(
       b: `[T, *batch, H]`.
       h0: `[*batch, H]`.
       reverse: from the last step to the first.
-      kernel: "scan", "associative" or "chunked"; for DIAGONAL one of `FUSED`, too.
+      kernel: "scan", "associative" or "chunked"; for DIAGONAL one of `engines.registry.LINEAR`, too.
       time: where the steps lie.
 
     Returns:
       h, `[T, *batch, H]`.
     """
-    if kernel in FUSED:
-        check_fused(algebra, kernel)
-        return by_engine.run(a, b, h0, reverse=reverse, kernel=kernel, time=time)
+    if (engine := registry.linear(kernel)) is not None:
+        check_factors(algebra, kernel)
+        return by_engine.run(engine, a, b, h0, reverse=reverse, time=time)
     if time.split:
         h0 = _start_of_part(algebra, a, b, h0, reverse, kernel, time)
-    if kernel == "associative":
-        return _associative(algebra, a, b, h0, reverse)
-    if kernel == "chunked":
-        return _chunked(algebra, a, b, h0, reverse)
-
+    if (form := _FORMS.get(kernel)) is not None:
+        return form(algebra, a, b, h0, reverse)
     if algebra is LOGARITHMIC:
         return _log_steps(a, b, h0, reverse)
 
@@ -157,9 +154,9 @@ def transposed(
     algebra: Algebra, a: Array, c: Array, *, reverse: bool = False, kernel: str = "scan", time: TimeAxis = WHOLE
 ) -> Array:
     """The transposed recurrence, `l_t = c_t + a_{t+1}^T l_{t+1}`; arguments as for `run`."""
-    if kernel in FUSED:
-        check_fused(algebra, kernel)
-        return by_engine.transposed(a, c, reverse=reverse, kernel=kernel, time=time)
+    if (engine := registry.linear(kernel)) is not None:
+        check_factors(algebra, kernel)
+        return by_engine.transposed(engine, a, c, reverse=reverse, time=time)
     if algebra is MATRIX:
         a = jnp.swapaxes(a, -1, -2)
     if algebra is DIAGONAL and kernel == "scan" and not time.split:
@@ -180,7 +177,7 @@ def _transposed_steps(a: Array, c: Array, reverse: bool) -> Array:
     return lax.scan(body, start, (flat_a, flat_c), reverse=not reverse)[1].reshape(c.shape)
 
 
-def check_fused(algebra: Algebra, kernel: str) -> None:
+def check_factors(algebra: Algebra, kernel: str) -> None:
     """Raises unless the kernel can multiply as the algebra does."""
     if algebra is not DIAGONAL:
         raise ValueError(
@@ -191,12 +188,13 @@ def check_fused(algebra: Algebra, kernel: str) -> None:
 
 def check_known(who: str, kernel: str, steps: Any, others: Sequence[Any]) -> None:
     """Raises where a kernel was asked for by name that needs the sizes which jax.export leaves open."""
-    if isinstance(steps, int) and (kernel not in FUSED or all(isinstance(size, int) for size in others)):
+    by_engine = registry.linear(kernel) is not None
+    if isinstance(steps, int) and (not by_engine or all(isinstance(size, int) for size in others)):
         return
     if kernel not in ("auto", "scan"):
         raise ValueError(
-            f"{who}: kernel={kernel!r} needs {'sizes' if kernel in FUSED else 'a number of steps'} that"
-            f" {'are' if kernel in FUSED else 'is'} known; got symbolic sizes; use kernel='scan'"
+            f"{who}: kernel={kernel!r} needs {'sizes that are' if by_engine else 'a number of steps that is'} known;"
+            f" got symbolic sizes; use kernel='scan'"
         )
 
 
@@ -215,7 +213,9 @@ def chosen(
         return "chunked" if b is None or isinstance(b.shape[0], int) else "scan"
     if algebra is not DIAGONAL or b is None or not _is_large(b) or time.split or jax.device_count() > 1:
         return "scan"
-    return "llvm" if refusals.of_recurrence("linear_scan", "llvm", b.dtype) is None else "scan"
+    machine_code = registry.linear("llvm")
+    served = machine_code is not None and machine_code.refusal_of_recurrence("linear_scan", b.dtype) is None
+    return "llvm" if served else "scan"
 
 
 def _is_large(b: Array | jax.ShapeDtypeStruct) -> bool:
@@ -298,3 +298,6 @@ def _chunked(algebra: Algebra, a: Array, b: Array, h0: Array, reverse: bool) -> 
     starts = lax.scan(across, h0, (factor, rest), reverse=reverse)[1]
     h = algebra.add(algebra.apply_product(products, jnp.broadcast_to(starts, local.shape)), local)
     return jnp.swapaxes(h, 0, 1).reshape(chunks * size, *h.shape[2:])[:T]
+
+
+_FORMS = {"associative": _associative, "chunked": _chunked}

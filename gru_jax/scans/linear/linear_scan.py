@@ -7,14 +7,14 @@ from jax import lax
 
 from gru_jax import checks
 from gru_jax.cells.base import accumulator
-from gru_jax.scans.engines import FUSED, refusals
+from gru_jax.scans.engines import registry
 from gru_jax.scans.linear import by_engine, forms
 from gru_jax.scans.linear.forms import (
     DIAGONAL,
     KERNELS,
     MATRIX,
     Algebra,
-    check_fused,
+    check_factors,
     chosen,
     run,
     transposed,
@@ -60,7 +60,7 @@ def linear_scan(
       [1.0, 1.5, 1.75]
     """
     a, b = checks.floating("linear_scan", "a", a), checks.floating("linear_scan", "b", b)
-    checks.choice("linear_scan", "kernel", kernel, ("auto", *KERNELS, *FUSED))
+    checks.choice("linear_scan", "kernel", kernel, ("auto", *KERNELS, *registry.LINEAR))
     checks.flag("linear_scan", "reverse", reverse)
     checks.flag("linear_scan", "time_major", time_major)
     if b.ndim < 2:
@@ -89,19 +89,20 @@ def linear_scan(
         return array.astype(full) if time_major else jnp.moveaxis(array, axis, 0).astype(full)
 
     def states(b: Array, a: Array, h0: Array) -> Array:
-        if kernel in FUSED:
+        if engine is not None:
             a, b = (array if time_major else jnp.moveaxis(array, axis, 0) for array in (a, b))
-            h = by_engine.linear(a, b, h0, reverse=reverse, kernel=kernel, time=TimeAxis(batch_leads=not time_major))
+            h = by_engine.linear(engine, a, b, h0, reverse=reverse, time=TimeAxis(batch_leads=not time_major))
         else:
             h = _differentiable(algebra, leading(a), leading(b), h0.astype(full), reverse, kernel).astype(b.dtype)
         return h if time_major else jnp.moveaxis(h, 0, axis)
 
     if 0 in b.shape:
         return jnp.zeros_like(b)
-    if kernel in FUSED:
-        check_fused(algebra, kernel)
-        if kernel == "llvm" and (reason := refusals.of_recurrence("linear_scan", kernel, b.dtype)) is not None:
-            raise ValueError(f"linear_scan: kernel='llvm' does not serve {reason}; use kernel='scan'")
+    engine = registry.linear(kernel)
+    if engine is not None:
+        check_factors(algebra, kernel)
+        if (reason := engine.refusal_of_recurrence("linear_scan", b.dtype)) is not None:
+            raise ValueError(f"linear_scan: kernel={kernel!r} does not serve {reason}; use kernel='scan'")
     return left_to_xla(states, b, a, h0, time_major=time_major)
 
 

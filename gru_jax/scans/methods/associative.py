@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from gru_jax import checks
-from gru_jax.cells.base import Cell, accumulator
-from gru_jax.scans import derivative, engines, masking
+from gru_jax.cells.base import Cell, accumulator, gifts
+from gru_jax.scans import derivative, masking
 from gru_jax.scans.derivative import Solver
-from gru_jax.scans.engines import refusals
+from gru_jax.scans.engines import registry
+from gru_jax.scans.engines.registry import LinearEngine
 from gru_jax.scans.linear import by_engine, forms
 from gru_jax.scans.linear.forms import DIAGONAL, LOGARITHMIC, MATRIX
 from gru_jax.scans.masking import Context, Steps
@@ -51,27 +52,27 @@ class Associative:
     kernel: str = "auto"
 
     def __post_init__(self) -> None:
-        checks.choice("Associative", "kernel", self.kernel, ("auto", *forms.KERNELS, *engines.FUSED))
+        checks.choice("Associative", "kernel", self.kernel, ("auto", *forms.KERNELS, *registry.LINEAR))
 
     def trajectory(self, cell: Cell, context: Context, steps: Steps, reverse: bool) -> Trajectory:
         """The states of all steps."""
-        by_kernel = self.kernel in engines.FUSED
-        if by_kernel and context.time.split:
-            raise ValueError(
-                f"scan: Associative(kernel={self.kernel!r}) needs all steps in one place; got it inside TimeSharded;"
-                f" use kernel='auto'"
-            )
-        if self.kernel == "llvm":
+        engine = registry.linear(self.kernel)
+        if engine is not None:
+            if context.time.split:
+                raise ValueError(
+                    f"scan: Associative(kernel={self.kernel!r}) needs all steps in one place; got it inside"
+                    f" TimeSharded; use kernel='auto'"
+                )
             dtype = accumulator(jax.tree.leaves(context.h0)[0].dtype)
-            if (reason := refusals.of_recurrence("Associative", "llvm", dtype)) is not None:
-                raise ValueError(f"Associative: kernel='llvm' does not serve {reason}; use kernel='scan'")
-        kernel = self._of_projected_input(cell, context, steps)
-        if kernel is not None:
-            return exact(context, by_engine.trajectory(cell, context, steps, reverse=reverse, kernel=kernel), reverse)
+            if (reason := engine.refusal_of_recurrence("Associative", dtype)) is not None:
+                raise ValueError(f"Associative: kernel={self.kernel!r} does not serve {reason}; use kernel='scan'")
+        whole = self._of_projected_input(cell, context, steps)
+        if whole is not None:
+            return exact(context, by_engine.trajectory(whole, cell, context, steps, reverse), reverse)
         how: dict[str, Any] = {"reverse": reverse, "kernel": self.kernel, "time": context.time}
 
         def find(context: Context, steps: Steps) -> State:
-            if getattr(cell, "in_log_space", False) and not by_kernel:
+            if gifts(cell).in_log_space and engine is None:
                 return _by_logarithms(cell, context, steps, **how)
             a, b = _coefficients(cell, context, steps)
             return jax.tree.map(lambda a, b, h0: _run(a, b, h0, **how), a, b, context.h0)
@@ -93,16 +94,17 @@ class Associative:
         recurrence = derivative.Recurrence(functools.partial(masking.F, cell), reverse, solver)
         return exact(context, derivative.differentiable(find, recurrence)(context, steps), reverse)
 
-    def _of_projected_input(self, cell: Cell, context: Context, steps: Steps) -> str | None:
-        """The kernel that goes from the projected input to the states, None where coefficients are computed first."""
+    def _of_projected_input(self, cell: Cell, context: Context, steps: Steps) -> LinearEngine | None:
+        """The engine that goes from the projected input to the states, None where coefficients are computed first."""
         kernel = self.kernel
         if kernel == "auto":
             h0 = context.h0
-            if not isinstance(h0, jax.Array) or getattr(cell, "in_log_space", False):
+            if not isinstance(h0, jax.Array) or gifts(cell).in_log_space:
                 return None
             states = jax.ShapeDtypeStruct((jax.tree.leaves(steps.x)[0].shape[0], *h0.shape), accumulator(h0.dtype))
             kernel = forms.chosen("auto", DIAGONAL, states, context.time)
-        return kernel if kernel in engines.FUSED and by_engine.takes(cell, steps, kernel) else None
+        engine = registry.linear(kernel)
+        return engine if engine is not None and engine.takes(cell, steps.reset is not None) else None
 
     def keeps_states(self) -> bool:
         """True: the coefficients are computed again from the input."""

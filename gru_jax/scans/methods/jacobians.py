@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from gru_jax.cells.base import Cell
+from gru_jax.cells.base import Cell, gifts
 from gru_jax.scans import masking
 from gru_jax.scans.linear import forms
 from gru_jax.scans.linear.forms import DIAGONAL, MATRIX
@@ -45,7 +45,8 @@ def unravel(like: State) -> Callable[[Array], State]:
 
 def block_size(cell: Any, size: int) -> int:
     """The width of the blocks on the diagonal outside of which the Jacobian of the cell's step is zero."""
-    return getattr(cell, "block_size", size)
+    own = gifts(cell).block_size
+    return size if own is None else own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +115,7 @@ class AllSteps:
         """The derivative of all steps at `starts`; jacobian as for `gru_jax.Newton`, without "auto"."""
         cell, context, steps = self.cell, self.context, self.steps
         pack = unravel(context.h0)
-        if hasattr(cell, "linearize"):
+        if gifts(cell).linearize:
             at = jax.vmap(lambda now, h: masking.linearize(cell, context, now, pack(h)))(steps, starts)
 
             def tangent(v: Array) -> Array:
@@ -140,7 +141,7 @@ class AllSteps:
         width = block_size(cell, size)
         if jacobian == "dense" or width == 1:
             return Jacobian(tangent, cotangent, _blocks(tangent, starts, width), exact=True, time=context.time)
-        if at is not None and hasattr(cell, "diagonal"):
+        if at is not None and gifts(cell).diagonal:
             diagonal = jax.vmap(lambda at, now: masking.diagonal(cell, context, at, now))(at, steps)
         else:
             diagonal = _estimated_diagonal(tangent, starts)

@@ -10,8 +10,9 @@ from jax import lax
 
 from gru_jax import checks
 from gru_jax.cells.base import Cell, accumulator
-from gru_jax.scans import derivative, engines, masking
+from gru_jax.scans import derivative, masking
 from gru_jax.scans.choices import Sizes
+from gru_jax.scans.engines import registry
 from gru_jax.scans.linear import forms
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.methods import jacobians, newton_derivative, newton_rounds
@@ -83,8 +84,8 @@ class Newton:
     def __post_init__(self) -> None:
         checks.choice("Newton", "jacobian", self.jacobian, ("auto", "dense", "diagonal"))
         checks.choice("Newton", "fallback", self.fallback, ("sequential", "error", "nan"))
-        checks.choice("Newton", "kernel", self.kernel, ("auto", "xla", *engines.PALLAS))
-        if self.kernel in engines.PALLAS and self.jacobian == "dense":
+        checks.choice("Newton", "kernel", self.kernel, ("auto", "xla", *registry.ROUNDS))
+        if self._by_rounds and self.jacobian == "dense":
             raise ValueError(
                 f"Newton: kernel={self.kernel!r} solves with the diagonal of the Jacobian; got jacobian='dense';"
                 f" use jacobian='diagonal' or kernel='xla'"
@@ -131,7 +132,7 @@ class Newton:
                 f"Newton: window={self.window} needs a known number of steps; got T = {sizes.T}; export with a fixed"
                 f" number of steps, or use window=None"
             )
-        if self.kernel in engines.PALLAS and symbolic:
+        if self._by_rounds and symbolic:
             raise ValueError(
                 f"Newton: kernel={self.kernel!r} needs known sizes; got {symbolic[0]} ="
                 f" {getattr(sizes, symbolic[0])}; export with fixed sizes, or use kernel='xla'"
@@ -145,9 +146,14 @@ class Newton:
         """The Jacobian behind "auto"."""
         if self.jacobian != "auto":
             return self.jacobian
-        if self.kernel in engines.PALLAS:
+        if self._by_rounds:
             return "diagonal"
         return "dense" if jacobians.block_size(cell, size) <= jacobians.EXACT_UP_TO else "diagonal"
+
+    @property
+    def _by_rounds(self) -> bool:
+        """Whether an engine is to run whole rounds, on the diagonal."""
+        return self.kernel in registry.ROUNDS
 
     @property
     def _recurrences(self) -> str:
@@ -184,13 +190,10 @@ class Newton:
 
     def _look(self, f: AllSteps, start: Array, jacobian: str) -> Look:
         """How a round sees the iterate."""
-        if self.kernel in engines.PALLAS and not f.time.split:
-            # Imported here: on a CPU nothing of a GPU's is.
-            from gru_jax.scans.engines.pallas import newton_diagonal
-
-            if newton_diagonal.serves(f.cell):
-                target = engines.target("Newton", self.kernel)
-                return newton_rounds.fused(f, start, newton_diagonal.Rounds.of(f.cell, f.context, f.steps, target))
+        if not f.time.split:
+            rounds = registry.engine(self.kernel).rounds(f.cell, f.context, f.steps)
+            if rounds is not None:
+                return newton_rounds.fused(f, start, rounds)
         return newton_rounds.apart(f, start, jacobian, self._recurrences)
 
     def _checked(self, f: AllSteps, start: Array, h: Array, stats: Stats, tol: float) -> tuple[Array, Stats]:

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from gru_jax.cells.base import Cell, accumulator
+from gru_jax.scans import solve_by_steps
 from gru_jax.scans.derivative import Solver
-from gru_jax.scans.linear import solve_by_steps
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.methods import jacobians
 from gru_jax.scans.methods.jacobians import AllSteps

@@ -1,8 +1,6 @@
 """The recurrence step by step, under `jax.lax.scan`."""
 
 import dataclasses
-import functools
-import math
 from typing import Any
 
 import jax
@@ -11,15 +9,12 @@ from jax import lax
 
 from gru_jax import checks
 from gru_jax.cells.base import Cell
-from gru_jax.scans import backward, derivative, engines, masking
-from gru_jax.scans.engines.xla import chunked
-from gru_jax.scans.linear import solve_by_steps
+from gru_jax.scans import derivative
+from gru_jax.scans.engines import registry
+from gru_jax.scans.engines.registry import How, Needs
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.trajectory import Trajectory, certain, exact
 from gru_jax.types import State
-
-LEAST_IN_PIECES = 64
-"""From how many steps on a backward pass from the states alone goes piece by piece; below, all steps are a piece."""
 
 
 @checks.suggesting
@@ -76,8 +71,7 @@ class Sequential:
 
     def __post_init__(self) -> None:
         checks.positive("Sequential", "unroll", self.unroll)
-        every = ("auto", "xla", "scan", "chunked", "llvm", "cudnn", *engines.PALLAS)
-        checks.choice("Sequential", "kernel", self.kernel, every)
+        checks.choice("Sequential", "kernel", self.kernel, ("auto", "xla", *registry.STEPPING))
         if self.chunk != "auto":
             checks.positive("Sequential", "chunk", self.chunk)
         if self.checkpoint_every is not None:
@@ -91,54 +85,18 @@ class Sequential:
         """The states of all steps."""
         if self.checkpoint_every is not None and not context.time.split:
             return self._by_segments(cell, context, steps, reverse, self.checkpoint_every)
-
-        def find(context: Context, steps: Steps) -> State:
-            return self._find(cell, context, steps, reverse)
-
-        if self.kernel == "chunked":
-            return exact(context, self._by_chunks(cell, context, steps, reverse), reverse)
-        if self.kernel == "llvm":
-            # Imported here, like the kernels below: what is not used need not be there.
-            from gru_jax.scans.engines.llvm import gru as llvm_gru
-
-            keep, cores = self.keep == "gates", int(self.cores)
-            return llvm_gru.trajectory(cell, context, steps, reverse, keep=keep, cores=cores)
-        if self.kernel == "cudnn":
-            from gru_jax.scans.engines import cudnn
-
-            return cudnn.trajectory(cell, context, steps, reverse)
-        if self.kernel in engines.PALLAS:
-            from gru_jax.scans.engines.pallas import gru
-
-            target = engines.target("Sequential", self.kernel)
-            return exact(context, gru.states(cell, context, steps, reverse, target), reverse)
-        if not self.keeps_states():
-            return exact(context, find(context, steps), reverse)
-        T = steps.x.shape[0]
-        in_pieces = isinstance(T, int) and T >= LEAST_IN_PIECES and not context.time.split
-        recurrence = derivative.Recurrence(
-            functools.partial(masking.F, cell),
-            reverse,
-            solve_by_steps.by_scan(cell, reverse, self.unroll),
-            functools.partial(backward.gradients, cell, reverse=reverse, unroll=self.unroll) if in_pieces else None,
-        )
-        return exact(context, derivative.differentiable(find, recurrence)(context, steps), reverse)
+        chunk, cores = (1 if each == "auto" else int(each) for each in (self.chunk, self.cores))
+        how = How(self.keep == "gates", chunk, cores, self.unroll, self.hoist is True)
+        return registry.engine(self.kernel).trajectory(cell, context, steps, reverse, how)
 
     @property
-    def masks_input(self) -> bool:
-        """Whether what x holds at masked steps is left to the method."""
-        return self.kernel == "llvm"
-
-    @property
-    def reads_original(self) -> bool:
-        """Whether parameters are read as the caller's framework lays them out, where that is known."""
-        return self.kernel == "llvm"
+    def needs(self) -> Needs:
+        """How the call's arrays are wanted."""
+        return registry.engine(self.kernel).needs
 
     def keeps_states(self) -> bool:
         """Whether the backward pass is to be given nothing but arguments and states."""
-        if self.kernel in ("chunked", "llvm", "cudnn") or self.checkpoint_every is not None:
-            return False
-        return self.keep != "gates" or self.kernel in engines.PALLAS
+        return self.checkpoint_every is None and registry.engine(self.kernel).keeps_states(self.keep == "gates")
 
     def _by_segments(self, cell: Cell, context: Context, steps: Steps, reverse: bool, length: int) -> Trajectory:
         """Segment after segment, each run again in the backward pass from the state before it."""
@@ -164,45 +122,6 @@ class Sequential:
         like = jax.tree.leaves(context.h0)[0]
         return Trajectory(states, h, certain(like.shape[:-1], like.dtype))
 
-    def _by_chunks(self, cell: Any, context: Context, steps: Steps, reverse: bool) -> State:
-        T, *batch = steps.x.shape[:-1]
-        # How many sequences a symbolic batch has, under jax.export, decides nothing but how long chunks are.
-        rows = math.prod(size if isinstance(size, int) else 1 for size in batch)
-        chunk, batch_leads = int(self.chunk), context.time.batch_leads
-        chunks = chunked.Chunks.of(chunk, T, rows, reverse, batch_leads)
-        recurrence = derivative.Recurrence(
-            functools.partial(masking.F, cell),
-            reverse,
-            solve_by_steps.by_scan(cell, reverse),
-            functools.partial(chunked.gradients, cell, chunks=chunks),
-        )
-        find = functools.partial(chunked.find, cell, chunks=chunks)
-        full = derivative.differentiable(functools.partial(find, keep=self.keep == "gates"), recurrence, aux=True)
-        if self.keep != "gates":
-            return full(context, steps)[0]
-        # What is kept is nothing that a forward pass alone should have to write.
-        alone = lambda context, steps: find(context, steps, keep=False)[0]  # noqa: E731
-        return derivative.lean(alone, lambda context, steps: full(context, steps)[0])(context, steps)
-
-    def _find(self, cell: Cell, context: Context, steps: Steps, reverse: bool) -> State:
-        # A hoisted projection has used x up, so only the flags travel with it.
-        if self.hoist is True:
-            u = jax.vmap(lambda x: masking.project(cell, context, x))(steps.x)
-            inputs: Any = (u, steps._replace(x=None))
-        else:
-            inputs = (None, steps)
-
-        def body(h: State, now: tuple[Any, Steps]) -> tuple[State, State]:
-            u, step = now
-            u = masking.project(cell, context, step.x) if u is None else u
-            h = masking.advance(cell, context, u, step, h)
-            return h, h
-
-        def run(start: State) -> tuple[State, State]:
-            return lax.scan(body, start, inputs, reverse=reverse, unroll=self.unroll)
-
-        return context.time.relay(run, context.h0, reverse)[1]
-
 
 @dataclasses.dataclass(frozen=True)
 class Lean:
@@ -226,14 +145,9 @@ class Lean:
         return exact(context, found, reverse)
 
     @property
-    def masks_input(self) -> bool:
-        """Whether what x holds at masked steps is left to both."""
-        return self.alone.masks_input and self.differentiated.masks_input
-
-    @property
-    def reads_original(self) -> bool:
-        """Whether one of them reads parameters as the caller's framework lays them out."""
-        return self.alone.reads_original or self.differentiated.reads_original
+    def needs(self) -> Needs:
+        """How both want the call's arrays."""
+        return self.alone.needs & self.differentiated.needs
 
     def keeps_states(self) -> bool:
         """Whether the backward pass is to be given nothing but arguments and states."""

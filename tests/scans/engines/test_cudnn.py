@@ -11,9 +11,9 @@ from jax.sharding import PartitionSpec as P
 
 import gru_jax as gj
 from gru_jax.cells.gru_params import GRUParams
-from gru_jax.scans.engines import Asked
 from gru_jax.scans.engines.cudnn import call, library, packing
 from gru_jax.scans.engines.cudnn import gru as front
+from gru_jax.scans.engines.registry import Asked
 from gru_jax.scans.masking import Context, Steps
 
 from ..cases import HOLES, KEY, LENGTHS, B, H, I, T, arrays, assert_close, outputs_and_gradients, table, weigh
@@ -314,7 +314,7 @@ def test_what_cudnn_does_not_do_is_a_reason(fake, monkeypatch):
 
 def test_serves_the_rest():
     for dtype in (jnp.float32, jnp.float16, jnp.bfloat16):
-        assert front.refusal(CELL, Asked(dtype, lengths=True, segments=True)) is None
+        assert front.refusal(CELL, Asked(dtype, lengths=True)) is None
     assert front.refusal(CELL, Asked(jnp.float64)) == "float64"
 
 

@@ -14,9 +14,10 @@ import pytest
 
 import gru_jax as gj
 from gru_jax.cells.gru_params import GRUParams
-from gru_jax.scans.engines import Asked, cache
+from gru_jax.scans.engines import cache
 from gru_jax.scans.engines.cudnn import build, gru, library, packing
 from gru_jax.scans.engines.cudnn.build import BuildError, PartMissing
+from gru_jax.scans.engines.registry import Asked
 
 ROOT = Path(__file__).parents[3]
 

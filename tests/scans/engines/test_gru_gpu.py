@@ -8,10 +8,9 @@ import pytest
 from jax import lax
 
 import gru_jax as gj
-from gru_jax.scans import masking
+from gru_jax.scans import masking, solve_by_steps
 from gru_jax.scans.engines.pallas import gru_gpu
 from gru_jax.scans.engines.pallas.gru_gpu_plan import ALONE, MULTIPROCESSORS, Plan, plan
-from gru_jax.scans.linear import solve_by_steps
 from gru_jax.scans.masking import Context, Steps
 
 EVERYTHING = ("use", "reset", "drop")

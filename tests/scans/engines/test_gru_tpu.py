@@ -13,9 +13,8 @@ from jax.experimental.pallas import tpu as pltpu
 
 import gru_jax as gj
 from gru_jax.cells.base import accumulator
-from gru_jax.scans import masking
+from gru_jax.scans import masking, solve_by_steps
 from gru_jax.scans.engines.pallas import gru_tpu, gru_tpu_tiles
-from gru_jax.scans.linear import solve_by_steps
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.time_axis import WHOLE
 

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 import gru_jax as gj
 from gru_jax.scans import select
 from gru_jax.scans.choices import Sizes
-from gru_jax.scans.engines import Asked, llvm, refusals
+from gru_jax.scans.engines import llvm, registry
 from gru_jax.scans.engines.llvm import gru as llvm_gru
 from gru_jax.scans.engines.llvm import host, plan, products
+from gru_jax.scans.engines.registry import Asked
 
 from ..cases import arrays, assert_close, outputs_and_gradients, table, to_time_major
 
@@ -324,7 +325,7 @@ def test_sigmoid_and_tanh_from_small_to_large(scale):
     ],
 )
 def test_what_it_does_not_serve_is_said_and_auto_does_not_take_it(cell, asked, told):
-    assert refusals.refusal("Sequential", "llvm", cell, asked).startswith(told)
+    assert registry.engine("llvm").refusal(cell, asked).startswith(told)
     with pytest.raises(ValueError, match="kernel='llvm' does not serve .*; use kernel='xla'"):
         select.resolve(gj.Sequential(kernel="llvm"), cell, Sizes(9, 9, 9), asked)
 

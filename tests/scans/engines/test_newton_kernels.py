@@ -9,8 +9,8 @@ import pytest
 
 import gru_jax as gj
 from gru_jax.cells.base import accumulator
-from gru_jax.scans.engines import Target
 from gru_jax.scans.engines.pallas import newton_diagonal
+from gru_jax.scans.engines.pallas.target import Target
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.methods import newton_rounds
 from gru_jax.scans.methods.jacobians import AllSteps

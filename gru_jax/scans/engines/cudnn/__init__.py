@@ -5,5 +5,3 @@ loads it, `packing` lays parameters out as cuDNN has them, `call` are its three 
 `gru` runs a cell by them. Nothing of CUDA and no compiler is looked for before there is a GPU.
 """
 
-from gru_jax.scans.engines.cudnn.gru import refusal as refusal
-from gru_jax.scans.engines.cudnn.gru import trajectory as trajectory

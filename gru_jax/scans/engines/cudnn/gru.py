@@ -11,12 +11,12 @@ import jax.numpy as jnp
 from gru_jax.cells.base import Cell
 from gru_jax.cells.gru import GRU
 from gru_jax.cells.gru_params import GRUParams
-from gru_jax.scans import derivative, masking
-from gru_jax.scans.engines import Asked
+from gru_jax.scans import derivative, masking, solve_by_steps
+from gru_jax.scans.engines.batch import Rows
 from gru_jax.scans.engines.cudnn import call, library, packing
 from gru_jax.scans.engines.cudnn.build import BuildError
 from gru_jax.scans.engines.cudnn.library import Net
-from gru_jax.scans.linear import solve_by_steps
+from gru_jax.scans.engines.registry import Asked
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.trajectory import Trajectory, exact
 from gru_jax.types import Array, IntArray, State
@@ -115,7 +115,7 @@ def _find(
     run = call.forward_training if training else call.forward
     given = (x, h0, _packed(net, params), _at_least_one(lengths, T, x, net))
     y, h_last, *reserve = run(net, *given, ragged=lengths is not None)
-    states = _turned(_unfolded(net, y, batch), lengths, reverse)
+    states = _turned(_rows(net).back(y, batch), lengths, reverse)
     if lengths is None:
         return states, (*reserve,)
     # A masked step holds the state before it: those behind a sequence's end its last, and in reverse, where they come
@@ -138,7 +138,7 @@ def _gradients(
     lengths = _lengths(steps)
     prepare = functools.partial(_inputs, cell, net, reverse, lengths)
     (x, h0, params), pull = jax.vjp(prepare, context.params, context.h0, context.drop_x, steps.x)
-    clean = lambda a: _folded(net, _turned(masking.zero_where_masked(steps.use, a), lengths, reverse))  # noqa: E731
+    clean = lambda a: _rows(net).of(_turned(masking.zero_where_masked(steps.use, a), lengths, reverse))  # noqa: E731
     to_last, to_first = jnp.zeros_like(context.h0), jnp.zeros_like(context.h0)
     if lengths is not None:
         held = jnp.where(_like(steps.use, cotangent), jnp.zeros_like(cotangent), cotangent).sum(0)
@@ -149,9 +149,9 @@ def _gradients(
         clean(cotangent), to_last.reshape(h0.shape), ragged=lengths is not None,
     )  # fmt: skip
     # What stands past a sequence's end is undefined.
-    dx = masking.zero_where_masked(steps.use, _unfolded(net, dx, context.h0.shape[:-1]))
+    dx = masking.zero_where_masked(steps.use, _rows(net).back(dx, context.h0.shape[:-1]))
     (d_full,) = packing.unpack(dweights, library.loaded().places(net), [net.input_size], net.hidden_size)
-    d_params, d_h0, d_drop_x, d_x = pull((_folded(net, dx), dh0, d_full))
+    d_params, d_h0, d_drop_x, d_x = pull((_rows(net).of(dx), dh0, d_full))
     d_context, d_steps = gradient
     d_context = d_context._replace(params=d_params, h0=d_h0 + to_first, drop_x=d_drop_x)
     return adjoint, (d_context, d_steps._replace(x=d_x))
@@ -162,7 +162,7 @@ def _inputs(
 ) -> tuple[Array, Array, GRUParams]:
     """x and h0 as cuDNN's call takes them, and the parameters with all their biases."""
     x = x if drop_x is None else x * jnp.broadcast_to(drop_x, x.shape)
-    return _folded(net, _turned(x, lengths, reverse)), h0.reshape(1, -1, cell.hidden_size), _full(cell, params)
+    return _rows(net).of(_turned(x, lengths, reverse)), h0.reshape(1, -1, cell.hidden_size), _full(cell, params)
 
 
 def _packed(net: Net, params: GRUParams) -> Array:
@@ -205,18 +205,8 @@ def _turned(a: Array, lengths: IntArray | None, reverse: bool) -> Array:
     return jnp.take_along_axis(a, jnp.where(now < ends, ends - 1 - now, now)[..., None], 0)
 
 
-def _folded(net: Net, a: Array) -> Array:
-    """`[T, *batch, n]` with one batch dimension, as x lies in `net`."""
-    if net.batch_major:
-        return jnp.moveaxis(a, 0, -2).reshape(-1, a.shape[0], a.shape[-1])
-    return a.reshape(a.shape[0], -1, a.shape[-1])
-
-
-def _unfolded(net: Net, a: Array, batch: tuple[int, ...]) -> Array:
-    """The inverse."""
-    if net.batch_major:
-        return jnp.moveaxis(a.reshape(*batch, *a.shape[1:]), -2, 0)
-    return a.reshape(a.shape[0], *batch, a.shape[-1])
+def _rows(net: Net) -> Rows:
+    return Rows(net.batch_major)
 
 
 def _like(use: Any, a: Array) -> Array:

@@ -11,14 +11,15 @@ from gru_jax.cells import gru_layout
 from gru_jax.cells.base import Cell
 from gru_jax.cells.gru import GRU
 from gru_jax.cells.gru_params import GRUParams
-from gru_jax.scans import derivative, masking
-from gru_jax.scans.engines import Asked, foreign
+from gru_jax.scans import derivative, masking, solve_by_steps
+from gru_jax.scans.engines import foreign
+from gru_jax.scans.engines.batch import Rows
 from gru_jax.scans.engines.llvm import gru_backward, gru_forward, host, loops
 from gru_jax.scans.engines.llvm.plan import Plan
-from gru_jax.scans.linear import solve_by_steps
+from gru_jax.scans.engines.registry import Asked
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.trajectory import Trajectory, exact
-from gru_jax.types import Array, BoolArray, State
+from gru_jax.types import Array, State
 
 DTYPES = (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16))
 """Of x and the states; everything is computed in float32."""
@@ -88,40 +89,15 @@ class _Layout:
     def __init__(
         self, cell: GRU, batch_leads: bool, reverse: bool, cores: int, bfloat16: bool, keep: bool
     ) -> None:
-        self.cell, self.batch_leads, self.reverse, self.cores = cell, batch_leads, reverse, cores
+        self.cell, self.rows, self.reverse, self.cores = cell, Rows(batch_leads), reverse, cores
         self.bfloat16, self.keep = bfloat16, keep
-
-    @property
-    def batch_axis(self) -> int:
-        """The axis of the sequences in arrays of all steps."""
-        return 0 if self.batch_leads else 1
-
-    def stored(self, a: Array) -> Array:
-        """`[T, *batch, n]` with one axis for the batch."""
-        if self.batch_leads:
-            return jnp.moveaxis(a, 0, -2).reshape(-1, a.shape[0], a.shape[-1])
-        return a.reshape(a.shape[0], -1, a.shape[-1])
-
-    def whole(self, a: Array, batch: tuple[int, ...]) -> Array:
-        """The inverse."""
-        if self.batch_leads:
-            return jnp.moveaxis(a.reshape(*batch, *a.shape[1:]), -2, 0)
-        return a.reshape(a.shape[0], *batch, a.shape[-1])
-
-    def flags(self, use: BoolArray | None) -> tuple[BoolArray, ...]:
-        """`[T, *batch]` likewise, or nothing."""
-        if use is None:
-            return ()
-        if self.batch_leads:
-            return (jnp.moveaxis(use, 0, -1).reshape(-1, use.shape[0]),)
-        return (use.reshape(use.shape[0], -1),)
 
     def plan(self, x: Array, masked: bool, *, backward: bool, weights: gru_layout.Layout = gru_layout.NEUTRAL) -> Plan:
         """The kernel for an input."""
-        steps, batch = x.shape[1 - self.batch_axis], x.shape[self.batch_axis]
+        steps, batch = x.shape[1 - self.rows.axis], x.shape[self.rows.axis]
         return Plan.of(
             host.host(), steps=steps, batch=batch, features=x.shape[-1], units=self.cell.hidden_size,
-            batch_leads=self.batch_leads, reverse=self.reverse, bias=self.cell.bias, masked=masked,
+            batch_leads=self.rows.batch_leads, reverse=self.reverse, bias=self.cell.bias, masked=masked,
             bfloat16=self.bfloat16, keep=self.keep, cores=self.cores, backward=backward, weights=weights,
         )  # fmt: skip
 
@@ -133,8 +109,8 @@ def _find(layout: _Layout, context: Context, steps: Steps) -> tuple[State, Any]:
         return jnp.zeros((T, *context.h0.shape), context.h0.dtype), ()
     weights = context.original or gru_layout.Original(context.params, gru_layout.NEUTRAL)
     x, h0, params = _inputs(layout, weights.arrays, context.h0, context.drop_x, steps.x)
-    given = (x, h0, *_present(params), *layout.flags(steps.use))
-    masked, at = steps.use is not None, layout.batch_axis
+    given = (x, h0, *_present(params), *_flags(layout, steps))
+    masked, at = steps.use is not None, layout.rows.axis
 
     def run(*args: Array) -> tuple[Array, ...]:
         x, h0 = args[:2]
@@ -153,7 +129,7 @@ def _find(layout: _Layout, context: Context, steps: Steps) -> tuple[State, Any]:
 
     inputs = (at, 0, *(None for _ in _present(params)), *([at] if masked else []))
     states, *gates = foreign.mapped(run, inputs, (at, *([1] if layout.keep else [])))(*given)
-    return layout.whole(states, batch).astype(context.h0.dtype), (*gates,)
+    return layout.rows.back(states, batch).astype(context.h0.dtype), (*gates,)
 
 
 def _gradients(
@@ -171,7 +147,7 @@ def _gradients(
     prepare = functools.partial(_inputs, layout)
     (x, h0, params), pull = jax.vjp(prepare, context.params, context.h0, context.drop_x, steps.x)
     parameters = _present(params._replace(b_x=None, b_h=None) if layout.keep else params)
-    masked, at = steps.use is not None, layout.batch_axis
+    masked, at = steps.use is not None, layout.rows.axis
 
     def run(*args: Array) -> tuple[Array, ...]:
         x, h0, w_x, w_h = args[:4]
@@ -185,8 +161,8 @@ def _gradients(
         results = [foreign.result(shape, x.dtype, x) for shape in shapes]
         return tuple(jax.ffi.ffi_call(name, results)(*args))[:-1]
 
-    states, cotangent = (layout.stored(a.astype(jnp.float32)) for a in (states, cotangent))
-    given = (x, h0, *parameters, *layout.flags(steps.use), states, *gates, cotangent)
+    states, cotangent = (layout.rows.of(a.astype(jnp.float32)) for a in (states, cotangent))
+    given = (x, h0, *parameters, *_flags(layout, steps), states, *gates, cotangent)
     inputs = (
         at, 0, *(None for _ in parameters), *([at] if masked else []), at, *([1] if layout.keep else []), at,
     )  # fmt: skip
@@ -209,8 +185,12 @@ def _inputs(
 ) -> tuple[Array, Array, GRUParams]:
     """x, h0 and the parameters as the kernels take them."""
     x = x if drop_x is None else x * jnp.broadcast_to(drop_x, x.shape)
-    given = layout.stored(x), h0.reshape(-1, h0.shape[-1]), params
+    given = layout.rows.of(x), h0.reshape(-1, h0.shape[-1]), params
     return jax.tree.map(lambda a: a.astype(jnp.float32), given)
+
+
+def _flags(layout: _Layout, steps: Steps) -> tuple[Array, ...]:
+    return () if steps.use is None else (layout.rows.flag(steps.use),)
 
 
 def _present(params: GRUParams) -> tuple[Array, ...]:

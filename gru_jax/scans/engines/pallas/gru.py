@@ -15,10 +15,10 @@ from jax import lax
 
 from gru_jax.cells.base import Cell
 from gru_jax.cells.gru import GRU
-from gru_jax.scans import derivative, masking
+from gru_jax.scans import derivative, masking, solve_by_steps
 from gru_jax.scans.derivative import Solver
-from gru_jax.scans.engines import Asked, Target
-from gru_jax.scans.linear import solve_by_steps
+from gru_jax.scans.engines.pallas.target import Target
+from gru_jax.scans.engines.registry import Asked
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.time_axis import on_same_axes
 from gru_jax.types import Array, State

@@ -10,10 +10,10 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from gru_jax.scans.engines import output
 from gru_jax.scans.engines.pallas import gru_gpu_tiles as tiles
 from gru_jax.scans.engines.pallas.gru_gpu_plan import Plan
 from gru_jax.scans.engines.pallas.gru_gpu_tiles import Tile
+from gru_jax.scans.engines.pallas.target import output
 from gru_jax.types import Array
 
 

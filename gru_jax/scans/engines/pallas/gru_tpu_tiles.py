@@ -13,7 +13,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from gru_jax.scans.engines import output
+from gru_jax.scans.engines.pallas.target import output
 from gru_jax.types import Array, BoolArray, DType
 
 LANES = 128

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 from gru_jax.cells import activations
 from gru_jax.cells.gru import GRU
 from gru_jax.scans import masking
-from gru_jax.scans.engines import Target
 from gru_jax.scans.engines.pallas import recurrence
 from gru_jax.scans.engines.pallas.recurrence import Operands
+from gru_jax.scans.engines.pallas.target import Target
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.types import Array
 

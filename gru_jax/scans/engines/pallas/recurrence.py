@@ -14,7 +14,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from gru_jax.scans.engines import Target
+from gru_jax.scans.engines.pallas.target import Target
 from gru_jax.types import Array, BoolArray
 
 Coefficients = Callable[..., tuple[Array, ...]]

@@ -10,8 +10,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from gru_jax.scans.engines import output
 from gru_jax.scans.engines.pallas.recurrence import Operands
+from gru_jax.scans.engines.pallas.target import output
 from gru_jax.types import Array, DType
 
 Step = Callable[[list[Array], tuple[Array, ...]], tuple[tuple[Array, ...], Sequence[Array]]]

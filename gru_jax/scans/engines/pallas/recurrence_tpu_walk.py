@@ -14,9 +14,9 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from gru_jax.scans.engines import output
 from gru_jax.scans.engines.pallas.gru_tpu_tiles import LANES, index_bits, raised
 from gru_jax.scans.engines.pallas.recurrence import Operands
+from gru_jax.scans.engines.pallas.target import output
 from gru_jax.types import Array, BoolArray, DType
 
 Step = Callable[[list[Array], tuple[Array, ...]], tuple[tuple[Array, ...], Sequence[Array]]]

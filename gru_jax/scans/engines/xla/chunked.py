@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gru_jax.cells.base import accumulator
+from gru_jax.cells.base import accumulator, gifts
 from gru_jax.scans import masking
 from gru_jax.scans.engines.xla.no_fusion import apart
 from gru_jax.scans.masking import Context, Steps
@@ -285,7 +285,7 @@ def _projected(cell: Any, context: Context, x: Array) -> Any:
 
 def _products(cell: Any, context: Context, flags: Steps, before: Array) -> Any:
     """The recurrent products of a chunk's steps in one, where the cell has them apart from the rest of its step."""
-    if not getattr(cell, "has_products", False):
+    if not gifts(cell).products:
         return None
     return jax.vmap(functools.partial(masking.products, cell, context))(flags, before)
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gru_jax.cells.base import Cell, accumulator
+from gru_jax.cells.base import Cell, accumulator, gifts
 from gru_jax.scans import masking
 from gru_jax.scans.derivative import Solver
 from gru_jax.scans.masking import Context, Steps
@@ -28,7 +28,7 @@ def by_scan(cell: Cell, reverse: bool, unroll: int = 1) -> Callable[[Context, St
     Returns:
       What makes the solver of `gru_jax.scans.derivative.Recurrence`.
     """
-    closed_form = hasattr(cell, "linearize")
+    closed_form = gifts(cell).linearize
 
     def solver(context: Context, steps: Steps, starts: State) -> Solver:
         at = starts
