@@ -11,11 +11,14 @@ import secrets
 import socket
 import sys
 import threading
+import time
 from typing import IO, Any
 
 from gru_jax.runs.exit_codes import DIVERGED, DONE, STOPPED
 
 _CONNECT_S = 15.0
+_SAYS_IT_ITSELF_S = 5.0
+"""What one process has found wrong most often all find, and the first one says it where it is read."""
 
 ORDERLY = (DONE, DIVERGED, STOPPED)
 """Exit codes to which all processes come together: done, diverged, stopped."""
@@ -101,6 +104,8 @@ class Lifelines:
         self._gone.add(index)
         if code in ORDERLY:
             return
+        if code is not None:
+            time.sleep(_SAYS_IT_ITSELF_S)
         with self._changing:  # never given back: the first to come ends the process
             self._tell(index, code)
             how = f"has ended with exit code {code}, so process {self._index} ends too"

@@ -1,0 +1,52 @@
+"""Who hears first that another process has ended, and what is left to say."""
+
+import time
+
+import pytest
+
+from gru_jax.runs import lifelines
+from gru_jax.runs.lifelines import Lifelines
+
+
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The codes with which the first of two processes was ended by what it heard."""
+    codes: list[int] = []
+    monkeypatch.setattr(lifelines.os, "_exit", codes.append)
+    monkeypatch.setattr(lifelines, "_SAYS_IT_ITSELF_S", 0.5)
+    return codes
+
+
+def two() -> tuple[Lifelines, Lifelines]:
+    first, second = Lifelines(0, 2, "127.0.0.1"), Lifelines(1, 2, "127.0.0.1")
+    first.connect([])
+    second.connect(first.address)
+    while not first._peers:
+        time.sleep(0.01)
+    return first, second
+
+
+def until(codes: list[int], seconds: float) -> list[int]:
+    end = time.monotonic() + seconds
+    while not codes and time.monotonic() < end:
+        time.sleep(0.01)
+    return codes
+
+
+def test_what_all_find_wrong_the_first_has_time_to_say(ended: list[int]) -> None:
+    _, second = two()
+    second.farewell(2)
+    assert not until(ended, 0.3)
+    assert until(ended, 5) == [2]
+
+
+def test_a_death_is_heard_at_once(ended: list[int]) -> None:
+    _, second = two()
+    second._peers[0].shutdown(2)
+    assert until(ended, 0.4) == [1]
+
+
+def test_an_orderly_end_ends_nobody(ended: list[int]) -> None:
+    _, second = two()
+    second.farewell(0)
+    assert not until(ended, 0.8)
