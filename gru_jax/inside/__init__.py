@@ -1,9 +1,12 @@
 """`gru_jax.inside`: our computation inside models of other frameworks. One module each, imported at first use."""
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__: list[str] = []
+if TYPE_CHECKING:
+    import gru_jax.inside.keras as keras
+
+__all__ = ["keras"]
 
 
 def __getattr__(name: str) -> Any:

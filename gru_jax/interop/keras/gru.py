@@ -224,7 +224,7 @@ class GRU(OptionAttributes, Layer):
             initial_state = self.states[0].astype(x.dtype)  # type: ignore[index]
         cell, params, drop_x = self.cell.runnable(x.shape, x.dtype, training)
         if isinstance(params, GRUParams) and self.cell.options.reset_after:
-            params = self.cell.laid_out(params, x.dtype)
+            params = self.cell.laid_out(x.dtype)
         if drop_x is not None:
             x = x * jnp.broadcast_to(drop_x[:, None], x.shape)
         layer = recurrent(cell, method=self._method(x.shape[1]))
