@@ -8,9 +8,9 @@
 Keras 3 on its JAX backend.
 """
 
-from gru_jax.inside.keras.backend import check
+from gru_jax.inside.keras import backend
 
-check()  # before what makes classes of Keras' own
+backend.check()  # before what derives from Keras' classes
 
 from gru_jax.inside.keras.gru import GRU as GRU  # noqa: E402
 from gru_jax.inside.keras.models import accelerate as accelerate  # noqa: E402

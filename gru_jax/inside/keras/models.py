@@ -20,9 +20,9 @@ _inside = 0
 def accelerate(model: Model) -> Model:
     """Turns every `keras.layers.GRU` of a model into a `gru_jax.inside.keras.GRU`, where it stands.
 
-    The layers stay the objects that they are, so weights, the optimizer's state, compilation, shared layers and your own
-    references to them stay too; only their class changes. Layers are found in Sequential, functional and subclassed
-    models, in lists and dicts that Keras tracks, inside of Bidirectional, TimeDistributed and other models; classes of
+    Only the class of the layers changes. They stay the same objects, so weights, the optimizer's state, compilation,
+    shared layers and your own references to them stay too. Layers are found in Sequential, functional and subclassed
+    models, in lists and dicts that Keras tracks, inside of Bidirectional, TimeDistributed and other models. Classes of
     your own that derive from `keras.layers.GRU` stay as they are.
 
     A model that is saved afterwards names the class of this package; `unaccelerate` takes that back.
@@ -75,8 +75,8 @@ def unaccelerate(model: Model) -> Model:
 def accelerated() -> Iterator[None]:
     """Inside, every `keras.layers.GRU` that is made is a `gru_jax.inside.keras.GRU`, and stays one afterwards.
 
-    Made by whom does not matter: code that imports `keras.layers.GRU`, `Bidirectional`, `clone_model`, `load_model` of a
-    file that was saved with Keras' own layer. Layers that are there already are turned by `accelerate`.
+    Made by whom does not matter: code that imports `keras.layers.GRU`, `Bidirectional`, `clone_model`, or `load_model`
+    of a file that was saved with Keras' own layer. Layers that are there already are turned by `accelerate`.
 
     Returns:
       A context manager; it counts for all threads.
@@ -113,9 +113,10 @@ def _turned(who: str, model: Model, before: Any, after: Any) -> Model:
         raise TypeError(f"{who}: model must be a Keras model or layer; got {checks.described(model)}")
     layers = model._flatten_layers()
     if not any(type(layer) in (before, after) for layer in layers):
+        name = "keras.layers.GRU" if after is GRU else "gru_jax.inside.keras.GRU"
         raise ValueError(
-            f"{who}: there is no {before.__module__}.{before.__name__} in {model.name!r}; got {len(layers)} layers of other"
-            f" kinds; a model that makes its layers in build() has to be built, or called, before"
+            f"{who}: there is no {name} in {model.name!r}; got {len(layers)} layers of other kinds; a model that makes"
+            f" its layers in build() has to be built, or called, before"
         )
     for layer in layers:
         if type(layer) is before:

@@ -346,6 +346,5 @@ def to_neutral(kernel: Any, recurrent_kernel: Any, bias: Any = None, *, reset_af
 
 def laid_out(kernel: Array, recurrent_kernel: Array, bias: Array | None = None) -> LaidOut:
     """`to_neutral` with reset_after=True, together with the arrays as they were given."""
-    biases = (None, None) if bias is None else (bias[0], bias[1])
-    original = Original(GRUParams(kernel, recurrent_kernel, *biases), Layout("zrn"))
-    return LaidOut(to_neutral(kernel, recurrent_kernel, bias, reset_after=True), original)
+    given = GRUParams(kernel, recurrent_kernel, *((None, None) if bias is None else (bias[0], bias[1])))
+    return LaidOut(to_neutral(kernel, recurrent_kernel, bias, reset_after=True), Original(given, Layout("zrn")))
