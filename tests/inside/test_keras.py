@@ -322,7 +322,7 @@ def test_a_trained_model_is_accelerated_where_it_stands(kind, scans):
 def test_what_cannot_be_accelerated():
     with pytest.raises(TypeError, match=r"accelerate: model must be a Keras model or layer; got 3"):
         ours.accelerate(3)
-    with pytest.raises(ValueError, match=r"there is no keras.layers.GRU in 'd'; got 1 layers of other kinds; a model that"):
+    with pytest.raises(ValueError, match=r"there is no keras.layers.GRU in 'd'; got 1 layers of other kinds"):
         ours.accelerate(keras.layers.Dense(1, name="d"))
     again = ours.GRU(2)
     assert ours.accelerate(again) is again and type(again) is ours.GRU
