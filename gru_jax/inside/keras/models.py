@@ -50,7 +50,7 @@ def accelerate(model: Model) -> Model:
 def unaccelerate(model: Model) -> Model:
     """Turns every `gru_jax.inside.keras.GRU` of a model back into a `keras.layers.GRU`: the inverse of `accelerate`.
 
-    For what has to do without this package: saving for another place, `model.export`.
+    A file that is saved then can be loaded where this package is not.
 
     Args:
       model: a Keras model, or a layer.
