@@ -67,7 +67,7 @@ def as_tuple(outputs):
 def weighted(outputs):
     """One number that every output's every element has its own share in."""
     total = 0.0
-    for y in as_tuple(outputs):
+    for y in jax.tree.leaves(outputs):
         total = total + (y * jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape)).sum()
     return total
 
