@@ -26,8 +26,8 @@ import gru_jax as gj
 from benchmarks import timing
 from gru_jax.scans import choices, select
 from gru_jax.scans.choices import Choice, Sizes
-from gru_jax.scans.kernels import Asked
-from gru_jax.scans.sequential import Lean
+from gru_jax.scans.engines.registry import Asked
+from gru_jax.scans.methods.sequential import Lean
 
 CANDIDATES = {
     "cpu": [

@@ -21,7 +21,7 @@ from jax import lax
 import gru_jax as gj
 from benchmarks import agreement, peers, timing
 from benchmarks.layer_shapes import Shape
-from gru_jax.scans import kernels
+from gru_jax.scans.engines import registry
 
 SHAPES = {
     "gpu": [(8, 4096, 1536), (8, 16384, 1536), (8, 65536, 1536), (1, 1048576, 64), (64, 1000, 100)],
@@ -251,8 +251,8 @@ def checked(command: argparse.ArgumentParser) -> argparse.Namespace:
     args.kernel = args.kernel or ("auto" if args.device == "cpu" else "pallas")
     try:
         gj.Associative(args.kernel)
-        if args.kernel in kernels.PALLAS:
-            kernels.target("linear_scan", args.kernel)
+        if (engine := registry.linear(args.kernel)) is not None:
+            engine.require("linear_scan")
     except ValueError as error:
         command.error(f"--kernel: {error}")
     return args

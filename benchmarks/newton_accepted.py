@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import gru_jax as gj
-from gru_jax.scans import newton_rounds
+from gru_jax.scans.methods import newton_rounds
 
 FEATURES = 3
 

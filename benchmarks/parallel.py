@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import parallel_plots, timing
-from gru_jax.scans.recurrences import KERNELS
+from gru_jax.scans.linear.forms import KERNELS
 
 ROOT = Path(__file__).parent.parent
 IMAGES = ROOT / "docs" / "images"

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import jax
 import pytest
 
-from gru_jax import cli
+from gru_jax.cli import main
 from tests.interop.keras_oracle import QUIETLY
 
 ROOT = Path(__file__).parent.parent
@@ -80,7 +80,7 @@ def make_targets() -> set[str]:
 def is_verb(word: str) -> bool:
     """Whether `gru-jax WORD` is a command, asked of the program itself."""
     with pytest.raises(SystemExit) as ended, redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-        cli.main([word, "--help"])
+        main([word, "--help"])
     return ended.value.code == 0
 
 
@@ -112,7 +112,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_the_training_page_names_every_config_key() -> None:
-    config = pytest.importorskip("gru_jax.training.config")
+    config = pytest.importorskip("gru_jax.config.config")
     training, tasks = ((ROOT / "docs" / "guide" / name).read_text() for name in ("training.md", "tasks.md"))
     named = set(re.findall(r"`([a-z_.0-9]+)`", training))
     # The page of tasks has a section for each kind, where the keys stand without the word before them.

@@ -1,7 +1,9 @@
 """The shape of the package: which way imports point, how long files are, what `import` costs."""
 
 import ast
+import collections
 import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,23 +15,29 @@ PACKAGE = ROOT / "gru_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 
-# A room is a file or a folder right under gru_jax/; "gru_jax" itself is the list of public names.
-# Each may import from itself and from the rooms on its right.
+# A room is a file or a folder right under gru_jax/, or one of the folders below; "gru_jax" is the list of public names.
+# Each may import from itself and from the rooms that are named here.
+WITHIN = ("config.sections", "runs.on_disk", "runs.watching")
 CORE = ["types", "checks", "files", "cells", "scans", "between", "combinators", "layers"]
-ALLOWED = {room: set(CORE[:place]) for place, room in enumerate(CORE)} | {
-    "gru_jax": {*CORE, "inside", "interop", "models"},
-    "interop": set(CORE),
-    "inside": {*CORE, "interop"},
-    "data": {"types"},
-    "models": set(CORE),
-    "training": {*CORE, "gru_jax", "models", "data"},
-    "tables": {*CORE, "gru_jax", "models", "data", "training"},
-    "sweeps": {*CORE, "gru_jax", "models", "data", "training"},
-    "arguments": {"gru_jax", "training"},
-    "launch": {"arguments", "training"},
-    "cli": {*CORE, "gru_jax", "models", "data", "training", "tables", "sweeps", "arguments", "launch"},
-    "__main__": {"cli"},
-}
+CONFIG = ["data", "config.sections", "config"]
+RUNS = ["training", "runs.on_disk", "runs.watching", "runs"]
+BELOW_CONFIG = {*CORE, "gru_jax", "models"}
+ALLOWED = (
+    {room: set(CORE[:place]) for place, room in enumerate(CORE)}
+    | {room: {*BELOW_CONFIG, *CONFIG[:place]} for place, room in enumerate(CONFIG)}
+    | {room: {*BELOW_CONFIG, *CONFIG, *RUNS[:place]} for place, room in enumerate(RUNS)}
+    | {
+        "gru_jax": {*CORE, "inside", "interop", "models"},
+        "interop": set(CORE),
+        "inside": {*CORE, "interop"},
+        "data": {"types"},
+        "models": set(CORE),
+        "tables": {*BELOW_CONFIG, *CONFIG, *RUNS},
+        "sweeps": {*BELOW_CONFIG, *CONFIG, *RUNS},
+        "cli": {*BELOW_CONFIG, *CONFIG, *RUNS, "tables", "sweeps"},
+        "__main__": {"cli"},
+    }
+)
 
 
 def module_name(path: Path) -> str:
@@ -44,7 +52,8 @@ MODULES = {module_name(path): path for path in FILES}
 def room(module: str) -> str:
     """The room a module is in."""
     parts = module.split(".")
-    return parts[1] if len(parts) > 1 else "gru_jax"
+    within = ".".join(parts[1:3])
+    return within if within in WITHIN else parts[1] if len(parts) > 1 else "gru_jax"
 
 
 def imports_of(module: str, source: str, *, is_package: bool) -> set[str]:
@@ -80,6 +89,22 @@ def test_imports_point_one_way(module: str) -> None:
     assert not wrong, f"{module} may import from {sorted(allowed)}, but imports {sorted(wrong)}"
 
 
+@pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("gru_jax.config")])
+def test_a_config_is_read_without_jax(module: str) -> None:
+    tree = ast.parse(MODULES[module].read_text())
+    nodes = [node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))]
+    for node in nodes:
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        assert not [name for name in names if name.split(".")[0] == "jax"], f"line {node.lineno} imports jax"
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("gru_jax.training")])
+def test_training_opens_no_file(module: str) -> None:
+    source = MODULES[module].read_text()
+    assert not re.search(r"\bopen\(|pathlib|write_text|write_bytes|\bos\.|unlink|mkdir|\bsignal\b", source)
+
+
 def test_no_circle_of_imports() -> None:
     order = list(graphlib.TopologicalSorter(IMPORTS).static_order())
     assert set(MODULES) <= set(order)
@@ -100,6 +125,36 @@ def test_no_circle_of_imports() -> None:
 )
 def test_the_reader_of_imports(statement: str, expected: set[str]) -> None:
     assert imports_of("gru_jax.cells.base", statement, is_package=False) == expected
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("gru_jax.scans.")])
+def test_scans_have_floors(module: str) -> None:
+    """Cells know no time, engines no method and no form of recurrence; methods and forms ask the registry."""
+    floors = ["gru_jax.scans.engines", "gru_jax.scans.linear", "gru_jax.scans.methods"]
+    above = {floor: floors[place + 1 :] for place, floor in enumerate(floors)}
+    mine = next((floor for floor in floors if module.startswith(f"{floor}.")), None)
+    wrong = {name for name in IMPORTS[module] for floor in above.get(mine, []) if name.startswith(floor)}
+    if mine is not None and mine != floors[0]:
+        own = floors[0] + "."
+        wrong |= {
+            name for name in IMPORTS[module]
+            if name.startswith(own) and name.split(".")[3] not in ("registry", "batch")
+        }  # fmt: skip
+    assert not wrong, f"{module} imports {sorted(wrong)}"
+
+
+NAME_OF_AN_ENGINE = r"""["'](?:llvm|cudnn|pallas|chunked)["']"""
+COMPARED = re.compile(rf"[=!]=\s*{NAME_OF_AN_ENGINE}|{NAME_OF_AN_ENGINE}\s*[=!]=")
+
+
+def test_only_the_registry_and_the_choice_compare_names_of_engines() -> None:
+    elsewhere = [path for path in FILES if "engines" not in path.parts and path.name != "select.py"]
+    assert not {str(path): found for path in elsewhere if (found := COMPARED.findall(path.read_text()))}
+
+
+def test_a_folder_is_seen_at_a_glance() -> None:
+    count = collections.Counter(path.parent.relative_to(ROOT) for path in FILES)
+    assert not {str(folder): many for folder, many in count.items() if many > 26}
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)

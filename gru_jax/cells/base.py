@@ -32,7 +32,7 @@ class Cell(Protocol):
     A class with these members runs under every method of `scan`; it must be hashable, which a frozen dataclass is,
     because it is a static argument under `jit`. Leading batch dimensions are arbitrary.
 
-    A cell may offer more, each found by its name:
+    A cell may offer more, each found by its name (`gifts` looks):
 
     - `step(params, u, h, drop)`: recurrent dropout.
     - `gates(params, u, h)`: for looking inside.
@@ -63,6 +63,53 @@ class Cell(Protocol):
 
     def output(self, h: State) -> Array:
         """What a layer puts out at a step, `[*batch, H]`, read from the state."""
+
+
+class Gifts(NamedTuple):
+    """What a cell offers beside the protocol, as `Cell` lists it.
+
+    Attributes:
+      affine: it is linear in its state.
+      coefficients: its (a, b) come from parts of a projected input, element by element.
+      in_log_space: its states are to be found by their logarithms.
+      linearize: its step's derivative in closed form.
+      diagonal: the diagonal of that.
+      gradients: gradients in closed form, too.
+      products: the recurrent products apart from the rest of the step.
+      gates: for looking inside.
+      checks_params, checks_state: it says itself what is wrong with parameters or a state.
+      block_size: of its Jacobian; None for one block.
+    """
+
+    affine: bool
+    coefficients: bool
+    in_log_space: bool
+    linearize: bool
+    diagonal: bool
+    gradients: bool
+    products: bool
+    gates: bool
+    checks_params: bool
+    checks_state: bool
+    block_size: int | None
+
+
+def gifts(cell: Any) -> Gifts:
+    """What a cell offers; the one place that looks."""
+    has = lambda *names: all(hasattr(cell, name) for name in names)  # noqa: E731
+    return Gifts(
+        affine=has("affine"),
+        coefficients=has("coefficients"),
+        in_log_space=getattr(cell, "in_log_space", False),
+        linearize=has("linearize"),
+        diagonal=has("linearize", "diagonal"),
+        gradients=has("linearize", "cotangent", "pullback", "transposed"),
+        products=getattr(cell, "has_products", False),
+        gates=has("gates"),
+        checks_params=has("check_params"),
+        checks_state=has("check_state"),
+        block_size=getattr(cell, "block_size", None),
+    )
 
 
 def fresh(init: Callable[..., Params], key: Key, input_size: int, dtype: DType = jnp.float32) -> Params:

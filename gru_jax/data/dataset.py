@@ -10,6 +10,14 @@ from gru_jax.types import Array, BoolArray, IntArray, Key
 Target = Literal["class", "values", "tags", "notes"]
 """What is told: of a sequence its class or numbers, of every step its tag or which of several notes sound."""
 
+TARGET_METRICS: dict[Target, tuple[str, ...]] = {
+    "class": ("loss", "accuracy"),
+    "values": ("loss",),
+    "tags": ("loss", "accuracy"),
+    "notes": ("loss", "nll"),
+}
+"""The metrics of every kind of target."""
+
 
 class TaskShape(NamedTuple):
     """The sizes of a task, known without loading it.

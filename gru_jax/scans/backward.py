@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gru_jax.cells.base import Cell, accumulator
-from gru_jax.scans import linear, masking
+from gru_jax.scans import masking, solve_by_steps
 from gru_jax.scans.derivative import floating
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.time_axis import on_same_axes
@@ -42,7 +42,7 @@ def gradients(
     Returns:
       The adjoints, `l_t = c_t + J_{t+1}^T l_{t+1}`, and the gradients of context and steps, in the same trees.
     """
-    solver = linear.by_scan(cell, reverse, unroll)
+    solver = solve_by_steps.by_scan(cell, reverse, unroll)
     moving, with_context = floating(context)
 
     def of_piece(carry: tuple[State, list[Array]], piece: Any) -> tuple[Any, Any]:

@@ -14,13 +14,14 @@ import numpy as np
 from jax import lax
 
 from gru_jax import checks
-from gru_jax.cells.base import Cell, accumulator
-from gru_jax.scans import jacobians, masking
-from gru_jax.scans.associative import Associative
-from gru_jax.scans.newton import Newton
+from gru_jax.cells.base import Cell, accumulator, gifts
+from gru_jax.scans import masking
+from gru_jax.scans.methods import jacobians
+from gru_jax.scans.methods.associative import Associative
+from gru_jax.scans.methods.newton import Newton
+from gru_jax.scans.methods.sequential import Sequential
 from gru_jax.scans.over_time import scan
 from gru_jax.scans.select import Method
-from gru_jax.scans.sequential import Sequential
 from gru_jax.types import Array, BoolArray, IntArray, Params, State
 
 DENSE_BUDGET = 2**31
@@ -253,7 +254,7 @@ def lyapunov(
 def _candidates(cell: Any, h0: State, steps: int) -> tuple[dict[str, Method], dict[str, str]]:
     """The methods that could pay for a cell, and why others are not among them."""
     methods: dict[str, Method] = {"sequential": Sequential()}
-    if hasattr(cell, "affine"):
+    if gifts(cell).affine:
         return {**methods, "associative": Associative()}, {}
     start = jacobians.ravel(h0)
     width = jacobians.block_size(cell, start.shape[-1])

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,27 +11,17 @@ import jax.numpy as jnp
 from gru_jax import checks
 from gru_jax.cells import gru_layout
 from gru_jax.cells.base import Cell, Gates
-from gru_jax.scans import derivative, kernels, masking, naive, select, time_sharding
+from gru_jax.scans import derivative, masking, naive, scan_arguments, select
 from gru_jax.scans.choices import Sizes
+from gru_jax.scans.engines.registry import Asked, Needs
 from gru_jax.scans.mesh_axes import left_to_xla
+from gru_jax.scans.methods import time_sharded
+from gru_jax.scans.methods.time_sharded import TimeSharded
+from gru_jax.scans.scan_arguments import Options
 from gru_jax.scans.select import Method
 from gru_jax.scans.time_axis import TimeAxis, on_same_axes
-from gru_jax.scans.time_sharding import TimeSharded
 from gru_jax.scans.trajectory import Stats, certain
 from gru_jax.types import Array, BoolArray, DType, IntArray, Key, Params, State
-
-
-class Options(NamedTuple):
-    """The static options of one call of `scan`."""
-
-    reverse: bool
-    time_major: bool
-    padding: str
-    input_dropout: float
-    recurrent_dropout: float
-    return_gates: bool
-    stats: bool
-    state_dtype: DType = None
 
 
 @checks.suggesting
@@ -106,16 +96,16 @@ def scan(
       ((2, 7, 4), True, 0.0)
     """
     options = Options(reverse, time_major, padding, input_dropout, recurrent_dropout, return_gates, stats, state_dtype)
-    _check_options(cell, options)
+    scan_arguments.check_options(cell, options)
     select.check(method, cell)
     params, original = gru_layout.apart(params)
-    method, guess = time_sharding.hinted(method)
-    x, h0, lengths, mask, resets, reset_to = _check_arrays(
+    method, guess = time_sharded.hinted(method)
+    x, h0, lengths, mask, resets, reset_to = scan_arguments.check_arrays(
         cell, params, x, h0, lengths, mask, resets, reset_to, time_major, state_dtype
     )
     if state_dtype is not None:
         options = options._replace(state_dtype=jnp.dtype(state_dtype) if state_dtype != x.dtype else None)
-    _check_key(options, key, x.shape[1:-1] if time_major else x.shape[:-2])
+    scan_arguments.check_key(options, key, x.shape[1:-1] if time_major else x.shape[:-2])
     arrays = (params, x, h0, lengths, mask, resets, reset_to, key if input_dropout or recurrent_dropout else None)
     if method == "naive":
         if not isinstance(steps := x.shape[0] if time_major else x.shape[-2], int):
@@ -130,7 +120,7 @@ def scan(
         return (*made, certain(batch, x.dtype)) if stats else made
     if guess is not None:
         what = "the states of all steps, as scan returned them"
-        guess = _check_like("Newton", "init", cell, guess, x.shape[:-1], x.dtype, what)
+        guess = scan_arguments.check_like("Newton", "init", cell, guess, x.shape[:-1], x.dtype, what)
         guess = jax.lax.stop_gradient(guess)
     return _run(cell, method, options, *arrays, guess, original)
 
@@ -142,7 +132,7 @@ def _run(cell: Any, method: str | Method, options: Options, *arrays: Any) -> Any
     T, batch = (x.shape[0], x.shape[1:-1]) if options.time_major else (x.shape[-2], x.shape[:-2])
     sizes = Sizes(T, math.prod(batch), cell.output(cell.initial_state((), x.dtype)).shape[-1])
     lengths, mask, resets = (a is not None for a in arrays[3:6])
-    asked = kernels.Asked(
+    asked = Asked(
         x.dtype, lengths, mask, resets, options.recurrent_dropout > 0,
         symbolic=not all(isinstance(size, int) for size in x.shape), other_state=options.state_dtype is not None,
     )  # fmt: skip
@@ -194,7 +184,8 @@ def _scan(
     # Masked while it lies as the caller has it: a method that wants it so then meets nothing but two turns that cancel.
     # Where time is split, x and its flags come together on the mesh first.
     split = isinstance(method, TimeSharded)
-    as_it_is = split or getattr(method, "masks_input", False)
+    needs = getattr(method, "needs", Needs())
+    as_it_is = split or needs.raw_x
     x = jnp.asarray(to_time_major(x if as_it_is else masking.zero_where_masked(mask, x), -2))
     use = to_time_major(mask, -1)
     hidden = cell.output(h0).shape[-1]
@@ -208,8 +199,7 @@ def _scan(
         h0, reset_to, drop_x, drop_h = method.placed((h0, reset_to, drop_x, drop_h), by_steps=False)
     time = TimeAxis(batch_leads=not options.time_major)
     # Flags of steps say all there is to know, but not that they are of this kind.
-    right_padded = lengths if getattr(method, "kernel", None) == "cudnn" else None
-    original = original if getattr(method, "reads_original", False) else None
+    right_padded, original = lengths if needs.lengths else None, original if needs.original else None
     context = masking.Context(params, h0, drop_x, drop_h, time, reset_to, right_padded, original)
     steps = masking.Steps(masking.zero_where_masked(use, x) if split else x, use, resets, guess)
 
@@ -234,115 +224,3 @@ def _scan(
 
 def _outputs(options: Options, y: Array, final: State, gates: Any, stats: Stats) -> tuple[Any, ...]:
     return y, final, *([gates] if options.return_gates else []), *([stats] if options.stats else [])
-
-
-def _check_options(cell: Any, options: Options) -> None:
-    if not isinstance(cell, Cell) or isinstance(cell, type):
-        raise TypeError(
-            f"scan: cell must be a cell such as gj.GRU(hidden_size=64), with init, project, step, initial_state and"
-            f" output; got {checks.described(cell)}"
-        )
-    try:
-        hash(cell)
-    except TypeError as error:
-        raise TypeError(
-            f"scan: a cell must be hashable, being a static argument under jit; got {type(cell).__name__} ({error});"
-            f" make it a frozen dataclass of hashable options"
-        ) from error
-    for name in ("reverse", "time_major", "return_gates", "stats"):
-        checks.flag("scan", name, getattr(options, name))
-    checks.choice("scan", "padding", options.padding, ("zero", "hold"))
-    for name in ("input_dropout", "recurrent_dropout"):
-        checks.rate("scan", name, getattr(options, name))
-    if options.state_dtype is not None:
-        checks.floating_dtype("scan", options.state_dtype, "state_dtype")
-    if options.recurrent_dropout and not masking.takes_dropout(cell):
-        raise ValueError(
-            f"scan: recurrent_dropout needs a cell whose step takes a dropout mask, step(params, u, h, drop);"
-            f" {type(cell).__name__}.step does not; set recurrent_dropout=0"
-        )
-    if options.return_gates and not hasattr(cell, "gates"):
-        raise ValueError(f"scan: return_gates needs a cell with a method gates; {type(cell).__name__} has none")
-
-
-def _check_key(options: Options, key: Any, batch: tuple[int, ...]) -> None:
-    names = [name for name in ("input_dropout", "recurrent_dropout") if getattr(options, name)]
-    checks.key_for_dropout("scan", names, key, off="set the rate to 0", batch=batch)
-
-
-def _check_arrays(
-    cell: Any,
-    params: Params,
-    x: Any,
-    h0: Any,
-    lengths: Any,
-    mask: Any,
-    resets: Any,
-    reset_to: Any,
-    time_major: bool,
-    wide: DType,
-) -> tuple[Array, State, Array | None, Array | None, Array | None, State]:
-    x = checks.floating("scan", "x", x)
-    layout = "[T, *batch, I]" if time_major else "[*batch, T, I]"
-    if x.ndim < 2:
-        raise ValueError(
-            f"scan: x must have at least 2 dimensions, {layout}; got shape {list(x.shape)};"
-            f" for a single step use cell.step"
-        )
-    T, batch = (x.shape[0], x.shape[1:-1]) if time_major else (x.shape[-2], x.shape[:-2])
-    if hasattr(cell, "check_params"):
-        cell.check_params(params, x.shape[-1])
-    for leaf in jax.tree.leaves(params):
-        if jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            checks.same_dtype("scan", "params", jnp.asarray(leaf), x.dtype, "x")
-    if h0 is not None:
-        h0 = _check_state("h0", cell, h0, batch, _either(h0, x.dtype, wide))
-    if reset_to is not None:
-        if resets is None:
-            raise ValueError(
-                "scan: reset_to is the state after resets; got it without resets; pass resets, or h0 for the state"
-                " before the first step"
-            )
-        reset_to = _check_state("reset_to", cell, reset_to, batch, _either(reset_to, x.dtype, wide))
-    if lengths is not None and mask is not None:
-        raise ValueError("scan: got both lengths and mask; pass one: mask & (arange(T) < lengths[:, None]) is both")
-    per_step = (T, *batch) if time_major else (*batch, T)
-    flags = []
-    for name, flag in (("mask", mask), ("resets", resets)):
-        if flag is not None:
-            flag = checks.boolean("scan", name, flag)
-            where = "[T, *batch]" if time_major else "[*batch, T]"
-            checks.shape("scan", name, flag.shape, per_step, f"one flag for each step of x, {where}")
-        flags.append(flag)
-    if lengths is not None:
-        lengths = checks.lengths("scan", lengths, batch, T)
-    return x, h0, lengths, flags[0], flags[1], reset_to
-
-
-def _either(state: Any, dtype: Any, wide: DType) -> Any:
-    """The dtype that a state is to have: that of x, or `state_dtype` where all of it has that."""
-    dtypes = {getattr(leaf, "dtype", None) for leaf in jax.tree.leaves(state)}
-    return wide if wide is not None and dtypes == {jnp.dtype(wide)} else dtype
-
-
-def _check_state(name: str, cell: Any, state: Any, batch: tuple[int, ...], dtype: Any) -> State:
-    checked = _check_like("scan", name, cell, state, batch, dtype, "[*batch, H]")
-    if hasattr(cell, "check_state"):
-        cell.check_state(state, name)  # as it was given: inside jit a NumPy array that became one of JAX is traced
-    return checked
-
-
-def _check_like(who: str, name: str, cell: Any, state: Any, shape: tuple[int, ...], dtype: Any, what: str) -> State:
-    """Raises unless `state` is one of the cell with these leading dimensions."""
-    expected = jax.eval_shape(lambda: cell.initial_state(shape, dtype))
-    got_tree, want_tree = str(jax.tree.structure(state)), str(jax.tree.structure(expected))
-    if got_tree != want_tree:
-        raise TypeError(f"{who}: {name} must be {want_tree}, as cell.initial_state makes it; got {got_tree}")
-    state = jax.tree.map(lambda h: checks.floating(who, name, h), state)
-    for got, want in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True):
-        fix = what
-        if got.shape == want.shape[-1:]:
-            fix += f"; jnp.broadcast_to({name}, {want.shape}) gives every sequence the same"
-        checks.shape(who, name, got.shape, want.shape, fix)
-        checks.same_dtype(who, name, got, dtype, "x")
-    return state

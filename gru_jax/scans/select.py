@@ -7,16 +7,18 @@ import jax
 import jax.numpy as jnp
 
 from gru_jax import checks
-from gru_jax.cells.base import Cell, accumulator
+from gru_jax.cells.base import Cell, accumulator, gifts
 from gru_jax.cells.gru import GRU
-from gru_jax.scans import choices, kernels, recurrences
-from gru_jax.scans.associative import Associative
+from gru_jax.scans import choices
 from gru_jax.scans.choices import Choice, Sizes
-from gru_jax.scans.kernels import Asked, refusals
+from gru_jax.scans.engines import registry
+from gru_jax.scans.engines.registry import Asked
+from gru_jax.scans.linear import forms
 from gru_jax.scans.masking import Context, Steps
-from gru_jax.scans.newton import Newton
-from gru_jax.scans.sequential import Lean, Sequential
-from gru_jax.scans.time_sharding import TimeSharded
+from gru_jax.scans.methods.associative import Associative
+from gru_jax.scans.methods.newton import Newton
+from gru_jax.scans.methods.sequential import Lean, Sequential
+from gru_jax.scans.methods.time_sharded import TimeSharded
 from gru_jax.scans.trajectory import Trajectory
 from gru_jax.types import DType
 
@@ -34,6 +36,9 @@ class Method(Protocol):
 METHODS = ("auto", "sequential", "associative", "newton", "naive")
 """The names that `method` may be; each is short for its class with default options."""
 
+
+ACCELERATED = ("cudnn", "pallas", "interpret-gpu", "interpret-tpu")
+"""The engines that are one call for the whole sequence whatever the options, of which nothing on a CPU was measured."""
 
 GATES_BUDGET = 2**30
 """How many bytes of gates "auto" is willing to keep for a backward pass."""
@@ -57,24 +62,19 @@ def check(method: str | Method, cell: Cell) -> None:
     if isinstance(method, TimeSharded):
         check(method.method, cell)
     inner = method.method if isinstance(method, TimeSharded) else method
-    kernel = inner.kernel if isinstance(inner, Sequential) else "scan"
-    if kernel not in ("auto", "xla", "scan"):
-        if inner is not method:
+    if isinstance(inner, Sequential | Newton):
+        if inner is not method and registry.engine(inner.kernel).in_one_place:
+            fix = "scan" if isinstance(inner, Sequential) else "xla"
             raise ValueError(
-                f"scan: Sequential(kernel={kernel!r}) needs all steps in one place; got it inside TimeSharded;"
-                f" use kernel='scan'"
+                f"scan: {type(inner).__name__}(kernel={inner.kernel!r}) needs all steps in one place; got it inside"
+                f" TimeSharded; use kernel={fix!r}"
             )
-        if kernel == "chunked" and not has_gradients(cell):
+        if inner.kernel == "chunked" and not gifts(cell).gradients:
             raise ValueError(
                 f"scan: Sequential(kernel='chunked') needs a cell with a closed-form derivative, such as gj.GRU;"
                 f" {type(cell).__name__} has none; use kernel='scan'"
             )
-    if inner is not method and isinstance(inner, Newton) and inner.kernel in kernels.PALLAS:
-        raise ValueError(
-            f"scan: Newton(kernel={inner.kernel!r}) needs all steps in one place; got it inside TimeSharded; use"
-            f" kernel='xla'"
-        )
-    if (method == "associative" or isinstance(method, Associative)) and not hasattr(cell, "affine"):
+    if (method == "associative" or isinstance(method, Associative)) and not gifts(cell).affine:
         raise ValueError(
             f"scan: method {method!r} needs a cell that is linear in its state, with a method affine(params, u) ->"
             f" (a, b), such as gj.MinGRU; {type(cell).__name__} is not; use method='sequential'"
@@ -99,7 +99,7 @@ def resolve(method: str | Method, cell: Cell, sizes: Sizes, asked: Asked) -> Met
     if isinstance(method, TimeSharded):
         inner = method.method
         # Steps in turn would leave all devices but one waiting.
-        if inner == "auto" and not hasattr(cell, "affine"):
+        if inner == "auto" and not gifts(cell).affine:
             inner = Newton()
         if isinstance(inner, Sequential) or inner == "sequential":
             inner = Sequential() if isinstance(inner, str) else inner
@@ -109,21 +109,17 @@ def resolve(method: str | Method, cell: Cell, sizes: Sizes, asked: Asked) -> Met
         method = _by_name(method, cell, sizes)
     if isinstance(method, Newton):
         method.check_sizes(sizes)
-    if isinstance(method, Associative | Newton) and method.kernel in kernels.FUSED and sizes.B == 0:
-        if method.kernel in kernels.PALLAS:
-            kernels.target(type(method).__name__, method.kernel)
+    if isinstance(method, Associative | Newton) and sizes.B == 0 and (engine := registry.linear(method.kernel)):
+        engine.require(type(method).__name__)
         return dataclasses.replace(method, kernel="auto")  # a kernel has no program for no sequence
     if isinstance(method, Associative):
-        recurrences.check_known("Associative", method.kernel, sizes.T, (sizes.B,))
+        forms.check_known("Associative", method.kernel, sizes.T, (sizes.B,))
     if not isinstance(method, Sequential):
         return method
     every = method.checkpoint_every
-    if every is not None:
-        asked = asked._replace(segments=True)
-        if isinstance(sizes.T, int):
-            sizes = sizes._replace(T=min(sizes.T, every))
-    by_name = method.kernel in ("cudnn", *kernels.PALLAS)
-    found = None if by_name else choices.nearest(jax.default_backend(), sizes, asked.dtype)
+    if every is not None and isinstance(sizes.T, int):
+        sizes = sizes._replace(T=min(sizes.T, every))
+    found = None if method.kernel in ACCELERATED else choices.nearest(jax.default_backend(), sizes, asked.dtype)
     differentiated = _sequential(method, cell, sizes, asked, found and found.training, found and found.xla)
     if found is None or found.forward is None or every is not None or method.kernel not in ("auto", "xla", "llvm"):
         return differentiated
@@ -137,11 +133,11 @@ def _by_name(name: str, cell: Cell, sizes: Sizes) -> Method:
         return Newton()
     # For a cell that is linear in its state the recurrence over all of time is never slower: on CPU it is the same
     # loop with nothing but a product and a sum in it.
-    if name == "associative" or (name == "auto" and hasattr(cell, "affine")):
+    if name == "associative" or (name == "auto" and gifts(cell).affine):
         return Associative()
     # What was measured was a GRU.
     found = choices.overtaking(jax.default_backend(), sizes) if name == "auto" and isinstance(cell, GRU) else None
-    by_kernel = found is not None and found.kernel in kernels.PALLAS
+    by_kernel = found is not None and found.kernel in registry.ROUNDS
     if found is None or (by_kernel and (jax.device_count() > 1 or not _on_default_backend())):
         return Sequential()
     return Newton(found.jacobian, kernel=found.kernel)
@@ -155,7 +151,7 @@ def _sequential(
     Where a kernel was that does not serve this call, it is the fastest of what XLA compiles by itself.
     """
     cpu, dtype = jax.default_backend() == "cpu", asked.dtype
-    if method.kernel in ("cudnn", *kernels.PALLAS):
+    if method.kernel in ACCELERATED:
         _refuse(method.kernel, cell, asked)
         return dataclasses.replace(method, keep="states", chunk=1, hoist=True, cores=1)
     # A symbolic number of states, under jax.export, cannot be compared.
@@ -179,12 +175,12 @@ def _sequential(
     if kernel in ("auto", "xla"):
         # What is written for the loop is meant for the loop. And with several devices `jit` may split the batch over
         # them, which XLA's partitioner does not do inside the calls that keep a chunk's steps apart.
-        plain = method.unroll != 1 or method.hoist != "auto" or not has_gradients(cell) or jax.device_count() > 1
+        plain = method.unroll != 1 or method.hoist != "auto" or not gifts(cell).gradients or jax.device_count() > 1
         kernel = "scan" if plain or measured is None or _work(sizes) < WORTH_COMPILING else measured.kernel
     if kernel == "chunked":
         if keep == "auto":
             keep = measured.keep if measured is not None and fits else "states"
-        if not getattr(cell, "has_products", False):
+        if not gifts(cell).products:
             keep = "states"
         if chunk == "auto":
             chunk = 8 if measured is None else measured.chunk
@@ -202,7 +198,7 @@ def _compiled(method: Sequential, sizes: Sizes, measured: Choice | None, fits: b
     """The method with the kernel "llvm", by what was measured of it; without that, on one core."""
     near = measured if measured is not None and measured.kernel == "llvm" else Choice("llvm", "gates", 1)
     keep = (near.keep if fits else "states") if method.keep == "auto" else method.keep
-    cores = min(near.cores, kernels.usable_cores()) if method.cores == "auto" else method.cores
+    cores = min(near.cores, registry.usable_cores()) if method.cores == "auto" else method.cores
     return dataclasses.replace(method, kernel="llvm", keep=keep, chunk=1, hoist=True, cores=cores)
 
 
@@ -215,7 +211,7 @@ def _serves(choice: Choice, method: Sequential, cell: Cell, asked: Asked) -> boo
         return False
     if asked.symbolic or not _on_default_backend():
         return False
-    return refusals.refusal("Sequential", choice.kernel, cell, asked) is None
+    return registry.engine(choice.kernel).refusal(cell, asked) is None
 
 
 def _on_default_backend() -> bool:
@@ -227,10 +223,10 @@ def _on_default_backend() -> bool:
 
 def _refuse(kernel: str, cell: Cell, asked: Asked) -> None:
     """Raises where a kernel that was asked for by name does not serve a call."""
-    reason = refusals.refusal("Sequential", kernel, cell, asked)
+    reason = registry.engine(kernel).refusal(cell, asked)
     if reason is not None:
         others = ["xla"]
-        if kernel == "cudnn" and refusals.refusal("Sequential", "pallas", cell, asked) is None:
+        if kernel == "cudnn" and registry.engine("pallas").refusal(cell, asked) is None:
             others.insert(0, "pallas")
         raise ValueError(
             f"Sequential: kernel={kernel!r} does not serve {reason}; use {' or '.join(f'kernel={k!r}' for k in others)}"
@@ -247,11 +243,6 @@ def _refuse_unknown_steps(method: Sequential) -> None:
             f"Sequential: {name}={options[name]!r} needs a number of steps that is known; got a symbolic one; use"
             f" {name}={fix}, or export for one number of steps and pad x to it with lengths"
         )
-
-
-def has_gradients(cell: Any) -> bool:
-    """Whether a cell has the closed-form derivative that chunks of time are differentiated by."""
-    return all(hasattr(cell, name) for name in ("linearize", "cotangent", "pullback", "transposed"))
 
 
 def _kept_by_plain_differentiation(sizes: Sizes, dtype: DType) -> int:

@@ -7,9 +7,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gru_jax import checks
 from gru_jax.cells.base import Cell
+from gru_jax.scans.methods.time_sharded import TimeSharded
 from gru_jax.scans.over_time import scan
 from gru_jax.scans.select import Method
-from gru_jax.scans.time_sharding import TimeSharded
 from gru_jax.types import Array, Params, State
 
 

@@ -7,15 +7,17 @@ from typing import NamedTuple
 import jax
 
 from gru_jax.data.dataset import DataMissing, Dataset
+from gru_jax.runs import many_runs
+from gru_jax.runs.exit_codes import DIVERGED, DONE, FAILED, MISSING, STOPPED
+from gru_jax.runs.many_runs import Outcome, Quiet, Task, finished
+from gru_jax.runs.on_disk import checkpoint
+from gru_jax.runs.on_disk.checkpoint import CheckpointError
+from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
+from gru_jax.runs.stop_request import StopRequest
 from gru_jax.sweeps import groups, summary
 from gru_jax.sweeps.groups import Group
 from gru_jax.sweeps.members import Member, Sweep, load_sweep
 from gru_jax.sweeps.stacked import Stack
-from gru_jax.training import checkpoint, several
-from gru_jax.training.checkpoint import CheckpointError
-from gru_jax.training.run_directory import RunDirectory, RunError
-from gru_jax.training.several import DIVERGED, DONE, FAILED, MISSING, STOPPED, Outcome, Quiet, Task, finished
-from gru_jax.training.signals import StopRequest
 
 _CODES = {"done": DONE, "diverged": DIVERGED, "preempted": STOPPED}
 
@@ -76,7 +78,7 @@ def _say(line: str) -> None:
 
 def _train(sweep: Sweep, jobs: int) -> int:
     tasks = [member.task for member in sweep.members]
-    several.prepare([task for task in tasks if finished(task) is None])
+    many_runs.prepare([task for task in tasks if finished(task) is None])
     done = sum(finished(task) is not None for task in tasks)
     _say(f"{len(tasks)} runs, {done} finished before")
     codes: list[int] = []
@@ -128,7 +130,7 @@ def _made(sweep: Sweep, jobs: int, stop: StopRequest) -> Iterator[tuple[Task, Ou
             _say(f"{len(group.members)} runs trained at once: {group.path}")
             yield from _stack(group, stop, dataset)
     if not stop.requested:
-        yield from several.make([member.task for member in alone], jobs, stop)
+        yield from many_runs.make([member.task for member in alone], jobs, stop)
 
 
 def _by_task(members: Sequence[Member]) -> list[list[Member]]:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from gru_jax.config.config import Config
 from gru_jax.data.dataset import Split
+from gru_jax.runs.on_disk.json_files import write_json
 from gru_jax.sweeps.members import Member
-from gru_jax.training.config import Config
-from gru_jax.training.files import write_json
 
 _MEMBERS = "members.json"
 

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gru_jax.training import yaml12
-from gru_jax.training.loading import ConfigError, LoadedConfig, load_config, named_override
-from gru_jax.training.run_directory import default_path
-from gru_jax.training.several import Task
-from gru_jax.training.yaml12 import KeyPath
+from gru_jax.config import yaml_document
+from gru_jax.config.loading import ConfigError, LoadedConfig, load_config, named_override
+from gru_jax.config.yaml_document import KeyPath
+from gru_jax.runs.many_runs import Task
+from gru_jax.runs.on_disk.run_directory import default_path
 
 MOST_RUNS = 10_000
 
@@ -66,7 +66,7 @@ def load_sweep(file: str | Path, arguments: Sequence[str] = ()) -> Sweep:
     wrong: list[str] = []
     for chosen in itertools.product(*sweep.over.values()):
         own = dict(zip(sweep.over, chosen, strict=True))
-        words = [f"{key}={yaml12.one_line(value)}" for key, value in own.items()]
+        words = [f"{key}={yaml_document.one_line(value)}" for key, value in own.items()]
         try:
             one = load_config(file, [*arguments, "sweep=null", *words])
         except ConfigError as error:

@@ -4,13 +4,13 @@ from typing import Any
 
 import jax
 
+from gru_jax.runs.loop import not_finite
+from gru_jax.runs.many_runs import finished
+from gru_jax.runs.on_disk.history import History
+from gru_jax.runs.on_disk.metrics_log import MetricsLog
+from gru_jax.runs.on_disk.run_directory import RunDirectory
+from gru_jax.runs.watching.watchers import Watchers
 from gru_jax.sweeps.members import Member
-from gru_jax.training.history import History
-from gru_jax.training.loop import not_finite
-from gru_jax.training.metrics_log import MetricsLog
-from gru_jax.training.run_directory import RunDirectory
-from gru_jax.training.several import finished
-from gru_jax.training.watchers import Watchers
 from gru_jax.types import Params
 
 

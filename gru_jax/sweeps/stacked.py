@@ -12,29 +12,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gru_jax.config.config import config_hash
+from gru_jax.config.sections.base import interval_steps
 from gru_jax.data.dataset import Dataset
+from gru_jax.runs import final_result
+from gru_jax.runs.environment import environment
+from gru_jax.runs.evaluation import evaluate
+from gru_jax.runs.loop import Outcome
+from gru_jax.runs.many_runs import Task
+from gru_jax.runs.on_disk import checkpoint
+from gru_jax.runs.on_disk.checkpoint import Checkpoint
+from gru_jax.runs.on_disk.history import History
+from gru_jax.runs.on_disk.metrics_log import MetricsLog
+from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
+from gru_jax.runs.stop_request import StopRequest
+from gru_jax.runs.stopwatch import Stopwatch
+from gru_jax.runs.watching.progress import Reporter
+from gru_jax.runs.watching.watchers import Watchers, require
 from gru_jax.sweeps import groups
 from gru_jax.sweeps.groups import Group
 from gru_jax.sweeps.one_run import OneRun
-from gru_jax.training import checkpoint, ending
-from gru_jax.training.checkpoint import Checkpoint
-from gru_jax.training.config import config_hash
 from gru_jax.training.devices import place
-from gru_jax.training.environment import environment
-from gru_jax.training.evaluation import evaluate
 from gru_jax.training.experiment import Experiment, batch_at, build, eval_batches, train_batches
-from gru_jax.training.history import History
-from gru_jax.training.loop import Outcome
 from gru_jax.training.losses import Sums, add_up, metrics_of, no_sums
-from gru_jax.training.metrics_log import MetricsLog
-from gru_jax.training.progress import Reporter
-from gru_jax.training.run_directory import RunDirectory, RunError
-from gru_jax.training.sections import interval_steps
-from gru_jax.training.several import Task
-from gru_jax.training.signals import StopRequest
 from gru_jax.training.step import Batch, TrainState
-from gru_jax.training.stopwatch import Stopwatch
-from gru_jax.training.watchers import Watchers, require
 
 
 class Stack:
@@ -281,7 +282,7 @@ class Stack:
         if run.watchers is not None:
             run.watchers.close()
         outcome = Outcome(status, step, run.best_params, self._timed(run), run.why)
-        result = ending.result(run.config, self.experiment, self.dataset, 1, outcome)
+        result = final_result.result(run.config, self.experiment, self.dataset, 1, outcome)
         result["wall_s_is"] = (
             f"the share of one of the {len(self.runs)} runs that were trained at once: of training, validation and"
             " checkpoints; compilation is apart, in compile_s"
@@ -291,9 +292,9 @@ class Stack:
         else:
             params = self.single.put_state(run.best_params)
             metrics, _ = evaluate(self.experiment, self.dataset, self.single, params, "test", _call)
-            result = ending.with_test_values(result, metrics)
+            result = final_result.with_test_values(result, metrics)
             run.directory.set_result(result)
-            ending.pictures(run.directory, self.experiment, self.dataset, run.best_params, self.reporter)
+            final_result.pictures(run.directory, self.experiment, self.dataset, run.best_params, self.reporter)
         run.directory.set_status(result["status"])
         return run.member.task, result["status"]
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gru_jax.config import yaml_document
+from gru_jax.runs.many_runs import finished
+from gru_jax.runs.on_disk.json_files import write_json, write_text
+from gru_jax.runs.on_disk.run_directory import RunDirectory
+from gru_jax.runs.watching import plots
 from gru_jax.sweeps.members import Member, Sweep
-from gru_jax.training import plots, yaml12
-from gru_jax.training.files import write_json, write_text
-from gru_jax.training.run_directory import RunDirectory
-from gru_jax.training.several import finished
 
 MOST_CURVES = 10
 
@@ -38,7 +39,7 @@ class Line(NamedTuple):
     @property
     def name(self) -> str:
         """`optim.lr=0.01 model.hidden=8`."""
-        return " ".join(f"{key}={yaml12.one_line(value)}" for key, value in self.values.items()) or "all seeds"
+        return " ".join(f"{key}={yaml_document.one_line(value)}" for key, value in self.values.items()) or "all seeds"
 
     @property
     def diverged(self) -> int:
@@ -88,7 +89,8 @@ def markdown(sweep: Sweep, lines: Sequence[Line]) -> str:
     for line in lines:
         numbers = [_said(line.pick, line.sd), *(_said(*line.test.get(name, (None, None))) for name in tests)]
         status = "best" if line is best else _status(line)
-        rows.append([*(yaml12.one_line(line.values[key]) for key in keys), *numbers, str(len(line.members)), status])
+        values = (yaml_document.one_line(line.values[key]) for key in keys)
+        rows.append([*values, *numbers, str(len(line.members)), status])
     said = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     if best is None:
         return said + "\n"

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from gru_jax.config.loading import ConfigError
+from gru_jax.runs.on_disk.run_directory import RunDirectory
+from gru_jax.runs.pictures import check_picture
+from gru_jax.runs.watching import plots
 from gru_jax.tables import rendering, results
 from gru_jax.tables.plans import RowPlan, plan
 from gru_jax.tables.running import make
 from gru_jax.tables.spec import SCALES, ScaleName, known, load_table
-from gru_jax.training import plots
-from gru_jax.training.loading import ConfigError
-from gru_jax.training.pictures import check_picture
-from gru_jax.training.run_directory import RunDirectory
 
 
 class Request(NamedTuple):

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gru_jax.config import yaml_document
+from gru_jax.config.config import Config, changes, config_hash
+from gru_jax.config.error_messages import suggestion
+from gru_jax.config.loading import ConfigError, LoadedConfig, load_config, named_override
+from gru_jax.config.yaml_document import KeyPath
+from gru_jax.data.dataset import TARGET_METRICS
+from gru_jax.runs.on_disk.run_directory import default_path
 from gru_jax.tables.spec import Row, ScaleName, Table
-from gru_jax.training import yaml12
-from gru_jax.training.config import Config, changes, config_hash
-from gru_jax.training.loading import ConfigError, LoadedConfig, load_config, named_override
-from gru_jax.training.losses import TARGET_METRICS
-from gru_jax.training.messages import suggestion
-from gru_jax.training.run_directory import default_path
-from gru_jax.training.yaml12 import KeyPath
 
 
 class Run(NamedTuple):
@@ -130,7 +130,7 @@ def _arguments(table: Table, index: int, row: Row, scale: ScaleName) -> list[tup
         (("rows", index, "scales", scale, "set"), getattr(row.scales, scale).set),
     )
     for path, values in whole:
-        found += [((*path, key), f"{key}={yaml12.one_line(value)}") for key, value in values.items()]
+        found += [((*path, key), f"{key}={yaml_document.one_line(value)}") for key, value in values.items()]
     return found
 
 

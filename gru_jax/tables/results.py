@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gru_jax.runs.on_disk.json_files import write_text
 from gru_jax.tables import plans
 from gru_jax.tables.plans import RowPlan
 from gru_jax.tables.spec import SCALES, ScaleName, Table
-from gru_jax.training.files import write_text
 
 try:
     import fcntl

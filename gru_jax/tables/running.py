@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gru_jax.runs import many_runs
+from gru_jax.runs.exit_codes import DIVERGED, DONE, FAILED, MISSING, STOPPED
+from gru_jax.runs.many_runs import Outcome, Task, finished
+from gru_jax.runs.stop_request import StopRequest
 from gru_jax.tables import results
 from gru_jax.tables.plans import RowPlan, Run
 from gru_jax.tables.results import Ended
 from gru_jax.tables.spec import Table
-from gru_jax.training import several
-from gru_jax.training.several import DIVERGED, DONE, FAILED, MISSING, STOPPED, Outcome, Task, finished
-from gru_jax.training.signals import StopRequest
 
 Say = Callable[[str], None]
 
@@ -76,14 +77,14 @@ def make(table: Table, plans: Sequence[RowPlan], jobs: int, say: Say) -> int:
     before = [each for each in wanted if finished(each.task) is not None]
     # Rows may show different metrics of one run.
     missing = list({each.task.path: each.task for each in wanted if each not in before}.values())
-    several.prepare(missing)
+    many_runs.prepare(missing)
     say(f"{table.name}: {len(wanted)} runs, {len(before)} finished before")
     told = _Told(table, plans, say)
     for each in before:
         told.end(each, Outcome(DONE), before=True)
     stopped = False
     with StopRequest() as stop:
-        for task, outcome in several.make(missing, jobs, stop):
+        for task, outcome in many_runs.make(missing, jobs, stop):
             stopped |= outcome.code == STOPPED
             for each in [each for each in wanted if each.task.path == task.path]:
                 told.end(each, outcome)

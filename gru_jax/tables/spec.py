@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from gru_jax.training.loading import ConfigError, error_at, load_section
-from gru_jax.training.sections import Expected, Positive, Section, broken_rule
-from gru_jax.training.yaml12 import Document, KeyPath
+from gru_jax.config.loading import ConfigError, error_at, load_section
+from gru_jax.config.sections.base import Expected, Positive, Section, broken_rule
+from gru_jax.config.yaml_document import Document, KeyPath
 
 EXPERIMENTS = Path("experiments")
 FILE = "table.yaml"
@@ -173,7 +173,7 @@ def load_table(name: str) -> Table:
     Example:
         >>> load_table("nowhere/at-all")
         Traceback (most recent call last):
-        gru_jax.training.loading.ConfigError: table 'nowhere/at-all': no such table; ...
+        gru_jax.config.loading.ConfigError: table 'nowhere/at-all': no such table; ...
     """
     file = find(name)
     needs = "a table needs at least the keys title, source, rows and scales"

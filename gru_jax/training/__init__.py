@@ -1,1 +1,1 @@
-"""Experiments: configs, optimizers, the training step and loop, checkpoints, records, pictures."""
+"""Training as pure functions: the step, its losses and sums, precision and devices. Nothing opens a file here."""

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from gru_jax.config.config import Config
 from gru_jax.data.batches import SourceBatches, batch_indices, evaluation_batches, taken
 from gru_jax.data.dataset import Dataset, Generator, Source, Split, Target, TaskShape
 from gru_jax.models import Model
-from gru_jax.training.config import Config
 from gru_jax.training.losses import Sums
 from gru_jax.training.newton_sums import from_meta
 from gru_jax.training.precision import in_precision

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gru_jax.data.dataset import DataDamaged, Target
+from gru_jax.data.dataset import TARGET_METRICS, DataDamaged, Target
 from gru_jax.training.newton_sums import NewtonSums, joined, no_newton_sums
 from gru_jax.types import Array, IntArray
 
@@ -78,15 +78,6 @@ def losses_and_hits(outputs: Array, y: Array, target: Target) -> tuple[Array, Ar
     else:
         loss = (jax.nn.softplus(outputs) - outputs * y).sum(axis=-1)
     return loss, jnp.zeros_like(loss)
-
-
-TARGET_METRICS: dict[Target, tuple[str, ...]] = {
-    "class": ("loss", "accuracy"),
-    "values": ("loss",),
-    "tags": ("loss", "accuracy"),
-    "notes": ("loss", "nll"),
-}
-"""The metrics of every kind of target."""
 
 
 def metrics_of(sums: dict[str, float], target: Target, split: str) -> dict[str, float]:

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gru_jax.config.sections.methods import NewtonMethod
 from gru_jax.scans import Stats
-from gru_jax.training.methods import NewtonMethod
 from gru_jax.types import Array
 
 

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from gru_jax.cells.base import accumulator
+from gru_jax.config.sections.devices import PrecisionConfig
 from gru_jax.models import Model
-from gru_jax.training.device_sections import PrecisionConfig
 from gru_jax.types import Array, DType, IntArray, Key, Params
 
 

@@ -10,7 +10,8 @@ import pytest
 from flax import linen, nnx
 
 import gru_jax as gj
-from tests.scans.cases import table
+
+from ..scans.cases import table
 
 B, T, I, H = 3, 6, 5, 4
 LENGTHS = [6, 4, 1]

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax.nn import initializers
-from scans.cases import table
 
 import gru_jax as gj
 from gru_jax.cells.activations import ACTIVATIONS
+
+from ..scans.cases import table
 
 H, I = 6, 4
 

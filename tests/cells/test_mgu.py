@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen
-from scans.cases import CHUNKED, HOLES, RESETS, B, H, I, arrays, assert_close, outputs_and_gradients
 
 import gru_jax as gj
+
+from ..scans.cases import CHUNKED, HOLES, RESETS, B, H, I, arrays, assert_close, outputs_and_gradients
 
 EVERYTHING = {"mask": HOLES, "resets": RESETS, "recurrent_dropout": 0.3, "key": jax.random.key(3), "reverse": True}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gru_jax.scans.kernels.cudnn import build
+from gru_jax.scans.engines.cudnn import build
 
 from .command import command, environment, gru_jax
 

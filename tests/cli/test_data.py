@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gru_jax.cli.data_files import kinds, report
+from gru_jax.config.sections.tasks import TASKS
 from gru_jax.data import mnist, music, text
-from gru_jax.training.data_files import kinds, report
-from gru_jax.training.tasks import TASKS
 
 from .command import gru_jax
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from gru_jax.training import loop
+from gru_jax.runs import loop
 
 from .command import TINY, command, environment, gru_jax, metrics, process, result, snapshot
 

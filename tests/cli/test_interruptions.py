@@ -111,7 +111,7 @@ def test_preempted_at_any_step_changes_no_number(folder: Path, uninterrupted: Pa
     # A signal that arrives before the first step: it is saved at a step that is on no boundary.
     script = (
         "import os, signal\n"
-        "from gru_jax.training import loop\n"
+        "from gru_jax.runs import loop\n"
         "at_boundary = loop.Loop._at_boundary\n"
         "def stop_at(self, step, state, log):\n"
         "    if step == 17: os.kill(os.getpid(), signal.SIGTERM)\n"

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gru_jax.config.config import config_hash
+from gru_jax.config.loading import ConfigError, load_config
 from gru_jax.data.dataset import Dataset, Sequences, Split, TaskShape
 from gru_jax.data.fitting import misfit
-from gru_jax.training.config import config_hash
-from gru_jax.training.loading import ConfigError, load_config
 
 from .command import PACKAGE_ROOT, gru_jax
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from gru_jax.cli import main
-from gru_jax.training.config import config_hash
-from gru_jax.training.loading import ConfigError, load_config
-from gru_jax.training.trained import evaluate_run
+from gru_jax.config.config import config_hash
+from gru_jax.config.loading import ConfigError, load_config
+from gru_jax.runs.load_trained import evaluate_run
 
 OWN = """\
 schema: 1
@@ -106,7 +106,7 @@ def test_a_run_keeps_its_file_and_what_that_imports(
 def test_a_run_from_before_files_were_kept(ran: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import shutil
 
-    from gru_jax.training.run_directory import RunError
+    from gru_jax.runs.on_disk.run_directory import RunError
 
     shutil.copytree(ran / "out", tmp_path / "old", ignore=lambda folder, names: {"task"} & set(names))
     write(ran / "here")

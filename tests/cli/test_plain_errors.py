@@ -75,8 +75,8 @@ def test_a_long_argument_is_shortened(words: list[str], capsys: pytest.CaptureFi
     ],
 )
 def test_check_names_the_files_that_are_missing(task: str) -> None:
-    from gru_jax.training.data_files import missing
-    from gru_jax.training.loading import load_config
+    from gru_jax.cli.data_files import missing
+    from gru_jax.config.loading import load_config
 
     config = load_config("config.yaml", [f"task={task}"]).config
     said = missing(config.task, config.data_root)
@@ -87,7 +87,7 @@ def test_check_names_the_files_that_are_missing(task: str) -> None:
 def test_check_ends_with_code_3_without_its_file(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from gru_jax.training import estimate
+    from gru_jax.runs import estimate
 
     monkeypatch.setattr(estimate, "estimates", lambda loaded: iter(["parameters: 1"]))
     words = ["check", "config.yaml", "task={kind: forecast, file: x.csv, values: 400}"]
@@ -100,8 +100,8 @@ def test_check_ends_with_code_3_without_its_file(
 
 
 def test_a_kind_alone_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
-    from gru_jax.training.config import config_hash
-    from gru_jax.training.loading import load_config
+    from gru_jax.config.config import config_hash
+    from gru_jax.config.loading import load_config
 
     head = "schema: 1\nname: a\n"
     Path("short.yaml").write_text(head + "task: digits\nmodel: mgu\noptim: {kind: sgd, schedule: cosine}\n")

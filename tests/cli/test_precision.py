@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from gru_jax.training import trained
+from gru_jax.runs import load_trained
 
 from .command import TINY, gru_jax, metrics, result
 
@@ -26,7 +26,7 @@ def test_a_run_goes_on_is_evaluated_and_read(tmp_path: Path) -> None:
     evaluated = gru_jax("eval", "whole", cwd=tmp_path)
     found = result(tmp_path / "whole")
     assert f"test/accuracy: {found['test/accuracy']}" in evaluated.stdout and found["test/accuracy"] > 0.2
-    made, model, params = trained.load(tmp_path / "whole")
+    made, model, params = load_trained.load(tmp_path / "whole")
     test = made.task.load(None).test
     logits = model.apply(params, jnp.asarray(test.x), deterministic=True)
     assert logits.dtype == jnp.float32 and {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.bfloat16)}

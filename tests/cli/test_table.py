@@ -46,7 +46,7 @@ def test_a_table_is_made_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("gru_jax.training.ending.draw", lambda *_: [])
+    monkeypatch.setattr("gru_jax.runs.final_result.draw", lambda *_: [])
     assert main(["table", "digits", "--scale", "smoke"]) == 0
     done = capsys.readouterr()
     assert done.out.startswith("**Digits: smoke scale**\n") and "| eight | (0.9) |" in done.out

@@ -6,37 +6,37 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gru_jax.training import trained
-from gru_jax.training.checkpoint import CheckpointError
-from gru_jax.training.run_directory import RunError
+from gru_jax.runs import load_trained
+from gru_jax.runs.on_disk.checkpoint import CheckpointError
+from gru_jax.runs.on_disk.run_directory import RunError
 
 from .command import TINY, result
 
 
 def test_best_parameters_of_a_run(copy: Path) -> None:
     out = copy / "out"
-    config, model, params = trained.load(out)
+    config, model, params = load_trained.load(out)
     test = config.task.load(config.data_root).test
     logits = model.apply(params, jnp.asarray(test.x), deterministic=True)
     assert np.mean(np.asarray(logits.argmax(axis=-1)) == test.y) == pytest.approx(result(out)["test/accuracy"])
     wrote = result(out)
     for split in ("test", "valid"):
-        metrics = trained.evaluate_run(out, split)
+        metrics = load_trained.evaluate_run(out, split)
         assert set(metrics) == {f"{split}/loss", f"{split}/accuracy"}
         assert metrics == pytest.approx({key: wrote[key] for key in metrics}, rel=1e-6)
     for file in (out / "ckpt").rglob("sha256.json"):
         file.unlink()
-    for read in (trained.load, trained.evaluate_run):
+    for read in (load_trained.load, load_trained.evaluate_run):
         with pytest.raises(CheckpointError, match="torn"):
             read(out)
     (out / "ckpt").rename(out / "elsewhere")
-    for read in (trained.load, trained.evaluate_run):
+    for read in (load_trained.load, load_trained.evaluate_run):
         with pytest.raises(RunError, match="holds no checkpoint yet"):
             read(out)
 
 
 def test_no_run(tmp_path: Path) -> None:
-    for read in (trained.load, trained.evaluate_run):
+    for read in (load_trained.load, load_trained.evaluate_run):
         with pytest.raises(RunError, match="holds no run"):
             read(tmp_path)
 
@@ -47,6 +47,6 @@ def test_other_data_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     config = tmp_path / "config.yaml"
     config.write_text(TINY)
-    monkeypatch.setattr("gru_jax.training.starting.checkpoint.restore", lambda *_: (Saved, []))
+    monkeypatch.setattr("gru_jax.runs.resume.checkpoint.restore", lambda *_: (Saved, []))
     with pytest.raises(RunError, match=r"the data are not those.*of other data.*--data-root"):
-        trained.evaluate_run(tmp_path)
+        load_trained.evaluate_run(tmp_path)

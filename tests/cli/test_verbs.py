@@ -72,7 +72,7 @@ def test_check_ends_in_time(endless: str, seconds: int, said: str, folder: Path)
     """What is still being computed when the time is over neither keeps the process nor makes it fail."""
     code = (
         "import time\n"
-        "from gru_jax.training import estimate\n"
+        "from gru_jax.runs import estimate\n"
         f"estimate.SECONDS, estimate.{endless} = {seconds}, lambda *_: time.sleep(1000)\n"
         "from gru_jax import cli\n"
         "sys.exit(cli.main())"

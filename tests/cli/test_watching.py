@@ -10,9 +10,8 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from tests.sweeps.sweeps import CONFIG, folder_with, sweep
-from tests.training.event_files import scalars
-
+from ..runs.event_files import scalars
+from ..sweeps.sweeps import CONFIG, folder_with, sweep
 from .command import ONLY_READS, TINY, gru_jax, process, snapshot
 
 RUN = ("run", "config.yaml", "--out", "out")
@@ -21,7 +20,7 @@ WATCHED = TINY.replace("{every: 3}", "{every: 3, tensorboard: true, profile: {st
 # Between two checkpoints, after a line of training and one of validation; both are handed on before the kill.
 KILL = """
 import os, signal
-from gru_jax.training.watchers import Watchers
+from gru_jax.runs.watching.watchers import Watchers
 write = Watchers.write
 def cut(self, line):
     write(self, line)

@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gru_jax.config.sections.base import Section
+from gru_jax.config.sections.tasks.adding import AddingTask
+from gru_jax.config.sections.tasks.copying import CopyingTask
+from gru_jax.config.sections.tasks.formal import FormalTask
+from gru_jax.config.sections.tasks.mqar import MQARTask
+from gru_jax.config.sections.tasks.selective_copying import SelectiveCopyingTask
 from gru_jax.data import generated
 from gru_jax.data.dataset import Split
-from gru_jax.training.sections import Section
 from gru_jax.training.step import data_key
-from gru_jax.training.tasks.adding import AddingTask
-from gru_jax.training.tasks.copying import CopyingTask
-from gru_jax.training.tasks.formal import FormalTask
-from gru_jax.training.tasks.mqar import MQARTask
-from gru_jax.training.tasks.selective_copying import SelectiveCopyingTask
 
 SIZES = {"epoch": 100, "valid": 6, "batch": 2}
 TASKS = [

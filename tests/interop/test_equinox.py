@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from gru_jax.interop import equinox
-from tests.interop import draws
+
+from ..interop import draws
 
 eqx = pytest.importorskip("equinox")
 

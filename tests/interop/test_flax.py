@@ -13,7 +13,8 @@ from flax.core import freeze
 
 import gru_jax as gj
 from gru_jax.interop import flax
-from tests.interop import draws
+
+from ..interop import draws
 
 KEY = jax.random.key(0)
 

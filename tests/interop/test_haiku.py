@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from gru_jax.interop import haiku
-from tests.interop import draws
+
+from ..interop import draws
 
 
 @pytest.fixture(scope="module")

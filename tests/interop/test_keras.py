@@ -12,7 +12,8 @@ from flax import nnx
 import gru_jax as gj
 from gru_jax.interop import keras as ours
 from gru_jax.interop.keras import activations
-from tests.interop.keras_oracle import QUIETLY, close, keras, theirs, weights_for
+
+from ..interop.keras_oracle import QUIETLY, close, keras, theirs, weights_for
 
 B, T, I, H = 3, 4, 3, 2
 ACTIVATIONS = ["tanh", "relu", "swish", None, "hard_sigmoid", "leaky_relu", "softmax", "mish"]

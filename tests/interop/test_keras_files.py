@@ -16,7 +16,8 @@ from flax import nnx
 import gru_jax as gj
 from gru_jax.interop import keras as ours
 from gru_jax.interop.keras import files
-from tests.interop.keras_oracle import QUIETLY, close, keras, theirs, weights_for
+
+from ..interop.keras_oracle import QUIETLY, close, keras, theirs, weights_for
 
 h5py = pytest.importorskip("h5py")
 X = np.random.default_rng(0).normal(size=(2, 5, 3)).astype("float32")

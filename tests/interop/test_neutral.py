@@ -10,7 +10,8 @@ from flax.core import freeze
 import gru_jax as gj
 from gru_jax.interop import arrays, neutral
 from gru_jax.interop.onnx import plan
-from tests.interop import draws
+
+from ..interop import draws
 
 RNG = np.random.default_rng(0)
 

@@ -13,7 +13,8 @@ from onnx import helper, numpy_helper  # noqa: E402
 from onnx.reference import ReferenceEvaluator  # noqa: E402
 
 from gru_jax.interop.onnx import export, load  # noqa: E402
-from tests.interop import onnx_models as models  # noqa: E402
+
+from ..interop import onnx_models as models  # noqa: E402
 
 X = {"x": ["T", "B", 3]}
 ARRAYS = models.weights(np.random.default_rng(0), 3, 4, 1)

@@ -15,7 +15,8 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from gru_jax.interop.onnx import Activation, export, load  # noqa: E402
-from tests.interop import onnx_models as models  # noqa: E402
+
+from ..interop import onnx_models as models  # noqa: E402
 
 CHOICES = {
     "num_layers": [1, 2, 3],

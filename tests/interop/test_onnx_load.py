@@ -11,7 +11,8 @@ import pytest
 from flax import nnx
 
 import gru_jax as gj
-from tests.scans.cases import table
+
+from ..scans.cases import table
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -19,7 +20,8 @@ pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from gru_jax.interop.onnx import Activation, export, load  # noqa: E402
-from tests.interop import onnx_models as models  # noqa: E402
+
+from ..interop import onnx_models as models  # noqa: E402
 
 X = {"x": ["T", "B", 3]}
 

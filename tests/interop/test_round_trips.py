@@ -8,7 +8,8 @@ import pytest
 
 import gru_jax as gj
 from gru_jax.interop import flax, haiku
-from tests.interop import draws
+
+from ..interop import draws
 
 
 class Framework(NamedTuple):

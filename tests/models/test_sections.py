@@ -9,9 +9,9 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 import gru_jax as gj
+from gru_jax.config.sections.models import MODELS, AnyModel
 from gru_jax.data.dataset import TaskShape
 from gru_jax.models import Model
-from gru_jax.training.architectures import MODELS, AnyModel
 
 B, T, I, O = 2, 5, 3, 4
 SECTIONS: TypeAdapter[Any] = TypeAdapter(AnyModel)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gru_jax as gj
-from gru_jax.scans.recurrences import KERNELS
+from gru_jax.scans.linear.forms import KERNELS
 
 from .cases import HOLES, RESETS, SITUATIONS, B, H, I, T, arrays, assert_close, outputs_and_gradients, table, weigh
 

@@ -8,7 +8,7 @@ from jax import export
 
 import gru_jax as gj
 from benchmarks import newton_accepted
-from gru_jax.scans import newton_rounds
+from gru_jax.scans.methods import newton_rounds
 
 from .cases import I
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gru_jax as gj
-from gru_jax.scans.kernels import PALLAS
-from gru_jax.scans.recurrences import DIAGONAL, KERNELS, LOGARITHMIC, MATRIX, run
+from gru_jax.scans.engines.registry import ROUNDS
+from gru_jax.scans.linear.forms import DIAGONAL, KERNELS, LOGARITHMIC, MATRIX, run
 
 from .cases import table, weigh
 
@@ -93,7 +93,7 @@ def test_derivatives_are_those_of_the_plain_loop(x64, kernel, matrix):
 
 
 @pytest.mark.parametrize(
-    "kernel, reverse", table(PALLAS[1:], (False, True), quick=lambda *row: row == ("interpret-gpu", True))
+    "kernel, reverse", table(ROUNDS[1:], (False, True), quick=lambda *row: row == ("interpret-gpu", True))
 )
 def test_one_kernel_is_the_loop_with_its_derivatives(x64, kernel, reverse):
     """In one program: with a derivative of each mode, batched by `vmap` and by its own batch."""

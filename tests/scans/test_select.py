@@ -13,10 +13,13 @@ import jax.numpy as jnp
 import pytest
 
 import gru_jax as gj
-from gru_jax.scans import choices, chunked, kernels, select
+from gru_jax.scans import choices, select
 from gru_jax.scans.choices import Choice, Fastest, Sizes
-from gru_jax.scans.kernels import Asked, cudnn
-from gru_jax.scans.sequential import Lean
+from gru_jax.scans.engines import registry
+from gru_jax.scans.engines.cudnn import gru as cudnn_gru
+from gru_jax.scans.engines.registry import Asked
+from gru_jax.scans.engines.xla import chunked
+from gru_jax.scans.methods.sequential import Lean
 
 from .cases import arrays, table
 
@@ -119,7 +122,7 @@ def test_a_forward_pass_by_itself_has_a_choice_of_its_own(one_device, monkeypatc
 def test_no_more_threads_than_cores(usable, cores, one_device, monkeypatch):
     row = Fastest(Choice("llvm", "states", 1, 2), None, Choice("chunked", "gates", 8))
     monkeypatch.setattr(choices, "table", lambda backend, dtype: {LARGE: row})
-    monkeypatch.setattr(kernels, "usable_cores", lambda: usable)
+    monkeypatch.setattr(registry, "usable_cores", lambda: usable)
     found = select.resolve("auto", gj.GRU(64), LARGE, Asked(jnp.float32))
     assert (found.kernel, found.keep, found.cores) == ("llvm", "states", cores)
     assert select.resolve(gj.Sequential(cores=3), gj.GRU(64), LARGE, Asked(jnp.float32)).cores == 3
@@ -203,7 +206,7 @@ def on_a_gpu(monkeypatch, one_device):
     }
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(choices, "table", lambda backend, dtype: tables[dtype])
-    monkeypatch.setattr(cudnn, "refusal", lambda cell, asked: "resets" if asked.resets else None)
+    monkeypatch.setattr(cudnn_gru, "refusal", lambda cell, asked: "resets" if asked.resets else None)
 
 
 def test_kernels_that_were_measured_to_be_the_fastest_are_taken(on_a_gpu):
@@ -304,8 +307,8 @@ def test_nothing_of_a_gpu_is_imported_on_a_cpu():
     code = (
         "import sys, jax.numpy as jnp, jax, gru_jax as gj; c = gj.GRU(4);"
         "gj.scan(c, c.init(jax.random.key(0), 3), jnp.ones((2, 3)));"
-        "of = ('jax.experimental.pallas', 'jax._src.pallas', 'nvidia', 'jax_cuda', 'gru_jax.scans.kernels.gru',"
-        "'gru_jax.scans.kernels.cudnn', 'gru_jax.scans.kernels.recurrence_');"
+        "of = ('jax.experimental.pallas', 'jax._src.pallas', 'nvidia', 'jax_cuda', 'gru_jax.scans.engines.pallas.gru',"
+        "'gru_jax.scans.engines.cudnn', 'gru_jax.scans.engines.pallas.recurrence_');"
         "print([m for m in sys.modules if m.startswith(of)])"
     )
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}

@@ -28,7 +28,7 @@ def folder_with(folder: Path, monkeypatch: pytest.MonkeyPatch, sweep: str, confi
     folder.mkdir(exist_ok=True)
     (folder / "config.yaml").write_text(f"{config}sweep: {sweep}\n")
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("gru_jax.training.ending.draw", lambda *_: [])
+    monkeypatch.setattr("gru_jax.runs.final_result.draw", lambda *_: [])
     return folder
 
 

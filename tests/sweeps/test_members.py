@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from gru_jax.config.loading import ConfigError, load_config
+from gru_jax.config.sections.sweep import values_of
+from gru_jax.runs.on_disk.run_directory import default_path
 from gru_jax.sweeps.members import load_sweep
-from gru_jax.training.loading import ConfigError, load_config
-from gru_jax.training.run_directory import default_path
-from gru_jax.training.sweep_section import values_of
 
 from .sweeps import CONFIG
 
@@ -77,11 +77,11 @@ def test_keys_may_be_nested(sweep: str, tmp_path: Path) -> None:
 
 
 def test_a_resolved_config_holds_the_same_sweep(tmp_path: Path) -> None:
-    from gru_jax.training import yaml12
+    from gru_jax.config import yaml_document
 
     file = write(tmp_path, "{optim.lr: {log_uniform: [1e-4, 1e-2], n: 3}, vmap: 2}")
     config = load_config(file).config
-    (tmp_path / "resolved.yaml").write_text(yaml12.dump(config.resolved()))
+    (tmp_path / "resolved.yaml").write_text(yaml_document.dump(config.resolved()))
     assert load_config(tmp_path / "resolved.yaml").config == config
 
 
@@ -122,7 +122,7 @@ def test_mistakes(sweep: str, said: str, tmp_path: Path) -> None:
 
 
 def test_a_run_alone_takes_no_notice_of_the_sweep(tmp_path: Path) -> None:
-    from gru_jax.training.config import config_hash
+    from gru_jax.config.config import config_hash
 
     with_one, without = load_config(write(tmp_path, "{seed: 0-3}")).config, load_config(write(tmp_path, "null")).config
     assert config_hash(with_one) == config_hash(without)

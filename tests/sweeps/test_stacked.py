@@ -11,12 +11,12 @@ import jax
 import numpy as np
 import pytest
 
+from gru_jax.config.loading import load_config
+from gru_jax.runs import load_trained, runner
+from gru_jax.runs.on_disk.run_directory import RunDirectory
+from gru_jax.runs.watching.progress import Reporter
 from gru_jax.sweeps import groups, stacked
 from gru_jax.sweeps.members import load_sweep
-from gru_jax.training import runner, trained
-from gru_jax.training.loading import load_config
-from gru_jax.training.progress import Reporter
-from gru_jax.training.run_directory import RunDirectory
 
 from .sweeps import CONFIG, STEPS, folder_with, numbers, sweep, untimed
 
@@ -47,7 +47,7 @@ def test_each_is_what_it_would_be_alone(tmp_path: Path, monkeypatch: pytest.Monk
         path = together / "runs" / "tiny" / name
         theirs = {file.name for file in (tmp_path / "alone" / "runs" / "tiny" / name).iterdir()}
         assert {file.name for file in path.iterdir()} == theirs
-        evaluated = trained.evaluate_run(path)
+        evaluated = load_trained.evaluate_run(path)
         assert evaluated == {key: value for key, value in ours.items() if key.startswith("test/")}
         with Reporter() as reporter:
             again = load_config(path / "config.yaml")
@@ -277,7 +277,7 @@ def test_data_that_have_changed(
     values = json.loads(meta.read_text())
     meta.write_text(json.dumps(values | {"fingerprint": "other"}))
     manifest = meta.parents[1] / "sha256.json"
-    from gru_jax.training import checkpoint
+    from gru_jax.runs.on_disk import checkpoint
 
     manifest.write_text(json.dumps(checkpoint._hashes(meta.parents[1])))
     capsys.readouterr()

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from gru_jax.runs.on_disk.json_files import write_json
+from gru_jax.runs.on_disk.run_directory import RunDirectory
 from gru_jax.sweeps import summary
 from gru_jax.sweeps.members import load_sweep
-from gru_jax.training.files import write_json
-from gru_jax.training.run_directory import RunDirectory
 
 from .sweeps import folder_with, sweep
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from gru_jax.config import yaml_document
 from gru_jax.tables.spec import Table, load_table
-from gru_jax.training import yaml12
 
 CONFIG = """\
 schema: 1
@@ -34,7 +34,7 @@ def write(folder: Path, values: dict[str, Any], name: str = "small") -> Path:
     (folder / "configs" / "tiny.yaml").write_text(CONFIG)
     file = folder / "experiments" / name / "table.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml12.dump(values))
+    file.write_text(yaml_document.dump(values))
     return file
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gru_jax.arguments import parse
+from gru_jax.cli.arguments import parse
 from gru_jax.tables import rendering
 from gru_jax.tables.command import _seeds
 

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
+from gru_jax.config.loading import LoadedConfig
 from gru_jax.data.dataset import DataMissing
+from gru_jax.runs import many_runs, runner
+from gru_jax.runs.on_disk.json_files import write_json
+from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError, default_path
+from gru_jax.runs.watching.progress import Reporter
 from gru_jax.tables.plans import plan
 from gru_jax.tables.results import read
 from gru_jax.tables.running import make
 from gru_jax.tables.spec import Table
-from gru_jax.training import runner, several
-from gru_jax.training.files import write_json
-from gru_jax.training.loading import LoadedConfig
-from gru_jax.training.progress import Reporter
-from gru_jax.training.run_directory import RunDirectory, RunError, default_path
 
 from .tables import row, table
 
@@ -184,17 +184,17 @@ def test_a_signal_keeps_what_is_finished(
 def test_a_signal_before_the_run_can_listen_is_passed_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Runs
 ) -> None:
-    from gru_jax.training.signals import StopRequest
+    from gru_jax.runs.stop_request import StopRequest
 
     with StopRequest() as outer:
         outer.requested = True
-        with StopRequest() as inner, several.Quiet("a", outer) as reporter:
+        with StopRequest() as inner, many_runs.Quiet("a", outer) as reporter:
             reporter.start(0, 10)
             assert inner.requested
 
 
 def test_every_model_is_built_before_the_first_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gru_jax.training.loading import ConfigError
+    from gru_jax.config.loading import ConfigError
 
     small = table(tmp_path, monkeypatch, row("a"), row("b", set={"model.hidden": 8}), row("c", set={"model.hidden": 9}))
     prepared = []
@@ -216,7 +216,7 @@ def test_a_run_that_another_command_makes_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Runs
 ) -> None:
     """The others come first; by then it may be finished, and counts."""
-    monkeypatch.setattr(several, "_PATIENCE", 0.0)
+    monkeypatch.setattr(many_runs, "_PATIENCE", 0.0)
     looks = 0
 
     def busy_twice(loaded: LoadedConfig) -> int:

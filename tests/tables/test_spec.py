@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from gru_jax.config.loading import ConfigError
 from gru_jax.tables.plans import plan
 from gru_jax.tables.spec import known, load_table
-from gru_jax.training.loading import ConfigError
 
 from .tables import row, spec, table, write
 

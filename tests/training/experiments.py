@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gru_jax.config.config import Config
 from gru_jax.data.dataset import Split
-from gru_jax.training.config import Config
 from gru_jax.training.experiment import Experiment, batch_at, build
 
 BATCH = 16

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import gru_jax as gj
-from gru_jax.training.config import broken_device_rules, config_hash
+from gru_jax.config.config import broken_device_rules, config_hash
 from gru_jax.training.devices import place, time_mesh
 from gru_jax.training.experiment import Experiment, build
 from gru_jax.training.step import batch_of, init_state, train_step
 
-from .config_files import GOOD, errors
+from ..config.config_files import GOOD, errors
 from .experiments import BATCH, batch_of_step, config, some_data, state_of
 from .test_targets import B, pieces, split
 

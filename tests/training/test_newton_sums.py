@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import gru_jax as gj
+from gru_jax.config.sections.methods import NewtonMethod
 from gru_jax.data.batches import taken
 from gru_jax.training.devices import place
 from gru_jax.training.experiment import abstract_state, from_checkpoint, to_checkpoint
 from gru_jax.training.losses import plus
-from gru_jax.training.methods import NewtonMethod
 from gru_jax.training.newton_sums import (
     NewtonSums,
     from_meta,

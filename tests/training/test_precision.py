@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import gru_jax as gj
+from gru_jax.config.config import Config, config_hash
+from gru_jax.config.sections.devices import PrecisionConfig
+from gru_jax.runs.on_disk import checkpoint
+from gru_jax.runs.on_disk.checkpoint import Checkpoint
 from gru_jax.sweeps.groups import _may_be_stacked
-from gru_jax.training import checkpoint
-from gru_jax.training.checkpoint import Checkpoint
-from gru_jax.training.config import Config, config_hash
-from gru_jax.training.device_sections import PrecisionConfig
 from gru_jax.training.experiment import abstract_state, build, to_checkpoint
 from gru_jax.training.losses import add_up, metrics_of
 from gru_jax.training.precision import in_precision, narrowed

@@ -9,10 +9,10 @@ import optax
 import pytest
 
 import gru_jax as gj
-from gru_jax.data.dataset import Split
+from gru_jax.data.dataset import TARGET_METRICS, Split
+from gru_jax.runs.on_disk.history import History
 from gru_jax.training.devices import batch_in_parts
-from gru_jax.training.history import History
-from gru_jax.training.losses import TARGET_METRICS, add_up, losses_and_hits, metrics_of
+from gru_jax.training.losses import add_up, losses_and_hits, metrics_of
 from gru_jax.training.step import Batch, batch_of, eval_step, init_state, train_step
 
 B, T, I, O = 4, 6, 3, 5

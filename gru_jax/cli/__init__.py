@@ -1,0 +1,3 @@
+"""The command `gru-jax`."""
+
+from gru_jax.cli.commands import main as main

@@ -1,0 +1,224 @@
+"""The words of the command line: verbs, their options, and what is said of an unknown one."""
+
+import argparse
+import difflib
+import functools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from gru_jax import __version__
+from gru_jax.config.sections.in_words import short
+from gru_jax.runs.exit_codes import BAD_ARGUMENTS, MEANING
+
+
+def _exit_codes(*codes: int) -> str:
+    """What a verb ends with; all there are where none is named."""
+    return "exit codes: " + ", ".join(f"{code} {MEANING[code]}" for code in codes or MEANING)
+
+
+_OVERRIDES_HELP = "values laid over the file's"
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that suggests the nearest verb or option."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(BAD_ARGUMENTS, f"{self.prog}: {short(message, 600)}; see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="gru-jax",
+        description="Train gated recurrent networks from config files.",
+        epilog=_exit_codes(),
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"gru-jax {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    reader = functools.partial(verbs.add_parser, allow_abbrev=False, epilog=_exit_codes(0, 1, 2, 3, 130))
+
+    run = verbs.add_parser("run", help="start a run, or continue it", allow_abbrev=False, epilog=_exit_codes())
+    run.add_argument("config", metavar="CONFIG", help="YAML file")
+    run.add_argument("overrides", metavar="key.sub=value", nargs="*", default=[], help=_OVERRIDES_HELP)
+    run.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        help="the run's directory (default: runs/<name>/<hash>-s<seed>)",
+    )
+    again = run.add_mutually_exclusive_group()
+    again.add_argument(
+        "--fresh",
+        action="store_true",
+        help="start anew in a numbered directory beside an existing run",
+    )
+    again.add_argument(
+        "--fork",
+        action="store_true",
+        help="as --fresh, but from the existing run's best parameters",
+    )
+
+    launch = verbs.add_parser(
+        "launch",
+        help="make one run by several processes of this machine, on its CPU",
+        usage="gru-jax launch -n N -- run CONFIG [key.sub=value ...]",
+        allow_abbrev=False,
+        epilog=_exit_codes(),
+    )
+    launch.add_argument("-n", "--processes", metavar="N", type=_jobs, required=True, help="how many processes")
+
+    sweep = verbs.add_parser(
+        "sweep",
+        help="train a config with every combination of the values in its section sweep",
+        allow_abbrev=False,
+        epilog=_exit_codes(),
+    )
+    sweep.add_argument("config", metavar="CONFIG", help="YAML file with a section sweep")
+    sweep.add_argument("overrides", metavar="key.sub=value", nargs="*", default=[], help=_OVERRIDES_HELP)
+    sweep.add_argument("--jobs", metavar="N", type=_jobs, default=1, help="runs at a time that cannot be stacked")
+    sweep.add_argument("--show", action="store_true", help="print the results there are, run nothing")
+
+    table = verbs.add_parser(
+        "table",
+        help="make a published table: run what is missing, print it",
+        allow_abbrev=False,
+        epilog=_exit_codes(),
+    )
+    table.add_argument("name", metavar="NAME", help="folder below experiments/, or the path of a table.yaml")
+    table.add_argument("--scale", choices=["smoke", "full"], help="in minutes, or as it was published")
+    table.add_argument("--format", choices=["md", "tex", "csv"], default="md", help="how it is printed (default: md)")
+    table.add_argument("--data-root", metavar="DIR", help="where the data files are")
+    table.add_argument("--jobs", metavar="N", type=_jobs, default=1, help="runs at a time (default: 1)")
+    table.add_argument("--show", action="store_true", help="print the results there are, run nothing")
+    table.add_argument("--rows", metavar="REGEX", help="only the rows in whose label it is found")
+    table.add_argument("--seeds", metavar="LIST", help="such as 0-9 or 0,2,5-7, in place of the table's own")
+    table.add_argument(
+        "--curves",
+        metavar="PICTURE",
+        type=Path,
+        help="also draw the curves of the rows' runs (.png, .pdf or .svg)",
+    )
+
+    again_on = reader("eval", help="evaluate a run's best parameters again")
+    again_on.add_argument("run", metavar="RUN_DIR", type=Path, help="directory of a run")
+    again_on.add_argument("--split", choices=["test", "valid"], default="test", help="on which data (default: test)")
+    again_on.add_argument("--data-root", metavar="DIR", help="where the data files are")
+
+    data = reader("data", help="say which data files are wanted and found")
+    data.add_argument("kind", metavar="KIND", nargs="?", help="kind of a task (default: all that read files)")
+    data.add_argument("--data-root", metavar="DIR", help="where the data files are")
+
+    check = reader("check", help="validate a config and print what it amounts to")
+    check.add_argument("config", metavar="CONFIG", nargs="?", help="YAML file")
+    check.add_argument("overrides", metavar="key.sub=value", nargs="*", default=[], help=_OVERRIDES_HELP)
+    check.add_argument("--schema", action="store_true", help="print the JSON schema of configs, for editors")
+
+    plot = reader("plot", help="draw the pictures of runs again")
+    plot.add_argument("runs", metavar="RUN_DIR", nargs="+", type=Path, help="directory of a run")
+    plot.add_argument(
+        "--out",
+        metavar="PICTURE",
+        type=Path,
+        help="also draw the curves of all runs into one picture (.png, .pdf or .svg)",
+    )
+    plot.add_argument(
+        "--x",
+        choices=["step", "epoch", "time"],
+        help="what the curves of --out are drawn against (default: step and time, one above the other)",
+    )
+
+    kernels = reader("build-kernels", help="compile what kernel='cudnn' calls cuDNN by, before its first use")
+    kernels.add_argument(
+        "--into",
+        metavar="DIR",
+        type=Path,
+        help="where to put it (default: $GRU_JAX_CACHE, or gru_jax among your caches)",
+    )
+    kernels.add_argument("--force", action="store_true", help="compile it again where there is one")
+
+    reader("list", help="list configs, tasks, models and optimizers")
+    return parser
+
+
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 1024, got {text!r}")
+    return int(text)
+
+
+def _apart(words: list[str]) -> tuple[list[str], list[str]]:
+    """The words of `launch`, and those of the command that it starts."""
+    if words[:1] != ["launch"]:
+        return words, []
+    ends = [words.index(word) for word in ("--", "run") if word in words]
+    if not ends:
+        return words, []
+    end = min(ends)
+    return words[:end], words[end + (words[end] == "--") :]
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments of a command line; an unknown one ends the process with exit code 2."""
+    parser = _parser()
+    words, command = _apart(list(sys.argv[1:] if argv is None else argv))
+    arguments, rest = parser.parse_known_args(words)
+    arguments.command = command
+    options = [word for word in rest if word.startswith("-")]
+    if options or (rest and not hasattr(arguments, "overrides")):
+        word = (options or rest)[0]
+        known = ["--out", "--fresh", "--fork", "--help"]
+        if arguments.verb == "table":
+            known = ["--scale", "--format", "--data-root", "--jobs", "--show", "--rows"]
+            known += ["--seeds", "--curves", "--help"]
+        elif arguments.verb == "sweep":
+            known = ["--jobs", "--show", "--help"]
+        elif arguments.verb == "eval":
+            known = ["--split", "--data-root", "--help"]
+        elif arguments.verb == "check":
+            known = ["--schema", "--help"]
+        elif arguments.verb == "data":
+            known = ["--data-root", "--help"]
+        elif arguments.verb == "launch":
+            known = ["--processes", "--help"]
+        elif arguments.verb == "plot":
+            known = ["--out", "--x", "--help"]
+        elif arguments.verb == "build-kernels":
+            known = ["--into", "--force", "--help"]
+        near = _as_override(word, words) if hasattr(arguments, "overrides") else []
+        near = near or difflib.get_close_matches(word.partition("=")[0], known, n=1)
+        parser.error(f"unknown argument {word!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+    if arguments.verb == "plot" and arguments.x is not None and arguments.out is None:
+        parser.error("--x is of the picture of all runs; name it with --out PICTURE")
+    try:
+        str(getattr(arguments, "out", None)).encode()
+    except UnicodeEncodeError:
+        parser.error(f"--out: {str(arguments.out)!r} is not text in {sys.getfilesystemencoding()}")
+    if arguments.verb == "check":
+        given = [*filter(None, [arguments.config]), *rest]
+        if arguments.schema and given:
+            parser.error(f"--schema takes no CONFIG, got {given[0]!r}: there is one schema for all of them")
+        if not arguments.schema and not given:
+            parser.error("check needs a CONFIG, or --schema")
+        # Where an option stood before it.
+        if arguments.config is None and rest:
+            arguments.config, *rest = rest
+    # argparse takes positionals in one block only; overrides may also come after --out DIR.
+    if rest:
+        arguments.overrides += rest
+    return arguments
+
+
+def _as_override(option: str, words: Sequence[str]) -> list[str]:
+    """The overrides that somebody who wrote `--lr 1e-3` may have meant."""
+    try:
+        from gru_jax.config.config import Config
+        from gru_jax.config.error_messages import full_keys
+    except ImportError:
+        return []
+    key, equals, value = option.lstrip("-").replace("-", "_").partition("=")
+    if not equals:
+        value = next(iter(words[words.index(option) + 1 :]), "...")
+    return [f"{full}={value}" for full in full_keys(Config, key)]

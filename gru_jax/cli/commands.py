@@ -1,0 +1,310 @@
+"""The verbs of the command `gru-jax`.
+
+Heavy imports stand inside the functions that need them, so that help and config errors come at
+once.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from gru_jax.cli.arguments import parse
+from gru_jax.config.sections.in_words import short
+from gru_jax.runs.exit_codes import BAD_ARGUMENTS, DONE, FAILED, INTERRUPTED, MISSING
+
+if TYPE_CHECKING:
+    from gru_jax.config.loading import LoadedConfig
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A path or a frame that the terminal's encoding lacks is no reason to stop.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    try:
+        arguments = parse(argv)
+        arguments.whole_process = argv is None
+        return _VERBS[arguments.verb](arguments)
+    except BrokenPipeError:
+        # The reader of our output is gone (`| head`); Python must not try to flush into it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except KeyboardInterrupt:
+        _interrupted()
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"error: {short(message, 4000)}", file=sys.stderr)
+    return code
+
+
+def _interrupted() -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _fail("interrupted", INTERRUPTED)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    # Not sys.exit: imports cut in the middle can crash the interpreter while it takes itself down.
+    os._exit(INTERRUPTED)
+
+
+def _needs_extra(error: ImportError) -> int:
+    extra = "watch" if error.name in ("tensorboardX", "wandb") else "experiments"
+    fix = f"gru-jax[{extra}] brings it: pip install '.[{extra}]' in a clone"
+    return _fail(f"{error.name} is not installed; {fix}", MISSING)
+
+
+def _load(arguments: argparse.Namespace) -> "LoadedConfig | int":
+    """The config, or the exit code after saying what is wrong with it."""
+    try:
+        from gru_jax.config.loading import ConfigError, load_config
+    except ImportError as error:
+        return _needs_extra(error)
+    try:
+        return load_config(arguments.config, arguments.overrides)
+    except ConfigError as error:
+        return _refuse(error.lines)
+
+
+def _refuse(lines: Sequence[str]) -> int:
+    for line in lines:
+        print(short(line, 2000), file=sys.stderr)
+    count = len(lines)
+    print(f"{count} error{'s' if count > 1 else ''}; nothing was started.", file=sys.stderr)
+    return BAD_ARGUMENTS
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    loaded = _load(arguments)
+    if isinstance(loaded, int):
+        return loaded
+
+    leave: Callable[[int], None] | None = None
+
+    def verb() -> int:
+        from gru_jax.runs import processes
+        from gru_jax.runs.runner import run
+        from gru_jax.runs.watching.progress import Reporter
+
+        nonlocal leave
+        with Reporter() as reporter:
+            group = processes.join(loaded.config.distributed, reporter.note)
+            leave = group.leave
+            again = {"fresh": arguments.fresh, "fork": arguments.fork}
+            try:
+                return run(loaded, out=arguments.out, **again, reporter=reporter, group=group)
+            except (ValueError, RuntimeError):
+                # As which of the two jax reports that another process is gone depends on where it is noticed.
+                group.hear_of_others()
+                raise
+
+    code = _guarded(verb)
+    if leave is not None:
+        # After everything is said: the other processes of the run, if there are any, end with this one.
+        leave(code)
+    return code
+
+
+def _launch(arguments: argparse.Namespace) -> int:
+    from gru_jax.cli.launch import launch
+
+    return launch(arguments.processes, arguments.command)
+
+
+def _guarded(verb: Callable[[], int]) -> int:
+    """Calls a verb; every failure that a user can act on becomes a message and an exit code."""
+    try:
+        import jax
+
+        from gru_jax.config.loading import ConfigError
+        from gru_jax.data.dataset import DataDamaged, DataMissing
+        from gru_jax.runs.on_disk.checkpoint import CheckpointError, silence_orphans
+        from gru_jax.runs.on_disk.run_directory import RunError
+    except ImportError as error:
+        return _needs_extra(error)
+    silence_orphans()
+    try:
+        return verb()
+    except ImportError as error:
+        return _needs_extra(error)
+    except ConfigError as error:
+        return _refuse(error.lines)
+    except DataMissing as error:
+        return _fail(str(error), MISSING)
+    except DataDamaged as error:
+        return _fail(f"{error}\nnothing was changed.", FAILED)
+    except RunError as error:
+        return _fail(f"{error}\nnothing was changed.", error.exit_code)
+    except CheckpointError as error:
+        return _fail(f"{error}\nnothing was changed.", FAILED)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return _fail(f"{error}; what was written before is whole", FAILED)
+    except jax.errors.JaxRuntimeError as error:
+        return _fail(f"the device could not go on: {str(error).splitlines()[0]}", FAILED)
+
+
+def _table(arguments: argparse.Namespace) -> int:
+    def verb() -> int:
+        from gru_jax.tables.command import Request, make_table
+
+        wanted = ("name", "scale", "format", "data_root", "jobs", "show", "rows", "seeds", "curves")
+        return make_table(Request(*(getattr(arguments, each) for each in wanted)))
+
+    return _guarded(verb)
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    def verb() -> int:
+        from gru_jax.sweeps.command import Request, make_sweep
+
+        return make_sweep(Request(arguments.config, arguments.overrides, arguments.jobs, arguments.show))
+
+    return _guarded(verb)
+
+
+def _eval(arguments: argparse.Namespace) -> int:
+    def verb() -> int:
+        from gru_jax.runs.load_trained import evaluate_run
+
+        def note(text: str) -> None:
+            print(f"note: {text}", file=sys.stderr)
+
+        for name, value in evaluate_run(arguments.run, arguments.split, arguments.data_root, note).items():
+            print(f"{name}: {value}")
+        return DONE
+
+    return _guarded(verb)
+
+
+def _data(arguments: argparse.Namespace) -> int:
+    def verb() -> int:
+        from gru_jax.cli.data_files import report
+
+        try:
+            said = report(arguments.kind, arguments.data_root)
+        except ValueError as error:
+            return _fail(f"{error}; gru-jax list names the kinds", BAD_ARGUMENTS)
+        print("\n".join(said.lines))
+        if arguments.kind is None:
+            return DONE
+        return FAILED if said.damaged else MISSING if said.missing else DONE
+
+    return _guarded(verb)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    if arguments.schema:
+        return _schema()
+    loaded = _load(arguments)
+    if isinstance(loaded, int):
+        return loaded
+
+    def verb() -> int:
+        from gru_jax.cli.data_files import missing
+        from gru_jax.config import yaml_document
+        from gru_jax.runs.estimate import SECONDS, estimates, within
+        from gru_jax.runs.on_disk.run_directory import default_path
+
+        config, shape = loaded.config, loaded.config.shape
+        said: Iterable[str] = within(SECONDS, estimates(loaded))
+        try:
+            parameters = next(iter(said))
+        except TimeoutError as error:
+            parameters, said = f"parameters, memory and time: {error}", ()
+        print(yaml_document.dump(config.resolved()), end="")
+        for note in loaded.notes():
+            print(f"# note: {note}")
+        print(f"# {parameters}")
+        print(f"# steps: {config.total_steps}, {config.steps_per_epoch} an epoch")
+        print(f"# examples: {shape.train} train, {shape.valid} validation, {shape.test} test")
+        print(f"# run directory: {default_path(config)}", flush=True)
+        try:
+            for line in said:
+                print(f"# {line}", flush=True)
+        except TimeoutError as error:
+            print(f"# the rest of memory and time: {error}")
+            said = ()
+        code = DONE
+        for file in missing(config.task, config.data_root):
+            code = _fail(file, MISSING)
+        if said == () and arguments.whole_process:
+            sys.stdout.flush()
+            # Not sys.exit: what is still being compiled beside cannot be stopped, nor left to Python's own end.
+            os._exit(code)
+        return code
+
+    return _guarded(verb)
+
+
+def _schema() -> int:
+    try:
+        from gru_jax.config.schema import config_schema
+    except ImportError as error:
+        return _needs_extra(error)
+    print(json.dumps(config_schema(), indent=1))
+    return DONE
+
+
+def _plot(arguments: argparse.Namespace) -> int:
+    def verb() -> int:
+        from gru_jax.runs.pictures import redraw
+        from gru_jax.runs.runner import devices_here
+
+        devices_here()
+        for path in redraw(arguments.runs, arguments.out, arguments.x):
+            print(path)
+        return DONE
+
+    return _guarded(verb)
+
+
+def _build_kernels(arguments: argparse.Namespace) -> int:
+    from gru_jax.scans.engines.cudnn import build, library
+
+    try:
+        built = build.build(arguments.into and arguments.into.expanduser(), force=arguments.force)
+        # What does not load here is better known now than in the middle of a run.
+        library.Library(built.path)
+    except build.PartMissing as error:
+        return _fail(str(error), MISSING)
+    except build.BuildError as error:
+        return _fail(str(error), FAILED)
+    print(f"cuDNN {built.toolkit.cudnn}: {'built' if built.fresh else 'there is'} {built.path}")
+    if arguments.into is not None:
+        print(f"GRU_JAX_CACHE={built.path.parent} lets gru_jax find it")
+    return DONE
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    def verb() -> int:
+        from gru_jax.cli.listing import listing
+        from gru_jax.tables.command import listed
+
+        print(listing(Path("configs"), listed()))
+        return DONE
+
+    return _guarded(verb)
+
+
+_VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "run": _run,
+    "launch": _launch,
+    "sweep": _sweep,
+    "table": _table,
+    "eval": _eval,
+    "data": _data,
+    "check": _check,
+    "plot": _plot,
+    "build-kernels": _build_kernels,
+    "list": _list,
+}

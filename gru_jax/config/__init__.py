@@ -1,0 +1,1 @@
+"""Configs: YAML files and words of the command line, checked, as one value. Nothing is computed here."""

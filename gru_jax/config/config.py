@@ -1,0 +1,275 @@
+"""The whole config of a run, what of it may change when the run is continued, and its hash."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from gru_jax.config.sections.base import (
+    ALONE_IN_FILES,
+    Count,
+    Expected,
+    Interval,
+    NonNegative,
+    Section,
+    interval_steps,
+)
+from gru_jax.config.sections.devices import DistributedConfig, ParallelConfig, PrecisionConfig
+from gru_jax.config.sections.log import LogConfig
+from gru_jax.config.sections.methods import AutoMethod, NewtonMethod
+from gru_jax.config.sections.models import AnyModel
+from gru_jax.config.sections.optim import Adam, AnyOptimizer
+from gru_jax.config.sections.sweep import SweepConfig
+from gru_jax.config.sections.tasks import AnyTask
+from gru_jax.config.sections.tasks.python_file import PythonTask
+from gru_jax.data.dataset import TARGET_METRICS, TaskShape
+
+
+class EarlyStopConfig(Section):
+    """Stop when `metric` has not improved for `patience` evaluations, or as soon as it is as good as `reached`.
+
+    `metric` also picks the best parameters, those that are tested.
+    """
+
+    metric: Literal["valid/loss", "valid/accuracy", "valid/nll"] = "valid/loss"
+    patience: Count = 10
+    reached: NonNegative | None = None
+
+
+class TrainConfig(Section):
+    """How long to train and how often to look at the validation split."""
+
+    epochs: Count = 10
+    eval_every: Interval = "1 epoch"
+    early_stop: EarlyStopConfig | None = None
+
+    @property
+    def best_by(self) -> str:
+        """The validation metric that picks the best parameters."""
+        return (self.early_stop or EarlyStopConfig()).metric
+
+
+class CheckpointConfig(Section):
+    """How often to save, and how many checkpoints to keep."""
+
+    every: Interval = "1 epoch"
+    keep: Count = 2
+
+
+class Config(Section):
+    """One run.
+
+    `schema`: the version of this format. `name` names the run and its directory, such as `digits/gru`. `seed` decides
+    initial parameters, order of examples and dropout. `data_root`: where data files are.
+    """
+
+    schema_version: Annotated[int, Field(ge=1, le=1), Expected("1, the only version")] = Field(alias="schema")
+    name: Annotated[
+        str,
+        Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$", max_length=128),
+        Expected("a name such as 'digits/gru' (letters, digits, '_', '-', '.', '/')"),
+    ]
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    data_root: str | None = None
+    task: Annotated[AnyTask, ALONE_IN_FILES]
+    model: Annotated[AnyModel, ALONE_IN_FILES]
+    optim: Annotated[AnyOptimizer, ALONE_IN_FILES] = Adam(kind="adam")
+    train: TrainConfig = TrainConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()
+    parallel: ParallelConfig = ParallelConfig()
+    distributed: DistributedConfig = DistributedConfig()
+    precision: PrecisionConfig = PrecisionConfig()
+    sweep: SweepConfig | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in one pass over the training set; what does not fill a batch is left out."""
+        return self.shape.train // self.task.batch
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.train.epochs * self.steps_per_epoch
+
+    @property
+    def shape(self) -> TaskShape:
+        """The sizes of the task."""
+        return self.task.shape()
+
+    @property
+    def newton(self) -> NewtonMethod | None:
+        """Newton's method, where the run uses it: with time split over devices, "auto" stands for it."""
+        if self.parallel.strategy == "time" and isinstance(self.model.method, AutoMethod):
+            return NewtonMethod(kind="newton")
+        return self.model.newton
+
+    def resolved(self) -> dict[str, Any]:
+        """Every key with its value, defaults included, as plain nested mappings."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+# A slip of the finger, or a machine that this library has not met: the splits of an evaluation are held whole.
+MOST_NUMBERS = 2**33
+
+
+def broken_rules(config: Config) -> list[tuple[tuple[str, ...], str]]:
+    """(path, fact) for every rule that sections break together; needs no device, no data."""
+    found: list[tuple[tuple[str, ...], str]] = []
+    batch, train = config.task.batch, config.shape.train
+    if batch > train:
+        found.append((("task", "batch"), f"{batch} is more than the {train} training examples"))
+    elif config.total_steps >= 2**31:
+        found.append((("train", "epochs"), f"{config.total_steps} steps are more than can be counted"))
+    accumulate = config.parallel.accumulate
+    if batch % accumulate:
+        fact = f"{accumulate} parts do not divide the batch of {batch} sequences evenly"
+        found.append((("parallel", "accumulate"), fact))
+    warmup = getattr(config.optim.schedule, "warmup", "1 step")
+    if interval_steps(warmup, max(config.steps_per_epoch, 1)) >= 2**31:
+        found.append((("optim", "schedule", "warmup"), f"{warmup} is more steps than can be counted"))
+    shape = config.shape
+    numbers = (shape.valid + shape.test) * shape.time * (1 if shape.tokens else shape.features)
+    if numbers > MOST_NUMBERS:
+        fact = f"the validation and test splits have {numbers:.1e} numbers, more than {MOST_NUMBERS:.1e}; make fewer"
+        found.append((("task",), fact))
+    metrics = TARGET_METRICS[shape.target]
+    best_by = config.train.best_by.removeprefix("valid/")
+    if best_by not in metrics:
+        has = " and ".join(f"'valid/{name}'" for name in metrics)
+        fact = f"task kind {config.task.kind!r} has {has}, not {config.train.best_by!r}"
+        found.append((("train", "early_stop", "metric"), fact))
+    reached = config.train.early_stop.reached if config.train.early_stop else None
+    if best_by == "accuracy" and reached is not None and reached > 1:
+        found.append((("train", "early_stop", "reached"), f"an accuracy is at most 1, got {reached:g}"))
+    pick = config.sweep.pick if config.sweep is not None else None
+    if pick is not None and pick.removeprefix("valid/") not in metrics:
+        has = " and ".join(f"'valid/{name}'" for name in metrics)
+        found.append((("sweep", "pick"), f"task kind {config.task.kind!r} has {has}, not {pick!r}"))
+    found += [(("model", key), fact) for key, fact in config.model.broken_rules(config.shape)]
+    if config.parallel.strategy == "single" and (config.parallel.devices or 1) > 1:
+        fact = "strategy 'single' uses one device; choose 'data' or 'pmap'"
+        found.append((("parallel", "devices"), fact))
+    if config.parallel.strategy != "time" and config.parallel.parts is not None:
+        fact = f"strategy {config.parallel.strategy!r} leaves time whole; choose 'time', or leave parts out"
+        found.append((("parallel", "parts"), fact))
+    if config.parallel.strategy == "time" and config.newton is not None and config.newton.window is not None:
+        fact = "strategy 'time' solves the parts of time at once; leave window out"
+        found.append((("model", "method", "window"), fact))
+    return found
+
+
+def broken_device_rules(
+    config: Config, available: int, platform: str, processes: int = 1
+) -> list[tuple[tuple[str, ...], str]]:
+    """(path, fact) for every rule that the number of devices, in all processes, breaks."""
+    if processes > 1 and config.parallel.strategy in ("single", "pmap"):
+        fact = f"{config.parallel.strategy!r} is for one process, and these are {processes}; choose 'data' or 'time'"
+        return [(("parallel", "strategy"), fact)]
+    if processes > 1 and config.parallel.devices not in (None, available):
+        fact = f"{processes} processes use all of their {available} devices; leave it out"
+        return [(("parallel", "devices"), fact)]
+    if config.parallel.strategy == "single":
+        return []
+    devices = config.parallel.devices or available
+    if devices > available:
+        fact = f"{devices} devices are asked for, and jax has {available}"
+        if platform == "cpu":
+            fact += f"; XLA_FLAGS=--xla_force_host_platform_device_count={devices} makes so many of the CPU"
+        return [(("parallel", "devices"), fact)]
+    rows = devices
+    if config.parallel.strategy == "time":
+        parts = config.parallel.parts or devices
+        if devices % parts:
+            fact = f"{devices} devices do not make groups of {parts}"
+            return [(("parallel", "parts"), fact)]
+        if config.shape.time % parts:
+            fact = f"the {config.shape.time} steps of a sequence do not split evenly over {parts} devices"
+            return [(("parallel", "parts"), fact)]
+        rows = devices // parts
+    if config.task.batch % rows:
+        fact = f"{config.task.batch} does not split evenly over {rows} devices"
+        return [(("task", "batch"), fact)]
+    share, accumulate = config.task.batch // rows, config.parallel.accumulate
+    if share % accumulate:
+        fact = f"{accumulate} parts do not divide the {share} sequences of each device evenly"
+        return [(("parallel", "accumulate"), fact)]
+    return []
+
+
+# Keys that came after runs had been given their hashes: with these values they change nothing, and are left out.
+_LATER_KEYS: dict[str, object] = {
+    "train.early_stop.reached": None,
+    "optim.weight_noise": 0.0,
+    "model.embedding": None,
+    "model.tied": False,
+    "precision": PrecisionConfig().model_dump(),
+}
+
+
+def _forget(values: dict[str, Any], path: list[str], default: object) -> None:
+    inner = values.get(path[0])
+    if len(path) > 1 and isinstance(inner, dict):
+        _forget(inner, path[1:], default)
+    elif len(path) == 1 and path[0] in values and inner == default:
+        del values[path[0]]
+
+
+def config_hash(config: Config) -> str:
+    """8 hex digits of everything that decides the numbers of a run, the seed aside."""
+    outside = {"name", "seed", "data_root", "checkpoint", "log", "parallel", "distributed", "sweep"}
+    deciding = {key: value for key, value in config.resolved().items() if key not in outside}
+    if isinstance(config.task, PythonTask):
+        # Wherever it lies: what counts is what it says.
+        deciding["task"] |= {"file": Path(config.task.file).name, "source": config.task.source_hash}
+    for path, default in _LATER_KEYS.items():
+        _forget(deciding, path.split("."), default)
+    # How the steps run over time changes the numbers by rounding alone, as the strategy does; only a tolerance of
+    # one's own may change them by more.
+    tol = deciding["model"].pop("method", {}).get("tol")
+    if tol is not None:
+        deciding["model"]["method.tol"] = tol
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def compared(config: Config) -> dict[str, Any]:
+    """Every key, dotted, with its value; a Python file stands for what it says, not for where it lies."""
+    flat = _flat(config.resolved())
+    if isinstance(config.task, PythonTask):
+        flat["task.file"] = f"{Path(config.task.file).name} ({config.task.source_hash})"
+    return flat
+
+
+def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """Keys that differ, with the old and the new value (None where a key is absent); a sweep is of no run."""
+    return differences(compared(old), compared(new))
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """`changes` of what is compared of two configs."""
+    return {
+        key: (before.get(key), after.get(key))
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and key.partition(".")[0] != "sweep"
+    }
+
+
+def is_free(key: str, old: object, new: object) -> bool:
+    """Whether a run may be continued with the new value.
+
+    It may when the value changes what is watched, or where and how it is computed, but not the numbers.
+    """
+    if key == "train.epochs":
+        return isinstance(old, int) and isinstance(new, int) and new > old
+    if key.startswith("model.method."):
+        return key != "model.method.tol"
+    return key.partition(".")[0] in ("log", "checkpoint", "parallel", "distributed", "data_root", "name")

@@ -1,0 +1,55 @@
+"""The tasks a config can name; a new file here and its class below add one."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from gru_jax.config.sections.base import Section
+from gru_jax.config.sections.tasks.adding import AddingTask
+from gru_jax.config.sections.tasks.characters import CharactersTask
+from gru_jax.config.sections.tasks.copying import CopyingTask
+from gru_jax.config.sections.tasks.digits import DigitsTask
+from gru_jax.config.sections.tasks.forecast import ForecastTask
+from gru_jax.config.sections.tasks.formal import FormalTask
+from gru_jax.config.sections.tasks.listops import ListOpsTask
+from gru_jax.config.sections.tasks.mnist import MNISTTask
+from gru_jax.config.sections.tasks.mqar import MQARTask
+from gru_jax.config.sections.tasks.polyphonic import MusicTask
+from gru_jax.config.sections.tasks.python_file import PythonTask
+from gru_jax.config.sections.tasks.selective_copying import SelectiveCopyingTask
+from gru_jax.config.sections.tasks.tsv import TableTask
+from gru_jax.config.sections.tasks.uea import SeriesTask
+
+TASKS: tuple[type[Section], ...] = (
+    DigitsTask,
+    AddingTask,
+    CopyingTask,
+    SelectiveCopyingTask,
+    FormalTask,
+    MQARTask,
+    ListOpsTask,
+    MusicTask,
+    MNISTTask,
+    CharactersTask,
+    TableTask,
+    SeriesTask,
+    ForecastTask,
+    PythonTask,
+)
+AnyTask = Annotated[
+    DigitsTask
+    | AddingTask
+    | CopyingTask
+    | SelectiveCopyingTask
+    | FormalTask
+    | MQARTask
+    | ListOpsTask
+    | MusicTask
+    | MNISTTask
+    | CharactersTask
+    | TableTask
+    | SeriesTask
+    | ForecastTask
+    | PythonTask,
+    Field(discriminator="kind"),
+]

@@ -1,0 +1,59 @@
+"""The section `task: {kind: formal}`."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from gru_jax.config.sections.base import Count, Expected, Section, broken_rule
+from gru_jax.data import formal
+from gru_jax.data.dataset import Dataset, TaskShape
+
+
+def _range(value: Any) -> Any:
+    whole = isinstance(value, list) and len(value) == 2 and all(type(bound) is int for bound in value)
+    if not whole or not 1 <= value[0] <= value[1] <= 10**5:
+        raise ValueError(value)
+    return value
+
+
+Range = Annotated[
+    list[Annotated[int, Field(ge=1, le=10**5)]],
+    Field(min_length=2, max_length=2),
+    BeforeValidator(_range),
+    Expected("two lengths from 1 to 100000, the shorter one first, such as [41, 100]"),
+]
+"""The shortest and the longest, both included."""
+
+
+class FormalTask(Section):
+    """A formal language: strings of up to `train_length` tokens to classify, and longer ones in the test."""
+
+    kind: Literal["formal"]
+    language: Literal["parity", "even_pairs", "cycle_navigation", "modular_arithmetic"]
+    train_length: Count = 40
+    test_lengths: Range = [41, 100]
+    test_per_length: Count = 512
+    epoch: Count = 128_000
+    valid: Count = 1_000
+    batch: Count = 128
+
+    def shape(self) -> TaskShape:
+        """The sizes a model and a schedule are built from; makes no data."""
+        return formal.shape(*self._of_strings, epoch=self.epoch, valid=self.valid)
+
+    def load(self, data_root: str | None) -> Dataset:
+        """The data, which are generated: `data_root` is not needed."""
+        return formal.load(*self._of_strings, valid=self.valid)
+
+    @model_validator(mode="after")
+    def _test_can_be_held(self) -> "FormalTask":
+        shortest, longest = self.test_lengths
+        if (longest - shortest + 1) * self.test_per_length * longest > 2**31:
+            fact = "the test split has more than 2**31 tokens; make fewer or shorter strings"
+            raise broken_rule("test_per_length", fact)
+        return self
+
+    @property
+    def _of_strings(self) -> tuple[formal.Language, int, tuple[int, int], int]:
+        shortest, longest = self.test_lengths
+        return self.language, self.train_length, (shortest, longest), self.test_per_length

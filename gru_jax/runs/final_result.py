@@ -1,0 +1,89 @@
+"""What a run leaves behind at its end: its result, and its pictures."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from gru_jax.config.config import Config, config_hash
+from gru_jax.data.dataset import Dataset
+from gru_jax.runs.loop import Outcome
+from gru_jax.runs.on_disk.run_directory import RunDirectory
+from gru_jax.runs.pictures import draw
+from gru_jax.runs.watching.progress import Reporter
+from gru_jax.training.experiment import Experiment, abstract_state, parameter_count
+from gru_jax.types import Params
+
+
+def result(config: Config, experiment: Experiment, dataset: Dataset, devices: int, outcome: Outcome) -> dict[str, Any]:
+    """What result.json says, test values apart."""
+    history = outcome.history
+    return {
+        "status": outcome.status,
+        **({"why": outcome.why} if outcome.why else {}),
+        "name": config.name,
+        "seed": config.seed,
+        "config_hash": config_hash(config),
+        "params": parameter_count(abstract_state(experiment).params),
+        "steps": outcome.step,
+        "total_steps": config.total_steps,
+        "epochs": outcome.step / config.steps_per_epoch,
+        "stopped_early": history.stopped_early,
+        "best_step": history.best_step,
+        **history.best,
+        **history.last_train,
+        "wall_s": round(history.train_s, 3),
+        "wall_s_is": "training, validation and checkpoints; compilation is apart, in compile_s",
+        "compile_s": round(history.compile_s, 3),
+        "task": dataset.description,
+        "fingerprint": dataset.fingerprint,
+        "strategy": config.parallel.strategy,
+        "devices": devices,
+        "device_kind": jax.devices()[0].device_kind,
+    }
+
+
+def with_test_values(result: dict[str, Any], metrics: Mapping[str, float]) -> dict[str, Any]:
+    """The result with the test values in it; where one is not finite, it is null and the run has diverged.
+
+    Example:
+        >>> with_test_values({"status": "done"}, {"test/loss": math.nan, "test/accuracy": 0.5})
+        {'status': 'diverged', 'test/loss': None, 'test/accuracy': 0.5, 'why': 'test/loss is not finite'}
+    """
+    wrong = [name for name, value in metrics.items() if not math.isfinite(value)]
+    said = result | {name: None if name in wrong else value for name, value in metrics.items()}
+    if wrong:
+        said |= {"status": "diverged", "why": f"{' and '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} not finite"}
+    return said
+
+
+def stopped_early(config: Config, result: Mapping[str, Any]) -> str:
+    """Why a run ended before its last epoch."""
+    early, best_by = config.train.early_stop, config.train.best_by
+    best, sign = result.get(best_by), 1 if best_by.endswith("accuracy") else -1
+    why = "by train.early_stop"
+    if early is not None and early.reached is not None and best is not None and sign * best >= sign * early.reached:
+        why = f"{best_by} reached {early.reached:g}"
+    elif early is not None:
+        why = f"{best_by} had no new best in {early.patience} evaluation{'s' if early.patience > 1 else ''}"
+    at = f"step {result['steps']} of {result['total_steps']}"
+    return f"stopped early at {at}: {why}; best at step {result['best_step']}"
+
+
+def pictures(
+    directory: RunDirectory,
+    experiment: Experiment,
+    dataset: Dataset,
+    params: Params,
+    reporter: Reporter,
+) -> None:
+    """Draws the pictures of a run; they are a by-product: what keeps them from being drawn does not fail the run."""
+    try:
+        paths = draw(directory, experiment, dataset, params)
+    except Exception as error:
+        # Of whatever kind: the training is over and its result is written.
+        reporter.warn(f"pictures were not drawn: {str(error).partition(chr(10))[0] or type(error).__name__}")
+        return
+    for path in paths:
+        reporter.note(f"picture: {path}")

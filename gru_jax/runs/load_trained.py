@@ -1,0 +1,113 @@
+"""A trained model, read back from the directory of its run: to use it, and to evaluate it again."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gru_jax.config import loading
+from gru_jax.config.config import Config
+from gru_jax.config.loading import load_config
+from gru_jax.config.sections.tasks.python_file import PythonTask
+from gru_jax.models import Model
+from gru_jax.runs.evaluation import evaluate
+from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
+from gru_jax.runs.resume import newest
+from gru_jax.runs.runner import prepare
+from gru_jax.training.devices import place
+from gru_jax.training.experiment import build
+from gru_jax.types import Params
+
+
+class Trained(NamedTuple):
+    """What a run has learnt.
+
+    Attributes:
+        config: the run's config; `config.task.load(config.data_root)` gives its data.
+        model: the network with its output layer, a pair of pure functions `init` and `apply`.
+        params: the parameters of the run's best evaluation, those that its test values belong to.
+    """
+
+    config: Config
+    model: Model
+    params: Params
+
+
+def load(run_directory: str | Path) -> Trained:
+    """Reads the best parameters from a run's newest whole checkpoint; also while the run goes on.
+
+    Args:
+        run_directory: what `gru-jax run` printed, or its `--out`.
+
+    Returns:
+        The config, the model and its parameters.
+
+    Raises:
+        RunError: there is no run, or it has no checkpoint yet.
+        CheckpointError: there are checkpoints, and none can be read.
+
+    Example:
+        >>> load("nowhere")
+        Traceback (most recent call last):
+        gru_jax.runs.on_disk.run_directory.RunError: nowhere holds no run
+    """
+    directory = RunDirectory(Path(run_directory))
+    if not directory.is_run():
+        raise RunError(f"{directory.path} holds no run")
+    experiment = build(directory.config())
+    found = newest(directory, experiment)
+    return Trained(experiment.config, experiment.model, jax.tree.map(jnp.asarray, found.best_params))
+
+
+def evaluate_run(
+    run_directory: str | Path,
+    split: str = "test",
+    data_root: str | None = None,
+    note: Callable[[str], object] = lambda text: None,
+) -> dict[str, float]:
+    """The metrics of a run's best parameters on a split, computed as the run computes them.
+
+    Args:
+        run_directory: as for `load`.
+        split: "valid" or "test".
+        data_root: where the data files are, in place of what the run's config says.
+        note: is told what the user should know, such as that the task's file has changed since.
+
+    Returns:
+        The metrics by their names in result.json.
+
+    Raises:
+        RunError: there is no run, it has no checkpoint yet, or the data are others than those it was trained on.
+        CheckpointError: there are checkpoints, and none can be read.
+        ConfigError: the model does not fit the devices that are here.
+        DataMissing: the data are not here.
+    """
+    directory = RunDirectory(Path(run_directory))
+    if not directory.is_run():
+        raise RunError(f"{directory.path} holds no run")
+    elsewhere = [] if data_root is None else [f"data_root={json.dumps(data_root)}"]
+    loaded = load_config(directory.path / "config.yaml", elsewhere)
+    config, experiment = loaded.config, prepare(loaded)
+    found = newest(directory, experiment)
+    task = config.task
+    if isinstance(task, PythonTask) and task.changed():
+        copy = directory.path / loading.TASK_FOLDER / task.source.path.name
+        note(f"{task.source.path} has changed since, or is gone; evaluated with {copy}, as it was at the run's start")
+    dataset = config.task.load(config.data_root)
+    if found.meta["fingerprint"] != dataset.fingerprint:
+        raise RunError(
+            f"the data are not those that {directory.path} was trained on (fingerprint {found.meta['fingerprint']}, now"
+            f" {dataset.fingerprint}); name the folder of the others with --data-root",
+            exit_code=1,
+        )
+    devices, parallel = jax.devices()[: config.parallel.devices], config.parallel
+    placement = place(parallel.strategy, experiment.train_step, experiment.eval_step, devices, parallel.parts)
+    params = placement.put_state(found.best_params)
+    return evaluate(experiment, dataset, placement, params, split, _call)[0]
+
+
+def _call(name: object, function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)

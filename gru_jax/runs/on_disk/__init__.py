@@ -1,0 +1,1 @@
+"""The directory of a run: its config, checkpoints, metrics and result."""

@@ -1,0 +1,87 @@
+"""Machine code for a CPU as an engine."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gru_jax.scans.engines import llvm
+from gru_jax.scans.engines.registry import Around, Asked, How, LinearEngine, Needs, usable_cores
+from gru_jax.scans.masking import Context, Steps
+from gru_jax.scans.trajectory import Trajectory
+from gru_jax.types import Array, DType
+
+
+class MachineCode(LinearEngine):
+    """Code that is written for the processor at its first use; llvmlite is imported only then."""
+
+    needs = Needs(raw_x=True, original=True)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def refusal(self, cell: Any, asked: Asked) -> str | None:
+        """What of a call it does not serve."""
+        if (reason := llvm.missing()) is not None:
+            return reason
+        from gru_jax.scans.engines.llvm import gru
+
+        return gru.refusal(cell, asked)
+
+    def trajectory(self, cell: Any, context: Context, steps: Steps, reverse: bool, how: How) -> Trajectory:
+        """The states of all steps."""
+        from gru_jax.scans.engines.llvm import gru
+
+        return gru.trajectory(cell, context, steps, reverse, keep=how.keep_gates, cores=how.cores)
+
+    def refusal_of_recurrence(self, who: str, dtype: DType) -> str | None:
+        """What of a recurrence of such numbers it does not serve."""
+        if (reason := llvm.missing()) is not None:
+            return reason
+        backend = jax.default_backend()
+        if backend != "cpu":
+            raise ValueError(f"{who}: kernel='llvm' needs a CPU; JAX runs on {backend} here; use kernel='auto'")
+        from gru_jax.scans.engines.llvm import recurrence
+
+        return recurrence.refusal(dtype)
+
+    def states(self, a: Array, b: Array, h0: Array, **how: bool) -> Array:
+        """`h_t = a_t h_{t-1} + b_t`."""
+        from gru_jax.scans.engines.llvm import recurrence
+
+        return recurrence.states(a, b, h0, cores=usable_cores(), **how)
+
+    def gradients(
+        self, a: Array, b: Array, h0: Array, h: Array, c: Array, **how: bool
+    ) -> tuple[Array, Array, Array]:
+        """Those of a, b and h0."""
+        from gru_jax.scans.engines.llvm import recurrence
+
+        return recurrence.gradients(a, h0, h, c, cores=usable_cores(), **how)
+
+    def adjoint(self, a: Array, c: Array, *, reverse: bool, batch_leads: bool) -> Array:
+        """`l_t = c_t + a_{t+1} l_{t+1}`: what a gradient of b is, whatever the states were."""
+        start = jnp.zeros_like(c[:, 0] if batch_leads else c[0])
+        return self.gradients(a, a, start, c, c, reverse=reverse, batch_leads=batch_leads)[1]
+
+    def takes(self, cell: Any, resets: bool) -> bool:
+        """Whether it knows the cell's equations."""
+        from gru_jax.scans.engines.llvm import minimal
+
+        return minimal.takes(cell) and not resets
+
+    def cell_states(self, cell: Any, u: Array, h0: Array, around: Around, **how: bool) -> Array:
+        """The states of such a cell."""
+        from gru_jax.scans.engines.llvm import minimal
+
+        return minimal.states(cell, u, h0.astype(u.dtype), around.use, cores=usable_cores(), **how)
+
+    def cell_gradients(
+        self, cell: Any, u: Array, h0: Array, around: Around, h: Array, c: Array, **how: bool
+    ) -> tuple[Array, Array, Array | None]:
+        """The gradients of u and h0."""
+        from gru_jax.scans.engines.llvm import minimal
+
+        h0, h, c = (array.astype(u.dtype) for array in (h0, h, c))
+        d_u, d_h0 = minimal.gradients(cell, u, h0, around.use, h, c, cores=usable_cores(), **how)
+        return d_u, d_h0, None

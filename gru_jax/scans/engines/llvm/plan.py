@@ -1,0 +1,135 @@
+"""The sizes of a GRU's kernel that are known when it is written, and how arrays lie in memory."""
+
+from typing import NamedTuple
+
+from gru_jax.cells.gru_layout import NEUTRAL, Layout
+from gru_jax.scans.engines.llvm.code import Code, Value
+from gru_jax.scans.engines.llvm.host import Host
+
+WIDE = 2**20
+"""Bytes of a recurrent matrix from which on threads share its units, so that each has to read a part of it only."""
+FORWARD_ROWS, BACKWARD_ROWS = 256, 256
+"""How many rows, steps times sequences, are projected at a time, and are summed for gradients at a time."""
+WORTH_PACKING = 16
+"""How often a matrix has to be read for it to be laid out anew."""
+TALLEST = 8
+"""Rows of a tile at most."""
+
+
+class Plan(NamedTuple):
+    """What a kernel is written for; all but the number of steps.
+
+    Attributes:
+      lanes: float32 numbers of a vector.
+      sums: vectors of sums in a tile.
+      features: I.
+      units: H.
+      batch: B.
+      batch_leads: whether x and the states are `[B, T, n]`, else `[T, B, n]`.
+      reverse: whether time runs from the last index to the first.
+      bias: "full", "minimal" or "none", as `GRU` has it.
+      masked: whether there are flags `[B, T]` or `[T, B]` that say which steps to use.
+      bfloat16: whether states are rounded to bfloat16, of which float32 numbers are made here.
+      keep: whether the gates are written for the backward pass, or read by it.
+      threads: how many may work at a time.
+      together: whether they share the units of every step; else the sequences.
+      packed: whether matrices are laid out anew, in the order in which they are read.
+      chunk: steps whose input is projected at a time.
+      weights: how the parameters lie; backwards in the neutral layout.
+    """
+
+    lanes: int
+    sums: int
+    features: int
+    units: int
+    batch: int
+    batch_leads: bool
+    reverse: bool
+    bias: str
+    masked: bool
+    bfloat16: bool
+    keep: bool
+    threads: int
+    together: bool
+    packed: bool
+    chunk: int
+    weights: Layout = NEUTRAL
+
+    @classmethod
+    def of(
+        cls, host: Host, *, steps: int, batch: int, features: int, units: int, batch_leads: bool, reverse: bool,
+        bias: str, masked: bool, bfloat16: bool, keep: bool, cores: int, backward: bool, weights: Layout = NEUTRAL,
+    ) -> "Plan":  # fmt: skip
+        """The plan for a call, with what is the fastest in place of what changes no result."""
+        blocks = -(-units // host.lanes)
+        together = cores > 1 and (batch < cores or 4 * units * 3 * units > WIDE)
+        threads = min(cores, blocks if together else batch)
+        together = together and threads > 1
+        rows = batch if together else -(-batch // threads)
+        # Without units to fill up, matrices can be read where they are.
+        packed = backward or units % host.lanes > 0 or steps * -(-rows // TALLEST) >= WORTH_PACKING
+        packed = packed or weights.transposed
+        # Whatever the number of steps: of fewer, a part of what there is room for is used. Backwards a step reads the
+        # one after it while it is written itself.
+        chunk = max(2 if backward else 1, -(-(BACKWARD_ROWS if backward else FORWARD_ROWS) // rows))
+        return cls(
+            host.lanes, host.sums, features, units, batch, batch_leads, reverse, bias, masked, bfloat16, keep, threads,
+            together, packed, chunk, weights,
+        )  # fmt: skip
+
+    @property
+    def blocks(self) -> int:
+        """Vectors that all units take up."""
+        return -(-self.units // self.lanes)
+
+    @property
+    def tail(self) -> int:
+        """Units in the last block, 0 where it is full."""
+        return self.units % self.lanes
+
+    @property
+    def width(self) -> int:
+        """Units with those that fill the last block."""
+        return self.blocks * self.lanes
+
+    @property
+    def time_axis(self) -> int:
+        """The axis of x that holds the steps."""
+        return 1 if self.batch_leads else 0
+
+    def rows(self) -> list[tuple[int, int]]:
+        """For parts that share the sequences: (how many parts, of how many rows), larger ones first."""
+        if self.together:
+            return [(self.threads, self.batch)]
+        small, more = divmod(self.batch, self.threads)
+        return [(n, r) for n, r in ((more, small + 1), (self.threads - more, small)) if n and r]
+
+    def strides(self, code: Code, steps: Value, width: int) -> tuple[Value, Value, Value]:
+        """Of an array of all steps: from one sequence to the next, one step to the next, and where the first is."""
+        if self.batch_leads:
+            row, step = code.mul(steps, width), width
+        else:
+            row, step = width, self.batch * width
+        if not self.reverse:
+            return row, step, 0
+        return row, -step, code.mul(code.sub(steps, 1), step)
+
+
+class Room:
+    """Cuts up scratch memory: how much is needed, and where each piece starts."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def take(self, *sizes: int) -> int:
+        """Room for so many float32; the offset."""
+        offset, count = self.size, 1
+        for size in sizes:
+            count *= size
+        self.size += -(-count // 16) * 16
+        return offset
+
+
+def spread_rows(width: int) -> int:
+    """The distance of rows of so many float32: not one of the powers of two that fall into the same cache lines."""
+    return width + 16 if width % 128 == 0 else width

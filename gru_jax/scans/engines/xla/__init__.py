@@ -1,0 +1,1 @@
+"""Loops that XLA compiles, where they are more than one jax.lax.scan."""

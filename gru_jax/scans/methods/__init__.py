@@ -1,0 +1,1 @@
+"""Methods: how the steps of a scan run over time."""

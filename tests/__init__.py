@@ -1,0 +1,1 @@
+"""Tests; packages, so that one room takes what another has made."""

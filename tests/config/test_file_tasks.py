@@ -1,0 +1,82 @@
+"""The sections of tasks that read files: sizes that are known, must be given, and are checked."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from gru_jax.config.sections.tasks import AnyTask
+from gru_jax.config.sections.tasks.digits import DigitsTask
+from gru_jax.data.dataset import TaskShape
+
+SECTION: TypeAdapter[DigitsTask] = TypeAdapter(AnyTask)
+
+SHAPES = {
+    "polyphonic": ({}, TaskShape(229, 76, 77, 128, 88, 88, "notes", next_step=True)),
+    "another set": (
+        {"kind": "polyphonic", "file": "a/Piano_midi.mat"},
+        TaskShape(87, 12, 25, 3856, 88, 88, "notes", next_step=True),
+    ),
+    "another file": (
+        {"kind": "polyphonic", "file": "x.npz", "sizes": {"train": 3, "valid": 2, "test": 1, "time": 9}},
+        TaskShape(3, 2, 1, 9, 88, 88, "notes", next_step=True),
+    ),
+    "mnist": ({"permuted": True}, TaskShape(55_000, 5_000, 10_000, 784, 1, 10)),
+    "test half": ({"kind": "mnist", "half": "test"}, TaskShape(8_000, 1_000, 1_000, 784, 1, 10)),
+    "characters": ({}, TaskShape(3921, 436, 436, 256, 65, 65, "tags", True, True)),
+    "windows": (
+        {"kind": "characters", "file": "x", "time": 9, "windows": 7, "sizes": {"characters": 100, "vocabulary": 5}},
+        TaskShape(7, 1, 1, 9, 5, 5, "tags", True, True),
+    ),
+    "tsv": (
+        {"sizes": {"train": 9, "valid": 8, "test": 7, "time": 6, "vocabulary": 5, "classes": 4}},
+        TaskShape(9, 8, 7, 6, 6, 4, "class", True),
+    ),
+    "uea": (
+        {
+            "train": "a.ts",
+            "test": "b.ts",
+            "sizes": {"train": 9, "valid": 8, "test": 7, "time": 6, "channels": 5, "classes": 4},
+        },
+        TaskShape(9, 8, 7, 6, 5, 4),
+    ),
+    "forecast": ({"window": 100, "horizon": 4}, TaskShape(1495, 226, 454, 100, 1, 4, "values")),
+}
+
+
+@pytest.mark.parametrize("case", SHAPES)
+def test_sizes_are_known_without_a_file(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GRU_JAX_DATA", raising=False)
+    keys, shape = SHAPES[case]
+    assert SECTION.validate_python({"kind": case, **keys}).shape() == shape
+
+
+BROKEN = {
+    "music without sizes": ({"kind": "polyphonic", "file": "x.mat"}, "sizes"),
+    "text without sizes": ({"kind": "characters", "file": "x.txt"}, "sizes"),
+    "a window longer than the text": (
+        {"kind": "characters", "file": "x", "time": 90, "sizes": {"characters": 100, "vocabulary": 5}},
+        "time",
+    ),
+    "a column without a count": ({"kind": "forecast", "file": "x.csv"}, "values"),
+    "a window longer than the series": ({"kind": "forecast", "window": 2000}, "window"),
+    "a horizon longer than a part": ({"kind": "forecast", "window": 2, "horizon": 300}, "window"),
+    "too many windows": ({"kind": "forecast", "values": 1_000_000, "window": 1000}, "stride"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_rules(case: str) -> None:
+    section, key = BROKEN[case]
+    with pytest.raises(ValidationError) as raised:
+        SECTION.validate_python(section)
+    assert [error["ctx"]["key"] for error in raised.value.errors()] == [key]
+
+
+def test_a_permutation_is_written_only_where_there_is_one() -> None:
+    assert "permutation_seed" not in DigitsTask(kind="digits").model_dump(mode="json")
+    permuted = DigitsTask(kind="digits", permutation_seed=0)
+    assert permuted.model_dump(mode="json")["permutation_seed"] == 0
+    assert SECTION.validate_python(permuted.model_dump(mode="json")) == permuted
+    assert permuted.load(None).fingerprint != DigitsTask(kind="digits").load(None).fingerprint
