@@ -15,7 +15,7 @@ from benchmarks.layer_shapes import Shape
 
 PARTS = {"keras": inside_keras}
 """Modules with `rows(quick, budget_s)`."""
-BUDGET_S = 30.0
+BUDGET_S = 20.0
 
 
 def printed(row: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks import agreement, timing
 from benchmarks.layer_shapes import Shape
 
-SHAPES = (Shape(90, 32, 64, 112), Shape(100, 64, 128, 256))
+SHAPES = (Shape(90, 32, 64, 112), Shape(200, 16, 64, 128))
 QUICK = (Shape(4, 2, 3, 2),)
 BATCHES = 20
 """Of B sequences, in an epoch."""

@@ -136,6 +136,15 @@ def test_one_step_and_masks_of_numbers() -> None:
     close(our(X, None, MASKS["holes"], False), masked)
 
 
+@QUIETLY
+def test_an_operation_of_keras_is_not_the_activation_of_its_name() -> None:
+    real = keras()
+    with theirs():
+        close(activations.get("GRU", "activation", real.ops.gelu)(X), real.ops.gelu(X))
+    assert activations.get("GRU", "activation", real.activations.gelu) == "gelu"
+    assert np.abs(real.ops.gelu(X) - real.activations.gelu(X)).max() > 1e-5
+
+
 MERGES = [("sum", 0), ("mul", 1), ("ave", 0), ("concat", 2), (None, 1)]
 ALL_MERGES = [(merge, seed) for merge, _ in MERGES for seed in range(3)]
 

@@ -12,7 +12,8 @@ def check() -> None:
     try:
         import keras
     except ImportError as error:  # Keras is not there, or the framework that its backend is
-        raise ImportError(f"{who}: needs Keras 3 on its JAX backend; import keras says: {error}; {_FIX}") from error
+        fix = "pip install 'keras>=3.10'" if error.name == "keras" else _FIX
+        raise ImportError(f"{who}: needs Keras on its JAX backend; import keras says: {error}; {fix}") from error
     if int(keras.__version__.partition(".")[0]) < 3:
         raise ImportError(f"{who}: needs Keras 3; got Keras {keras.__version__}; pip install 'keras>=3.10'")
     if keras.backend.backend() != "jax":
