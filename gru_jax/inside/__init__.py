@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-__all__: list[str] = []
+__all__ = ["linen", "nnx", "torch"]
 
 
 def __getattr__(name: str) -> Any:
