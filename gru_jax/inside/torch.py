@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import torch
-from torch import Tensor, _VF, nn
+from torch import _VF, Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from gru_jax.inside import torch_run
@@ -144,8 +144,9 @@ class GRU(nn.GRU):
             return False
         if steps < LEAST_STEPS or 0 in batch:
             return False
-        key = (steps if not packed else _rounded(steps), batch, packed, x.dtype, self.training and self.dropout > 0)
-        return _counted((*key, self.input_size, self.hidden_size, rows, self.bidirectional, self.bias, self.batch_first))
+        net = (self.input_size, self.hidden_size, rows, self.bidirectional, self.bias, self.batch_first)
+        dropped = self.training and self.dropout > 0
+        return _counted((*net, _rounded(steps) if packed else steps, batch, packed, dropped, x.dtype))
 
     def __prepare_scriptable__(self) -> nn.GRU:
         """What torch.jit.script compiles in its place: a torch.nn.GRU of the same parameters."""

@@ -10,14 +10,12 @@ import jax
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
-
-from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-
 from gru_jax import inside
-from gru_jax.inside import torch as ours
 from gru_jax.inside import torch_run
+
+torch = pytest.importorskip("torch")
+nn, ours = torch.nn, inside.torch
+pack_padded_sequence, pad_packed_sequence = nn.utils.rnn.pack_padded_sequence, nn.utils.rnn.pad_packed_sequence
 
 T, B, I, H = 9, 3, 2, 4
 LENGTHS = [4, 9, 2]
@@ -39,17 +37,16 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which programs were run, in order; every test may compile as many as it wants."""
     seen: list[str] = []
     monkeypatch.setattr(ours, "_programs", set())
+
+    def noting(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args: (seen.append(name), run(*args))[1]
+
     for name in ("alone", "forward", "backward"):
-
-        def noted(*args: Any, name: str = name, run: Callable[..., Any] = getattr(torch_run, name)) -> Any:
-            seen.append(name)
-            return run(*args)
-
-        monkeypatch.setattr(torch_run, name, noted)
+        monkeypatch.setattr(torch_run, name, noting(name, getattr(torch_run, name)))
     return seen
 
 
-def pair(**options: Any) -> tuple[nn.GRU, nn.GRU]:
+def pair(**options: Any) -> tuple[Any, Any]:
     """Ours and torch's with the same parameters."""
     torch.manual_seed(0)
     mine = inside.torch.GRU(I, H, **options)
@@ -64,7 +61,7 @@ def close(ours: Any, theirs: Any) -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5 * max(1.0, float(b.detach().abs().max())))
 
 
-def outcome(module: nn.GRU, x: Any, hx: Any, lengths: list[int] | None, sort: bool = False) -> list[Any]:
+def outcome(module: Any, x: Any, hx: Any, lengths: list[int] | None, sort: bool = False) -> list[Any]:
     """The outputs of a call, and the gradients of all that went into it."""
     torch.manual_seed(1)
     x, hx = x.clone().requires_grad_(), None if hx is None else hx.clone().requires_grad_()
@@ -224,7 +221,7 @@ def test_what_runs_in_torch_s_way(runs: list[str], monkeypatch: pytest.MonkeyPat
     x = torch.randn(T, B, I)
     named = dict(mine.named_parameters())
 
-    def loss(module: nn.GRU) -> Any:
+    def loss(module: Any) -> Any:
         return lambda p: torch.func.functional_call(module, p, (x,))[0].sum()
 
     for module in (mine, stock):
@@ -321,7 +318,7 @@ def test_the_workers_of_a_loader_work_beside_it(way: str, runs: list[str]) -> No
     assert runs == ["forward"] * 5
 
 
-def forked_call(mine: nn.GRU, x: Any, found: Any) -> None:
+def forked_call(mine: Any, x: Any, found: Any) -> None:
     found.put(mine(x)[0].detach().numpy())
 
 
