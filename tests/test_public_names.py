@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -18,11 +19,15 @@ ON_PAGES = {
 }
 MODULES = {
     "gru_jax": gru_jax,
+    "gru_jax.inside.linen": gru_jax.inside.linen,
+    "gru_jax.inside.nnx": gru_jax.inside.nnx,
     **{f"gru_jax.interop.{name}": getattr(gru_jax.interop, name) for name in gru_jax.interop.__all__},
     "gru_jax.linen": gru_jax.linen,
     "gru_jax.models": gru_jax.models,
     "gru_jax.nnx": gru_jax.nnx,
 }
+if find_spec("torch"):
+    MODULES["gru_jax.inside.torch"] = gru_jax.inside.torch
 PUBLIC = {
     f"{name}.{member}": getattr(module, member)
     for name, module in MODULES.items()

@@ -18,8 +18,8 @@ NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 CORE = ["types", "checks", "files", "cells", "scans", "between", "combinators", "layers"]
 ALLOWED = {room: set(CORE[:place]) for place, room in enumerate(CORE)} | {
     "gru_jax": {*CORE, "inside", "interop", "models"},
-    "inside": {*CORE, "interop"},
     "interop": set(CORE),
+    "inside": {*CORE, "interop"},
     "data": {"types"},
     "models": set(CORE),
     "training": {*CORE, "gru_jax", "models", "data"},

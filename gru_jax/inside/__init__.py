@@ -1,7 +1,12 @@
 """`gru_jax.inside`: our computation inside models of other frameworks. One module each, imported at first use."""
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import gru_jax.inside.linen as linen
+    import gru_jax.inside.nnx as nnx
+    import gru_jax.inside.torch as torch
 
 __all__ = ["linen", "nnx", "torch"]
 

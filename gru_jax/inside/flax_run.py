@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gru_jax.cells import GRU
-from gru_jax.cells.activations import ACTIVATIONS
+from gru_jax.cells import GRU, activations
 from gru_jax.inside.flax_step import LSTM
 from gru_jax.scans import Sequential, scan
 from gru_jax.types import Array, DType, IntArray, Params, State
@@ -62,9 +61,8 @@ class Call(NamedTuple):
 
 def named(*functions: Any) -> list[str] | None:
     """The names of activations, by identity; None where one has none: it might look at more than one element."""
-    known = {function: name for name, function in ACTIVATIONS.items()} | {jax.nn.hard_sigmoid: "hard_sigmoid"}
-    found = [known.get(function) for function in functions]
-    return None if None in found else [name for name in found if name is not None]
+    found = [activations.named(function) for function in functions]
+    return [name for name in found if isinstance(name, str)] if all(isinstance(name, str) for name in found) else None
 
 
 def promoted(known: Known, x: Any, promote: Callable[[tuple[Any, ...], DType], Any]) -> tuple[Array, Known]:

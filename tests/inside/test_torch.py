@@ -1,6 +1,7 @@
 """inside.torch.GRU beside torch.nn.GRU: the same numbers, gradients, draws, state and manners."""
 
 import copy
+import doctest
 import pickle
 import threading
 from collections.abc import Callable
@@ -291,6 +292,11 @@ def test_a_model_of_someone_else_is_accelerated_in_place(runs: list[str]) -> Non
     assert runs == ["forward"]
     assert optimizer.param_groups[0]["params"][0] is model[0].weight_ih_l0
     np.testing.assert_equal(list(before), list(model.state_dict()))
+
+
+def test_the_examples_run() -> None:
+    found = doctest.testmod(ours)
+    assert found.attempted and not found.failed
 
 
 class Numbers(torch.utils.data.Dataset):
