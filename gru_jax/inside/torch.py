@@ -199,7 +199,8 @@ class _OverTime(torch.autograd.Function):
     def backward(ctx: Any, d_y: Tensor | None, d_ends: Tensor | None) -> Any:
         many = len(ctx.given.weights) + ctx.masked + 2
         tensors, own = ctx.saved_tensors[:many], ctx.saved_tensors[many:]
-        if torch.is_grad_enabled():
+        # To be differentiated once more, or for many gradients at once, as jacobians ask for them.
+        if torch.is_grad_enabled() or not all(d is None or _plain(d, d.dtype) for d in (d_y, d_ends)):
             found = _by_torch(ctx, tensors, d_y, d_ends)
         else:
             x = tensors[0]
@@ -213,7 +214,23 @@ class _OverTime(torch.autograd.Function):
 
 
 def _by_torch(ctx: Any, tensors: Any, d_y: Tensor | None, d_ends: Tensor | None) -> list[Tensor | None]:
-    """The gradients as functions of what they depend on, which torch computes: for a derivative of them."""
+    """The gradients by torch, which computes the outputs again and goes back through what it then knows."""
+    with torch.enable_grad():
+        pairs = list(zip(_outputs_by_torch(ctx, tensors), (d_y, d_ends), strict=True))
+    moving = [t for t in tensors if t.requires_grad]
+    made = iter(
+        torch.autograd.grad(
+            [y for y, d in pairs if d is not None],
+            moving,
+            [d for _, d in pairs if d is not None],
+            create_graph=torch.is_grad_enabled(),
+            allow_unused=True,
+        )
+    )
+    return [next(made) if t.requires_grad else None for t in tensors]
+
+
+def _outputs_by_torch(ctx: Any, tensors: Any) -> tuple[Tensor, Tensor]:
     net, masked = ctx.net, ctx.masked
     x, hx, masks, weights = tensors[0], tensors[1], tensors[2 : 2 + masked], tensors[2 + masked :]
     kinds, rows = 4 if net.bias else 2, net.directions
@@ -231,14 +248,7 @@ def _by_torch(ctx: Any, tensors: Any, d_y: Tensor | None, d_ends: Tensor | None)
         ends.append(end)
         if masked and layer < net.layers - 1:
             y = y * (masks[layer] if net.time_major else masks[layer].transpose(0, 1))
-    y = y if net.time_major else y.transpose(0, 1)
-    pairs = [(out, d) for out, d in ((y, d_y), (torch.cat(ends), d_ends)) if d is not None]
-    moving = [t for t in tensors if t.requires_grad]
-    made = torch.autograd.grad(
-        [out for out, _ in pairs], moving, [d for _, d in pairs], create_graph=True, allow_unused=True
-    )
-    found = iter(made)
-    return [next(found) if t.requires_grad else None for t in tensors]
+    return y if net.time_major else y.transpose(0, 1), torch.cat(ends)
 
 
 def _given(lengths: Any, x: Tensor, hx: Tensor, masks: Any, weights: Any) -> Given:
@@ -268,6 +278,8 @@ def _plain(tensor: Any, dtype: torch.dtype) -> bool:
         and tensor.dtype is dtype
         and tensor.device.type == "cpu"
         and tensor.layout is torch.strided
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        and not torch._C._functorch.is_legacy_batchedtensor(tensor)
     )
 
 

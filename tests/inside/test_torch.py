@@ -216,6 +216,16 @@ def test_a_gradient_of_gradients_is_torch_s(runs: list[str]) -> None:
     assert runs == ["forward", "backward"] * 2
 
 
+def test_many_gradients_at_once_are_torch_s(runs: list[str]) -> None:
+    made = []
+    for module in pair():
+        x = torch.linspace(-1, 1, T * I).reshape(T, I).requires_grad_()
+        _, h = module(x)
+        made.append(torch.autograd.grad(h, x, torch.eye(H).reshape(H, 1, H), is_grads_batched=True))
+    close(*made)
+    assert runs == ["forward"]
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")
 def test_what_runs_in_torch_s_way(runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     mine, stock = pair()
