@@ -13,7 +13,6 @@ from torch import _VF, Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from gru_jax.inside import torch_run
-from gru_jax.inside.torch_run import Given, Net
 
 __all__ = ["GRU", "accelerate"]
 
@@ -99,7 +98,7 @@ class GRU(nn.GRU):
     def _run(
         self, x: Tensor, hx: Tensor, lengths: Tensor | None, masks: list[Tensor], time_major: bool
     ) -> tuple[Tensor, Tensor]:
-        net = Net(self.hidden_size, self.num_layers, 1 + self.bidirectional, self.bias, time_major)
+        net = torch_run.Net(self.hidden_size, self.num_layers, 1 + self.bidirectional, self.bias, time_major)
         weights: list[Any] = self._flat_weights
         moving = torch.is_grad_enabled() and any(t.requires_grad for t in (x, hx, *weights))
         if moving:
@@ -133,12 +132,11 @@ class GRU(nn.GRU):
             return False
         if x.dim() not in ((2,) if packed else (2, 3)) or x.size(-1) != self.input_size:
             return False
+        steps, batch = x.size(0), tuple(x.shape[1:-1])
         if packed:
             steps, batch = len(input.batch_sizes), (int(input.batch_sizes[0]),)
-        elif x.dim() == 2:
-            steps, batch = x.size(0), ()
-        else:
-            steps, batch = (x.size(1), (x.size(0),)) if self.batch_first else (x.size(0), (x.size(1),))
+        elif batch and self.batch_first:
+            steps, batch = x.size(1), (x.size(0),)
         rows = self.num_layers * (1 + self.bidirectional)
         if hx is not None and hx.shape != (rows, *batch, self.hidden_size):
             return False
@@ -181,7 +179,9 @@ class _OverTime(torch.autograd.Function):
     """The programs of `torch_run` in torch's graph."""
 
     @staticmethod
-    def forward(ctx: Any, net: Net, lengths: Tensor | None, masked: int, x: Tensor, hx: Tensor, *rest: Tensor) -> Any:
+    def forward(
+        ctx: Any, net: torch_run.Net, lengths: Tensor | None, masked: int, x: Tensor, hx: Tensor, *rest: Tensor
+    ) -> Any:
         masks, weights = rest[:masked], rest[masked:]
         with jax.enable_x64(x.dtype is torch.float64):
             ctx.given = _given(lengths, x, hx, masks, weights)
@@ -251,8 +251,8 @@ def _outputs_by_torch(ctx: Any, tensors: Any) -> tuple[Tensor, Tensor]:
     return y if net.time_major else y.transpose(0, 1), torch.cat(ends)
 
 
-def _given(lengths: Any, x: Tensor, hx: Tensor, masks: Any, weights: Any) -> Given:
-    return Given(
+def _given(lengths: Any, x: Tensor, hx: Tensor, masks: Any, weights: Any) -> torch_run.Given:
+    return torch_run.Given(
         _to_jax(x),
         _to_jax(hx),
         tuple(map(_to_jax, weights)),

@@ -35,7 +35,7 @@ class Net(NamedTuple):
         """What every layer runs."""
         return GRU(self.units, bias="full" if self.bias else "none")
 
-    def places(self, layer: int) -> Iterator[tuple[int, dict[str, bool]]]:
+    def places(self, layer: int) -> Iterator[tuple[int, dict[str, Any]]]:
         """The rows of a layer's directions in states and weights, and how each runs over time."""
         for direction in range(self.directions):
             how = {"reverse": direction == 1, "time_major": self.time_major}
