@@ -14,7 +14,7 @@ from benchmarks.layer_shapes import Shape
 from gru_jax import inside
 
 SHAPES = (Shape(2000, 16, 32, 64), Shape(700, 1, 48, 112), Shape(128, 32, 64, 128))
-QUICK = (Shape(9, 2, 3, 4),)
+QUICK = (Shape(17, 2, 3, 4),)
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
     "two layers": {"num_layers": 2},

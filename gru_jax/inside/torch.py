@@ -16,7 +16,7 @@ from gru_jax.inside import torch_run
 
 __all__ = ["GRU", "accelerate"]
 
-LEAST_STEPS = 8
+LEAST_STEPS = 16
 """Fewer steps are torch's: handing the arrays over takes longer than they do."""
 
 MOST_PROGRAMS = 64
@@ -33,7 +33,7 @@ class GRU(nn.GRU):
 
     It is a `torch.nn.GRU`: `state_dict`, packed sequences, hooks, `torch.optim`, `deepcopy` and pickles are torch's,
     and dropout between layers is drawn by torch, with its seeds. What is run here is float32 on a CPU, and float64
-    where JAX has it, from 8 steps on, in this process; every shape of input is compiled once, forward and backward, up
+    where JAX has it, from 16 steps on, in this process; every shape of input is compiled once, forward and backward, up
     to 64 of them. Packed sequences share a program with those that are about as long. All else is computed by torch:
     other devices and dtypes, autocast, `torch.compile`, `export` and `jit`, `torch.func`, forward mode, derivatives of
     gradients, and forked processes.
@@ -46,12 +46,12 @@ class GRU(nn.GRU):
       >>> import torch
       >>> from gru_jax import inside
       >>> rnn = inside.torch.GRU(3, 4, bidirectional=True)
-      >>> output, h_n = rnn(torch.ones(9, 2, 3))
+      >>> output, h_n = rnn(torch.ones(20, 2, 3))
       >>> output.sum().backward()
       >>> stock = torch.nn.GRU(3, 4, bidirectional=True)
       >>> stock.load_state_dict(rnn.state_dict())
       <All keys matched successfully>
-      >>> torch.allclose(stock(torch.ones(9, 2, 3))[0], output, atol=1e-6)
+      >>> torch.allclose(stock(torch.ones(20, 2, 3))[0], output, atol=1e-6)
       True
 
     Source: torch.nn.GRU of torch 2.13.
