@@ -20,6 +20,8 @@ ON_PAGES = {
 }
 MODULES = {
     "gru_jax": gru_jax,
+    "gru_jax.inside.linen": gru_jax.inside.linen,
+    "gru_jax.inside.nnx": gru_jax.inside.nnx,
     **{f"gru_jax.interop.{name}": getattr(gru_jax.interop, name) for name in gru_jax.interop.__all__},
     "gru_jax.linen": gru_jax.linen,
     "gru_jax.models": gru_jax.models,
@@ -28,6 +30,8 @@ MODULES = {
 if find_spec("keras"):
     keras_oracle.keras()  # on its JAX backend
     MODULES["gru_jax.inside.keras"] = gru_jax.inside.keras
+if find_spec("torch"):
+    MODULES["gru_jax.inside.torch"] = gru_jax.inside.torch
 PUBLIC = {
     f"{name}.{member}": getattr(module, member)
     for name, module in MODULES.items()

@@ -57,6 +57,13 @@ def get(activation: Activation) -> Callable[[Array], Array]:
     return activation if callable(activation) else ACTIVATIONS[activation]
 
 
+def named(activation: Activation) -> Activation:
+    """An activation by its name, where it is one that has a name: machine code goes by names."""
+    if activation is jax.nn.hard_sigmoid:
+        return "hard_sigmoid"
+    return next((name for name, known in ACTIVATIONS.items() if known is activation), activation)
+
+
 def slope(function: Callable[[Array], Array], x: Array) -> Array:
     """The derivative of an elementwise `function` at every element of `x`."""
     return jax.jvp(function, (x,), (jnp.ones_like(x),))[1]

@@ -5,8 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import gru_jax.inside.keras as keras
+    import gru_jax.inside.linen as linen
+    import gru_jax.inside.nnx as nnx
+    import gru_jax.inside.torch as torch
 
-__all__ = ["keras"]
+__all__ = ["keras", "linen", "nnx", "torch"]
 
 
 def __getattr__(name: str) -> Any:

@@ -93,7 +93,7 @@ def export_linen(layer: Any, *, activation: Activation = "tanh", gate_activation
     weights = neutral.read(who, layer)
     neutral.require(who, weights, "linen.GRUCell", reset="after", any_activation=True)
     has = weights.cell.activation, weights.cell.gate_activation
-    if has != (flax_cells.named(activation), flax_cells.named(gate_activation)):
+    if has != (activations.named(activation), activations.named(gate_activation)):
         raise ValueError(
             f"{who}: the layer has activation={has[0]!r} and gate_activation={has[1]!r}, which are no parameters and"
             f" would be lost; make linen.GRUCell with these as activation_fn and gate_fn, and pass them here too"
@@ -159,7 +159,7 @@ def load_nnx(modules: Any, **options: Any) -> nnx.GRU:
     layers = neutral.nested(who, given, flax_cells.read_nnx, lambda one: isinstance(one, flax_nnx.GRUCell))
     for cell in cells:
         say("dtype", None if cell.dtype is None else jnp.dtype(cell.dtype))
-    functions = {(flax_cells.named(cell.activation_fn), flax_cells.named(cell.gate_fn)) for cell in cells}
+    functions = {(activations.named(cell.activation_fn), activations.named(cell.gate_fn)) for cell in cells}
     if len(functions) > 1:
         raise ValueError(f"{who}: the cells differ in activation_fn or gate_fn; load them one by one")
     if callable(found.get("merge")):

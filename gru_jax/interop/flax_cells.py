@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from flax import linen, nnx
 
@@ -34,15 +33,8 @@ OTHER_CELLS = {
 def cell_of(layers: tuple[Any, ...], activation: Activation, gate_activation: Activation) -> GRU:
     """The options of a `flax` cell with these parameters."""
     first = layers[0] if isinstance(layers[0], GRUParams) else layers[0][0]
-    activation, gate_activation = named(activation), named(gate_activation)
+    activation, gate_activation = activations.named(activation), activations.named(gate_activation)
     return GRU(first.w_h.shape[0], activation=activation, gate_activation=gate_activation, bias="minimal")
-
-
-def named(activation: Activation) -> Activation:
-    """An activation by its name, where it is one that has a name."""
-    if activation is jax.nn.hard_sigmoid:
-        return "hard_sigmoid"
-    return next((name for name, known in activations.ACTIVATIONS.items() if known is activation), activation)
 
 
 def leaves(cells: Any) -> list[Any]:

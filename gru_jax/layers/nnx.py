@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gru_jax import checks
+from gru_jax import cells, checks
+from gru_jax.cells import GRUParams
 from gru_jax.combinators import Layer
 from gru_jax.layers import options as taken
 from gru_jax.layers.spec import GRUSpec
@@ -252,9 +253,12 @@ class GRUCell(nnx.RNNCellBase):
         Returns:
           The new state twice: as carry and as output.
         """
-        named = {name: _values(getattr(self, name)) for name in ("w_x", "w_h", "b_x", "b_h") if hasattr(self, name)}
-        h = self.spec.run_cell(named, inputs, carry)
+        h = self.spec.run_cell(self._named(), inputs, carry)
         return h, h
+
+    def functional(self) -> tuple[cells.GRU, GRUParams]:
+        """The same step as a cell and plain arrays: `cell, params` for `gru_jax.scan(cell, params, x)`."""
+        return self.spec.cell, self.spec.from_names({"layer_0": self._named()})
 
     def initialize_carry(
         self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = None
@@ -268,6 +272,9 @@ class GRUCell(nnx.RNNCellBase):
             raise ValueError("GRUCell: carry_init draws from rngs; got rngs=None; pass rngs=nnx.Rngs(0)")
         key = rngs.carry() if isinstance(rngs, nnx.Rngs) else rngs()
         return carry_init(key, shape, self.spec.dtype or self.spec.param_dtype)
+
+    def _named(self) -> dict[str, Array]:
+        return {name: _values(getattr(self, name)) for name in GRUParams._fields if hasattr(self, name)}
 
     @property
     def num_feature_axes(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from jax.nn.initializers import zeros
 
 from gru_jax import checks
-from gru_jax.cells import Initializers, initializers, per_gate
+from gru_jax.cells import Initializers, activations, initializers, per_gate
 from gru_jax.layers.spec import GRUSpec
 from gru_jax.types import Array, DType, Key
 
@@ -54,7 +54,9 @@ def translated(who: str, options: dict[str, Any], known: Iterable[str], *, linen
         if theirs in found and ours in found:
             raise TypeError(f"{who}: {theirs} and {ours} are two names of one option; got both; pass one")
         if theirs in found and (ours in known):
-            found[ours] = found.pop(theirs)
+            value = found.pop(theirs)
+            # flax has functions where there are names here, by which machine code is found.
+            found[ours] = value if theirs == "features" else activations.named(value)
     if given and init in found:
         raise TypeError(f"{who}: {init} and {', '.join(given)} both say how parameters start; pass one of them")
     if given:

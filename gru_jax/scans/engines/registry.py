@@ -74,11 +74,13 @@ class Engine:
       name: as in `kernel=`.
       in_one_place: whether it needs all steps on one device.
       needs: how it wants a call's arrays.
+      two_passes: whether its forward and its backward pass can be had by themselves, by `forward` and `backward`.
     """
 
     name: str
     in_one_place = True
     needs = Needs()
+    two_passes = False
 
     def refusal(self, cell: Any, asked: Asked) -> str | None:
         """What of a call it does not serve, as the end of a sentence such as "resets"; None where it serves all of it.
@@ -94,6 +96,16 @@ class Engine:
 
     def trajectory(self, cell: Any, context: Context, steps: Steps, reverse: bool, how: How) -> Trajectory:
         """The states of all steps, with their derivative."""
+        raise NotImplementedError
+
+    def forward(self, cell: Any, context: Context, steps: Steps, reverse: bool, how: How) -> tuple[Array, Any]:
+        """The states, `[T, *batch, H]`, and what `backward` takes."""
+        raise NotImplementedError
+
+    def backward(
+        self, cell: Any, context: Context, steps: Steps, reverse: bool, kept: Any, cotangent: Array, how: How
+    ) -> tuple[Context, Steps]:
+        """The gradients of all that made the states, from what `forward` kept and the gradients of the states."""
         raise NotImplementedError
 
     def rounds(self, cell: Any, context: Context, steps: Steps) -> Any:

@@ -85,9 +85,13 @@ class Sequential:
         """The states of all steps."""
         if self.checkpoint_every is not None and not context.time.split:
             return self._by_segments(cell, context, steps, reverse, self.checkpoint_every)
+        return registry.engine(self.kernel).trajectory(cell, context, steps, reverse, self.how)
+
+    @property
+    def how(self) -> How:
+        """The options as an engine takes them."""
         chunk, cores = (1 if each == "auto" else int(each) for each in (self.chunk, self.cores))
-        how = How(self.keep == "gates", chunk, cores, self.unroll, self.hoist is True)
-        return registry.engine(self.kernel).trajectory(cell, context, steps, reverse, how)
+        return How(self.keep == "gates", chunk, cores, self.unroll, self.hoist is True)
 
     @property
     def needs(self) -> Needs:

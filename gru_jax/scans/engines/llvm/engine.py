@@ -16,6 +16,7 @@ class MachineCode(LinearEngine):
     """Code that is written for the processor at its first use; llvmlite is imported only then."""
 
     needs = Needs(raw_x=True, original=True)
+    two_passes = True
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -33,6 +34,20 @@ class MachineCode(LinearEngine):
         from gru_jax.scans.engines.llvm import gru
 
         return gru.trajectory(cell, context, steps, reverse, keep=how.keep_gates, cores=how.cores)
+
+    def forward(self, cell: Any, context: Context, steps: Steps, reverse: bool, how: How) -> tuple[Array, Any]:
+        """The states, and what `backward` takes."""
+        from gru_jax.scans.engines.llvm import gru
+
+        return gru.forward(cell, context, steps, reverse, keep=how.keep_gates, cores=how.cores)
+
+    def backward(
+        self, cell: Any, context: Context, steps: Steps, reverse: bool, kept: Any, cotangent: Array, how: How
+    ) -> tuple[Context, Steps]:
+        """The gradients of all that made the states."""
+        from gru_jax.scans.engines.llvm import gru
+
+        return gru.backward(cell, context, steps, reverse, kept, cotangent, keep=how.keep_gates, cores=how.cores)
 
     def refusal_of_recurrence(self, who: str, dtype: DType) -> str | None:
         """What of a recurrence of such numbers it does not serve."""

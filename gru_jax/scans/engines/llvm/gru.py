@@ -83,6 +83,22 @@ def trajectory(cell: GRU, context: Context, steps: Steps, reverse: bool, *, keep
     return exact(context, states, reverse)
 
 
+def forward(cell: GRU, context: Context, steps: Steps, reverse: bool, *, keep: bool, cores: int) -> tuple[Array, Any]:
+    """The states, `[T, *batch, H]`, and what `backward` takes: the states and the gates as the kernels lay them out."""
+    layout = _Layout(cell, context.time.batch_leads, reverse, cores, context.h0.dtype == jnp.bfloat16, keep)
+    states, gates = _find(layout, context, steps)
+    return states, (layout.rows.of(states), *gates)
+
+
+def backward(
+    cell: GRU, context: Context, steps: Steps, reverse: bool, kept: Any, cotangent: Array, *, keep: bool, cores: int
+) -> tuple[Context, Steps]:
+    """The gradients of all that made the states, from what `forward` kept and the gradients of the states."""
+    layout = _Layout(cell, context.time.batch_leads, reverse, cores, context.h0.dtype == jnp.bfloat16, keep)
+    states = layout.rows.back(kept[0], context.h0.shape[:-1])
+    return _gradients(layout, context, steps, states, kept[1:], cotangent)[1]
+
+
 class _Layout:
     """How a call's arrays lie, for the kernels: `[B, T, n]`, or `[T, B, n]`."""
 

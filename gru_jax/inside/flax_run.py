@@ -1,0 +1,141 @@
+"""Flax's RNN by `gj.scan`: what flax computes, on padding and in either order of time, for both of its APIs."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gru_jax.cells import GRU, activations
+from gru_jax.inside.flax_step import LSTM
+from gru_jax.scans import Sequential, scan
+from gru_jax.types import Array, DType, IntArray, Params, State
+
+
+class Known(NamedTuple):
+    """A cell of flax as one of this library.
+
+    Attributes:
+      cell: what computes the same.
+      params: its parameters.
+      dtype: the flax cell's; None promotes input and parameters to one.
+    """
+
+    cell: Any
+    params: Params
+    dtype: DType
+
+
+class Call(NamedTuple):
+    """One call of flax's RNN: its arguments, and its attributes for those that are None.
+
+    Attributes:
+      seq_lengths: `[*batch]`, or None.
+      return_carry: whether the last carry is returned too.
+      time_major: `[T, *batch, I]` instead of `[*batch, T, I]`.
+      reverse: run from each sequence's end.
+      keep_order: and return outputs in the order of the input.
+      unroll: steps in one turn of the loop.
+      method: of `gru_jax.scan`.
+    """
+
+    seq_lengths: IntArray | None
+    return_carry: bool
+    time_major: bool
+    reverse: bool
+    keep_order: bool
+    unroll: int
+    method: Any
+
+    @classmethod
+    def of(cls, rnn: Any, seq_lengths: Any, **given: bool | None) -> "Call":
+        """The call of an RNN with these arguments."""
+        flags = {name: bool(getattr(rnn, name) if flag is None else flag) for name, flag in given.items()}
+        return cls(seq_lengths, unroll=rnn.unroll, method=rnn.method, **flags)
+
+    def input_of_a_step(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of x without time."""
+        return shape[1:] if self.time_major else (*shape[:-2], shape[-1])
+
+
+def named(*functions: Any) -> list[str] | None:
+    """The names of activations, by identity; None where one has none: it might look at more than one element."""
+    found = [activations.named(function) for function in functions]
+    return [name for name in found if isinstance(name, str)] if all(isinstance(name, str) for name in found) else None
+
+
+def promoted(known: Known, x: Any, promote: Callable[[tuple[Any, ...], DType], Any]) -> tuple[Array, Known]:
+    """Input and cell in the dtype that flax's cell computes in, which flax's own `promote` finds."""
+    leaves: list[Any]
+    structure: Any
+    leaves, structure = jax.tree.flatten(known.params)
+    x, *leaves = promote((x, *leaves), known.dtype)
+    return x, known._replace(params=structure.unflatten(leaves))
+
+
+def fits(known: Known, call: Call, x: Array, carry: State) -> bool:
+    """Whether `run` gives flax's numbers; a carry of another dtype or shape promotes, or is an error, in flax's way."""
+    if x.ndim < 2 or 0 in x.shape or not jnp.issubdtype(x.dtype, jnp.floating):
+        return False
+    if call.seq_lengths is not None and call.return_carry and not (
+        isinstance(known.cell, LSTM) or _puts_out_state(known.cell)
+    ):
+        return False
+    step = call.input_of_a_step(x.shape)
+    wanted = jax.eval_shape(lambda: known.cell.initial_state(step[:-1], x.dtype))
+    trees: list[Any] = [jax.tree.structure(carry), jax.tree.structure(wanted)]
+    if trees[0] != trees[1]:
+        return False
+    pairs = zip(jax.tree.leaves(carry), jax.tree.leaves(wanted), strict=True)
+    return all((jnp.shape(h), jnp.result_type(h)) == (like.shape, like.dtype) for h, like in pairs)
+
+
+def run(known: Known, call: Call, x: Array, carry: State, flip: Callable[..., Array]) -> Any:
+    """What flax's RNN returns: the outputs, after the last carry where that is asked for.
+
+    Args:
+      known: the cell and its parameters, of x's dtype.
+      call: how it is called.
+      x: `[*batch, T, I]`, `[T, *batch, I]` with time_major.
+      carry: before the first step.
+      flip: flax's `flip_sequences`.
+    """
+    lengths, cell, method = call.seq_lengths, known.cell, call.method
+
+    def turned(a: Array) -> Array:
+        return flip(a, lengths, num_batch_dims=x.ndim - 2, time_major=call.time_major)
+
+    # flax runs on over the padding, so lengths say only how a sequence is turned and which carry is its last. Where
+    # there are none nothing need be turned: the scan itself runs backwards.
+    back = call.reverse and lengths is None
+    at_length = lengths is not None and call.return_carry
+    if at_length and isinstance(cell, LSTM):
+        cell = dataclasses.replace(cell, both=True)
+    if call.unroll != 1 and method == "auto" and not isinstance(cell, GRU):
+        method = Sequential(unroll=call.unroll)
+    start = turned(x) if call.reverse and not back else x
+    y, carry = scan(cell, known.params, start, carry, reverse=back, time_major=call.time_major, method=method)
+    if at_length:
+        carry, y = _last(cell, y, jnp.asarray(lengths), call.time_major)
+    if call.reverse and call.keep_order != back:
+        y = turned(y)
+    return (carry, y) if call.return_carry else y
+
+
+def _last(cell: Any, y: Array, lengths: IntArray, time_major: bool) -> tuple[State, Array]:
+    """The states after as many steps as each sequence has, and the outputs."""
+    states = cell.split(y) if isinstance(cell, LSTM) else y
+    last = lengths.reshape(-1) - 1
+
+    def at(h: Array) -> Array:
+        steps = h if time_major else jnp.moveaxis(h, -2, 0)
+        rows = steps.reshape(steps.shape[0], -1, steps.shape[-1])
+        return rows[last, jnp.arange(rows.shape[1])].reshape(steps.shape[1:])
+
+    return jax.tree.map(at, states), states[1] if isinstance(cell, LSTM) else y
+
+
+def _puts_out_state(cell: Any) -> bool:
+    h = cell.initial_state((), jnp.float32)
+    return cell.output(h) is h
