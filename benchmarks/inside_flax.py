@@ -1,7 +1,4 @@
-"""flax: a training step of `flax.linen.RNN` around each of flax's cells, and of ours around the same cell.
-
-    python -m benchmarks.inside_flax [--budget SECONDS] [--quick] [--write]
-"""
+"""flax: a training step of `flax.linen.RNN` around each of flax's cells, and of ours around the same cell."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -12,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen, nnx
 
-from benchmarks import agreement, inside_command, timing
+from benchmarks import agreement, timing
+from benchmarks.inside_rows import row
 from benchmarks.layer_shapes import Shape
 from gru_jax import inside
 
@@ -71,9 +69,5 @@ def rows(quick: bool, budget_s: float) -> Iterator[dict[str, Any]]:
             off = max(agreement.distance(a, b) for a, b in zip(*found, strict=True))
             if not off <= BOUND * max(1.0, shape.T / 100):
                 raise agreement.Disagreement(f"flax, {case}, T,B,I,H = {shape}: gradients are off by {off:.2g}")
-            yield inside_command.row("flax", "training", case, shape, off, timing.side_by_side(ours, theirs, budget_s))
+            yield row("flax", "training", case, shape, off, timing.side_by_side(ours, theirs, budget_s))
         jax.clear_caches()
-
-
-if __name__ == "__main__":
-    inside_command.main("inside-flax", "inside_flax", rows)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from benchmarks import agreement, timing
+from benchmarks.inside_rows import row
 from benchmarks.layer_shapes import Shape
 
 SHAPES = (Shape(90, 32, 64, 112), Shape(200, 16, 64, 128))
@@ -92,20 +93,5 @@ def rows(quick: bool, budget_s: float) -> Iterator[dict[str, Any]]:
                 steps = [functools.partial(run, one, shape) for one in (ours, theirs)]
                 for step in steps:
                     step()
-                mine, other, ratio = timing.side_by_side(*steps, budget_s)
-                yield {
-                    "part": "keras",
-                    "kind": kind,
-                    "case": case,
-                    "shape": shape._asdict(),
-                    "dtype": "float32",
-                    "batches": BATCHES,
-                    "losses_apart": off,
-                    "ours_ms": mine.ms,
-                    "ours_spread_ms": mine.spread_ms,
-                    "theirs_ms": other.ms,
-                    "theirs_spread_ms": other.spread_ms,
-                    "theirs_over_ours": round(1 / ratio, 4),
-                    "iterations": mine.rounds,
-                }
+                yield row("keras", kind, case, shape, off, timing.side_by_side(*steps, budget_s)) | {"batches": BATCHES}
             jax.clear_caches()

@@ -1,7 +1,4 @@
-"""torch: a training step and a forward pass of `torch.nn.GRU`, and of `inside.torch.GRU` in its place.
-
-    python -m benchmarks.inside_torch [--budget SECONDS] [--quick] [--write]
-"""
+"""torch: a training step and a forward pass of `torch.nn.GRU`, and of `inside.torch.GRU` in its place."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -9,7 +6,8 @@ from typing import Any
 
 import torch
 
-from benchmarks import agreement, inside_command, timing
+from benchmarks import agreement, timing
+from benchmarks.inside_rows import row
 from benchmarks.layer_shapes import Shape
 from gru_jax import inside
 
@@ -78,8 +76,4 @@ def rows(quick: bool, budget_s: float) -> Iterator[dict[str, Any]]:
                 raise agreement.Disagreement(f"torch, {case}, T,B,I,H = {shape}: gradients are off by {off:.2g}")
             for kind, (ours, theirs) in calls.items():
                 times = timing.side_by_side(ours, theirs, budget_s)
-                yield inside_command.row("torch", kind, case, shape, off, times)
-
-
-if __name__ == "__main__":
-    inside_command.main("inside-torch", "inside_torch", rows)
+                yield row("torch", kind, case, shape, off, times)

@@ -15,7 +15,7 @@ def test_rows_and_their_table(monkeypatch):
     monkeypatch.setattr(inside_keras, "cases", lambda keras: {"plain": {"reset_after": False}})
     with theirs():
         rows = list(inside_keras.rows(True, 0.01))
-    assert [row["kind"] for row in rows] == ["fit", "predict"] and all(row["losses_apart"] < 5e-6 for row in rows)
+    assert [row["kind"] for row in rows] == ["fit", "predict"] and all(row["apart"] < 5e-6 for row in rows)
     assert all(row["theirs_over_ours"] > 0 and "x ours" in inside.printed(row) for row in rows)
     record = {"device": "cpu", "date": "today", "command": "c", "cpu": "c", "cores": 2, "versions": {"jax": "1"}}
     lines = inside.markdown(record | {"rows": rows}).splitlines()
