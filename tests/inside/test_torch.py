@@ -11,8 +11,10 @@ import jax
 import numpy as np
 import pytest
 
+import gru_jax as gj
 from gru_jax import inside
 from gru_jax.inside import torch_run
+from gru_jax.scans import passes
 
 torch = pytest.importorskip("torch")
 nn, ours = torch.nn, inside.torch
@@ -102,14 +104,20 @@ def test_values_and_all_gradients_are_torch_s(made: str, call: str, runs: list[s
 
 
 @pytest.mark.slow
-def test_the_numbers_of_machine_code(runs: list[str]) -> None:
-    torch.manual_seed(0)
-    x = torch.randn(40, 5, 16)
-    mine, stock = inside.torch.GRU(16, 64, 2, bidirectional=True), nn.GRU(16, 64, 2, bidirectional=True)
-    stock.load_state_dict(mine.state_dict())
-    for lengths in (None, [40, 3, 17, 39, 1]):
-        close(*(outcome(module, x, None, lengths) for module in (mine, stock)))
-    assert runs == ["forward", "backward"] * 2
+@pytest.mark.parametrize("keep", ["gates", "states"])
+def test_the_numbers_of_machine_code(keep: str, runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    # With the many devices of these tests "auto" leaves it to XLA, which splits a batch over them.
+    monkeypatch.setattr(passes, "_compiled", lambda *_: gj.Sequential(kernel="llvm", keep=keep, cores=1))
+    jax.clear_caches()
+    for layout in ({}, {"batch_first": True}):
+        torch.manual_seed(0)
+        mine, stock = (made(16, 32, 2, bidirectional=True, dropout=0.3, **layout) for made in (inside.torch.GRU, nn.GRU))
+        stock.load_state_dict(mine.state_dict())
+        x = torch.randn(5, 40, 16) if layout else torch.randn(40, 5, 16)
+        for lengths in (None, [40, 3, 17, 39, 1]):
+            close(*(outcome(module, x, None, lengths) for module in (mine, stock)))
+    assert runs == ["forward", "backward"] * 4
+    jax.clear_caches()
 
 
 def test_a_training_loop_ends_where_torch_s_does(runs: list[str]) -> None:
