@@ -198,8 +198,8 @@ class _OverTime(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_y: Tensor | None, d_ends: Tensor | None) -> Any:
-        many = 2 + ctx.masked + len(ctx.weights)
-        tensors, own = ctx.saved_tensors[:many], ctx.saved_tensors[many:]
+        many, saved = 2 + ctx.masked + len(ctx.weights), ctx.saved_tensors
+        tensors, own = saved[:many], saved[many:]
         # To be differentiated once more, or for many gradients at once, as jacobians ask for them.
         if torch.is_grad_enabled() or not all(d is None or _plain(d, d.dtype) for d in (d_y, d_ends)):
             found = _by_torch(ctx, tensors, d_y, d_ends)

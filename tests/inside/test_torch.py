@@ -177,6 +177,25 @@ def test_tensors_are_not_copied_and_stay_torch_s_to_change(runs: list[str]) -> N
         torch.testing.assert_close(y, kept, rtol=0, atol=0)
 
 
+def test_what_is_saved_is_torch_s_to_keep(runs: list[str]) -> None:
+    mine, stock = pair(num_layers=2)
+    x = torch.randn(T, B, I, requires_grad=True)
+    moved: list[Any] = []
+
+    def away(tensor: Any) -> Any:
+        moved.append(tensor.shape)
+        return tensor.clone()
+
+    made = []
+    for module in (mine, stock):
+        with torch.autograd.graph.saved_tensors_hooks(away, lambda tensor: tensor):
+            y, _ = module(x)
+        y = torch.utils.checkpoint.checkpoint(module, x, use_reentrant=False)[0] + y
+        made.append(torch.autograd.grad((y**2).sum(), [x, *module.parameters()]))
+    close(*made)
+    assert moved and runs == ["forward", "forward", "forward", "backward", "backward"]
+
+
 def test_what_torch_refuses_between_the_passes_is_refused() -> None:
     mine, _ = pair()
     x = torch.randn(T, B, I)
