@@ -189,7 +189,7 @@ def test_an_nnx_model_has_the_tree_and_the_numbers_of_flax_in_a_training_step(ge
     counts = [
         [v.get_value() for _, v in nnx.to_flat_state(nnx.state(model, nnx.RngCount))] for model in (ours, theirs)
     ]
-    assert len(counts[0]) == 6 and counts[0] == counts[1]
+    assert counts[0] and counts[0] == counts[1]
     structure, state = nnx.split(ours)
     nnx.update(theirs, state)
     close(nnx.merge(structure, nnx.state(theirs))(x), theirs(x))

@@ -193,7 +193,7 @@ def test_what_is_saved_is_torch_s_to_keep(runs: list[str]) -> None:
         y = torch.utils.checkpoint.checkpoint(module, x, use_reentrant=False)[0] + y
         made.append(torch.autograd.grad((y**2).sum(), [x, *module.parameters()]))
     close(*made)
-    assert moved and runs == ["forward", "forward", "forward", "backward", "backward"]
+    assert moved and sorted(runs) == ["backward"] * 2 + ["forward"] * 3
 
 
 def test_what_torch_refuses_between_the_passes_is_refused() -> None:
