@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gru_jax.cells import GRU, activations
-from gru_jax.inside.flax_step import LSTM
+from gru_jax.cells import activations
+from gru_jax.inside.flax_step import LSTM, Simple
 from gru_jax.scans import Sequential, scan
 from gru_jax.types import Array, DType, IntArray, Params, State
 
@@ -112,8 +112,9 @@ def run(known: Known, call: Call, x: Array, carry: State, flip: Callable[..., Ar
     at_length = lengths is not None and call.return_carry
     if at_length and isinstance(cell, LSTM):
         cell = dataclasses.replace(cell, both=True)
-    if call.unroll != 1 and method == "auto" and not isinstance(cell, GRU):
-        method = Sequential(unroll=call.unroll)
+    if method == "auto" and isinstance(cell, LSTM | Simple):
+        # The loop that flax runs: nothing computed twice, gradients added up step by step.
+        method = Sequential(unroll=call.unroll, keep="gates")
     start = turned(x) if call.reverse and not back else x
     y, carry = scan(cell, known.params, start, carry, reverse=back, time_major=call.time_major, method=method)
     if at_length:

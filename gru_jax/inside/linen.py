@@ -41,7 +41,7 @@ class RNN(linen.RNN):
       return_carry: return the last carry too, before the outputs.
       reverse: run from each sequence's end.
       keep_order: outputs of a reversed run in the order of the inputs.
-      unroll: steps in one turn of the loop; of a cell that has machine code nothing is unrolled.
+      unroll: steps in one turn of the loop, of an LSTM or a SimpleCell; other cells are not run by such a loop.
       variable_axes, variable_broadcast, variable_carry, split_rngs: flax's, for cells that are run as in flax.
       method: how the steps run over time, see `gru_jax.scan`.
 

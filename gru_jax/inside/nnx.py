@@ -98,10 +98,10 @@ class RNN(nnx.RNN):
         known = _known(self.cell) if self._plain and jnp.ndim(inputs) > 1 else None
         if known is not None:
             x, known = flax_run.promoted(known, inputs, _promote)
+            rngs = self.rngs if rngs is None else rngs
+            rngs = rngs.carry.fork() if isinstance(rngs, nnx.Rngs) else rngs
             if initial_carry is None:
-                rngs = self.rngs if rngs is None else rngs
-                stream = rngs.carry.fork() if isinstance(rngs, nnx.Rngs) else rngs
-                initial_carry = self.cell.initialize_carry(call.input_of_a_step(x.shape), stream)
+                initial_carry = self.cell.initialize_carry(call.input_of_a_step(x.shape), rngs)
             if flax_run.fits(known, call, x, initial_carry):
                 return flax_run.run(known, call, x, initial_carry, flip_sequences)
         return super().__call__(

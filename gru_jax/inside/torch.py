@@ -184,12 +184,13 @@ class _OverTime(torch.autograd.Function):
     ) -> Any:
         masks, weights = rest[:masked], rest[masked:]
         with jax.enable_x64(x.dtype is torch.float64):
-            ctx.given = _given(lengths, x, hx, masks, weights)
-            outputs, kept = torch_run.forward(net, ctx.given)
+            given = _given(lengths, x, hx, masks, weights)
+            outputs, kept = torch_run.forward(net, given)
             leaves: Any
             leaves, ctx.structure = jax.tree.flatten(kept)
             y, ends, *own = _to_torch((*outputs, *leaves))
         ctx.net, ctx.lengths, ctx.masked = net, lengths, masked
+        ctx.weights = given.weights
         ctx.set_materialize_grads(False)
         # What was kept is torch's to free after a backward pass, and to check for changes in place.
         ctx.save_for_backward(x, hx, *rest, *own)
@@ -197,17 +198,18 @@ class _OverTime(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_y: Tensor | None, d_ends: Tensor | None) -> Any:
-        many = len(ctx.given.weights) + ctx.masked + 2
-        tensors, own = ctx.saved_tensors[:many], ctx.saved_tensors[many:]
+        many, saved = 2 + ctx.masked + len(ctx.weights), ctx.saved_tensors
+        tensors, own = saved[:many], saved[many:]
         # To be differentiated once more, or for many gradients at once, as jacobians ask for them.
         if torch.is_grad_enabled() or not all(d is None or _plain(d, d.dtype) for d in (d_y, d_ends)):
             found = _by_torch(ctx, tensors, d_y, d_ends)
         else:
-            x = tensors[0]
+            x, hx, *masks = tensors[: 2 + ctx.masked]
             with jax.enable_x64(x.dtype is torch.float64):
+                given = _given(ctx.lengths, x, hx, masks, ())._replace(weights=ctx.weights)
                 kept = ctx.structure.unflatten([_to_jax(t) for t in own])
                 d = (None if t is None else _to_jax(t) for t in (d_y, d_ends))
-                made = torch_run.backward(ctx.net, ctx.given, kept, *d)
+                made = torch_run.backward(ctx.net, given, kept, *d)
                 d_x, d_h0, *d_weights = _to_torch((made.x, made.h0, *made.weights))
             found = [d_x, d_h0, *[None] * ctx.masked, *d_weights]
         return None, None, None, *found

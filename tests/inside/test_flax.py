@@ -185,7 +185,11 @@ def test_an_nnx_model_has_the_tree_and_the_numbers_of_flax_in_a_training_step(ge
     jax.tree.map(np.testing.assert_array_equal, nnx.to_pure_dict(nnx.state(ours, nnx.Param)),
                  nnx.to_pure_dict(nnx.state(theirs, nnx.Param)))  # fmt: skip
     close(*(jax.tree.map(jnp.asarray, step(model, x)) for model in (ours, theirs)))
-    # The streams of random numbers stand where flax's stand after a step, too: a checkpoint of one is one of the other.
+    # The streams of random numbers stand where flax's stand, too: a checkpoint of one is one of the other.
+    counts = [
+        [v.get_value() for _, v in nnx.to_flat_state(nnx.state(model, nnx.RngCount))] for model in (ours, theirs)
+    ]
+    assert counts[0] and counts[0] == counts[1]
     structure, state = nnx.split(ours)
     nnx.update(theirs, state)
     close(nnx.merge(structure, nnx.state(theirs))(x), theirs(x))

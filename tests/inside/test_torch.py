@@ -11,8 +11,10 @@ import jax
 import numpy as np
 import pytest
 
+import gru_jax as gj
 from gru_jax import inside
 from gru_jax.inside import torch_run
+from gru_jax.scans import passes
 
 torch = pytest.importorskip("torch")
 nn, ours = torch.nn, inside.torch
@@ -102,14 +104,20 @@ def test_values_and_all_gradients_are_torch_s(made: str, call: str, runs: list[s
 
 
 @pytest.mark.slow
-def test_the_numbers_of_machine_code(runs: list[str]) -> None:
-    torch.manual_seed(0)
-    x = torch.randn(40, 5, 16)
-    mine, stock = inside.torch.GRU(16, 64, 2, bidirectional=True), nn.GRU(16, 64, 2, bidirectional=True)
-    stock.load_state_dict(mine.state_dict())
-    for lengths in (None, [40, 3, 17, 39, 1]):
-        close(*(outcome(module, x, None, lengths) for module in (mine, stock)))
-    assert runs == ["forward", "backward"] * 2
+@pytest.mark.parametrize("keep", ["gates", "states"])
+def test_the_numbers_of_machine_code(keep: str, runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    # With the many devices of these tests "auto" leaves it to XLA, which splits a batch over them.
+    monkeypatch.setattr(passes, "_compiled", lambda *_: gj.Sequential(kernel="llvm", keep=keep, cores=1))
+    jax.clear_caches()
+    for layout in ({}, {"batch_first": True}):
+        torch.manual_seed(0)
+        mine, stock = (made(16, 32, 2, bidirectional=True, dropout=0.3, **layout) for made in (inside.torch.GRU, nn.GRU))
+        stock.load_state_dict(mine.state_dict())
+        x = torch.randn(5, 40, 16) if layout else torch.randn(40, 5, 16)
+        for lengths in (None, [40, 3, 17, 39, 1]):
+            close(*(outcome(module, x, None, lengths) for module in (mine, stock)))
+    assert runs == ["forward", "backward"] * 4
+    jax.clear_caches()
 
 
 def test_a_training_loop_ends_where_torch_s_does(runs: list[str]) -> None:
@@ -167,6 +175,25 @@ def test_tensors_are_not_copied_and_stay_torch_s_to_change(runs: list[str]) -> N
         kept = y.clone()
         x.zero_()  # the next batch, in the same memory
         torch.testing.assert_close(y, kept, rtol=0, atol=0)
+
+
+def test_what_is_saved_is_torch_s_to_keep(runs: list[str]) -> None:
+    mine, stock = pair(num_layers=2)
+    x = torch.randn(T, B, I, requires_grad=True)
+    moved: list[Any] = []
+
+    def away(tensor: Any) -> Any:
+        moved.append(tensor.shape)
+        return tensor.clone()
+
+    made = []
+    for module in (mine, stock):
+        with torch.autograd.graph.saved_tensors_hooks(away, lambda tensor: tensor):
+            y, _ = module(x)
+        y = torch.utils.checkpoint.checkpoint(module, x, use_reentrant=False)[0] + y
+        made.append(torch.autograd.grad((y**2).sum(), [x, *module.parameters()]))
+    close(*made)
+    assert moved and sorted(runs) == ["backward"] * 2 + ["forward"] * 3
 
 
 def test_what_torch_refuses_between_the_passes_is_refused() -> None:

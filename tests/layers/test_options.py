@@ -40,6 +40,13 @@ def test_flax_s_names_of_options_mean_the_same(bias):
     assert (linen_theirs != theirs).any(), "they differ in the recurrent bias"
 
 
+def test_functions_of_flax_are_known_by_name():
+    """Machine code is found by names."""
+    named = {"gate_fn": nnx.sigmoid, "activation_fn": nnx.tanh}
+    for spec in (gj.nnx.GRUCell(I, H, **named, rngs=RNGS).spec, gj.linen.GRU(H, **named).spec):
+        assert (spec.gate_activation, spec.activation) == ("sigmoid", "tanh")
+
+
 def test_orthogonal_is_drawn_as_flax_draws_it():
     options = {"recurrent_kernel_init": nnx.initializers.orthogonal()}
     w = gj.nnx.GRUCell(I, H, **options, rngs=RNGS).w_h[...]
