@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gru_jax.cells import activations
 from gru_jax.inside.flax_step import LSTM, Simple
-from gru_jax.scans import Sequential, scan
+from gru_jax.scans import scan
 from gru_jax.types import Array, DType, IntArray, Params, State
 
 
@@ -36,7 +36,6 @@ class Call(NamedTuple):
       time_major: `[T, *batch, I]` instead of `[*batch, T, I]`.
       reverse: run from each sequence's end.
       keep_order: and return outputs in the order of the input.
-      unroll: steps in one turn of the loop.
       method: of `gru_jax.scan`.
     """
 
@@ -45,14 +44,13 @@ class Call(NamedTuple):
     time_major: bool
     reverse: bool
     keep_order: bool
-    unroll: int
     method: Any
 
     @classmethod
     def of(cls, rnn: Any, seq_lengths: Any, **given: bool | None) -> "Call":
         """The call of an RNN with these arguments."""
         flags = {name: bool(getattr(rnn, name) if flag is None else flag) for name, flag in given.items()}
-        return cls(seq_lengths, unroll=rnn.unroll, method=rnn.method, **flags)
+        return cls(seq_lengths, method=rnn.method, **flags)
 
     def input_of_a_step(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of x without time."""
@@ -75,7 +73,12 @@ def promoted(known: Known, x: Any, promote: Callable[[tuple[Any, ...], DType], A
 
 
 def fits(known: Known, call: Call, x: Array, carry: State) -> bool:
-    """Whether `run` gives flax's numbers; a carry of another dtype or shape promotes, or is an error, in flax's way."""
+    """Whether `run` gives flax's numbers; a carry of another dtype or shape promotes, or is an error, in flax's way.
+
+    The loop of an LSTM or a SimpleCell is no faster here, and so is flax's where no method is named.
+    """
+    if call.method == "auto" and isinstance(known.cell, LSTM | Simple):
+        return False
     if x.ndim < 2 or 0 in x.shape or not jnp.issubdtype(x.dtype, jnp.floating):
         return False
     if call.seq_lengths is not None and call.return_carry and not (
@@ -101,7 +104,7 @@ def run(known: Known, call: Call, x: Array, carry: State, flip: Callable[..., Ar
       carry: before the first step.
       flip: flax's `flip_sequences`.
     """
-    lengths, cell, method = call.seq_lengths, known.cell, call.method
+    lengths, cell = call.seq_lengths, known.cell
 
     def turned(a: Array) -> Array:
         return flip(a, lengths, num_batch_dims=x.ndim - 2, time_major=call.time_major)
@@ -112,11 +115,8 @@ def run(known: Known, call: Call, x: Array, carry: State, flip: Callable[..., Ar
     at_length = lengths is not None and call.return_carry
     if at_length and isinstance(cell, LSTM):
         cell = dataclasses.replace(cell, both=True)
-    if method == "auto" and isinstance(cell, LSTM | Simple):
-        # The loop that flax runs: nothing computed twice, gradients added up step by step.
-        method = Sequential(unroll=call.unroll, keep="gates")
     start = turned(x) if call.reverse and not back else x
-    y, carry = scan(cell, known.params, start, carry, reverse=back, time_major=call.time_major, method=method)
+    y, carry = scan(cell, known.params, start, carry, reverse=back, time_major=call.time_major, method=call.method)
     if at_length:
         carry, y = _last(cell, y, jnp.asarray(lengths), call.time_major)
     if call.reverse and call.keep_order != back:

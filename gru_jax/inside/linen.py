@@ -30,10 +30,11 @@ __all__ = ["RNN", "Bidirectional", "Cell"]
 class RNN(linen.RNN):
     """flax.linen.RNN over this library's engines: flax's arguments, call, variables and numbers.
 
-    Run by them are flax's `GRUCell`, `MGUCell`, `LSTMCell`, `OptimizedLSTMCell` and `SimpleCell`, and of this library
-    `gj.linen.GRUCell` and `Cell`. Any other cell runs as in flax, and so do these where flax does what the engines do
-    not: a carry of another dtype than the computation's, an activation without a name in `gru_jax.cells.activations`,
-    `variable_axes` and the like of your own.
+    Run by them are flax's `GRUCell` and `MGUCell`, and of this library `gj.linen.GRUCell` and `Cell`; where a
+    `method` is named also `LSTMCell`, `OptimizedLSTMCell` and `SimpleCell`, whose loop is no faster here than flax's
+    own. Any other cell runs as in flax, and so do these where flax does what the engines do not: a carry of another
+    dtype than the computation's, an activation without a name in `gru_jax.cells.activations`, `variable_axes` and the
+    like of your own.
 
     Args:
       cell: any `flax.linen.RNNCellBase`.
@@ -41,7 +42,7 @@ class RNN(linen.RNN):
       return_carry: return the last carry too, before the outputs.
       reverse: run from each sequence's end.
       keep_order: outputs of a reversed run in the order of the inputs.
-      unroll: steps in one turn of the loop, of an LSTM or a SimpleCell; other cells are not run by such a loop.
+      unroll: steps in one turn of flax's loop; other cells are not run by such a loop.
       variable_axes, variable_broadcast, variable_carry, split_rngs: flax's, for cells that are run as in flax.
       method: how the steps run over time, see `gru_jax.scan`.
 

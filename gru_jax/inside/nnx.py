@@ -31,10 +31,11 @@ __all__ = ["RNN", "Bidirectional", "Cell"]
 class RNN(nnx.RNN):
     """flax.nnx.RNN over this library's engines: flax's arguments, call, state and numbers.
 
-    Run by them are flax's `GRUCell`, `LSTMCell`, `OptimizedLSTMCell` and `SimpleCell` as they are made, and of this
-    library `gj.nnx.GRUCell` and `Cell`. Any other cell runs as in flax, and so do these where flax does what the
-    engines do not: a carry of another dtype than the computation's, an activation without a name in
-    `gru_jax.cells.activations`, layers inside a cell that were exchanged, `state_axes` or `broadcast_rngs` of your own.
+    Run by them are flax's `GRUCell` as it is made, and of this library `gj.nnx.GRUCell` and `Cell`; where a `method`
+    is named also `LSTMCell`, `OptimizedLSTMCell` and `SimpleCell`, whose loop is no faster here than flax's own. Any
+    other cell runs as in flax, and so do these where flax does what the engines do not: a carry of another dtype than
+    the computation's, an activation without a name in `gru_jax.cells.activations`, layers inside a cell that were
+    exchanged, `state_axes` or `broadcast_rngs` of your own.
 
     Args:
       cell: any `flax.nnx.RNNCellBase`.
