@@ -18,7 +18,7 @@ def evaluate(
     placement: Placement,
     params: Params,
     split: str,
-    call: Callable[..., Any],
+    call: Callable[..., Any] = lambda name, function, *arguments: function(*arguments),
 ) -> tuple[dict[str, float], NewtonSums | None]:
     """Evaluates on the devices, batch by batch; what pads the last batch does not count.
 

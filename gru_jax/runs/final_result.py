@@ -1,4 +1,4 @@
-"""What a run leaves behind at its end: its result, and its pictures."""
+"""What a run leaves behind at its end: its result, its status, and its pictures."""
 
 import math
 from collections.abc import Mapping
@@ -6,26 +6,54 @@ from typing import Any
 
 import jax
 
-from gru_jax.config.config import Config, config_hash
+from gru_jax.config.config import Config
 from gru_jax.data.dataset import Dataset
+from gru_jax.runs.evaluation import evaluate
 from gru_jax.runs.loop import Outcome
-from gru_jax.runs.on_disk.run_directory import RunDirectory
 from gru_jax.runs.pictures import draw
-from gru_jax.runs.watching.progress import Reporter
-from gru_jax.training.experiment import Experiment, abstract_state, parameter_count
+from gru_jax.runs.plan import Run
+from gru_jax.training.devices import Placement
+from gru_jax.training.experiment import abstract_state, parameter_count
 from gru_jax.types import Params
 
+Result = dict[str, Any]
+"""What result.json says."""
 
-def result(config: Config, experiment: Experiment, dataset: Dataset, devices: int, outcome: Outcome) -> dict[str, Any]:
-    """What result.json says, test values apart."""
-    history = outcome.history
+
+def finish(run: Run, dataset: Dataset, placement: Placement, outcome: Outcome) -> Result:
+    """Writes the result, the pictures and the status of a run that has come to its end.
+
+    Args:
+        run: the run.
+        dataset: of its task.
+        placement: where its best parameters are tested.
+        outcome: how it ended.
+    """
+    found = _result(run, dataset, placement.devices, outcome)
+    if outcome.status == "done":
+        params = placement.put_state(outcome.best_params)
+        metrics, newton = evaluate(run.experiment, dataset, placement, params, "test")
+        found = with_test_values(found, metrics)
+        if not math.isfinite(metrics["test/loss"]):
+            run.blame_method(newton)
+    if run.group.first:
+        run.directory.set_result(found)
+        if outcome.status == "done":
+            _pictures(run, dataset, outcome.best_params)
+        run.directory.set_status(found["status"])
+    return found
+
+
+def _result(run: Run, dataset: Dataset, devices: int, outcome: Outcome) -> Result:
+    """The result, test values apart."""
+    config, history = run.config, outcome.history
     return {
         "status": outcome.status,
         **({"why": outcome.why} if outcome.why else {}),
         "name": config.name,
         "seed": config.seed,
-        "config_hash": config_hash(config),
-        "params": parameter_count(abstract_state(experiment).params),
+        "config_hash": run.hash,
+        "params": parameter_count(abstract_state(run.experiment).params),
         "steps": outcome.step,
         "total_steps": config.total_steps,
         "epochs": outcome.step / config.steps_per_epoch,
@@ -34,7 +62,7 @@ def result(config: Config, experiment: Experiment, dataset: Dataset, devices: in
         **history.best,
         **history.last_train,
         "wall_s": round(history.train_s, 3),
-        "wall_s_is": "training, validation and checkpoints; compilation is apart, in compile_s",
+        "wall_s_is": _wall_s_is(outcome.at_once),
         "compile_s": round(history.compile_s, 3),
         "task": dataset.description,
         "fingerprint": dataset.fingerprint,
@@ -44,7 +72,12 @@ def result(config: Config, experiment: Experiment, dataset: Dataset, devices: in
     }
 
 
-def with_test_values(result: dict[str, Any], metrics: Mapping[str, float]) -> dict[str, Any]:
+def _wall_s_is(at_once: int) -> str:
+    of = "" if at_once == 1 else f"the share of one of the {at_once} runs that were trained at once: of "
+    return f"{of}training, validation and checkpoints; compilation is apart, in compile_s"
+
+
+def with_test_values(result: Result, metrics: Mapping[str, float]) -> Result:
     """The result with the test values in it; where one is not finite, it is null and the run has diverged.
 
     Example:
@@ -68,22 +101,16 @@ def stopped_early(config: Config, result: Mapping[str, Any]) -> str:
     elif early is not None:
         why = f"{best_by} had no new best in {early.patience} evaluation{'s' if early.patience > 1 else ''}"
     at = f"step {result['steps']} of {result['total_steps']}"
-    return f"stopped early at {at}: {why}; best at step {result['best_step']}"
+    return f"stopped early at {at}: {why}; best at step {result.get('best_step', 'an earlier one')}"
 
 
-def pictures(
-    directory: RunDirectory,
-    experiment: Experiment,
-    dataset: Dataset,
-    params: Params,
-    reporter: Reporter,
-) -> None:
+def _pictures(run: Run, dataset: Dataset, params: Params) -> None:
     """Draws the pictures of a run; they are a by-product: what keeps them from being drawn does not fail the run."""
     try:
-        paths = draw(directory, experiment, dataset, params)
+        paths = draw(run.directory, run.whole, dataset, params)
     except Exception as error:
         # Of whatever kind: the training is over and its result is written.
-        reporter.warn(f"pictures were not drawn: {str(error).partition(chr(10))[0] or type(error).__name__}")
+        run.reporter.warn(f"pictures were not drawn: {str(error).partition(chr(10))[0] or type(error).__name__}")
         return
     for path in paths:
-        reporter.note(f"picture: {path}")
+        run.reporter.note(f"picture: {path}")

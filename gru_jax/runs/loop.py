@@ -3,7 +3,7 @@
 Metrics are fetched late: only when the next step is on its way, so that the device has something to do meanwhile.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,16 +15,15 @@ from gru_jax.runs.on_disk import checkpoint
 from gru_jax.runs.on_disk.checkpoint import Checkpoint
 from gru_jax.runs.on_disk.history import History
 from gru_jax.runs.on_disk.metrics_log import MetricsLog, Unwritten
-from gru_jax.runs.on_disk.run_directory import RunDirectory
-from gru_jax.runs.processes import Group
+from gru_jax.runs.plan import Run
+from gru_jax.runs.resume import Start
 from gru_jax.runs.stop_request import StopRequest
 from gru_jax.runs.stopwatch import Stopwatch
-from gru_jax.runs.watching.progress import Reporter
 from gru_jax.runs.watching.watchers import Watchers
 from gru_jax.training.devices import Placement
-from gru_jax.training.experiment import Experiment, to_checkpoint, train_batches
+from gru_jax.training.experiment import to_checkpoint, train_batches
 from gru_jax.training.losses import Sums, add_up, metrics_of, no_sums
-from gru_jax.training.newton_sums import NewtonSums, newton_metrics, to_meta, why_not_finite, why_slow
+from gru_jax.training.newton_sums import NewtonSums, newton_metrics, to_meta, why_slow
 from gru_jax.training.step import TrainState
 from gru_jax.types import Array, Params
 
@@ -38,6 +37,7 @@ class Outcome(NamedTuple):
         best_params: parameters of the best evaluation, on the host; None when there was none.
         history: what the run remembers.
         why: what was not finite, of a run that has diverged.
+        at_once: how many runs were trained at once with it, itself among them.
     """
 
     status: str
@@ -45,6 +45,7 @@ class Outcome(NamedTuple):
     best_params: Params | None
     history: History
     why: str = ""
+    at_once: int = 1
 
 
 def not_finite(what: str, step: int) -> str:
@@ -69,48 +70,35 @@ class _Held(NamedTuple):
 class Loop:
     """One run of training, from a state (fresh or restored) to an outcome."""
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        dataset: Dataset,
-        placement: Placement,
-        run: RunDirectory,
-        reporter: Reporter,
-        stop: StopRequest,
-        meta: dict[str, Any],
-        watchers: Watchers | None,
-        group: Group,
-    ) -> None:
-        config = experiment.config
-        self.watchers, self.group = watchers, group
+    def __init__(self, run: Run, dataset: Dataset, placement: Placement, stop: StopRequest) -> None:
+        self.run, self.dataset, self.placement, self.stop = run, dataset, placement, stop
+        self.reporter = run.reporter
+        self.watchers: Watchers | None = None
+        self.config = config = run.config
         self.held: _Held | None = None
-        self.experiment, self.dataset, self.placement = experiment, dataset, placement
-        self.run, self.reporter, self.stop, self.meta = run, reporter, stop, meta
-        self.config, self.total = config, config.total_steps
+        self.total = config.total_steps
         self.newton, self.warned, self.why = config.newton, False, ""
         self.eval_every = interval_steps(config.train.eval_every, config.steps_per_epoch)
         self.save_every = interval_steps(config.checkpoint.every, config.steps_per_epoch)
         share = placement.rows(config.task.batch)
         self.train_batch = train_batches(dataset.train, config.shape, config.task.batch, config.seed, share)
 
-    def train(self, state: TrainState, best_params: Params | None, history: History, saved_at: int) -> Outcome:
+    def train(self, begun: Start) -> Outcome:
         """Trains to the end, to a request to stop or to the first loss that is not finite.
 
         Args:
-            state: where to start, on the host.
-            best_params: parameters of the best evaluation so far, on the host.
-            history: what the run remembers; changed in place.
-            saved_at: the step of the newest checkpoint, or -1.
+            begun: where to start, on the host; its history is changed in place.
         """
-        self.history, self.watch = history, Stopwatch(history)
-        self.best_params, self.saved_at = best_params, saved_at
-        step = int(state.step)
-        state = self.placement.put_state(state)
-        log = MetricsLog(self.run.metrics, resume_step=step) if self.group.first else Unwritten()
+        self.history, self.watch = begun.history, Stopwatch(begun.history)
+        self.best_params, self.saved_at = begun.best_params, begun.saved_at
+        history, step, first = begun.history, int(begun.state.step), self.run.group.first
+        self.watchers = Watchers(self.config, self.run.directory, step, self.reporter) if first else None
+        state = self.placement.put_state(begun.state)
+        log = MetricsLog(self.run.directory.metrics, resume_step=step) if first else Unwritten()
         self.reporter.start(step, self.total)
         try:
             while step < self.total and not history.stopped_early:
-                if self.group.stops(self.stop.requested):
+                if self.run.group.stops(self.stop.requested):
                     return self._end("preempted", step, state, log)
                 if self.watchers is not None:
                     self.watchers.step(step, state)
@@ -141,7 +129,7 @@ class Loop:
         evaluates = step % self.eval_every == 0 or last
         saves = step % self.save_every == 0 or last
         if step % self.config.log.every == 0 or last:
-            factor = self.experiment.schedule(jnp.asarray(step - 1, jnp.int32))
+            factor = self.run.experiment.schedule(jnp.asarray(step - 1, jnp.int32))
             self.held = _Held(step, state.sums, factor)
             state = state._replace(sums=self.placement.put_state(no_sums(newton=self.newton is not None)))
         # What is evaluated and saved here comes after the line of this step, and waits for the device anyhow.
@@ -179,9 +167,11 @@ class Loop:
         return True
 
     def _evaluate(self, step: int, state: TrainState, log: MetricsLog) -> bool:
-        metrics = self.evaluate(state.params, "valid")
+        run = self.run
+        call = self.watch.call
+        metrics, newton = evaluate(run.experiment, self.dataset, self.placement, state.params, "valid", call)
         if not np.isfinite(metrics["valid/loss"]):
-            return self._not_finite("the validation loss", step)
+            return self._not_finite("the validation loss", step, newton)
         early_stop = self.config.train.early_stop
         patience, reached = (early_stop.patience, early_stop.reached) if early_stop else (None, None)
         if self.history.evaluated(step, metrics, self.config.train.best_by, patience, reached):
@@ -189,25 +179,11 @@ class Loop:
         self._write(step, metrics, log)
         return True
 
-    def evaluate(self, params: Params, split: str) -> dict[str, float]:
-        """The metrics of parameters, on the devices, over a whole split."""
-        call = self.watch.call
-        metrics, newton = evaluate(self.experiment, self.dataset, self.placement, params, split, call)
-        if not np.isfinite(metrics[f"{split}/loss"]):
-            self._explain(newton)
-        return metrics
-
     def _not_finite(self, what: str, step: int, newton: NewtonSums | None = None) -> bool:
         """Keeps in mind why the run ends; False."""
         self.why = not_finite(what, step)
-        self._explain(newton)
+        self.run.blame_method(newton)
         return False
-
-    def _explain(self, newton: NewtonSums | None) -> None:
-        """Says so when values are not finite because of the method."""
-        said = why_not_finite(self.newton, newton) if self.newton is not None and newton is not None else None
-        if said:
-            self.reporter.warn(said)
 
     def _save(self, step: int, state: TrainState, log: MetricsLog) -> bool:
         host = self.placement.get(state)
@@ -217,14 +193,14 @@ class Loop:
         log.sync()
         self.watch.mark()
         best = host.params if self.best_params is None else self.best_params
-        meta = self.meta | {"history": self.history.to_meta(), "metrics_lines": log.lines}
+        meta = self.run.meta(self.dataset, self.history) | {"metrics_lines": log.lines}
         if host.sums.newton is not None:
             meta["newton"] = to_meta(host.sums.newton)
         saved = Checkpoint(step, to_checkpoint(host), best, meta)
         try:
             checkpoint.require_finite(step, (saved.state, best))
-            if self.group.first:
-                checkpoint.save(self.run.checkpoints, saved, self.config.checkpoint.keep)
+            if self.run.group.first:
+                checkpoint.save(self.run.directory.checkpoints, saved, self.config.checkpoint.keep)
         except checkpoint.NotFinite:
             return self._not_finite("the state", step)
         self.saved_at = step

@@ -9,8 +9,11 @@ from gru_jax.runs.many_runs import finished
 from gru_jax.runs.on_disk.history import History
 from gru_jax.runs.on_disk.metrics_log import MetricsLog
 from gru_jax.runs.on_disk.run_directory import RunDirectory
+from gru_jax.runs.plan import Run
+from gru_jax.runs.watching.progress import Reporter
 from gru_jax.runs.watching.watchers import Watchers
 from gru_jax.sweeps.members import Member
+from gru_jax.training.experiment import Experiment
 from gru_jax.types import Params
 
 
@@ -24,10 +27,10 @@ class OneRun:
         why: what was not finite, of one that has diverged.
     """
 
-    def __init__(self, place: int, member: Member) -> None:
-        self.place, self.member = place, member
-        self.loaded, self.config = member.task.loaded, member.task.loaded.config
-        self.directory = RunDirectory(member.task.path)
+    def __init__(self, place: int, member: Member, experiment: Experiment, reporter: Reporter) -> None:
+        self.place, self.member, loaded = place, member, member.task.loaded
+        own = experiment._replace(config=loaded.config)
+        self.run = Run(loaded, own, RunDirectory(member.task.path), reporter)
         self.history = History()
         self.best_params: Params | None = None
         self.open, self.why = finished(member.task) is None, ""

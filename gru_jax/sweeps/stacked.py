@@ -12,12 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gru_jax.config.config import config_hash
 from gru_jax.config.sections.base import interval_steps
 from gru_jax.data.dataset import Dataset
 from gru_jax.runs import final_result
 from gru_jax.runs.environment import environment
-from gru_jax.runs.evaluation import evaluate
 from gru_jax.runs.loop import Outcome
 from gru_jax.runs.many_runs import Task
 from gru_jax.runs.on_disk import checkpoint
@@ -50,9 +48,10 @@ class Stack:
 
     def __init__(self, group: Group, dataset: Dataset, reporter: Reporter, stop: StopRequest) -> None:
         self.group, self.dataset, self.reporter, self.stop = group, dataset, reporter, stop
-        self.runs = [OneRun(place, member) for place, member in enumerate(group.members)]
-        self.config = config = self.runs[0].config
+        self.config = config = group.members[0].task.loaded.config
         self.experiment: Experiment = build(config)
+        members = enumerate(group.members)
+        self.runs = [OneRun(place, member, self.experiment, reporter) for place, member in members]
         self.shared = groups.shares_batches(group.members)
         over_batches = None if self.shared else 0
         self.train_step = jax.jit(jax.vmap(self.experiment.train_step, in_axes=(0, over_batches)), donate_argnums=0)
@@ -70,7 +69,7 @@ class Stack:
         if self.shared:
             return train_batches(train, config.shape, config.task.batch, config.seed)
         one = functools.partial(batch_at, target=config.shape.target, size=config.task.batch)
-        seeds = jnp.asarray([run.config.seed for run in self.runs], jnp.uint32)
+        seeds = jnp.asarray([run.run.config.seed for run in self.runs], jnp.uint32)
         if callable(train):
             made = jax.jit(lambda step: jax.vmap(lambda seed: one(train, seed, step))(seeds))
             return lambda step: made(jnp.int32(step))
@@ -90,7 +89,7 @@ class Stack:
             OSError: something could not be written; what was there is whole.
         """
         require(self.config)
-        mine = [run.directory for run in self.runs if run.open]
+        mine = [run.run.directory for run in self.runs if run.open]
         for directory in mine:
             directory.check_usable()
         locked: list[RunDirectory] = []
@@ -116,11 +115,11 @@ class Stack:
         here = environment(jax.devices()[:1])
         for run in self._open():
             # Left by a kill while the run was coming to its end, which it now comes to again.
-            checkpoint.clean(run.directory.checkpoints, -1)
-            run.directory.write_inputs(run.loaded, here)
-            run.directory.set_status("running")
-            run.watchers = Watchers(run.config, run.directory, step, self.reporter)
-            run.log = MetricsLog(run.directory.metrics, resume_step=step)
+            checkpoint.clean(run.run.directory.checkpoints, -1)
+            run.run.directory.write_inputs(run.run.loaded, here)
+            run.run.directory.set_status("running")
+            run.watchers = Watchers(run.run.config, run.run.directory, step, self.reporter)
+            run.log = MetricsLog(run.run.directory.metrics, resume_step=step)
         self.watch = Stopwatch(self.clock)
         self.saved_at = step if step else -1
         self.reporter.start(step, self.total)
@@ -132,7 +131,7 @@ class Stack:
                         # Otherwise what comes of it is seen at the same step as without the signal: from an older one.
                         yield from self._save(step, state)
                     for run in self._open():
-                        run.directory.set_status("preempted")
+                        run.run.directory.set_status("preempted")
                         yield run.member.task, "preempted"
                     return False
                 batch = self.watch.call("batch", self.train_batch, step)
@@ -151,8 +150,8 @@ class Stack:
 
     def _start(self) -> tuple[TrainState, int]:
         """The stacked state to go on from, on the host, and its step."""
-        seeds = jnp.asarray([run.config.seed for run in self.runs], jnp.uint32)
-        rates = jnp.asarray([run.config.optim.lr for run in self.runs], jnp.float32)
+        seeds = jnp.asarray([run.run.config.seed for run in self.runs], jnp.uint32)
+        rates = jnp.asarray([run.run.config.optim.lr for run in self.runs], jnp.float32)
         init = jax.vmap(self.experiment.init_state)
         like = jax.eval_shape(init, seeds, rates)
         found, warnings = checkpoint.restore(self.directory.checkpoints, like, like.params)
@@ -206,7 +205,7 @@ class Stack:
                 continue
             metrics = metrics_of(own, self.config.shape.target, "train") | {
                 "grad_norm": own["grad_norm"] / own["steps"],
-                "lr": run.config.optim.lr * factor,
+                "lr": run.run.config.optim.lr * factor,
             }
             run.history.last_train = metrics
             self._write(run, step, metrics)
@@ -256,15 +255,11 @@ class Stack:
             run.diverged("the training loss or its gradient", step)
             return "diverged"
         run.log.sync()
-        meta = {
-            "fingerprint": self.dataset.fingerprint,
-            "config_hash": config_hash(run.config),
-            "history": self._timed(run).to_meta(),
-            "metrics_lines": run.log.lines,
-        }
+        meta = run.run.meta(self.dataset, self._timed(run)) | {"metrics_lines": run.log.lines}
         best = own.params if run.best_params is None else run.best_params
         try:
-            checkpoint.save(run.directory.checkpoints, Checkpoint(step, own, best, meta), self.config.checkpoint.keep)
+            saved = Checkpoint(step, own, best, meta)
+            checkpoint.save(run.run.directory.checkpoints, saved, self.config.checkpoint.keep)
         except checkpoint.NotFinite:
             run.diverged("the state", step)
             return "diverged"
@@ -281,21 +276,8 @@ class Stack:
         run.open = False
         if run.watchers is not None:
             run.watchers.close()
-        outcome = Outcome(status, step, run.best_params, self._timed(run), run.why)
-        result = final_result.result(run.config, self.experiment, self.dataset, 1, outcome)
-        result["wall_s_is"] = (
-            f"the share of one of the {len(self.runs)} runs that were trained at once: of training, validation and"
-            " checkpoints; compilation is apart, in compile_s"
-        )
-        if run.best_params is None or status != "done":
-            run.directory.set_result(result)
-        else:
-            params = self.single.put_state(run.best_params)
-            metrics, _ = evaluate(self.experiment, self.dataset, self.single, params, "test", _call)
-            result = final_result.with_test_values(result, metrics)
-            run.directory.set_result(result)
-            final_result.pictures(run.directory, self.experiment, self.dataset, run.best_params, self.reporter)
-        run.directory.set_status(result["status"])
+        outcome = Outcome(status, step, run.best_params, self._timed(run), run.why, len(self.runs))
+        result = final_result.finish(run.run, self.dataset, self.single, outcome)
         return run.member.task, result["status"]
 
     def _not_finite(self, host: TrainState) -> list[OneRun]:
@@ -333,7 +315,3 @@ class Stack:
 def _zero_where_over(keeps: np.ndarray, leaf: np.ndarray) -> np.ndarray:
     # What has diverged is not finite, and nobody reads it again.
     return np.where(keeps.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, np.zeros_like(leaf))
-
-
-def _call(name: object, function: Callable[..., Any], *arguments: Any) -> Any:
-    return function(*arguments)
