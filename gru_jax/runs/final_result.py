@@ -7,65 +7,61 @@ from typing import Any
 import jax
 
 from gru_jax.config.config import Config
-from gru_jax.data.dataset import Dataset
-from gru_jax.runs.evaluation import evaluate
-from gru_jax.runs.loop import Outcome
+from gru_jax.runs.evaluation import split_metrics, split_sums
 from gru_jax.runs.pictures import draw
-from gru_jax.runs.plan import Run
+from gru_jax.runs.record import Record
 from gru_jax.training.devices import Placement
 from gru_jax.training.experiment import abstract_state, parameter_count
-from gru_jax.types import Params
 
 Result = dict[str, Any]
 """What result.json says."""
 
 
-def finish(run: Run, dataset: Dataset, placement: Placement, outcome: Outcome) -> Result:
+def finish(record: Record, placement: Placement) -> Result:
     """Writes the result, the pictures and the status of a run that has come to its end.
 
     Args:
-        run: the run.
-        dataset: of its task.
+        record: the run.
         placement: where its best parameters are tested.
-        outcome: how it ended.
     """
-    found = _result(run, dataset, placement.devices, outcome)
-    if outcome.status == "done":
-        params = placement.put_state(outcome.best_params)
-        metrics, newton = evaluate(run.experiment, dataset, placement, params, "test")
+    run, found = record.run, _result(record, placement.devices)
+    if record.status == "done":
+        params = placement.put_state(record.best_params)
+        sums = split_sums(run.experiment, record.dataset, placement, params, "test")
+        metrics, newton = split_metrics(run.experiment, sums, "test")
         found = with_test_values(found, metrics)
         if not math.isfinite(metrics["test/loss"]):
-            run.blame_method(newton)
+            record.blame_method(newton)
     if run.group.first:
         run.directory.set_result(found)
-        if outcome.status == "done":
-            _pictures(run, dataset, outcome.best_params)
+        if record.status == "done":
+            _pictures(record)
         run.directory.set_status(found["status"])
     return found
 
 
-def _result(run: Run, dataset: Dataset, devices: int, outcome: Outcome) -> Result:
+def _result(record: Record, devices: int) -> Result:
     """The result, test values apart."""
-    config, history = run.config, outcome.history
+    run, config, history = record.run, record.run.config, record.history
     return {
-        "status": outcome.status,
-        **({"why": outcome.why} if outcome.why else {}),
+        "status": record.status,
+        **({"why": record.why} if record.why else {}),
         "name": config.name,
         "seed": config.seed,
         "config_hash": run.hash,
         "params": parameter_count(abstract_state(run.experiment).params),
-        "steps": outcome.step,
+        "steps": record.step,
         "total_steps": config.total_steps,
-        "epochs": outcome.step / config.steps_per_epoch,
+        "epochs": record.step / config.steps_per_epoch,
         "stopped_early": history.stopped_early,
         "best_step": history.best_step,
         **history.best,
         **history.last_train,
         "wall_s": round(history.train_s, 3),
-        "wall_s_is": _wall_s_is(outcome.at_once),
+        "wall_s_is": _wall_s_is(record.at_once),
         "compile_s": round(history.compile_s, 3),
-        "task": dataset.description,
-        "fingerprint": dataset.fingerprint,
+        "task": record.dataset.description,
+        "fingerprint": record.dataset.fingerprint,
         "strategy": config.parallel.strategy,
         "devices": devices,
         "device_kind": jax.devices()[0].device_kind,
@@ -104,13 +100,14 @@ def stopped_early(config: Config, result: Mapping[str, Any]) -> str:
     return f"stopped early at {at}: {why}; best at step {result.get('best_step', 'an earlier one')}"
 
 
-def _pictures(run: Run, dataset: Dataset, params: Params) -> None:
+def _pictures(record: Record) -> None:
     """Draws the pictures of a run; they are a by-product: what keeps them from being drawn does not fail the run."""
+    run, said = record.run, record.run.reporter
     try:
-        paths = draw(run.directory, run.whole, dataset, params)
+        paths = draw(run.directory, run.whole, record.dataset, record.best_params)
     except Exception as error:
         # Of whatever kind: the training is over and its result is written.
-        run.reporter.warn(f"pictures were not drawn: {str(error).partition(chr(10))[0] or type(error).__name__}")
+        said.warn(f"pictures were not drawn: {str(error).partition(chr(10))[0] or type(error).__name__}")
         return
     for path in paths:
-        run.reporter.note(f"picture: {path}")
+        said.note(f"picture: {path}")

@@ -13,7 +13,7 @@ from gru_jax.config.config import Config, config_hash
 from gru_jax.config.loading import load_config
 from gru_jax.config.sections.tasks.python_file import PythonTask
 from gru_jax.models import Model
-from gru_jax.runs.evaluation import evaluate
+from gru_jax.runs.evaluation import split_metrics, split_sums
 from gru_jax.runs.on_disk import checkpoint
 from gru_jax.runs.on_disk.checkpoint import Checkpoint
 from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
@@ -134,4 +134,4 @@ def evaluate_run(
     devices, parallel = jax.devices()[: config.parallel.devices], config.parallel
     placement = place(parallel.strategy, experiment.train_step, experiment.eval_step, devices, parallel.parts)
     params = placement.put_state(found.best_params)
-    return evaluate(experiment, dataset, placement, params, split)[0]
+    return split_metrics(experiment, split_sums(experiment, dataset, placement, params, split), split)[0]

@@ -11,15 +11,12 @@ from gru_jax import __version__
 from gru_jax.config.config import Config, broken_device_rules, compared, config_hash, differences
 from gru_jax.config.loading import LoadedConfig
 from gru_jax.config.sections.devices import DistributedConfig
-from gru_jax.data.dataset import Dataset
 from gru_jax.runs.on_disk import checkpoint, run_directory
-from gru_jax.runs.on_disk.history import History
 from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
 from gru_jax.runs.processes import ALONE, Group
 from gru_jax.runs.watching.progress import Mute, Reporter
 from gru_jax.training.devices import time_mesh
 from gru_jax.training.experiment import Experiment, abstract_state, build
-from gru_jax.training.newton_sums import NewtonSums, why_not_finite
 from gru_jax.types import Params
 
 
@@ -56,16 +53,6 @@ class Run:
     def hash(self) -> str:
         """Of all that decides its numbers, the seed aside."""
         return config_hash(self.config)
-
-    def meta(self, dataset: Dataset, history: History) -> dict[str, Any]:
-        """What a checkpoint says of it besides the arrays."""
-        return {"fingerprint": dataset.fingerprint, "config_hash": self.hash, "history": history.to_meta()}
-
-    def blame_method(self, sums: NewtonSums | None) -> None:
-        """Says so when values are not finite because of the method, whose totals these are."""
-        newton = self.config.newton
-        if newton is not None and sums is not None and (said := why_not_finite(newton, sums)):
-            self.reporter.warn(said)
 
     @property
     def whole(self) -> Experiment:

@@ -10,18 +10,16 @@ from gru_jax.runs.on_disk.checkpoint import Checkpoint
 from gru_jax.runs.on_disk.history import History
 from gru_jax.runs.on_disk.run_directory import RunError
 from gru_jax.runs.plan import Run, fork_params
+from gru_jax.runs.record import Record
 from gru_jax.training.experiment import abstract_state, first_state, from_checkpoint
-from gru_jax.types import Params
 
 
 class Start(NamedTuple):
-    """What a run begins with, on the host; `saved_at` is the newest checkpoint's step, or -1."""
+    """What a run begins with; the state is on the host, `saved_at` is the newest checkpoint's step, or -1."""
 
+    record: Record
     state: Any
-    best_params: Params | None
-    history: History
     saved_at: int
-    forked: bool = False
 
 
 def start(run: Run, dataset: Dataset) -> Start:
@@ -35,7 +33,8 @@ def start(run: Run, dataset: Dataset) -> Start:
         RunError: the run cannot be continued.
         CheckpointError: it has checkpoints, and none can be read.
     """
-    directory, forked = run.directory, run.source and fork_params(run.source, run.experiment)
+    directory, record = run.directory, Record(run, dataset)
+    forked = run.source and fork_params(run.source, run.experiment)
     lines = directory.metrics_lines() if run.group.first else []
     found = _agreed(run)
     if found is None:
@@ -46,9 +45,8 @@ def start(run: Run, dataset: Dataset) -> Start:
                 exit_code=1,
             )
         state = jax.device_get(first_state(run.experiment))
-        if forked is not None:
-            state = state._replace(params=forked)
-        return Start(state, None, History(), -1 if forked is None else 0, forked is not None)
+        # A run from another one's parameters saves them before all else.
+        return Start(record, state, -1) if forked is None else Start(record, state._replace(params=forked), 0)
     if found.meta["fingerprint"] != dataset.fingerprint:
         raise RunError(
             f"the data have changed since {directory.path} was started (fingerprint"
@@ -59,9 +57,9 @@ def start(run: Run, dataset: Dataset) -> Start:
     kept, wanted = sum(line["step"] <= found.step for line in lines), found.meta.get("metrics_lines", 0)
     if kept < wanted and run.group.first:
         run.reporter.warn(f"{directory.metrics} has {kept} of the {wanted} lines up to step {found.step}")
-    history = History.from_meta(found.meta["history"])
-    best = found.best_params if history.best else None
-    return Start(from_checkpoint(run.experiment, found.state, found.meta), best, history, found.step)
+    record.history = History.from_meta(found.meta["history"])
+    record.best_params = found.best_params if record.history.best else None
+    return Start(record, from_checkpoint(run.experiment, found.state, found.meta), found.step)
 
 
 def _agreed(run: Run) -> Checkpoint | None:

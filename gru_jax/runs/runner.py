@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +14,8 @@ from gru_jax.data.dataset import Dataset
 from gru_jax.runs import final_result
 from gru_jax.runs.environment import environment
 from gru_jax.runs.exit_codes import DIVERGED, DONE, STOPPED
-from gru_jax.runs.loop import Loop
+from gru_jax.runs.loop import Loop, Trainees
 from gru_jax.runs.on_disk import checkpoint
-from gru_jax.runs.on_disk.checkpoint import Checkpoint
 from gru_jax.runs.on_disk.run_directory import RunError
 from gru_jax.runs.plan import Run, devices_here, plan
 from gru_jax.runs.processes import ALONE, Group
@@ -24,7 +24,7 @@ from gru_jax.runs.stop_request import StopRequest
 from gru_jax.runs.watching import watchers
 from gru_jax.runs.watching.progress import Reporter
 from gru_jax.training.devices import place
-from gru_jax.training.experiment import Experiment, to_checkpoint
+from gru_jax.training.experiment import Experiment
 
 
 def run(
@@ -57,8 +57,8 @@ def run(
     with _locked(planned):
         # Read before anything is written: a run that cannot be continued is left as it is.
         begun = start(planned, dataset)
-        _show_begun(planned, dataset, begun)
-        return _train(planned, dataset, begun)
+        _show_begun(begun)
+        return _train(begun)
 
 
 def _show_finished(run: Run, result: final_result.Result) -> int:
@@ -108,12 +108,13 @@ def _locked(run: Run) -> Iterator[None]:
         run.directory.unlock()
 
 
-def _show_begun(run: Run, dataset: Dataset, begun: Start) -> None:
-    config, say, step = run.config, run.reporter.note, int(begun.state.step)
+def _show_begun(begun: Start) -> None:
+    run, step = begun.record.run, int(begun.state.step)
+    config, say = run.config, run.reporter.note
     say(f"run directory: {run.directory.path}")
     if run.source is not None:
         say(f"from the best parameters of {run.source.path}")
-    say(f"task: {dataset.description}")
+    say(f"task: {begun.record.dataset.description}")
     if run.group.count > 1:
         say(f"{run.group.count} processes, {len(jax.devices())} devices, strategy {config.parallel.strategy}")
     for note in [*(f"note: {note}" for note in run.loaded.notes()), *run.notes]:
@@ -136,21 +137,21 @@ def _other_rate(old: Config, experiment: Experiment, step: int) -> str:
     return f"{said}: the rate goes from {rates[0]:.2g} at step {step} to {rates[1]:.2g} at step {step + 1}"
 
 
-def _train(run: Run, dataset: Dataset, begun: Start) -> int:
-    parallel, experiment = run.config.parallel, run.experiment
+def _train(begun: Start) -> int:
+    run = begun.record.run
+    parallel, steps = run.config.parallel, (run.experiment.train_step, run.experiment.eval_step)
     devices = devices_here()[: parallel.devices]
-    placement = place(parallel.strategy, experiment.train_step, experiment.eval_step, devices, parallel.parts)
+    placement = place(parallel.strategy, *steps, devices, parallel.parts)
     with StopRequest() as stop:
         if run.group.first:
-            _begin(run, dataset, begun, environment(devices[: placement.devices]))
-        loop = Loop(run, dataset, placement, stop)
-        outcome = loop.train(begun)
-        if outcome.status == "preempted":
+            _begin(begun, environment(devices[: placement.devices]))
+        (record,) = Loop(Trainees(begun.record, placement), stop).train(begun.state, begun.saved_at)
+        if record.status == "preempted":
             if run.group.first:
                 run.directory.set_status("preempted")
-            run.reporter.note(f"stopped by a signal and saved at step {outcome.step}; the same command goes on")
+            run.reporter.note(f"stopped by a signal and saved at step {record.step}; the same command goes on")
             return STOPPED
-        result = final_result.finish(run, dataset, placement, outcome)
+        result = final_result.finish(record, placement)
     code = _show_result(run, result)
     if code == DIVERGED:
         kept = checkpoint.steps(run.directory.checkpoints)
@@ -159,13 +160,12 @@ def _train(run: Run, dataset: Dataset, begun: Start) -> int:
     return code
 
 
-def _begin(run: Run, dataset: Dataset, begun: Start, here: dict[str, object]) -> None:
+def _begin(begun: Start, here: dict[str, Any]) -> None:
     """Writes what a run has before its first step."""
-    if begun.forked:
+    run = begun.record.run
+    if run.source is not None:
         # Before config.yaml: no kill can leave a run that would start over from other parameters.
-        meta = run.meta(dataset, begun.history)
-        first = Checkpoint(0, to_checkpoint(begun.state), begun.state.params, meta)
-        checkpoint.save(run.directory.checkpoints, first, keep=1)
+        begun.record.save(0, begun.state)
     run.directory.write_inputs(run.loaded, here)
     run.directory.set_status("running")
     checkpoint.clean(run.directory.checkpoints, begun.saved_at)
