@@ -258,7 +258,7 @@ def _schema() -> int:
 def _plot(arguments: argparse.Namespace) -> int:
     def verb() -> int:
         from gru_jax.runs.pictures import redraw
-        from gru_jax.runs.runner import devices_here
+        from gru_jax.runs.plan import devices_here
 
         devices_here()
         for path in redraw(arguments.runs, arguments.out, arguments.x):

@@ -22,7 +22,7 @@ import numpy as np
 from gru_jax.config.config import Config
 from gru_jax.config.loading import LoadedConfig
 from gru_jax.data.dataset import Split
-from gru_jax.runs.runner import prepare
+from gru_jax.runs.plan import prepare
 from gru_jax.training.devices import Placement, place
 from gru_jax.training.experiment import Experiment, abstract_state, parameter_count
 from gru_jax.training.step import Batch, batch_of

@@ -1,4 +1,4 @@
-"""What a run leaves behind at its end: its result, and its pictures."""
+"""What a run leaves behind at its end: its result, its status, and its pictures."""
 
 import math
 from collections.abc import Mapping
@@ -6,45 +6,74 @@ from typing import Any
 
 import jax
 
-from gru_jax.config.config import Config, config_hash
-from gru_jax.data.dataset import Dataset
-from gru_jax.runs.loop import Outcome
-from gru_jax.runs.on_disk.run_directory import RunDirectory
+from gru_jax.config.config import Config
+from gru_jax.runs.evaluation import split_metrics, split_sums
 from gru_jax.runs.pictures import draw
-from gru_jax.runs.watching.progress import Reporter
-from gru_jax.training.experiment import Experiment, abstract_state, parameter_count
-from gru_jax.types import Params
+from gru_jax.runs.record import Record
+from gru_jax.training.devices import Placement
+from gru_jax.training.experiment import abstract_state, parameter_count
+
+Result = dict[str, Any]
+"""What result.json says."""
 
 
-def result(config: Config, experiment: Experiment, dataset: Dataset, devices: int, outcome: Outcome) -> dict[str, Any]:
-    """What result.json says, test values apart."""
-    history = outcome.history
+def finish(record: Record, placement: Placement) -> Result:
+    """Writes the result, the pictures and the status of a run that has come to its end.
+
+    Args:
+        record: the run.
+        placement: where its best parameters are tested.
+    """
+    run, found = record.run, _result(record, placement.devices)
+    if record.status == "done":
+        params = placement.put_state(record.best_params)
+        sums = split_sums(run.experiment, record.dataset, placement, params, "test")
+        metrics, newton = split_metrics(run.experiment, sums, "test")
+        found = with_test_values(found, metrics)
+        if not math.isfinite(metrics["test/loss"]):
+            record.blame_method(newton)
+    if run.group.first:
+        run.directory.set_result(found)
+        if record.status == "done":
+            _pictures(record)
+        run.directory.set_status(found["status"])
+    return found
+
+
+def _result(record: Record, devices: int) -> Result:
+    """The result, test values apart."""
+    run, config, history = record.run, record.run.config, record.history
     return {
-        "status": outcome.status,
-        **({"why": outcome.why} if outcome.why else {}),
+        "status": record.status,
+        **({"why": record.why} if record.why else {}),
         "name": config.name,
         "seed": config.seed,
-        "config_hash": config_hash(config),
-        "params": parameter_count(abstract_state(experiment).params),
-        "steps": outcome.step,
+        "config_hash": run.hash,
+        "params": parameter_count(abstract_state(run.experiment).params),
+        "steps": record.step,
         "total_steps": config.total_steps,
-        "epochs": outcome.step / config.steps_per_epoch,
+        "epochs": record.step / config.steps_per_epoch,
         "stopped_early": history.stopped_early,
         "best_step": history.best_step,
         **history.best,
         **history.last_train,
         "wall_s": round(history.train_s, 3),
-        "wall_s_is": "training, validation and checkpoints; compilation is apart, in compile_s",
+        "wall_s_is": _wall_s_is(record.at_once),
         "compile_s": round(history.compile_s, 3),
-        "task": dataset.description,
-        "fingerprint": dataset.fingerprint,
+        "task": record.dataset.description,
+        "fingerprint": record.dataset.fingerprint,
         "strategy": config.parallel.strategy,
         "devices": devices,
         "device_kind": jax.devices()[0].device_kind,
     }
 
 
-def with_test_values(result: dict[str, Any], metrics: Mapping[str, float]) -> dict[str, Any]:
+def _wall_s_is(at_once: int) -> str:
+    of = "" if at_once == 1 else f"the share of one of the {at_once} runs that were trained at once: of "
+    return f"{of}training, validation and checkpoints; compilation is apart, in compile_s"
+
+
+def with_test_values(result: Result, metrics: Mapping[str, float]) -> Result:
     """The result with the test values in it; where one is not finite, it is null and the run has diverged.
 
     Example:
@@ -68,22 +97,17 @@ def stopped_early(config: Config, result: Mapping[str, Any]) -> str:
     elif early is not None:
         why = f"{best_by} had no new best in {early.patience} evaluation{'s' if early.patience > 1 else ''}"
     at = f"step {result['steps']} of {result['total_steps']}"
-    return f"stopped early at {at}: {why}; best at step {result['best_step']}"
+    return f"stopped early at {at}: {why}; best at step {result.get('best_step', 'an earlier one')}"
 
 
-def pictures(
-    directory: RunDirectory,
-    experiment: Experiment,
-    dataset: Dataset,
-    params: Params,
-    reporter: Reporter,
-) -> None:
+def _pictures(record: Record) -> None:
     """Draws the pictures of a run; they are a by-product: what keeps them from being drawn does not fail the run."""
+    run, said = record.run, record.run.reporter
     try:
-        paths = draw(directory, experiment, dataset, params)
+        paths = draw(run.directory, run.whole, record.dataset, record.best_params)
     except Exception as error:
         # Of whatever kind: the training is over and its result is written.
-        reporter.warn(f"pictures were not drawn: {str(error).partition(chr(10))[0] or type(error).__name__}")
+        said.warn(f"pictures were not drawn: {str(error).partition(chr(10))[0] or type(error).__name__}")
         return
     for path in paths:
-        reporter.note(f"picture: {path}")
+        said.note(f"picture: {path}")

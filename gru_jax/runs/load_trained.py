@@ -3,22 +3,23 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gru_jax.config import loading
-from gru_jax.config.config import Config
+from gru_jax.config.config import Config, config_hash
 from gru_jax.config.loading import load_config
 from gru_jax.config.sections.tasks.python_file import PythonTask
 from gru_jax.models import Model
-from gru_jax.runs.evaluation import evaluate
+from gru_jax.runs.evaluation import split_metrics, split_sums
+from gru_jax.runs.on_disk import checkpoint
+from gru_jax.runs.on_disk.checkpoint import Checkpoint
 from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
-from gru_jax.runs.resume import newest
-from gru_jax.runs.runner import prepare
+from gru_jax.runs.plan import prepare
 from gru_jax.training.devices import place
-from gru_jax.training.experiment import build
+from gru_jax.training.experiment import Experiment, abstract_state, build
 from gru_jax.types import Params
 
 
@@ -60,6 +61,33 @@ def load(run_directory: str | Path) -> Trained:
     experiment = build(directory.config())
     found = newest(directory, experiment)
     return Trained(experiment.config, experiment.model, jax.tree.map(jnp.asarray, found.best_params))
+
+
+def newest(directory: RunDirectory, experiment: Experiment) -> Checkpoint:
+    """The newest whole checkpoint of a run.
+
+    Args:
+        directory: of the run.
+        experiment: of its config.
+
+    Raises:
+        RunError: there is none yet, or the task's Python file is not the one that the run was trained with.
+        CheckpointError: there are checkpoints, and none can be read.
+    """
+    like = abstract_state(experiment)
+    found, _ = checkpoint.restore(directory.checkpoints, like, like.params)
+    if found is None:
+        raise RunError(f"{directory.path} holds no checkpoint yet")
+    task, then = experiment.config.task, found.meta.get("config_hash")
+    kept = (directory.path / loading.TASK_FOLDER).is_dir()
+    # Runs from before there was a copy have only their hash to tell.
+    if isinstance(task, PythonTask) and not kept and then not in (None, config_hash(experiment.config)):
+        raise RunError(
+            f"{task.source.path} is not the file that {directory.path} was trained with (its config's hash is"
+            f" {config_hash(experiment.config)}, and was {then}); put the old one there",
+            exit_code=1,
+        )
+    return found
 
 
 def evaluate_run(
@@ -106,8 +134,4 @@ def evaluate_run(
     devices, parallel = jax.devices()[: config.parallel.devices], config.parallel
     placement = place(parallel.strategy, experiment.train_step, experiment.eval_step, devices, parallel.parts)
     params = placement.put_state(found.best_params)
-    return evaluate(experiment, dataset, placement, params, split, _call)[0]
-
-
-def _call(name: object, function: Callable[..., Any], *arguments: Any) -> Any:
-    return function(*arguments)
+    return split_metrics(experiment, split_sums(experiment, dataset, placement, params, split), split)[0]

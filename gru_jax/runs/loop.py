@@ -1,55 +1,65 @@
-"""The training loop: steps, metrics, evaluations, checkpoints, and the ways it can end.
+"""The training loop: steps, metrics, evaluations, checkpoints, and the ways in which runs end.
 
 Metrics are fetched late: only when the next step is on its way, so that the device has something to do meanwhile.
 """
 
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from gru_jax.config.sections.base import interval_steps
-from gru_jax.data.dataset import Dataset
-from gru_jax.runs.evaluation import evaluate
-from gru_jax.runs.on_disk import checkpoint
-from gru_jax.runs.on_disk.checkpoint import Checkpoint
+from gru_jax.runs.evaluation import split_metrics, split_sums
 from gru_jax.runs.on_disk.history import History
-from gru_jax.runs.on_disk.metrics_log import MetricsLog, Unwritten
-from gru_jax.runs.on_disk.run_directory import RunDirectory
-from gru_jax.runs.processes import Group
+from gru_jax.runs.record import Record
 from gru_jax.runs.stop_request import StopRequest
 from gru_jax.runs.stopwatch import Stopwatch
-from gru_jax.runs.watching.progress import Reporter
-from gru_jax.runs.watching.watchers import Watchers
 from gru_jax.training.devices import Placement
-from gru_jax.training.experiment import Experiment, to_checkpoint, train_batches
+from gru_jax.training.experiment import train_batches
 from gru_jax.training.losses import Sums, add_up, metrics_of, no_sums
-from gru_jax.training.newton_sums import NewtonSums, newton_metrics, to_meta, why_not_finite, why_slow
-from gru_jax.training.step import TrainState
-from gru_jax.types import Array, Params
+from gru_jax.training.newton_sums import newton_metrics, why_slow
+from gru_jax.training.step import Batch, TrainState
+from gru_jax.types import Array
 
 
-class Outcome(NamedTuple):
-    """How the loop ended.
+class Trainees:
+    """The runs of a loop, which but for their seeds and rates are alike: here a single one.
+
+    What `gru_jax.sweeps.stacked.Stack` does in its own way is written here, and nothing else.
 
     Attributes:
-        status: "done", "preempted" or "diverged".
-        step: steps done.
-        best_params: parameters of the best evaluation, on the host; None when there was none.
-        history: what the run remembers.
-        why: what was not finite, of a run that has diverged.
+        records: the runs, in the order of their stack.
+        placement: the compiled steps, and the way in and out of the devices.
+        train_batch: the batch of a step.
+        clock: where the seconds of all of them are booked.
+        end_at_signal: whether one whose state is not finite when a signal comes ends there; else nothing is saved, and
+            it ends where it would have without the signal.
     """
 
-    status: str
-    step: int
-    best_params: Params | None
-    history: History
-    why: str = ""
+    records: list[Record]
+    placement: Placement
+    train_batch: Callable[[int], Batch]
+    clock: History
+    end_at_signal = True
 
+    def __init__(self, record: Record, placement: Placement) -> None:
+        self.records, self.placement, self.clock = [record], placement, record.history
+        config, size = record.run.config, record.run.config.task.batch
+        rows = placement.rows(size)
+        self.train_batch = train_batches(record.dataset.train, config.shape, size, config.seed, rows)
 
-def not_finite(what: str, step: int) -> str:
-    """Why a run has diverged, as its result says it; a loss is looked at once a line of metrics."""
-    return f"{what} was not finite at step {step}" + (" or shortly before" if step > 1 else "")
+    def open(self) -> list[Record]:
+        """Those that go on."""
+        return [record for record in self.records if record.open]
+
+    def no_sums(self) -> Sums:
+        """Totals of 0 on the devices."""
+        return self.placement.put_state(no_sums(newton=self.records[0].run.config.newton is not None))
+
+    def save(self, step: int, host: TrainState) -> None:
+        """Saves what those that are open go on from; their states are finite."""
+        self.records[0].save(step, host)
 
 
 class _Held(NamedTuple):
@@ -67,185 +77,169 @@ class _Held(NamedTuple):
 
 
 class Loop:
-    """One run of training, from a state (fresh or restored) to an outcome."""
+    """Training, from a state (fresh or restored) to the end of every run."""
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        dataset: Dataset,
-        placement: Placement,
-        run: RunDirectory,
-        reporter: Reporter,
-        stop: StopRequest,
-        meta: dict[str, Any],
-        watchers: Watchers | None,
-        group: Group,
-    ) -> None:
-        config = experiment.config
-        self.watchers, self.group = watchers, group
-        self.held: _Held | None = None
-        self.experiment, self.dataset, self.placement = experiment, dataset, placement
-        self.run, self.reporter, self.stop, self.meta = run, reporter, stop, meta
-        self.config, self.total = config, config.total_steps
-        self.newton, self.warned, self.why = config.newton, False, ""
+    def __init__(self, trainees: Trainees, stop: StopRequest) -> None:
+        self.trainees, self.placement, self.open, self.stop = trainees, trainees.placement, trainees.open, stop
+        # What they have in common is that of the first one.
+        self.run, self.dataset = trainees.records[0].run, trainees.records[0].dataset
+        self.config = config = self.run.config
+        self.total, self.reporter = config.total_steps, self.run.reporter
         self.eval_every = interval_steps(config.train.eval_every, config.steps_per_epoch)
         self.save_every = interval_steps(config.checkpoint.every, config.steps_per_epoch)
-        share = placement.rows(config.task.batch)
-        self.train_batch = train_batches(dataset.train, config.shape, config.task.batch, config.seed, share)
+        self.held: _Held | None = None
 
-    def train(self, state: TrainState, best_params: Params | None, history: History, saved_at: int) -> Outcome:
-        """Trains to the end, to a request to stop or to the first loss that is not finite.
+    def train(self, state: TrainState, saved_at: int) -> Generator[Record, None, None]:
+        """Trains to the end, to a request to stop or to the first loss that is not finite, of each run.
 
         Args:
             state: where to start, on the host.
-            best_params: parameters of the best evaluation so far, on the host.
-            history: what the run remembers; changed in place.
             saved_at: the step of the newest checkpoint, or -1.
+
+        Yields:
+            Each run, as it comes to its end.
         """
-        self.history, self.watch = history, Stopwatch(history)
-        self.best_params, self.saved_at = best_params, saved_at
-        step = int(state.step)
-        state = self.placement.put_state(state)
-        log = MetricsLog(self.run.metrics, resume_step=step) if self.group.first else Unwritten()
-        self.reporter.start(step, self.total)
+        step = int(np.max(state.step))
+        self.saved_at, self.watch = saved_at, Stopwatch(self.trainees.clock)
         try:
-            while step < self.total and not history.stopped_early:
-                if self.group.stops(self.stop.requested):
-                    return self._end("preempted", step, state, log)
-                if self.watchers is not None:
-                    self.watchers.step(step, state)
-                batch = self.watch.call("batch", self.train_batch, step)
-                batch = self.placement.put_batch(batch)
-                state = self.watch.call(("train", batch.x.shape), self.placement.train_step, state, batch)
-                step += 1
-                self.reporter.step(step)
-                if not self._look(log):
-                    return self._end("diverged", step - 1, None, log)
-                state, finite = self._at_boundary(step, state, log)
-                if not finite:
-                    return self._end("diverged", step, None, log)
-            return self._end("done", step, state, log)
+            for record in self.open():
+                record.begin(step)
+            state = self.placement.put_state(state)
+            self.reporter.start(step, self.total)
+            # One may have come to the end of its training before, and have been cut before its result.
+            yield from self._end(self._over(step), step, "done")
+            yield from self._steps(state, step)
         finally:
             self.reporter.stop()
-            log.close()
-            if self.watchers is not None:
-                self.watchers.close()
+            for record in self.trainees.records:
+                record.close()
 
-    def _at_boundary(self, step: int, state: TrainState, log: MetricsLog) -> tuple[TrainState, bool]:
-        """Writes, evaluates and saves what is due at a step, in this order.
+    def _steps(self, state: TrainState, step: int) -> Iterator[Record]:
+        call = self.watch.call
+        while self.open():
+            if self.run.group.stops(self.stop.requested):
+                yield from self._stopped(step, state)
+                return
+            for record in self.open():
+                if record.watchers is not None:
+                    record.watchers.step(step, state)
+            batch = self.placement.put_batch(call("batch", self.trainees.train_batch, step))
+            state = call(("train", batch.x.shape), self.placement.train_step, state, batch)
+            step += 1
+            self.reporter.step(step)
+            yield from self._look()
+            state = yield from self._at_boundary(step, state)
 
-        Returns:
-            (state, False when a loss or the state was not finite).
-        """
+    def _at_boundary(self, step: int, state: TrainState) -> Generator[Record, None, TrainState]:
+        """Writes, evaluates, ends and saves what is due at a step, in this order; the state to go on with."""
         last = step == self.total
         evaluates = step % self.eval_every == 0 or last
         saves = step % self.save_every == 0 or last
         if step % self.config.log.every == 0 or last:
-            factor = self.experiment.schedule(jnp.asarray(step - 1, jnp.int32))
-            self.held = _Held(step, state.sums, factor)
-            state = state._replace(sums=self.placement.put_state(no_sums(newton=self.newton is not None)))
+            self.held = _Held(step, state.sums, self.run.experiment.schedule(jnp.asarray(step - 1, jnp.int32)))
+            state = state._replace(sums=self.trainees.no_sums())
         # What is evaluated and saved here comes after the line of this step, and waits for the device anyhow.
-        if (evaluates or saves) and not self._look(log):
-            return state, False
-        finite = True
-        if evaluates:
-            finite = self._evaluate(step, state, log)
-        if finite and (saves or self.history.stopped_early):
-            finite = self._save(step, state, log)
-        return state, finite
+        if evaluates or saves:
+            yield from self._look()
+        if evaluates and self.open():
+            yield from self._evaluate(step, state)
+        if due := self.open() if saves else self._over(step):
+            host = self.placement.get(state)
+            yield from self._end(self._not_finite(due, step, host), step, "diverged")
+            for record in self._over(step):
+                self._time(record).save(step, record.of(host))
+                yield from self._end([record], step, "done")
+            if saves:
+                self._save(step, host)
+        return state
 
-    def _look(self, log: MetricsLog) -> bool:
-        """Writes the line of the totals that are held, if there are any; False when a loss was not finite."""
+    def _look(self) -> Iterator[Record]:
+        """Writes the lines of the totals that are held, if there are any; ends those whose loss was not finite."""
         if self.held is None:
-            return True
+            return
         (step, sums, factor), self.held = self.held, None
         fetched = self.placement.get(sums)
-        totals = add_up([fetched])
-        # Of finite steps too a sum may be too large a number.
-        if totals["bad_steps"] or not np.isfinite([totals["loss"], totals["grad_norm"]]).all():
-            return self._not_finite("the training loss or its gradient", step, fetched.newton)
-        metrics = metrics_of(totals, self.config.shape.target, "train") | {
-            "grad_norm": totals["grad_norm"] / totals["steps"],
-            "lr": self.config.optim.lr * float(factor),
-        }
-        if self.newton is not None:
-            metrics |= newton_metrics(fetched.newton)
-            said = why_slow(self.newton, fetched.newton, step - int(totals["steps"]) + 1, step)
-            if said and not self.warned:
-                self.warned = True
-                self.reporter.warn(said)
-        self.history.last_train = metrics
-        self._write(step, metrics, log)
-        return True
+        for record in self.open():
+            own = record.of(fetched)
+            totals = add_up([own])
+            # Of finite steps too a sum may be too large a number.
+            if totals["bad_steps"] or not np.isfinite([totals["loss"], totals["grad_norm"]]).all():
+                record.not_finite("the training loss or its gradient", step, own.newton)
+                yield from self._end([record], step, "diverged")
+                continue
+            metrics = metrics_of(totals, self.config.shape.target, "train") | {
+                "grad_norm": totals["grad_norm"] / totals["steps"],
+                "lr": record.run.config.optim.lr * float(factor),
+            }
+            if self.config.newton is not None:
+                metrics |= newton_metrics(own.newton)
+                said = why_slow(self.config.newton, own.newton, step - int(totals["steps"]) + 1, step)
+                if said and not record.warned:
+                    record.warned = True
+                    self.reporter.warn(said)
+            record.history.last_train = metrics
+            self._write(record, step, metrics)
 
-    def _evaluate(self, step: int, state: TrainState, log: MetricsLog) -> bool:
-        metrics = self.evaluate(state.params, "valid")
-        if not np.isfinite(metrics["valid/loss"]):
-            return self._not_finite("the validation loss", step)
-        early_stop = self.config.train.early_stop
-        patience, reached = (early_stop.patience, early_stop.reached) if early_stop else (None, None)
-        if self.history.evaluated(step, metrics, self.config.train.best_by, patience, reached):
-            self.best_params = self.placement.get(state.params)
-        self._write(step, metrics, log)
-        return True
+    def _evaluate(self, step: int, state: TrainState) -> Iterator[Record]:
+        """Looks at the validation split; ends those whose loss there is not finite."""
+        experiment, train = self.run.experiment, self.config.train
+        parts = split_sums(experiment, self.dataset, self.placement, state.params, "valid", self.watch.call)
+        patience, reached = (train.early_stop.patience, train.early_stop.reached) if train.early_stop else (None, None)
+        best: list[Record] = []
+        for record in self.open():
+            metrics, newton = split_metrics(experiment, [record.of(part) for part in parts], "valid")
+            if not np.isfinite(metrics["valid/loss"]):
+                record.not_finite("the validation loss", step, newton)
+                yield from self._end([record], step, "diverged")
+                continue
+            if record.history.evaluated(step, metrics, train.best_by, patience, reached):
+                best.append(record)
+            self._write(record, step, metrics)
+        params = self.placement.get(state.params) if best else None
+        for record in best:
+            record.best_params = record.of(params)
 
-    def evaluate(self, params: Params, split: str) -> dict[str, float]:
-        """The metrics of parameters, on the devices, over a whole split."""
-        call = self.watch.call
-        metrics, newton = evaluate(self.experiment, self.dataset, self.placement, params, split, call)
-        if not np.isfinite(metrics[f"{split}/loss"]):
-            self._explain(newton)
-        return metrics
+    def _stopped(self, step: int, state: TrainState) -> Iterator[Record]:
+        """What is done when a signal has come."""
+        yield from self._look()
+        if self.open() and self.saved_at != step:
+            host = self.placement.get(state)
+            diverged = self._not_finite(self.open(), step, host)
+            if self.trainees.end_at_signal:
+                yield from self._end(diverged, step, "diverged")
+            if self.trainees.end_at_signal or not diverged:
+                self._save(step, host)
+        yield from self._end(self.open(), step, "preempted")
 
-    def _not_finite(self, what: str, step: int, newton: NewtonSums | None = None) -> bool:
-        """Keeps in mind why the run ends; False."""
-        self.why = not_finite(what, step)
-        self._explain(newton)
-        return False
+    def _over(self, step: int) -> list[Record]:
+        return [record for record in self.open() if step == self.total or record.history.stopped_early]
 
-    def _explain(self, newton: NewtonSums | None) -> None:
-        """Says so when values are not finite because of the method."""
-        said = why_not_finite(self.newton, newton) if self.newton is not None and newton is not None else None
-        if said:
-            self.reporter.warn(said)
+    def _not_finite(self, records: Sequence[Record], step: int, host: TrainState) -> list[Record]:
+        return [record for record in records if not record.is_finite(step, record.of(host))]
 
-    def _save(self, step: int, state: TrainState, log: MetricsLog) -> bool:
-        host = self.placement.get(state)
-        # The loss of the steps since the last line has not been looked at yet.
-        if host.sums.bad_steps:
-            return self._not_finite("the training loss or its gradient", step, host.sums.newton)
-        log.sync()
+    def _save(self, step: int, host: TrainState) -> None:
+        if records := self.open():
+            for record in records:
+                self._time(record)
+            self.trainees.save(step, host)
+            self.saved_at = step
+
+    def _write(self, record: Record, step: int, metrics: dict[str, float]) -> None:
+        if record is self.open()[0]:
+            self.reporter.metrics(metrics)
+        line: dict[str, Any] = {"step": step, "epoch": round(step / self.config.steps_per_epoch, 4)}
+        line |= {"time_s": round(self._time(record).history.train_s, 3), "examples": step * self.config.task.batch}
+        record.write(line | metrics)
+
+    def _time(self, record: Record) -> Record:
+        """Books its share of the seconds; the run."""
         self.watch.mark()
-        best = host.params if self.best_params is None else self.best_params
-        meta = self.meta | {"history": self.history.to_meta(), "metrics_lines": log.lines}
-        if host.sums.newton is not None:
-            meta["newton"] = to_meta(host.sums.newton)
-        saved = Checkpoint(step, to_checkpoint(host), best, meta)
-        try:
-            checkpoint.require_finite(step, (saved.state, best))
-            if self.group.first:
-                checkpoint.save(self.run.checkpoints, saved, self.config.checkpoint.keep)
-        except checkpoint.NotFinite:
-            return self._not_finite("the state", step)
-        self.saved_at = step
-        return True
+        clock, history = self.trainees.clock, record.history
+        history.train_s, history.compile_s = clock.train_s / record.at_once, clock.compile_s / record.at_once
+        return record
 
-    def _write(self, step: int, metrics: dict[str, float], log: MetricsLog) -> None:
-        self.watch.mark()
-        self.reporter.metrics(metrics)
-        epoch = step / self.config.steps_per_epoch
-        examples = step * self.config.task.batch
-        seconds = round(self.history.train_s, 3)
-        line = {"step": step, "epoch": round(epoch, 4), "time_s": seconds, "examples": examples} | metrics
-        log.write(line)
-        if self.watchers is not None:
-            self.watchers.write(line)
-
-    def _end(self, status: str, step: int, state: TrainState | None, log: MetricsLog) -> Outcome:
-        self.watch.mark()
-        if status == "preempted" and not self._look(log):
-            return Outcome("diverged", step, self.best_params, self.history, self.why)
-        unsaved = status == "preempted" and self.saved_at != step
-        if unsaved and state is not None and not self._save(step, state, log):
-            status = "diverged"
-        return Outcome(status, step, self.best_params, self.history, self.why)
+    def _end(self, records: Sequence[Record], step: int, status: str) -> Iterator[Record]:
+        for record in records:
+            self._time(record).close()
+            record.open, record.step, record.status = False, step, status
+            yield record

@@ -16,7 +16,7 @@ import jax
 
 from gru_jax.config.loading import ConfigError, LoadedConfig
 from gru_jax.data.dataset import DataDamaged, DataMissing
-from gru_jax.runs import runner
+from gru_jax.runs import plan, runner
 from gru_jax.runs.exit_codes import DONE, FAILED, MISSING, STOPPED
 from gru_jax.runs.on_disk.checkpoint import CheckpointError
 from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
@@ -98,8 +98,8 @@ def prepare(tasks: Sequence[Task]) -> None:
         one_of_each.setdefault(task.path.with_name(task.path.name.rpartition("-s")[0]), task)
     for task in one_of_each.values():
         try:
-            runner.require_alone(task.loaded)
-            runner.prepare(task.loaded)
+            plan.require_alone(task.loaded)
+            plan.prepare(task.loaded)
         except ConfigError as error:
             lines += [f"{task.name}: {line}" for line in error.lines]
     if lines:

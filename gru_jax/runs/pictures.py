@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from gru_jax.config.config import config_hash
 from gru_jax.data.batches import first_of
 from gru_jax.data.dataset import Dataset
+from gru_jax.runs.load_trained import newest
 from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
-from gru_jax.runs.resume import newest
 from gru_jax.runs.watching import plots
 from gru_jax.training.experiment import Experiment, build
 from gru_jax.types import Params

@@ -16,7 +16,7 @@ from gru_jax.config.config import Config
 from gru_jax.config.error_messages import dotted_keys
 from gru_jax.config.loading import ConfigError, load_config
 from gru_jax.runs.on_disk.run_directory import RunError, default_path
-from gru_jax.runs.runner import prepare
+from gru_jax.runs.plan import prepare
 from gru_jax.training.experiment import abstract_state, parameter_count
 
 from .config_files import GOOD

@@ -127,17 +127,17 @@ def test_a_crash_between_two_checkpoints(
     """What was written after the newest checkpoint is dropped and made again; what was finished stays."""
     folder_with(tmp_path, monkeypatch, EVENTFUL, EVENTFUL_CONFIG)
     saves = 0
-    save = stacked.Stack._save
+    save = stacked.Stack.save
 
-    def crash(self: stacked.Stack, step: int, state: Any) -> Any:
+    def crash(self: stacked.Stack, step: int, host: Any) -> None:
         nonlocal saves
         saves += 1
         if saves == 4:
             raise KeyboardInterrupt
-        yield from save(self, step, state)
+        save(self, step, host)
 
     with monkeypatch.context() as patched:
-        patched.setattr(stacked.Stack, "_save", crash)
+        patched.setattr(stacked.Stack, "save", crash)
         with pytest.raises(KeyboardInterrupt):
             sweep()
     assert list(tmp_path.rglob("stack-*/members.json"))

@@ -11,6 +11,7 @@ import pytest
 from gru_jax.config.loading import LoadedConfig
 from gru_jax.data.dataset import DataMissing
 from gru_jax.runs import many_runs, runner
+from gru_jax.runs import plan as run_plan
 from gru_jax.runs.on_disk.json_files import write_json
 from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError, default_path
 from gru_jax.runs.watching.progress import Reporter
@@ -31,7 +32,7 @@ class Runs:
         self.made: list[tuple[int, int]] = []
         self.behaviour: Behaviour = lambda loaded: 0
         monkeypatch.setattr(runner, "run", self)
-        monkeypatch.setattr(runner, "prepare", lambda loaded: None)
+        monkeypatch.setattr(run_plan, "prepare", lambda loaded: None)
 
     def __call__(self, loaded: LoadedConfig, *, out: None, fresh: bool, fork: bool, reporter: Reporter) -> int:
         reporter.start(0, 10)
@@ -204,7 +205,7 @@ def test_every_model_is_built_before_the_first_run(tmp_path: Path, monkeypatch: 
         if loaded.config.model.hidden != 4:
             raise loaded.error([(("model",), "cannot be")])
 
-    monkeypatch.setattr(runner, "prepare", prepare)
+    monkeypatch.setattr(run_plan, "prepare", prepare)
     monkeypatch.setattr(runner, "run", lambda *_, **__: pytest.fail("a run was started"))
     with pytest.raises(ConfigError) as caught:
         rows_of(small)

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gru_jax.scans.engines.cudnn import build
 from gru_jax.scans.engines.cudnn.build import BuildError
-from gru_jax.types import DType
 
 HANDLERS = ("gru_jax_cudnn_forward", "gru_jax_cudnn_backward_data", "gru_jax_cudnn_backward_weights")
 DTYPES = {"float32": 0, "float16": 2, "bfloat16": 9}
@@ -154,8 +152,3 @@ def loaded() -> Library:
     # Whoever comes second waits for the build instead of making one too.
     with _lock:
         return _load()
-
-
-def dtype_name(dtype: DType) -> str:
-    """Such as "float32"."""
-    return jnp.dtype(dtype).name

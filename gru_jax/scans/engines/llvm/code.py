@@ -271,7 +271,7 @@ class Code:
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         """a * b + c, rounded once."""
-        return self._intrinsic("fma", a, b, c)
+        return self.intrinsic("fma", a, b, c)
 
     def rounded_to_bfloat16(self, a: Value) -> Value:
         """The nearest bfloat16, of two the even one, as a float32; NaN stays NaN."""
@@ -302,9 +302,6 @@ class Code:
 
     def intrinsic(self, name: str, *args: Value) -> Value:
         """One of LLVM's functions of vectors."""
-        return self._intrinsic(name, *args)
-
-    def _intrinsic(self, name: str, *args: Value) -> Value:
         function = self.program.outside(f"llvm.{name}.v{self.lanes}f32", [self.vector] * len(args), self.vector)
         return self.builder.call(function, args)
 
