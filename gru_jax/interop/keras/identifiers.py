@@ -5,13 +5,20 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, Self, dataclass_transform
 
 from gru_jax import checks
 
 
+@dataclass_transform(frozen_default=True)
 class Configured:
-    """An object made of its constructor's arguments, which `get_config` gives back. Subclasses are dataclasses."""
+    """An object made of its constructor's arguments, which `get_config` gives back.
+
+    Every subclass is a frozen dataclass.
+    """
+
+    def __init_subclass__(cls) -> None:
+        dataclasses.dataclass(frozen=True)(cls)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, as Keras' `get_config` of the class of this name."""
