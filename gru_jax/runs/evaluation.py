@@ -18,7 +18,7 @@ def evaluate(
     placement: Placement,
     params: Params,
     split: str,
-    call: Callable[..., Any],
+    call: Callable[..., Any] = lambda name, function, *arguments: function(*arguments),
 ) -> tuple[dict[str, float], NewtonSums | None]:
     """Evaluates on the devices, batch by batch; what pads the last batch does not count.
 
@@ -28,7 +28,7 @@ def evaluate(
         placement: the compiled steps.
         params: parameters on the devices.
         split: "valid" or "test".
-        call: `(name, function, *arguments) -> result`: calls the compiled function; may watch the clock.
+        call: `(name, function, *arguments) -> result`: calls the compiled function, and may watch the clock.
 
     Returns:
         The metrics, and Newton's statistics where the run uses it.

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -106,8 +106,4 @@ def evaluate_run(
     devices, parallel = jax.devices()[: config.parallel.devices], config.parallel
     placement = place(parallel.strategy, experiment.train_step, experiment.eval_step, devices, parallel.parts)
     params = placement.put_state(found.best_params)
-    return evaluate(experiment, dataset, placement, params, split, _call)[0]
-
-
-def _call(name: object, function: Callable[..., Any], *arguments: Any) -> Any:
-    return function(*arguments)
+    return evaluate(experiment, dataset, placement, params, split)[0]

@@ -291,7 +291,7 @@ class Stack:
             run.directory.set_result(result)
         else:
             params = self.single.put_state(run.best_params)
-            metrics, _ = evaluate(self.experiment, self.dataset, self.single, params, "test", _call)
+            metrics, _ = evaluate(self.experiment, self.dataset, self.single, params, "test")
             result = final_result.with_test_values(result, metrics)
             run.directory.set_result(result)
             final_result.pictures(run.directory, self.experiment, self.dataset, run.best_params, self.reporter)
@@ -333,7 +333,3 @@ class Stack:
 def _zero_where_over(keeps: np.ndarray, leaf: np.ndarray) -> np.ndarray:
     # What has diverged is not finite, and nobody reads it again.
     return np.where(keeps.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, np.zeros_like(leaf))
-
-
-def _call(name: object, function: Callable[..., Any], *arguments: Any) -> Any:
-    return function(*arguments)
