@@ -37,6 +37,7 @@ from gru_jax.scans import scan as scan
 from gru_jax.scans import time_sharded as time_sharded
 
 if TYPE_CHECKING:
+    from gru_jax import inside as inside
     from gru_jax import interop as interop
     from gru_jax import models as models
     from gru_jax.layers import linen as linen
@@ -64,6 +65,7 @@ __all__ = [
     "TimeSharded",
     "bidirectional",
     "diagnose",
+    "inside",
     "interop",
     "linear_scan",
     "linen",
@@ -80,6 +82,7 @@ __version__ = importlib.metadata.version("gru-jax")
 
 # Imported at first use: flax.nnx takes longer to import than all of the rest, and functional code does without it.
 _LAZY = {
+    "inside": "gru_jax.inside",
     "interop": "gru_jax.interop",
     "linen": "gru_jax.layers.linen",
     "models": "gru_jax.models",

@@ -13,6 +13,7 @@ import jax
 import pytest
 
 from gru_jax.cli import main
+from tests.interop.keras_oracle import QUIETLY
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -41,15 +42,21 @@ WITH_PYTHON = [page for page in PAGES if blocks(page, {"python"})]
 
 
 # What is shown with many programs takes long to compile.
-LONG = ("newton.md", "time-sharding.md", "models.md", "from-torch.md", "layers.md", "cell.md", "converting.md")
+LONG = (
+    "newton.md", "time-sharding.md", "models.md", "from-torch.md", "layers.md", "cell.md", "converting.md", "inside.md"
+)  # fmt: skip
 SLOW = {ROOT / "docs" / "guide" / name for name in LONG}
 RUN = [pytest.param(page, marks=pytest.mark.slow if page in SLOW else ()) for page in WITH_PYTHON]
 
 
+@QUIETLY
 @pytest.mark.parametrize("page", RUN, ids=[str(page.relative_to(ROOT)) for page in WITH_PYTHON])
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page is read from top to bottom, so its blocks share one namespace."""
     monkeypatch.chdir(tmp_path)
+    for name in re.findall(r"^import (keras|torch)$", page.read_text(), flags=re.MULTILINE):
+        if find_spec(name) is None:
+            pytest.skip(f"shows code of {name}, which is not installed")
     namespace = {"__name__": page.stem}
     # Readers have JAX's own settings, and optax does not run under our strict ones.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -9,6 +10,7 @@ import pytest
 
 import gru_jax
 from gru_jax.layers.spec import GRUSpec
+from tests.interop import keras_oracle
 
 API_PAGES = sorted((Path(__file__).parent.parent / "docs" / "api").glob("*.md"))
 ON_PAGES = {
@@ -23,6 +25,9 @@ MODULES = {
     "gru_jax.models": gru_jax.models,
     "gru_jax.nnx": gru_jax.nnx,
 }
+if find_spec("keras"):
+    keras_oracle.keras()  # on its JAX backend
+    MODULES["gru_jax.inside.keras"] = gru_jax.inside.keras
 PUBLIC = {
     f"{name}.{member}": getattr(module, member)
     for name, module in MODULES.items()

@@ -27,8 +27,9 @@ ALLOWED = (
     | {room: {*BELOW_CONFIG, *CONFIG[:place]} for place, room in enumerate(CONFIG)}
     | {room: {*BELOW_CONFIG, *CONFIG, *RUNS[:place]} for place, room in enumerate(RUNS)}
     | {
-        "gru_jax": {*CORE, "interop", "models"},
+        "gru_jax": {*CORE, "inside", "interop", "models"},
         "interop": set(CORE),
+        "inside": {*CORE, "interop"},
         "data": {"types"},
         "models": set(CORE),
         "tables": {*BELOW_CONFIG, *CONFIG, *RUNS},

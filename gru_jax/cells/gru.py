@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from gru_jax import checks
 from gru_jax.cells import activations, gru_params, initializers
 from gru_jax.cells.base import Gates, accumulator
-from gru_jax.cells.gru_derivative import GRUDerivative, add
+from gru_jax.cells.gru_derivative import GRUDerivative
 from gru_jax.cells.gru_params import GRUParams
 from gru_jax.cells.initializers import Initializers
 from gru_jax.types import Activation, Array, DType, Key
@@ -64,7 +64,6 @@ class GRU(GRUDerivative):
     heads: int
     initializers: str | Initializers
 
-    # Written out because the option `init` and the method `init` share a name, which a generated one cannot do.
     def __init__(
         self,
         hidden_size: int,
@@ -88,9 +87,7 @@ class GRU(GRUDerivative):
                 f" pass heads=1 for a dense recurrent matrix or heads={hidden_size} for a diagonal one"
             )
         initializers.check("GRU", init)
-        options = (hidden_size, reset, activation, gate_activation, bias, heads, init)
-        for field, value in zip(dataclasses.fields(self), options, strict=True):
-            object.__setattr__(self, field.name, value)
+        self._set(hidden_size, reset, activation, gate_activation, bias, heads, init)
 
     def init(self, key: Key, input_size: int, dtype: DType = jnp.float32) -> GRUParams:
         """Fresh parameters.
@@ -111,9 +108,7 @@ class GRU(GRUDerivative):
           >>> GRU(4, bias="none").init(jax.random.key(0), input_size=3).w_x.shape
           (3, 12)
         """
-        checks.positive("GRU", "input_size", input_size)
-        checks.random_key("GRU", key)
-        checks.floating_dtype("GRU", dtype)
+        self._check_init(key, input_size, dtype)
         start = initializers.get(self.initializers, self.hidden_size)
         # Drawn in full precision: an orthogonal matrix cannot be computed in half.
         full = accumulator(dtype)
@@ -132,25 +127,7 @@ class GRU(GRUDerivative):
 
     def check_params(self, params: GRUParams, features: int) -> None:
         """Raises unless every parameter has the shape that these options and `features` of the input ask for."""
-        gru_params.check(params, features, self.hidden_size, self.bias, self.heads)
-
-    def project(self, params: GRUParams, x: Array) -> Array:
-        """`u = x w_x + b_x`: everything that needs no state.
-
-        Args:
-          params: from `init`.
-          x: input, `[*batch, I]`; a time axis may be among the leading ones.
-
-        Returns:
-          u, `[*batch, 3H]`, gates r, z, n side by side; float32 for half-precision `x`.
-
-        Raises:
-          ValueError: when x has another number of features than `params` were made for.
-        """
-        x = checks.floating("GRU", "x", x)
-        gru_params.check_features(params, x.shape[-1] if x.ndim else 0)
-        u = jnp.matmul(x, params.w_x, preferred_element_type=accumulator(x.dtype))
-        return add(u, params.b_x)
+        gru_params.check(params, features, self.hidden_size, self.bias, self.heads, self._check_features)
 
     def step(
         self, params: GRUParams, u: Array, h: Array, drop: Array | None = None, products: Array | None = None
@@ -170,13 +147,7 @@ class GRU(GRUDerivative):
         Raises:
           ValueError: when u or h does not have its shape.
         """
-        if u.shape[-1:] != (3 * self.hidden_size,):
-            raise ValueError(
-                f"GRU: u must be the projected input, [*batch, {3 * self.hidden_size}]; got shape {list(u.shape)};"
-                f" make it with cell.project(params, x)"
-            )
-        batch = "the state has the batch of u; cell.initial_state(batch) makes zeros"
-        checks.shape("GRU", "h", h.shape, (*u.shape[:-1], self.hidden_size), batch)
+        self._check_step(u, h)
         _, a_z, a_n, _, _ = self._preactivations(params, u, h, drop, products)
         z, n = self._gate(a_z), self._candidate(a_n)
         return (n + z * (h.astype(n.dtype) - n)).astype(h.dtype)
@@ -185,14 +156,6 @@ class GRU(GRUDerivative):
         """What the step from h decides: `Gates(r, z, n)`, each `[*batch, H]`. Arguments as for `step`."""
         _, a_z, a_n, _, r = self._preactivations(params, u, h, drop)
         return Gates(*(a.astype(h.dtype) for a in (r, self._gate(a_z), self._candidate(a_n))))
-
-    def initial_state(self, batch: tuple[int, ...], dtype: DType = jnp.float32) -> Array:
-        """Zeros, `[*batch, H]`."""
-        return jnp.zeros((*batch, self.hidden_size), dtype)
-
-    def output(self, h: Array) -> Array:
-        """The state itself, `[*batch, H]`."""
-        return h
 
     @property
     def block_size(self) -> int:

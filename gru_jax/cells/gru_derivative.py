@@ -22,8 +22,9 @@ import jax.numpy as jnp
 
 from gru_jax.cells import activations
 from gru_jax.cells.base import accumulator, sum_rows
+from gru_jax.cells.gated import RecurrentGates, add, rows, scale
 from gru_jax.cells.gru_params import GRUParams
-from gru_jax.types import Activation, Array, DType, exportable
+from gru_jax.types import Array, DType, exportable
 
 
 @exportable("GRULinearization")
@@ -45,13 +46,13 @@ class Linearization(NamedTuple):
     r: Any
 
 
-class GRUDerivative:
+class GRUDerivative(RecurrentGates):
     """The part of `GRU` that its step and the derivative of the step share; the options are those of `GRU`."""
 
-    hidden_size: int
+    name = "GRU"
+    gates_wide = 3
+
     reset: str
-    activation: Activation
-    gate_activation: Activation
     bias: str
     heads: int
 
@@ -73,12 +74,12 @@ class GRUDerivative:
         slope_r = activations.slope(self._gate, a_r)
         if self.reset == "after":
             return Linearization(z, k_u * q * slope_r, k_z, k_u * r, k_u, None), (r, n)
-        return Linearization(z, _scale(old, drop) * slope_r, k_z, k_u, k_u, r), (r, n)
+        return Linearization(z, scale(old, drop) * slope_r, k_z, k_u, k_u, r), (r, n)
 
     def tangent(self, params: GRUParams, at: Linearization, v: Array, drop: Array | None = None) -> Array:
         """`J v`, J the step's Jacobian at the linearized point; v and the result `[*batch, H]`."""
         v, dtype = v.astype(at.z.dtype), v.dtype
-        inside = _scale(v, drop)
+        inside = scale(v, drop)
         if self.reset == "after":
             g_r, g_z, g_n = jnp.split(self._product(params.w_h, inside), 3, -1)
             return (at.z * v + at.k_r * g_r + at.k_z * g_z + at.k_n * g_n).astype(dtype)
@@ -98,13 +99,13 @@ class GRUDerivative:
         if self.reset == "after":
             at_products = jnp.concatenate([at.k_r * c, at.k_z * c, at.k_n * c], -1)
             through = self._product_transpose(params.w_h, at_products, transposed)
-            return (at.z * c + _scale(through, drop)).astype(dtype)
+            return (at.z * c + scale(through, drop)).astype(dtype)
         w_rz, w_n = self._split_recurrent(params)
         w_rz_t, w_n_t = (None, None) if transposed is None else transposed
         p = self._product_transpose(w_n, at.k_n * c, w_n_t)
         at_rz = jnp.concatenate([at.k_r * p, at.k_z * c], -1)
         through = at.r * p + self._product_transpose(w_rz, at_rz, w_rz_t)
-        return (at.z * c + _scale(through, drop)).astype(dtype)
+        return (at.z * c + scale(through, drop)).astype(dtype)
 
     def transposed(self, params: GRUParams, dtype: DType) -> Any:
         """The recurrent matrices, transposed, for `cotangent`."""
@@ -129,8 +130,7 @@ class GRUDerivative:
         Returns:
           The gradients of the parameters, summed over the batch, and of x, all of c's dtype.
         """
-        rows = lambda a: a.reshape(-1, a.shape[-1])  # noqa: E731
-        inside, x_rows = rows(_scale(h.astype(c.dtype), drop)), rows(x.astype(c.dtype))
+        inside, x_rows = rows(scale(h.astype(c.dtype), drop)), rows(x.astype(c.dtype))
         if self.reset == "after":
             # Gate by gate: XLA's CPU code for slices of a wider array takes several times as long.
             at_r, at_z, at_n, at_c = (rows(k * c) for k in (at.k_r, at.k_z, at.k_n, at.k_u))
@@ -153,7 +153,7 @@ class GRUDerivative:
 
     def products(self, params: GRUParams, h: Array, drop: Array | None = None) -> Array:
         """The recurrent products of a step from h, `[*batch, 3H]`, for `step` and `linearize`; reset="after" only."""
-        return self._product(params.w_h, _scale(h, drop))
+        return self._product(params.w_h, scale(h, drop))
 
     @property
     def has_products(self) -> bool:
@@ -170,19 +170,19 @@ class GRUDerivative:
         spread = lambda w: jnp.broadcast_to(w, at.z.shape)  # noqa: E731
         through = at.k_z * spread(w_z)
         if self.reset == "after":
-            return at.z + _scale(through + at.k_r * spread(w_r) + at.k_n * spread(w_n), drop)
+            return at.z + scale(through + at.k_r * spread(w_r) + at.k_n * spread(w_n), drop)
         # (k_r (h w_hr) + r h) w_hn: the first term reaches a unit from itself through all the others of its head.
         wide = blocks.astype(at.z.dtype)
         product = jnp.einsum("kim,kmi->kmi", wide[..., :size], wide[..., 2 * size :])
         k_r = at.k_r.reshape(*at.k_r.shape[:-1], self.heads, size)
         around = jnp.einsum("...km,kmi->...ki", k_r, product).reshape(at.z.shape)
-        return at.z + _scale(through + at.k_n * (around + at.r * spread(w_n)), drop)
+        return at.z + scale(through + at.k_n * (around + at.r * spread(w_n)), drop)
 
     def _preactivations(
         self, params: GRUParams, u: Array, h: Array, drop: Array | None, products: Array | None = None
     ) -> tuple[Array, Array, Array, Array, Array]:
         """Pre-activations of r, z, n, the recurrent part q of the candidate's, and r."""
-        inside = _scale(h, drop)
+        inside = scale(h, drop)
         u_r, u_z, u_n = jnp.split(u, 3, -1)
         b_rz, b_n = self._split_bias(params)
         if self.reset == "after":
@@ -242,19 +242,3 @@ class GRUDerivative:
         if params.b_h is None or self.bias == "minimal":
             return None, params.b_h
         return params.b_h[: 2 * self.hidden_size], params.b_h[2 * self.hidden_size :]
-
-    def _gate(self, a: Array) -> Array:
-        return activations.get(self.gate_activation)(a)
-
-    def _candidate(self, a: Array) -> Array:
-        return activations.get(self.activation)(a)
-
-
-
-def add(a: Array, bias: Array | None) -> Array:
-    """`a + bias`, the bias spelled out to a's shape: users may run with rank promotion forbidden."""
-    return a if bias is None else a + jnp.broadcast_to(bias.astype(a.dtype), a.shape)
-
-
-def _scale(a: Array, mask: Array | None) -> Array:
-    return a if mask is None else a * mask.astype(a.dtype)

@@ -1,5 +1,6 @@
 """The parameters of a GRU in the neutral layout, and the check that given ones fit a cell."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -31,16 +32,14 @@ def shape_of_b_h(hidden_size: int, bias: str) -> tuple[int, ...]:
     return {"full": (3 * hidden_size,), "minimal": (hidden_size,), "none": ()}[bias]
 
 
-def check_features(params: GRUParams, features: int) -> None:
-    """Raises ValueError when x has another number of features than `params` were made for."""
-    if params.w_x.shape[0] != features:
-        raise ValueError(
-            f"GRU: x has {features} features but params were made for {params.w_x.shape[0]};"
-            f" pass input_size={features} to init"
-        )
-
-
-def check(params: GRUParams, features: int, hidden_size: int, bias: str, heads: int) -> None:
+def check(
+    params: GRUParams,
+    features: int,
+    hidden_size: int,
+    bias: str,
+    heads: int,
+    check_features: Callable[[GRUParams, int], None],
+) -> None:
     """Raises unless every parameter is what a cell of these options takes.
 
     Args:
@@ -49,6 +48,7 @@ def check(params: GRUParams, features: int, hidden_size: int, bias: str, heads: 
       hidden_size: H.
       bias: "full", "minimal" or "none".
       heads: blocks of the recurrent matrix.
+      check_features: raises for another number of features than params were made for.
 
     Raises:
       TypeError: for what is no `GRUParams`, or holds something else than floating-point arrays.

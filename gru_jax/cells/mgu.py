@@ -10,6 +10,7 @@ from jax.nn.initializers import lecun_normal, orthogonal
 from gru_jax import checks
 from gru_jax.cells import activations, initializers
 from gru_jax.cells.base import accumulator, sum_rows
+from gru_jax.cells.gated import RecurrentGates, add, rows, scale
 from gru_jax.cells.initializers import Initializers, PerGate
 from gru_jax.types import Activation, Array, DType, Key, exportable
 
@@ -49,7 +50,7 @@ class Linearization(NamedTuple):
 
 @checks.suggesting
 @dataclasses.dataclass(frozen=True, init=False)
-class MGU:
+class MGU(RecurrentGates):
     """Minimal gated unit.
 
     With `u = x w_x + b_x`, and s, g the gate and the candidate activation,
@@ -80,13 +81,15 @@ class MGU:
     Source: Zhou et al. 2016, arXiv:1603.09420; the numbers are those of flax.linen.MGUCell.
     """
 
+    name = "MGU"
+    gates_wide = 2
+
     hidden_size: int
     reset_gate: bool
     activation: Activation
     gate_activation: Activation
     initializers: str | Initializers
 
-    # Written out because the option `init` and the method `init` share a name, which a generated one cannot do.
     def __init__(
         self,
         hidden_size: int,
@@ -103,15 +106,11 @@ class MGU:
         if not isinstance(init, Initializers):
             checks.choice("MGU", "init", init, ("flax",))
         initializers.check("MGU", init)
-        options = (hidden_size, reset_gate, activation, gate_activation, init)
-        for field, value in zip(dataclasses.fields(self), options, strict=True):
-            object.__setattr__(self, field.name, value)
+        self._set(hidden_size, reset_gate, activation, gate_activation, init)
 
     def init(self, key: Key, input_size: int, dtype: DType = jnp.float32) -> MGUParams:
         """Fresh parameters, `MGUParams`, for `input_size` input features."""
-        checks.positive("MGU", "input_size", input_size)
-        checks.random_key("MGU", key)
-        checks.floating_dtype("MGU", dtype)
+        self._check_init(key, input_size, dtype)
         start = self.initializers if isinstance(self.initializers, Initializers) else _FLAX
         full, H = accumulator(dtype), self.hidden_size
         keys = jax.random.split(key, 4)
@@ -138,13 +137,6 @@ class MGU:
             if array is not None:
                 checks.shape(who, f"params.{name}", checks.floating(who, name, array).shape, shapes[name], fix)
 
-    def project(self, params: MGUParams, x: Array) -> Array:
-        """`u = x w_x + b_x`, `[*batch, I]` to `[*batch, 2H]`; float32 for half-precision x."""
-        x = checks.floating("MGU", "x", x)
-        self._check_features(params, x.shape[-1] if x.ndim else 0)
-        u = jnp.matmul(x, params.w_x, preferred_element_type=accumulator(x.dtype))
-        return u + _spread(params.b_x, u)
-
     def step(
         self, params: MGUParams, u: Array, h: Array, drop: Array | None = None, products: Array | None = None
     ) -> Array:
@@ -152,24 +144,10 @@ class MGU:
 
         `products` are the recurrent products, where they are known.
         """
-        if u.shape[-1:] != (2 * self.hidden_size,):
-            raise ValueError(
-                f"MGU: u must be the projected input, [*batch, {2 * self.hidden_size}]; got shape {list(u.shape)};"
-                f" make it with cell.project(params, x)"
-            )
-        batch = "the state has the batch of u; cell.initial_state(batch) makes zeros"
-        checks.shape("MGU", "h", h.shape, (*u.shape[:-1], self.hidden_size), batch)
+        self._check_step(u, h)
         a_f, a_n, _ = self._preactivations(params, u, h, drop, products)
         f, n = self._gate(a_f), self._candidate(a_n)
         return (n + f * (h.astype(n.dtype) - n)).astype(h.dtype)
-
-    def initial_state(self, batch: tuple[int, ...], dtype: DType = jnp.float32) -> Array:
-        """Zeros, `[*batch, H]`."""
-        return jnp.zeros((*batch, self.hidden_size), dtype)
-
-    def output(self, h: Array) -> Array:
-        """The state itself, `[*batch, H]`."""
-        return h
 
     # dh' = f dh + k_f dg_f + k_n dg_n, g being the recurrent products and s', g' the activations' slopes:
     #   k_f = (h - n) s' + (1 - f) g' q s' with q = h w_hn + b_h, the second term for reset_gate=True alone;
@@ -192,7 +170,7 @@ class MGU:
     def tangent(self, params: MGUParams, at: Linearization, v: Array, drop: Array | None = None) -> Array:
         """`J v`, J the step's Jacobian at the linearized point; v and the result `[*batch, H]`."""
         wide = v.astype(at.f.dtype)
-        g_f, g_n = jnp.split(_product(params.w_h, _drop(wide, drop)), 2, -1)
+        g_f, g_n = jnp.split(_product(params.w_h, scale(wide, drop)), 2, -1)
         return (at.f * wide + at.k_f * g_f + at.k_n * g_n).astype(v.dtype)
 
     def cotangent(
@@ -205,7 +183,7 @@ class MGU:
         wide = c.astype(at.f.dtype)
         back = self.transposed(params, wide.dtype) if transposed is None else transposed
         through = _product(back, jnp.concatenate([at.k_f * wide, at.k_n * wide], -1))
-        return (at.f * wide + _drop(through, drop)).astype(c.dtype)
+        return (at.f * wide + scale(through, drop)).astype(c.dtype)
 
     def transposed(self, params: MGUParams, dtype: DType) -> Array:
         """The recurrent matrix, transposed, for `cotangent`."""
@@ -227,18 +205,17 @@ class MGU:
         Returns:
           The gradients of the parameters, summed over the batch, and of x, all of c's dtype.
         """
-        rows = lambda a: a.reshape(-1, a.shape[-1])  # noqa: E731
         # Gate by gate: XLA's CPU code for slices of a wider array takes several times as long.
         at_f, at_n, at_c = (rows(k * c) for k in (at.k_f, at.k_n, at.k_u))
         at_u = jnp.concatenate([at_f, at_c], -1)
-        d_w_h = jnp.matmul(rows(_drop(h.astype(c.dtype), drop)).T, jnp.concatenate([at_f, at_n], -1))
+        d_w_h = jnp.matmul(rows(scale(h.astype(c.dtype), drop)).T, jnp.concatenate([at_f, at_n], -1))
         d_w_x = jnp.matmul(rows(x.astype(c.dtype)).T, at_u)
         d_x = jnp.matmul(at_u, params.w_x.astype(c.dtype).T).reshape(x.shape)
         return MGUParams(d_w_x, d_w_h, sum_rows(at_u), None if params.b_h is None else sum_rows(at_n)), d_x
 
     def products(self, params: MGUParams, h: Array, drop: Array | None = None) -> Array:
         """The recurrent products of a step from h, `[*batch, 2H]`, for `step` and `linearize`."""
-        return _product(params.w_h, _drop(h, drop))
+        return _product(params.w_h, scale(h, drop))
 
     @property
     def has_products(self) -> bool:
@@ -247,8 +224,9 @@ class MGU:
 
     def diagonal(self, params: MGUParams, at: Linearization, drop: Array | None = None) -> Array:
         """The diagonal of the step's Jacobian at the linearized point, `[*batch, H]`."""
-        w_f, w_n = (_spread(jnp.diagonal(w), at.f) for w in jnp.split(params.w_h, 2, -1))
-        return at.f + _drop(at.k_f * w_f + at.k_n * w_n, drop)
+        spread = lambda w: jnp.broadcast_to(jnp.diagonal(w).astype(at.f.dtype), at.f.shape)  # noqa: E731
+        w_f, w_n = map(spread, jnp.split(params.w_h, 2, -1))
+        return at.f + scale(at.k_f * w_f + at.k_n * w_n, drop)
 
     def _preactivations(
         self, params: MGUParams, u: Array, h: Array, drop: Array | None, products: Array | None
@@ -259,21 +237,8 @@ class MGU:
         a_f = u_f + g_f
         if params.b_h is None:
             return a_f, u_n + q, q
-        q = q + _spread(params.b_h, q)
+        q = add(q, params.b_h)
         return a_f, u_n + self._gate(a_f) * q, q
-
-    def _check_features(self, params: MGUParams, features: int) -> None:
-        if params.w_x.shape[0] != features:
-            raise ValueError(
-                f"MGU: x has {features} features but params were made for {params.w_x.shape[0]};"
-                f" pass input_size={features} to init"
-            )
-
-    def _gate(self, a: Array) -> Array:
-        return activations.get(self.gate_activation)(a)
-
-    def _candidate(self, a: Array) -> Array:
-        return activations.get(self.activation)(a)
 
 
 def _forget_one(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
@@ -288,11 +253,3 @@ _FLAX = Initializers(
 
 def _product(w: Array, h: Array) -> Array:
     return jnp.matmul(h.astype(w.dtype), w, preferred_element_type=accumulator(w.dtype))
-
-
-def _spread(vector: Array, like: Array) -> Array:
-    return jnp.broadcast_to(vector.astype(like.dtype), like.shape)
-
-
-def _drop(a: Array, mask: Array | None) -> Array:
-    return a if mask is None else a * mask.astype(a.dtype)

@@ -1,7 +1,7 @@
 """minGRU and minLSTM: gates that see the input alone, so that the step is linear in the state."""
 
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from gru_jax import checks
 from gru_jax.cells import initializers
 from gru_jax.cells.base import accumulator
+from gru_jax.cells.gated import GatedCell
 from gru_jax.cells.initializers import Initializers
 from gru_jax.types import Array, DType, Key, exportable
 
@@ -27,18 +28,14 @@ class MinParams(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, init=False)
-class _Minimal:
+class _Minimal(GatedCell):
     """What the two cells share: all but the gates."""
-
-    parts: ClassVar[int]
-    name: ClassVar[str]
 
     hidden_size: int
     form: str
     bias: bool
     initializers: str | Initializers
 
-    # Written out because the option `init` and the method `init` share a name, which a generated one cannot do.
     def __init__(
         self, hidden_size: int, *, form: str = "linear", bias: bool = True, init: str | Initializers = "flax"
     ) -> None:
@@ -46,14 +43,11 @@ class _Minimal:
         checks.choice(self.name, "form", form, ("linear", "log"))
         checks.flag(self.name, "bias", bias)
         initializers.check(self.name, init)
-        for field, value in zip(dataclasses.fields(self), (hidden_size, form, bias, init), strict=True):
-            object.__setattr__(self, field.name, value)
+        self._set(hidden_size, form, bias, init)
 
     def init(self, key: Key, input_size: int, dtype: DType = jnp.float32) -> MinParams:
         """Fresh parameters, `MinParams`, for `input_size` input features."""
-        checks.positive(self.name, "input_size", input_size)
-        checks.random_key(self.name, key)
-        checks.floating_dtype(self.name, dtype)
+        self._check_init(key, input_size, dtype)
         w_x, b_x = initializers.of_input(self.initializers, input_size)
         width, full = self.parts * self.hidden_size, accumulator(dtype)
         key_w, key_b = jax.random.split(key)
@@ -79,23 +73,9 @@ class _Minimal:
         if params.b_x is not None:
             checks.shape(who, "params.b_x", params.b_x.shape, (width,), fix)
 
-    def project(self, params: MinParams, x: Array) -> Array:
-        """`u = x w_x + b_x`, `[*batch, I]` to `[*batch, 2H]` (minLSTM 3H); float32 for half-precision x."""
-        x = checks.floating(self.name, "x", x)
-        self._check_features(params, x.shape[-1] if x.ndim else 0)
-        u = jnp.matmul(x, params.w_x, preferred_element_type=accumulator(x.dtype))
-        return u if params.b_x is None else u + jnp.broadcast_to(params.b_x.astype(u.dtype), u.shape)
-
     def step(self, params: MinParams, u: Array, h: Array) -> Array:
         """One step, `h' = a h + b` with (a, b) of `affine`: u `[*batch, 2H]` or `[*batch, 3H]`, h `[*batch, H]`."""
-        width = self.parts * self.hidden_size
-        if u.shape[-1:] != (width,):
-            raise ValueError(
-                f"{self.name}: u must be the projected input, [*batch, {width}]; got shape {list(u.shape)};"
-                f" make it with cell.project(params, x)"
-            )
-        batch = "the state has the batch of u; cell.initial_state(batch) makes zeros"
-        checks.shape(self.name, "h", h.shape, (*u.shape[:-1], self.hidden_size), batch)
+        self._check_step(u, h)
         a, b = self.affine(params, u)
         return (a * h.astype(a.dtype) + b).astype(h.dtype)
 
@@ -116,6 +96,11 @@ class _Minimal:
         return log_a, log_share + _log_positive(c)
 
     @property
+    def parts(self) -> int:
+        """How many parts of the projected input `coefficients` takes."""
+        return self.gates_wide
+
+    @property
     def in_log_space(self) -> bool:
         """Whether all states are 0 at least, so that a method may carry their logarithms."""
         return self.form == "log"
@@ -129,24 +114,9 @@ class _Minimal:
                 f" use form='linear' for signed states"
             )
 
-    def initial_state(self, batch: tuple[int, ...], dtype: DType = jnp.float32) -> Array:
-        """Zeros, `[*batch, H]`."""
-        return jnp.zeros((*batch, self.hidden_size), dtype)
-
-    def output(self, h: Array) -> Array:
-        """The state itself, `[*batch, H]`."""
-        return h
-
     def _logarithms(self, *u: Array) -> tuple[Array, Array, Array]:
         """log a, the logarithm of the candidate's share, and the candidate before it is made positive."""
         raise NotImplementedError
-
-    def _check_features(self, params: MinParams, features: int) -> None:
-        if params.w_x.ndim == 2 and params.w_x.shape[0] != features:
-            raise ValueError(
-                f"{self.name}: x has {features} features but params were made for {params.w_x.shape[0]};"
-                f" pass input_size={features} to init"
-            )
 
 
 @checks.suggesting
@@ -185,8 +155,8 @@ class MinGRU(_Minimal):
     Source: Feng et al. 2024, arXiv:2410.01201.
     """
 
-    parts = 2
     name = "MinGRU"
+    gates_wide = 2
 
     def _logarithms(self, *u: Array) -> tuple[Array, Array, Array]:
         u_z, u_n = u
@@ -223,8 +193,8 @@ class MinLSTM(_Minimal):
     Source: Feng et al. 2024, arXiv:2410.01201.
     """
 
-    parts = 3
     name = "MinLSTM"
+    gates_wide = 3
 
     def _logarithms(self, *u: Array) -> tuple[Array, Array, Array]:
         u_f, u_i, u_n = u

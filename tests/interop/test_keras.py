@@ -68,7 +68,7 @@ def as_tuple(outputs):
 def weighted(outputs):
     """One number that every output's every element has its own share in."""
     total = 0.0
-    for y in as_tuple(outputs):
+    for y in jax.tree.leaves(outputs):
         total = total + (y * jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape)).sum()
     return total
 
@@ -134,6 +134,15 @@ def test_one_step_and_masks_of_numbers() -> None:
     close(our(X, mask=[MASKS["holes"].astype("float32")]), masked)
     # By place as in Keras: sequences, initial_state, mask, training.
     close(our(X, None, MASKS["holes"], False), masked)
+
+
+@QUIETLY
+def test_an_operation_of_keras_is_not_the_activation_of_its_name() -> None:
+    real = keras()
+    with theirs():
+        close(activations.get("GRU", "activation", real.ops.gelu)(X), real.ops.gelu(X))
+    assert activations.get("GRU", "activation", real.activations.gelu) == "gelu"
+    assert np.abs(real.ops.gelu(X) - real.activations.gelu(X)).max() > 1e-5
 
 
 MERGES = [("sum", 0), ("mul", 1), ("ave", 0), ("concat", 2), (None, 1)]

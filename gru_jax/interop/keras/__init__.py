@@ -18,14 +18,20 @@ from gru_jax.interop.keras.bidirectional import Bidirectional as Bidirectional
 from gru_jax.interop.keras.cell import GRUCell as GRUCell
 from gru_jax.interop.keras.gru import GRU as GRU
 from gru_jax.interop.keras.projection import constraints_of as constraints_of
+from gru_jax.interop.keras.rnn import RNN as RNN
+from gru_jax.interop.keras.stacked import StackedRNNCells as StackedRNNCells
+from gru_jax.interop.keras.time_distributed import TimeDistributed as TimeDistributed
 from gru_jax.interop.keras.weights import export as export
 from gru_jax.interop.keras.weights import load as load
 
 __all__ = [
     "GRU",
+    "RNN",
     "Bidirectional",
     "Frozen",
     "GRUCell",
+    "StackedRNNCells",
+    "TimeDistributed",
     "constraints",
     "constraints_of",
     "export",
@@ -39,6 +45,6 @@ def __getattr__(name: str) -> Any:
     if name.startswith("__"):
         raise AttributeError(name)
     raise AttributeError(
-        f"gru_jax.interop.keras has no {name}, only Keras' GRU, GRUCell and Bidirectional and what belongs to them;"
+        f"gru_jax.interop.keras has no {name}, only Keras' {', '.join(layers.__all__)} and what belongs to them;"
         f" take the rest of the model from flax.nnx, which has Module, Linear, Dropout, ..."
     )

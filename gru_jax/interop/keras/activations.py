@@ -79,8 +79,10 @@ def get(who: str, option: str, given: Any) -> Activation:
     if isinstance(given, str):
         checks.choice(who, option, given, NAMES)
         return ALIASES.get(given, given)
-    theirs, name = versions.of_module(getattr(given, "__module__", None) or ""), getattr(given, "__name__", "")
-    if theirs is not None and name in NAMES:  # the same in JAX, whatever Keras' backend is
+    home, name = getattr(given, "__module__", None) or "", getattr(given, "__name__", "")
+    theirs = versions.of_module(home)
+    # The same in JAX, whatever Keras' backend is. Not keras.ops, where gelu is another function.
+    if theirs is not None and ".activations" in home and name in NAMES:
         return versions.hard_sigmoid(theirs) if name == "hard_sigmoid" else ALIASES.get(name, name)  # type: ignore[return-value]
     cell_activations.check(who, option, given)
     return given

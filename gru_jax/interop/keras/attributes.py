@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+import jax
 from flax import nnx
 
 from gru_jax.interop.keras import policy
@@ -31,8 +32,11 @@ class LayerAttributes:
 
     who: ClassVar[str]
     supports_masking: ClassVar[bool] = True
+    autocast: ClassVar[bool] = True
     input_spec: ClassVar[InputSpec | None] = InputSpec(ndim=3)
     _name: str | None
+    compute_dtype: Any
+    compute_output_shape: Any
     weights: Any
     trainable_weights: Any
     non_trainable_weights: Any
@@ -70,6 +74,19 @@ class LayerAttributes:
     def variables(self) -> list[nnx.Variable[Any]]:
         """`weights`, then what dropout's masks are drawn from."""
         return [*self.weights, *self._seeds()]
+
+    def compute_output_spec(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Shapes and dtypes of what a call returns, without computing it.
+
+        Args:
+          inputs: of which only the shape is looked at.
+          *args: accepted as in the call.
+          **kwargs: likewise.
+        """
+        shape = self.compute_output_shape(inputs.shape)
+        if isinstance(shape[0], list | tuple):
+            return tuple(jax.ShapeDtypeStruct(each, self.compute_dtype) for each in shape)
+        return jax.ShapeDtypeStruct(shape, self.compute_dtype)
 
     def compute_mask(self, inputs: Any, mask: Any) -> Any:
         """The mask of what comes out, that of what goes in.

@@ -301,11 +301,9 @@ class GRUCell(OptionAttributes, Layer):
         params = to_neutral(*weights, reset_after=self.options.reset_after)
         return params if dtype is None else jax.tree.map(lambda p: p.astype(dtype), params)
 
-    def laid_out(self, params: GRUParams, dtype: Any) -> LaidOut:
-        """`params` with the arrays as Keras has them, of a cell with reset_after."""
-        kernel, recurrent, *bias = (getattr(self, name)[...].astype(dtype) for name in self.weight_names())
-        b_x, b_h = (bias[0][0], bias[0][1]) if bias else (None, None)
-        return LaidOut(params, Original(GRUParams(kernel, recurrent, b_x, b_h), Layout("zrn")))
+    def laid_out(self, dtype: Any) -> LaidOut:
+        """`laid_out` of the weights, for reset_after=True."""
+        return laid_out(*(getattr(self, name)[...].astype(dtype) for name in self.weight_names()))
 
     def runnable(self, shape: tuple[int, ...], dtype: Any, training: bool) -> Runnable:
         """The cell and parameters for inputs of shape `[B, ..., I]`, with this call's dropout masks."""
@@ -344,3 +342,9 @@ def to_neutral(kernel: Any, recurrent_kernel: Any, bias: Any = None, *, reset_af
         return GRUParams(sw(kernel), sw(recurrent_kernel), sw(bias[0]), sw(bias[1]))
     xp = np if isinstance(bias, np.ndarray) else jnp
     return GRUParams(sw(kernel), sw(recurrent_kernel), sw(bias), xp.zeros_like(bias))
+
+
+def laid_out(kernel: Array, recurrent_kernel: Array, bias: Array | None = None) -> LaidOut:
+    """`to_neutral` with reset_after=True, together with the arrays as they were given."""
+    given = GRUParams(kernel, recurrent_kernel, *((None, None) if bias is None else (bias[0], bias[1])))
+    return LaidOut(to_neutral(kernel, recurrent_kernel, bias, reset_after=True), Original(given, Layout("zrn")))

@@ -1,28 +1,23 @@
 """`GRU` of Keras: a whole layer over time, with Keras' arguments, weights and outputs."""
 
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from gru_jax import checks
 from gru_jax.cells import GRUParams
-from gru_jax.combinators import recurrent
 from gru_jax.interop import neutral
 from gru_jax.interop.keras import cell as cells
 from gru_jax.interop.keras.attributes import OptionAttributes
-from gru_jax.interop.keras.base import Layer, as_mask, as_state
+from gru_jax.interop.keras.base import Layer
+from gru_jax.interop.keras.rnn import FLAGS, RNN
 from gru_jax.layers.nnx import GRU as NeutralLayer
 from gru_jax.layers.nnx import Carry
 from gru_jax.scans import Sequential
-from gru_jax.types import Array
-
-FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "zero_output_for_mask")
 
 
-class GRU(OptionAttributes, Layer):
+class GRU(OptionAttributes, RNN):
     """A GRU layer over time, `keras.layers.GRU` of Keras 3.
 
     Equations and weights are those of `GRUCell`, which the layer holds as `cell`. Weights are made by the first call,
@@ -79,12 +74,6 @@ class GRU(OptionAttributes, Layer):
     """
 
     who = "GRU"
-    return_sequences: bool
-    return_state: bool
-    go_backwards: bool
-    stateful: bool
-    unroll: bool
-    zero_output_for_mask: bool
 
     def __init__(
         self,
@@ -130,13 +119,11 @@ class GRU(OptionAttributes, Layer):
         checks.choice(self.who, "use_cudnn", use_cudnn, ("auto", True, False))
         self.use_cudnn = use_cudnn
         self.method = method
-        super().__init__(name, dtype, trainable, activity_regularizer, 1 + return_state)
+        # Not by RNN's, which takes a cell: what is wrong is told as the GRU's before one is made.
+        Layer.__init__(self, name, dtype, trainable, activity_regularizer, 1 + return_state)
         self.cell = cells.GRUCell(name="gru_cell", **{key: given[key] for key in cells.SHARED})
         self.carry: Any = nnx.data(Carry(None) if stateful else None)
         self._build_at_once(input_shape)
-
-    def _cells(self) -> Iterator[Any]:
-        yield self.cell
 
     @property
     def kernel(self) -> nnx.Variable[Any]:
@@ -152,133 +139,6 @@ class GRU(OptionAttributes, Layer):
     def bias(self) -> nnx.Variable[Any] | None:
         """`[2, 3H]`, with reset_after=False `[3H]`; None without biases; `cell.bias`."""
         return self.cell.bias if self.use_bias else None
-
-    @property
-    def states(self) -> list[Array] | None:
-        """The kept state of a stateful layer, `[B, H]`, in a list; None before it is built, or when it keeps none."""
-        kept = None if self.carry is None else self.carry.get_value()
-        return None if kept is None else [kept]
-
-    def build(self, input_shape: Any, initial_state_shape: Any = None) -> None:
-        """Makes the weights, and for a stateful layer the state, zeros.
-
-        Called again it leaves the weights as they are; a stateful layer starts over, with another batch if need be.
-
-        Args:
-          input_shape: `(batch, time, features)`; batch (unless stateful) and time may be None.
-          initial_state_shape: accepted as in Keras, and not needed.
-
-        Raises:
-          ValueError: when the number of features, or a stateful layer's batch, is unknown.
-        """
-        features = self._features(input_shape, 3)
-        if self.stateful and not isinstance(input_shape[0], int):
-            raise ValueError(
-                f"{self.who}: stateful=True needs a known batch size; got input_shape={input_shape!r};"
-                f" pass (batch, None, {features})"
-            )
-        self.cell.build((input_shape[0], features))
-        if self.stateful:
-            self.carry.set_value(self.cell.get_initial_state(input_shape[0])[0])
-        self.built = True
-
-    def __call__(self, sequences: Any, initial_state: Any = None, mask: Any = None, training: Any = None) -> Any:
-        """Runs the layer over time.
-
-        Args:
-          sequences: `[B, T, I]`.
-          initial_state: the state before the first step, `[B, H]`, or a list of it; zeros, or a stateful layer's kept
-            state, when None.
-          mask: `[B, T]`, True or 1 = use the step; holes and padding on the left are fine.
-          training: whether dropout is on; None is what `train()`, `eval()` or `nnx.view` said last, off before.
-
-        Returns:
-          output: the last output `[B, H]`, or with return_sequences all, `[B, T, H]`.
-          state: with return_state only, the final state `[B, H]`.
-
-        Raises:
-          TypeError, ValueError: for input that does not fit, before anything is computed.
-        """
-        outputs, h = self.run(sequences, initial_state, mask, training)
-        y = outputs if self.return_sequences else h
-        self._record_activity([y, h] if self.return_state else [y])
-        return (y, h) if self.return_state else y
-
-    def run(self, sequences: Any, initial_state: Any, mask: Any, training: Any) -> tuple[Array, Array]:
-        """Every output, `[B, T, H]`, in Keras' order, and the final state, `[B, H]`; arguments as in the call."""
-        training = self._training(training)
-        x = self._input("sequences", sequences, 3, self.kernel[...].shape[0] if self.built else None)
-        mask = as_mask(self.who, mask, x)
-        kept = self.states[0] if self.states else None
-        if kept is not None and kept.shape[0] != x.shape[0]:
-            raise ValueError(
-                f"{self.who}: stateful, with a state for a batch of {kept.shape[0]}; got a batch of {x.shape[0]};"
-                f" call build({x.shape}) to start over with that batch"
-            )
-        shape = (x.shape[0], self.units)
-        if initial_state is not None:
-            initial_state = as_state(self.who, "initial_state", initial_state, shape, x.dtype)
-        self._check_cudnn()
-        self._build_for_call(x.shape)
-        if initial_state is None and self.stateful:
-            initial_state = self.states[0].astype(x.dtype)  # type: ignore[index]
-        cell, params, drop_x = self.cell.runnable(x.shape, x.dtype, training)
-        if isinstance(params, GRUParams) and self.cell.options.reset_after:
-            params = self.cell.laid_out(params, x.dtype)
-        if drop_x is not None:
-            x = x * jnp.broadcast_to(drop_x[:, None], x.shape)
-        layer = recurrent(cell, method=self._method(x.shape[1]))
-        y, h = layer.apply(
-            params,
-            x,
-            initial_state,
-            mask=mask,
-            reverse=self.go_backwards,
-            padding="zero" if self.zero_output_for_mask else "hold",
-        )
-        if self.stateful:
-            self._keep(self.carry, h.astype(kept.dtype if kept is not None else h.dtype))
-        return (jnp.flip(y, 1) if self.go_backwards else y), h
-
-    def compute_output_shape(self, sequences_shape: Any, initial_state_shape: Any = None) -> Any:
-        """The shape of what a call returns, with return_state of both.
-
-        Args:
-          sequences_shape: `(batch, time, features)`, None where unknown.
-          initial_state_shape: accepted as in Keras, and not needed.
-        """
-        self._features((*sequences_shape[:2], 1) if len(sequences_shape) == 3 else sequences_shape, 3)
-        batch, time = sequences_shape[:2]
-        shape = (batch, time, self.units) if self.return_sequences else (batch, self.units)
-        return (shape, (batch, self.units)) if self.return_state else shape
-
-    def compute_mask(self, inputs: Any, mask: Any) -> Any:
-        """The mask of what a call returns: the given one for all steps, None for a state.
-
-        Args:
-          inputs: not looked at.
-          mask: `[B, T]`, a list of one, or None.
-        """
-        mask = mask[0] if isinstance(mask, list | tuple) else mask
-        mask = mask if self.return_sequences else None
-        return [mask, None] if self.return_state else mask
-
-    def get_initial_state(self, batch_size: int) -> list[Array]:
-        """Zeros, `[batch_size, H]`, in a list.
-
-        Args:
-          batch_size: B.
-        """
-        return self.cell.get_initial_state(batch_size)
-
-    def reset_state(self) -> None:
-        """Sets the kept state of a stateful layer to zeros; another layer, or one not built, has none."""
-        if self.states is not None:
-            self.carry.set_value(jnp.zeros_like(self.states[0]))
-
-    def reset_states(self) -> None:
-        """`reset_state`, by its older name."""
-        self.reset_state()
 
     def _method(self, steps: int) -> Any:
         """The method, with `use_cudnn` and `unroll` in it where it decides nothing else."""
@@ -313,6 +173,15 @@ class GRU(OptionAttributes, Layer):
         config.setdefault("activity_regularizer", None)
         return config
 
+    @classmethod
+    def from_config(cls, config: Any) -> Self:
+        """The layer, with fresh weights, that a config describes; one of Keras works too.
+
+        Args:
+          config: what `get_config` returned.
+        """
+        return cls(**config)
+
     def _check_cudnn(self) -> None:
         if self.use_cudnn is True and (self.method != "auto" or self.unroll):
             got = "unroll=True" if self.unroll else f"method={self.method!r}"
@@ -325,8 +194,6 @@ class GRU(OptionAttributes, Layer):
 
     def _own_options(self) -> Any:
         return self.cell.options
-
-    state_size = property(lambda self: [self.cell.options.units], doc="[H].")
 
 
 def numpy_params(layer: GRU) -> GRUParams:
