@@ -7,7 +7,7 @@ JAX traces and are always checked; values (a length, a mask) only when they are 
 import difflib
 import functools
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -33,15 +33,31 @@ def described(got: object) -> str:
     return type(got).__name__ if home in ("builtins", "flax", "gru_jax") else f"{type(got).__name__} of {home}"
 
 
+def did_you_mean(got: object, options: Iterable[object], otherwise: str = "", before: str = "; ") -> str:
+    """What an error says at its end: the option that is spelled most like what was given, or `otherwise`, or nothing.
+
+    Example:
+      >>> did_you_mean("tahn", ["relu", "tanh"])
+      "; did you mean 'tanh'?"
+    """
+    near = difflib.get_close_matches(str(got), [str(option) for option in options], n=1)
+    said = f"did you mean {near[0]!r}?" if near else otherwise
+    return said and before + said
+
+
+def listed(names: Iterable[object], said: Callable[[Any], str] = str) -> str:
+    """The first twelve of some names, and how many more there are."""
+    every = [said(name) for name in names]
+    return ", ".join(every[:12]) + (f" and {len(every) - 12} more" if len(every) > 12 else "")
+
+
 def choice(who: str, name: str, got: object, options: Iterable[object]) -> None:
     """Raises ValueError unless `got` is one of `options`, with the nearest option as a suggestion."""
     options = list(options)
     if any(type(got) is type(option) and got == option for option in options):
         return
-    near = difflib.get_close_matches(str(got), [str(option) for option in options], n=1)
-    listed = ", ".join(repr(option) for option in options)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"{who}: {name} must be one of {listed}; got {got!r}{hint}")
+    one_of = ", ".join(map(repr, options))
+    raise ValueError(f"{who}: {name} must be one of {one_of}; got {got!r}{did_you_mean(got, options)}")
 
 
 def known(who: str, what: str, given: Iterable[str], names: Iterable[str]) -> None:
@@ -49,8 +65,8 @@ def known(who: str, what: str, given: Iterable[str], names: Iterable[str]) -> No
     names = tuple(names)
     for name in given:
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1) or [one for one in names if one.startswith(name)]
-            hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(names)}"
+            longer = [f"did you mean {one!r}?" for one in names if one.startswith(name)]
+            hint = did_you_mean(name, names, [*longer, f"there are {', '.join(names)}"][0])
             raise TypeError(f"{who}: there is no {what} {name!r}{hint}")
 
 

@@ -1,8 +1,14 @@
-"""Writing a file so that a reader, or the next start, never meets half of one."""
+"""Writing a file so that a reader, or the next start, never meets half of one, and keeping others from it."""
 
 import os
 import secrets
 from pathlib import Path
+from typing import IO, Any
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock; what it guards works there, one process at a time
+    fcntl = None  # type: ignore[assignment]
 
 
 def replace(path: Path, data: bytes, temporary: Path | None = None) -> None:
@@ -24,3 +30,17 @@ def replace(path: Path, data: bytes, temporary: Path | None = None) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def lock(file: IO[Any], *, wait: bool) -> None:
+    """Keeps other processes from an open file; the system lets them in when it is closed, however that comes about.
+
+    Args:
+      file: the file.
+      wait: until no other has it.
+
+    Raises:
+      BlockingIOError: another has it, and `wait` is False.
+    """
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)

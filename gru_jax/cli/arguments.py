@@ -1,14 +1,14 @@
 """The words of the command line: verbs, their options, and what is said of an unknown one."""
 
 import argparse
-import difflib
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from gru_jax import __version__
+from gru_jax.checks import did_you_mean
 from gru_jax.config.sections.in_words import short
 from gru_jax.runs.exit_codes import BAD_ARGUMENTS, MEANING
 
@@ -29,7 +29,8 @@ class _Parser(argparse.ArgumentParser):
         self.exit(BAD_ARGUMENTS, f"{self.prog}: {short(message, 600)}; see {self.prog} --help\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    """The parser, and that of each verb."""
     parser = _Parser(
         prog="gru-jax",
         description="Train gated recurrent networks from config files.",
@@ -140,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     kernels.add_argument("--force", action="store_true", help="compile it again where there is one")
 
     reader("list", help="list configs, tasks, models and optimizers")
-    return parser
+    return parser, verbs.choices
 
 
 def _jobs(text: str) -> int:
@@ -162,34 +163,17 @@ def _apart(words: list[str]) -> tuple[list[str], list[str]]:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments of a command line; an unknown one ends the process with exit code 2."""
-    parser = _parser()
+    parser, verbs = _parser()
     words, command = _apart(list(sys.argv[1:] if argv is None else argv))
     arguments, rest = parser.parse_known_args(words)
     arguments.command = command
     options = [word for word in rest if word.startswith("-")]
     if options or (rest and not hasattr(arguments, "overrides")):
         word = (options or rest)[0]
-        known = ["--out", "--fresh", "--fork", "--help"]
-        if arguments.verb == "table":
-            known = ["--scale", "--format", "--data-root", "--jobs", "--show", "--rows"]
-            known += ["--seeds", "--curves", "--help"]
-        elif arguments.verb == "sweep":
-            known = ["--jobs", "--show", "--help"]
-        elif arguments.verb == "eval":
-            known = ["--split", "--data-root", "--help"]
-        elif arguments.verb == "check":
-            known = ["--schema", "--help"]
-        elif arguments.verb == "data":
-            known = ["--data-root", "--help"]
-        elif arguments.verb == "launch":
-            known = ["--processes", "--help"]
-        elif arguments.verb == "plot":
-            known = ["--out", "--x", "--help"]
-        elif arguments.verb == "build-kernels":
-            known = ["--into", "--force", "--help"]
-        near = _as_override(word, words) if hasattr(arguments, "overrides") else []
-        near = near or difflib.get_close_matches(word.partition("=")[0], known, n=1)
-        parser.error(f"unknown argument {word!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+        meant = _as_override(word, words) if hasattr(arguments, "overrides") else []
+        known = [option for option in verbs[arguments.verb]._option_string_actions if option.startswith("--")]
+        hint = f", did you mean {meant[0]!r}?" if meant else did_you_mean(word.partition("=")[0], known, before=", ")
+        parser.error(f"unknown argument {word!r}{hint}")
     if arguments.verb == "plot" and arguments.x is not None and arguments.out is None:
         parser.error("--x is of the picture of all runs; name it with --out PICTURE")
     try:

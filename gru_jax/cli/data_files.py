@@ -1,11 +1,11 @@
 """Which data files the tasks want, where they are looked for, and what is there: `gru-jax data`."""
 
-import difflib
 import importlib.util
 import typing
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from gru_jax.checks import did_you_mean
 from gru_jax.config.sections.tasks import TASKS
 from gru_jax.data import mnist, music, text
 from gru_jax.data.dataset import DataDamaged, DataMissing
@@ -109,8 +109,7 @@ def report(kind: str | None, data_root: str | None) -> Report:
         ValueError: there is no such kind.
     """
     if kind is not None and kind not in kinds():
-        near = difflib.get_close_matches(kind, kinds(), n=1)
-        raise ValueError(f"no task of kind {kind!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        raise ValueError(f"no task of kind {kind!r}{did_you_mean(kind, kinds())}")
     reading = [*dict.fromkeys([*_WANTED, *_OF_A_CONFIG])]
     if kind is not None and kind not in reading:
         return Report([f"{kind}: reads no file"], missing=False, damaged=False)

@@ -1,6 +1,5 @@
 """What pydantic found wrong, said in one voice: path, fact, what was got, the nearest key."""
 
-import difflib
 import types
 import typing
 from collections.abc import Iterable
@@ -10,6 +9,7 @@ import annotated_types
 from pydantic import BeforeValidator, ValidationError
 from pydantic.fields import FieldInfo
 
+from gru_jax.checks import did_you_mean
 from gru_jax.config.sections.base import AloneInFiles, Expected, Section, of_kind_alone
 from gru_jax.config.sections.in_words import show
 from gru_jax.config.yaml_document import KeyPath
@@ -38,10 +38,7 @@ def _under(path: KeyPath, sections: set[KeyPath]) -> bool:
 def suggestion(got: object, options: Iterable[str]) -> str:
     """ "; did you mean 'x'?" for the nearest option, or the choices when none is near."""
     options = list(options)
-    near = difflib.get_close_matches(str(got), options, n=1)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return "; choose one of " + ", ".join(repr(option) for option in options)
+    return did_you_mean(got, options, "choose one of " + ", ".join(map(repr, options)))
 
 
 def _problem(detail: Any, root: type[Section]) -> Problem:
@@ -79,8 +76,7 @@ def _problem(detail: Any, root: type[Section]) -> Problem:
         fact += _unquote_hint(got)
     fact += "".join(item.hint(got) for item in (field.metadata if field else []) if isinstance(item, Expected))
     if kind == "literal_error":
-        near = difflib.get_close_matches(str(got), _literals(section, path[-1]), n=1)
-        fact += f"; did you mean {near[0]!r}?" if near else ""
+        fact += did_you_mean(got, _literals(section, path[-1]))
     return Problem(path, fact)
 
 

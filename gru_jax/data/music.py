@@ -20,7 +20,7 @@ LIMIT = 64 * MB
 
 
 class Sizes(NamedTuple):
-    """Sequences in each split, and steps told of the longest training sequence: one less than it has."""
+    """Sequences of each split, and steps told of the longest training sequence, one less than it has."""
 
     train: int
     valid: int

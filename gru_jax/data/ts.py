@@ -11,7 +11,7 @@ _LIMIT = 512 * MB
 
 
 class Sizes(NamedTuple):
-    """Series in each split; steps of the longest training series; channels; classes."""
+    """Series of each split; steps of the longest training series; channels; classes."""
 
     train: int
     valid: int

@@ -70,13 +70,13 @@ def linen_cells(given: Any) -> Any:
     paths = list(_paths(given))
     if paths:
         raise ValueError(
-            f"load_linen: params hold GRU cells at {_listed(paths)} among other things; pass the sub-tree of one, or a"
-            f" list of such sub-trees, one a layer, or a pair for two directions"
+            f"load_linen: params hold GRU cells at {checks.listed(paths)} among other things; pass the sub-tree of one,"
+            f" or a list of such sub-trees, one a layer, or a pair for two directions"
         )
     other = [what for what, parts in OTHER_CELLS.items() if names >= parts]
     raise TypeError(
         f"load_linen: params hold no GRU cell, that is no dict of ir, iz, in, hr, hz and hn; got"
-        f" {_listed(map(str, given)) or 'an empty dict'}{f', the names of {other[0]}' if other else ''}"
+        f" {checks.listed(given) or 'an empty dict'}{f', the names of {other[0]}' if other else ''}"
     )
 
 
@@ -144,8 +144,8 @@ def nnx_cells(given: Any, say: Callable[[str, Any], None]) -> Any:
         paths = [".".join(map(str, path)) for path, one in nnx.iter_modules(given) if isinstance(one, nnx.GRUCell)]
         if paths:
             raise ValueError(
-                f"load_nnx: {type(given).__name__} holds GRU cells at {_listed(paths)}; pass one of them, or a list of"
-                f" layers"
+                f"load_nnx: {type(given).__name__} holds GRU cells at {checks.listed(paths)}; pass one of them, or a"
+                f" list of layers"
             )
     hint = ""
     if isinstance(given, nnx.State):
@@ -196,8 +196,3 @@ def _paths(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[str]
     for name, inner in tree.items():
         if isinstance(inner, Mapping):
             yield from _paths(inner, (*path, str(name)))
-
-
-def _listed(names: Any, most: int = 8) -> str:
-    names = list(names)
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -135,12 +135,13 @@ def _picked(params: Any, names: Name | list[Name] | None) -> Any:
     found = sorted(name for name, leaves in params.items() if isinstance(leaves, Mapping) and set(leaves) == LEAVES)
     if not found:
         raise TypeError(
-            f"{who}: params hold no GRU, that is no dict of w_i, w_h and b; got {_listed(params) or 'nothing'}"
+            f"{who}: params hold no GRU, that is no dict of w_i, w_h and b;"
+            f" got {checks.listed(params, repr) or 'nothing'}"
         )
     if names is None and len(found) > 1:
         raise ValueError(
-            f"{who}: params hold {len(found)} GRUs, {_listed(found)}; say which with names=[{found[0]!r}, ...], one"
-            f" name a layer, or a pair of names for two directions"
+            f"{who}: params hold {len(found)} GRUs, {checks.listed(found, repr)}; say which with"
+            f" names=[{found[0]!r}, ...], one name a layer, or a pair of names for two directions"
         )
     return _named(params, found[0] if names is None else names, found)
 
@@ -152,10 +153,5 @@ def _named(params: Mapping[str, Any], names: Any, found: list[str]) -> Any:
         raise TypeError(f"haiku.load: names must be text, pairs and lists of it; got {checks.described(names)}")
     if names not in found:
         what = "is no GRU" if names in params else "is not there"
-        raise ValueError(f"haiku.load: {names!r} {what}; the GRUs are {_listed(found)}")
+        raise ValueError(f"haiku.load: {names!r} {what}; the GRUs are {checks.listed(found, repr)}")
     return params[names]
-
-
-def _listed(names: Any, most: int = 8) -> str:
-    shown = [repr(name) for name in list(names)[:most]]
-    return ", ".join(shown) + (", ..." if len(names) > most else "")

@@ -8,15 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gru_jax import files
 from gru_jax.runs.on_disk.json_files import write_text
 from gru_jax.tables import plans
 from gru_jax.tables.plans import RowPlan
 from gru_jax.tables.spec import SCALES, ScaleName, Table
-
-try:
-    import fcntl
-except ImportError:  # Windows has no flock; tables are made there one at a time
-    fcntl = None  # type: ignore[assignment]
 
 FILE = "results.json"
 NO_DATA = "no data"
@@ -178,8 +174,7 @@ def keep(table: Table, new: Mapping[str, Any]) -> None:
 def alone(table: Table) -> Iterator[None]:
     """Keeps every other process that makes rows of the same table waiting, for as long as a small file takes."""
     with open(table.file, "rb") as file:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        files.lock(file, wait=True)
         yield
 
 

@@ -1,11 +1,11 @@
 """`experiments/<name>/table.yaml`: the rows of a table, and what was published of them."""
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from gru_jax.config.error_messages import suggestion
 from gru_jax.config.loading import ConfigError, error_at, load_section
 from gru_jax.config.sections.base import Expected, Positive, Section, broken_rule
 from gru_jax.config.yaml_document import Document, KeyPath
@@ -151,14 +151,8 @@ def find(name: str) -> Path:
         if path.name == FILE and path.is_file():
             return path
     names = known()
-    near = difflib.get_close_matches(name, names, n=1)
-    if near:
-        fact = f"did you mean {near[0]!r}?"
-    elif names:
-        fact = "choose one of " + ", ".join(map(repr, names))
-    else:
-        fact = f"there are none under {EXPERIMENTS}/ here; name a folder that holds a {FILE}"
-    raise ConfigError([f"table {name!r}: no such table; {fact}"])
+    none = f"; there are none under {EXPERIMENTS}/ here; name a folder that holds a {FILE}"
+    raise ConfigError([f"table {name!r}: no such table{suggestion(name, names) if names else none}"])
 
 
 def load_table(name: str) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import typing
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -54,6 +55,11 @@ class AloneInFiles(BeforeValidator):
 
 
 ALONE_IN_FILES = AloneInFiles(of_kind_alone)
+
+
+def members(union: Any) -> tuple[type[Section], ...]:
+    """The sections of an annotated union of them."""
+    return typing.get_args(typing.get_args(union)[0])
 
 
 def broken_rule(key: str, fact: str) -> PydanticCustomError:

@@ -1,13 +1,26 @@
 """The section `model.method`: how the steps run over time, by `kind`."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from gru_jax.config.sections.base import KIND_ALONE, Count, Expected, NonNegative, Positive, Section
+from gru_jax.config.sections.base import KIND_ALONE, Count, Expected, NonNegative, Positive, Section, members
+from gru_jax.config.sections.by_name import given
+from gru_jax.scans import Method, Newton, Sequential
 
-if TYPE_CHECKING:
-    from gru_jax.scans import Method
+
+def _auto_or_few(value: Any) -> Any:
+    if value == "auto" or (type(value) is int and 1 <= value <= 1024):
+        return value
+    raise ValueError(value)
+
+
+AutoOrFew = Annotated[
+    int | str,
+    BeforeValidator(_auto_or_few),
+    Expected("'auto' or a whole number >= 1 and <= 1024"),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 1024}]}),
+]
 
 
 def _no_number(value: Any) -> Any:
@@ -22,7 +35,7 @@ class AutoMethod(Section):
 
     kind: Literal["auto"]
 
-    def build(self) -> "str | Method":
+    def build(self) -> str | Method:
         return "auto"
 
 
@@ -36,17 +49,15 @@ class SequentialMethod(Section):
         "auto", "xla", "scan", "chunked", "llvm", "cudnn", "pallas", "interpret-gpu", "interpret-tpu"
     ] = "auto"
     keep: Literal["auto", "states", "gates"] = "auto"
+    chunk: AutoOrFew = "auto"
     checkpoint_every: Annotated[int, Field(ge=1)] | None = None
     hoist: Annotated[
         Literal["auto", True, False], BeforeValidator(_no_number), Expected("'auto', true or false")
     ] = "auto"
+    cores: AutoOrFew = "auto"
 
-    def build(self) -> "str | Method":
-        import gru_jax as gj
-
-        return gj.Sequential(
-            self.unroll, self.kernel, keep=self.keep, checkpoint_every=self.checkpoint_every, hoist=self.hoist
-        )
+    def build(self) -> str | Method:
+        return given(Sequential, self)
 
 
 class NewtonMethod(Section):
@@ -64,24 +75,14 @@ class NewtonMethod(Section):
     fallback: Literal["sequential", "nan"] = "sequential"
     kernel: Literal["auto", "xla", "pallas", "interpret-gpu", "interpret-tpu"] = "auto"
 
-    def build(self) -> "str | Method":
-        import gru_jax as gj
-
-        return gj.Newton(
-            jacobian=self.jacobian,
-            damping=self.damping,
-            tol=self.tol,
-            max_iters=self.max_iters,
-            window=self.window,
-            fallback=self.fallback,
-            kernel=self.kernel,
-        )
+    def build(self) -> str | Method:
+        return given(Newton, self)
 
 
-METHODS: tuple[type[Section], ...] = (AutoMethod, SequentialMethod, NewtonMethod)
 AnyMethod = Annotated[
     AutoMethod | SequentialMethod | NewtonMethod,
     Field(discriminator="kind"),
     KIND_ALONE,
     Expected("'auto', 'sequential', 'newton' or a section with such a kind"),
 ]
+METHODS = members(AnyMethod)

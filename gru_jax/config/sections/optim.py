@@ -18,6 +18,7 @@ from gru_jax.config.sections.base import (
     Positive,
     Section,
     interval_steps,
+    members,
 )
 
 if TYPE_CHECKING:
@@ -78,8 +79,8 @@ class WarmupCosineSchedule(Section):
         return _mixed_dtypes_allowed(schedule)
 
 
-SCHEDULES: tuple[type[Section], ...] = (ConstantSchedule, CosineSchedule, WarmupCosineSchedule)
 AnySchedule = Annotated[ConstantSchedule | CosineSchedule | WarmupCosineSchedule, Field(discriminator="kind")]
+SCHEDULES = members(AnySchedule)
 
 
 class Optimizer(Section):
@@ -170,5 +171,5 @@ class RMSProp(Optimizer):
         return optax.scale_by_rms(self.decay, self.eps)
 
 
-OPTIMIZERS: tuple[type[Section], ...] = (Adam, AdamW, SGD, RMSProp)
 AnyOptimizer = Annotated[Adam | AdamW | SGD | RMSProp, Field(discriminator="kind")]
+OPTIMIZERS = members(AnyOptimizer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BeforeValidator, model_validator
 
+from gru_jax.checks import did_you_mean
 from gru_jax.config.sections.base import Expected, Section, broken_rule
 from gru_jax.config.sections.in_words import show
 
@@ -91,11 +91,10 @@ def values_of(key: str, given: Any) -> list[Any]:
         return list(range(first, last + 1))
     values = _drawn(key, given) if isinstance(given, Mapping) else given
     if not isinstance(values, list) or not values:
-        near = difflib.get_close_matches(key, ("pick", "vmap"), n=1)
         raise broken_rule(
             key,
             "expected a list of values, whole numbers such as 0-7, or draws such as {log_uniform: [1e-4, 1e-2], n: 10}"
-            + (f"; or did you mean {near[0]!r}?" if near else ""),
+            + did_you_mean(key, ("pick", "vmap"), before="; or "),
         )
     if len(values) > MOST_VALUES:
         raise broken_rule(key, f"has {len(values)} values, more than {MOST_VALUES}")

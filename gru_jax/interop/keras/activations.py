@@ -46,23 +46,14 @@ def sparsemax(x: Array) -> Array:
     return jnp.maximum(x - threshold, 0)
 
 
+_OF_JAX = (
+    "celu", "hard_silu", "log_sigmoid", "log_softmax", "mish", "softmax", "sparse_plus", "sparse_sigmoid", "squareplus"
+)  # fmt: skip
 FURTHER: dict[str, Callable[[Array], Array]] = {
-    "celu": jax.nn.celu,
-    "hard_shrink": hard_shrink,
-    "hard_silu": jax.nn.hard_silu,
+    **{name: getattr(jax.nn, name) for name in _OF_JAX},
+    **{each.__name__: each for each in (hard_shrink, leaky_relu, soft_shrink, sparsemax, tanh_shrink)},
     "hard_swish": jax.nn.hard_silu,
     versions.KERAS_2_HARD_SIGMOID: onnx.Activation("HardSigmoid"),  # clip(x / 5 + 1/2, 0, 1), ONNX' default as well
-    "leaky_relu": leaky_relu,
-    "log_sigmoid": jax.nn.log_sigmoid,
-    "log_softmax": jax.nn.log_softmax,
-    "mish": jax.nn.mish,
-    "soft_shrink": soft_shrink,
-    "softmax": jax.nn.softmax,
-    "sparse_plus": jax.nn.sparse_plus,
-    "sparse_sigmoid": jax.nn.sparse_sigmoid,
-    "sparsemax": sparsemax,
-    "squareplus": jax.nn.squareplus,
-    "tanh_shrink": tanh_shrink,
 }
 """What Keras has and the cell does not. The cell's own names and formulas are Keras' already."""
 

@@ -1,6 +1,8 @@
-"""Keras' constraints: projections of a weight, applied after each update."""
+"""Keras' constraints: projections of a weight, applied after each update.
 
-import dataclasses
+`axis` is the one along which norms are taken, or several; 0 takes the weights into each unit and gate.
+"""
+
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,26 +14,25 @@ from gru_jax.types import Array
 EPSILON = 1e-7  # what Keras adds to a norm before it divides
 
 
-def _norms(w: Array, axis: Any) -> Array:
-    return jnp.sqrt(jnp.square(w).sum(axis, keepdims=True))
+class Constraint(Configured):
+    """What all have in common: norms are moved to where `moved` says."""
+
+    def __post_init__(self) -> None:
+        if isinstance(getattr(self, "axis", None), list):  # a list, as in configs, has no hash
+            object.__setattr__(self, "axis", tuple(self.axis))  # type: ignore[attr-defined]
+
+    def __call__(self, w: Array) -> Array:
+        """The projected weight."""
+        norms = jnp.sqrt(jnp.square(w).sum(self.axis, keepdims=True))  # type: ignore[attr-defined]
+        return w * jnp.broadcast_to(self.moved(norms) / (EPSILON + norms), w.shape)
+
+    def moved(self, norms: Array) -> Array:
+        """The norms of the projected weight."""
+        raise NotImplementedError
 
 
-def _scaled(w: Array, desired: Array, norms: Array) -> Array:
-    return w * jnp.broadcast_to(desired / (EPSILON + norms), w.shape)
-
-
-def _fix_axis(constraint: Any) -> None:
-    if isinstance(constraint.axis, list):  # a list, as in configs, has no hash
-        object.__setattr__(constraint, "axis", tuple(constraint.axis))
-
-
-@dataclasses.dataclass(frozen=True)
-class MaxNorm(Configured):
+class MaxNorm(Constraint):
     """Norms of at most `max_value`.
-
-    Args:
-      max_value: the greatest norm.
-      axis: along which norms are taken; 0 takes the weights into each unit and gate.
 
     Example:
       >>> import jax.numpy as jnp
@@ -42,67 +43,36 @@ class MaxNorm(Configured):
     max_value: float = 2
     axis: Any = 0
 
-    def __post_init__(self) -> None:
-        _fix_axis(self)
-
-    def __call__(self, w: Array) -> Array:
-        """The projected weight."""
-        norms = _norms(w, self.axis)
-        return _scaled(w, jnp.clip(norms, 0, self.max_value), norms)
+    def moved(self, norms: Array) -> Array:
+        return jnp.clip(norms, 0, self.max_value)
 
 
-@dataclasses.dataclass(frozen=True)
-class NonNeg(Configured):
+class NonNeg(Constraint):
     """No number below 0."""
 
     def __call__(self, w: Array) -> Array:
-        """The projected weight."""
         return jnp.maximum(w, 0)
 
 
-@dataclasses.dataclass(frozen=True)
-class UnitNorm(Configured):
-    """Norms of 1.
-
-    Args:
-      axis: along which norms are taken.
-    """
+class UnitNorm(Constraint):
+    """Norms of 1."""
 
     axis: Any = 0
 
-    def __post_init__(self) -> None:
-        _fix_axis(self)
-
-    def __call__(self, w: Array) -> Array:
-        """The projected weight."""
-        norms = _norms(w, self.axis)
-        return _scaled(w, jnp.ones_like(norms), norms)
+    def moved(self, norms: Array) -> Array:
+        return jnp.ones_like(norms)
 
 
-@dataclasses.dataclass(frozen=True)
-class MinMaxNorm(Configured):
-    """Norms moved the share `rate` of the way into `[min_value, max_value]`.
-
-    Args:
-      min_value: the least norm.
-      max_value: the greatest.
-      rate: 1 moves all the way.
-      axis: along which norms are taken.
-    """
+class MinMaxNorm(Constraint):
+    """Norms moved the share `rate` of the way into `[min_value, max_value]`."""
 
     min_value: float = 0.0
     max_value: float = 1.0
     rate: float = 1.0
     axis: Any = 0
 
-    def __post_init__(self) -> None:
-        _fix_axis(self)
-
-    def __call__(self, w: Array) -> Array:
-        """The projected weight."""
-        norms = _norms(w, self.axis)
-        desired = self.rate * jnp.clip(norms, self.min_value, self.max_value) + (1 - self.rate) * norms
-        return _scaled(w, desired, norms)
+    def moved(self, norms: Array) -> Array:
+        return self.rate * jnp.clip(norms, self.min_value, self.max_value) + (1 - self.rate) * norms
 
 
 # The names by which Keras' users make them.

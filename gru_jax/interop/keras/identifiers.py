@@ -1,17 +1,23 @@
 """What Keras calls identifiers, a name, a config dict, a class or an object, and the objects behind them."""
 
 import dataclasses
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, Self, dataclass_transform
 
 from gru_jax import checks
 
 
+@dataclass_transform(frozen_default=True)
 class Configured:
-    """An object made of its constructor's arguments, which `get_config` gives back. Subclasses are dataclasses."""
+    """An object made of its constructor's arguments, which `get_config` gives back.
+
+    Every subclass is a frozen dataclass.
+    """
+
+    def __init_subclass__(cls) -> None:
+        dataclasses.dataclass(frozen=True)(cls)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, as Keras' `get_config` of the class of this name."""
@@ -98,9 +104,8 @@ def takes_key_first(function: Callable[..., Any]) -> bool:
 def _class(who: str, option: str, name: str, known: Mapping[str, type], kind: str) -> type:
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "; ".join([f"known: {', '.join(n for n in known if n.islower())}"])
-    raise ValueError(f"{who}: {option} names no {kind}; got {name!r}; {hint}")
+    hint = checks.did_you_mean(name, known, f"known: {', '.join(n for n in known if n.islower())}")
+    raise ValueError(f"{who}: {option} names no {kind}; got {name!r}{hint}")
 
 
 def _from_dict(who: str, option: str, given: Mapping[str, Any], known: Mapping[str, type], kind: str) -> Any:

@@ -1,6 +1,5 @@
 """Keras' initializers: the same names, arguments and, for the same seed, the same numbers as Keras on JAX."""
 
-import dataclasses
 import math
 import random
 from collections.abc import Sequence
@@ -29,63 +28,9 @@ def fresh_seed() -> int:
     return random.randint(1, int(1e9))
 
 
-@dataclasses.dataclass(frozen=True)
-class Zeros(Configured):
-    """Zeros.
+class Initializer(Configured):
+    """What all have in common: how they are called. A whole number as `seed` makes each call give the same value."""
 
-    Example:
-      >>> Zeros()((2, 3)).shape
-      (2, 3)
-    """
-
-    def __call__(self, shape: Shape, dtype: DType = None, key: Key | None = None) -> Array:
-        """The initial value, of the given shape."""
-        return jnp.zeros(shape, dtype or jnp.float32)
-
-
-@dataclasses.dataclass(frozen=True)
-class Ones(Configured):
-    """Ones."""
-
-    def __call__(self, shape: Shape, dtype: DType = None, key: Key | None = None) -> Array:
-        """The initial value, of the given shape."""
-        return jnp.ones(shape, dtype or jnp.float32)
-
-
-@dataclasses.dataclass(frozen=True)
-class Constant(Configured):
-    """One number everywhere.
-
-    Args:
-      value: the number.
-    """
-
-    value: float = 0.0
-
-    def __call__(self, shape: Shape, dtype: DType = None, key: Key | None = None) -> Array:
-        """The initial value, of the given shape."""
-        return jnp.full(shape, self.value, dtype or jnp.float32)
-
-
-@dataclasses.dataclass(frozen=True)
-class Identity(Configured):
-    """`gain` times the identity, cut or filled with zeros to the shape.
-
-    Args:
-      gain: the factor.
-    """
-
-    gain: float = 1.0
-
-    def __call__(self, shape: Shape, dtype: DType = None, key: Key | None = None) -> Array:
-        """The initial value, of the given shape."""
-        if len(shape) != 2:
-            raise ValueError(f"Identity: only a matrix can be an identity; got shape {list(shape)}")
-        return self.gain * jnp.eye(shape[0], shape[1], dtype=dtype or jnp.float32)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Random(Configured):
     def __post_init__(self) -> None:
         seed = getattr(self, "seed", None)
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
@@ -94,101 +39,103 @@ class _Random(Configured):
     def __call__(self, shape: Shape, dtype: DType = None, key: Key | None = None) -> Array:
         """The initial value: drawn from the seed when there is one, else from key, else from a fresh seed."""
         seed = getattr(self, "seed", None)
-        if seed is not None or key is None:
+        if hasattr(self, "seed") and (seed is not None or key is None):
             key = key_of(fresh_seed() if seed is None else seed)
         return self.draw(key, tuple(shape), dtype or jnp.float32)
 
-    def draw(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
+    def draw(self, key: Any, shape: tuple[int, ...], dtype: DType) -> Array:
         """The value drawn with a key."""
         raise NotImplementedError
 
 
-@dataclasses.dataclass(frozen=True)
-class RandomNormal(_Random):
-    """Normal numbers.
+class Zeros(Initializer):
+    """Zeros.
 
-    Args:
-      mean: their mean.
-      stddev: their standard deviation.
-      seed: a whole number makes each call give the same value.
+    Example:
+      >>> Zeros()((2, 3)).shape
+      (2, 3)
     """
+
+    draw = staticmethod(jax.nn.initializers.zeros)
+
+
+class Ones(Initializer):
+    """Ones."""
+
+    draw = staticmethod(jax.nn.initializers.ones)
+
+
+class Constant(Initializer):
+    """`value` everywhere."""
+
+    value: float = 0.0
+
+    def draw(self, key: Any, shape: tuple[int, ...], dtype: DType) -> Array:
+        return jnp.full(shape, self.value, dtype)
+
+
+class Identity(Initializer):
+    """`gain` times the identity, cut or filled with zeros to the shape."""
+
+    gain: float = 1.0
+
+    def draw(self, key: Any, shape: tuple[int, ...], dtype: DType) -> Array:
+        if len(shape) != 2:
+            raise ValueError(f"Identity: only a matrix can be an identity; got shape {list(shape)}")
+        return self.gain * jnp.eye(*shape, dtype=dtype)
+
+
+class RandomNormal(Initializer):
+    """Normal numbers of `mean` and `stddev`."""
 
     mean: float = 0.0
     stddev: float = 0.05
     seed: int | None = None
 
-    def draw(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-        """The value drawn with a key."""
+    def draw(self, key: Any, shape: tuple[int, ...], dtype: DType) -> Array:
         return jax.random.normal(key, shape, dtype) * self.stddev + self.mean
 
 
-@dataclasses.dataclass(frozen=True)
-class TruncatedNormal(_Random):
-    """Normal numbers, those beyond two standard deviations drawn again.
-
-    Args:
-      mean: their mean.
-      stddev: their standard deviation before the cut.
-      seed: a whole number makes each call give the same value.
-    """
+class TruncatedNormal(Initializer):
+    """Normal numbers, those beyond two standard deviations drawn again; `stddev` is that before the cut."""
 
     mean: float = 0.0
     stddev: float = 0.05
     seed: int | None = None
 
-    def draw(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-        """The value drawn with a key."""
+    def draw(self, key: Any, shape: tuple[int, ...], dtype: DType) -> Array:
         return jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype) * self.stddev + self.mean
 
 
-@dataclasses.dataclass(frozen=True)
-class RandomUniform(_Random):
-    """Uniform numbers.
-
-    Args:
-      minval: the least.
-      maxval: the greatest.
-      seed: a whole number makes each call give the same value.
-    """
+class RandomUniform(Initializer):
+    """Uniform numbers from `minval` to `maxval`."""
 
     minval: float = -0.05
     maxval: float = 0.05
     seed: int | None = None
 
-    def draw(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-        """The value drawn with a key."""
+    def draw(self, key: Any, shape: tuple[int, ...], dtype: DType) -> Array:
         return jax.random.uniform(key, shape, dtype, self.minval, self.maxval)
 
 
-@dataclasses.dataclass(frozen=True)
-class Orthogonal(_Random):
-    """`gain` times a matrix of orthonormal rows or columns, whichever there are fewer of.
-
-    Args:
-      gain: the factor.
-      seed: a whole number makes each call give the same value.
-    """
+class Orthogonal(Initializer):
+    """`gain` times a matrix of orthonormal rows or columns, whichever there are fewer of."""
 
     gain: float = 1.0
     seed: int | None = None
 
-    def draw(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-        """The value drawn with a key."""
+    def draw(self, key: Any, shape: tuple[int, ...], dtype: DType) -> Array:
         if len(shape) < 2:
             raise ValueError(f"Orthogonal: needs at least 2 dimensions; got shape {list(shape)}")
-        rows, columns = math.prod(shape[:-1]), shape[-1]
-        full = accumulator(dtype)  # half precision has no QR
-        q, r = jnp.linalg.qr(jax.random.normal(key, (max(rows, columns), min(rows, columns)), full))
-        q = q * jnp.broadcast_to(jnp.sign(jnp.diagonal(r)), q.shape)
-        return (self.gain * (q.T if rows < columns else q).reshape(shape)).astype(dtype)
+        # Half precision has no QR.
+        return jax.nn.initializers.orthogonal(self.gain)(key, shape, accumulator(dtype)).astype(dtype)
 
 
 MODES = ("fan_in", "fan_out", "fan_avg")
 DISTRIBUTIONS = ("truncated_normal", "untruncated_normal", "uniform")
 
 
-@dataclasses.dataclass(frozen=True)
-class VarianceScaling(_Random):
+class VarianceScaling(Initializer):
     """Numbers of variance `scale / n`, n by `mode` the number of inputs, of outputs, or their mean.
 
     Args:
@@ -223,8 +170,7 @@ class VarianceScaling(_Random):
                 raise ValueError(f"{who}: {name} must be None or [{axis}] for a GRU's matrices; got {given!r}")
             object.__setattr__(self, name, None if given is None else tuple(given))
 
-    def draw(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-        """The value drawn with a key."""
+    def draw(self, key: Any, shape: tuple[int, ...], dtype: DType) -> Array:
         fan_in, fan_out = (shape[0], shape[-1]) if shape else (1, 1)
         fans = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}
         variance = self.scale / max(1.0, fans[self.mode])

@@ -11,25 +11,29 @@ from gru_jax.interop.keras.identifiers import Configured
 from gru_jax.types import Array
 
 
-def _check_factors(regularizer: Any) -> None:
-    for field in dataclasses.fields(regularizer):
-        value = getattr(regularizer, field.name)
-        if field.name == "mode":
-            checks.choice(type(regularizer).__name__, "mode", value, ("rows", "columns"))
-            continue
-        if value is None:  # as in Keras: None is the class' default
-            value = field.default
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
-            raise ValueError(f"{type(regularizer).__name__}: {field.name} must be a finite number; got {value!r}")
-        object.__setattr__(regularizer, field.name, float(value))
+class Regularizer(Configured):
+    """What all have in common: factors, which are finite numbers."""
+
+    def __post_init__(self) -> None:
+        who = type(self).__name__
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name == "mode":
+                checks.choice(who, "mode", value, ("rows", "columns"))
+                continue
+            if value is None:  # as in Keras: None is the class' default
+                value = field.default
+            if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
+                raise ValueError(f"{who}: {field.name} must be a finite number; got {value!r}")
+            object.__setattr__(self, field.name, float(value))
+
+    def __call__(self, x: Array) -> Array:
+        """The penalty."""
+        raise NotImplementedError
 
 
-@dataclasses.dataclass(frozen=True)
-class L1(Configured):
+class L1(Regularizer):
     """`l1 * sum(|x|)`.
-
-    Args:
-      l1: the factor.
 
     Example:
       >>> import jax.numpy as jnp
@@ -39,74 +43,38 @@ class L1(Configured):
 
     l1: float = 0.01
 
-    def __post_init__(self) -> None:
-        _check_factors(self)
-
     def __call__(self, x: Array) -> Array:
-        """The penalty."""
         return self.l1 * jnp.abs(x).sum()
 
 
-@dataclasses.dataclass(frozen=True)
-class L2(Configured):
-    """`l2 * sum(x^2)`.
-
-    Args:
-      l2: the factor.
-    """
+class L2(Regularizer):
+    """`l2 * sum(x^2)`."""
 
     l2: float = 0.01
 
-    def __post_init__(self) -> None:
-        _check_factors(self)
-
     def __call__(self, x: Array) -> Array:
-        """The penalty."""
         return self.l2 * jnp.square(x).sum()
 
 
-@dataclasses.dataclass(frozen=True)
-class L1L2(Configured):
-    """`l1 * sum(|x|) + l2 * sum(x^2)`.
-
-    Args:
-      l1: the first factor.
-      l2: the second.
-    """
+class L1L2(Regularizer):
+    """`l1 * sum(|x|) + l2 * sum(x^2)`."""
 
     l1: float = 0.0
     l2: float = 0.0
 
-    def __post_init__(self) -> None:
-        _check_factors(self)
-
     def __call__(self, x: Array) -> Array:
-        """The penalty."""
-        penalty = jnp.zeros((), x.dtype)
-        if self.l1:  # not at 0: |x| has no derivative there
-            penalty = penalty + self.l1 * jnp.abs(x).sum()
-        if self.l2:
-            penalty = penalty + self.l2 * jnp.square(x).sum()
-        return penalty
+        # Not where a factor is 0: |x| has no derivative there.
+        terms = [term(factor)(x) for term, factor in ((L1, self.l1), (L2, self.l2)) if factor]
+        return sum(terms, jnp.zeros((), x.dtype))
 
 
-@dataclasses.dataclass(frozen=True)
-class OrthogonalRegularizer(Configured):
-    """`factor` times the mean |cosine| of the angles between different rows, or columns, of a matrix.
-
-    Args:
-      factor: the factor.
-      mode: "rows" or "columns".
-    """
+class OrthogonalRegularizer(Regularizer):
+    """`factor` times the mean |cosine| of the angles between different rows, or with `mode` "columns", of a matrix."""
 
     factor: float = 0.01
     mode: str = "rows"
 
-    def __post_init__(self) -> None:
-        _check_factors(self)
-
     def __call__(self, x: Array) -> Array:
-        """The penalty."""
         if x.ndim != 2:
             raise ValueError(f"OrthogonalRegularizer: needs a matrix; got shape {list(x.shape)}")
         rows = x if self.mode == "rows" else x.T

@@ -205,19 +205,22 @@ def _weights(file: Path, found: Any, key: str | None) -> dict[str, np.ndarray]:
     packed = [name for name in found if "_packed_params" in str(name)]
     if packed and not _is_weights(found):
         raise ValueError(
-            f"read: {file} holds weights of quantised modules in a packed form: {_listed(packed)}; {DEQUANTISE}, or"
-            f" save the rest: {{name: one for name, one in state_dict.items() if torch.is_tensor(one)}}"
+            f"read: {file} holds weights of quantised modules in a packed form: {checks.listed(packed, repr)};"
+            f" {DEQUANTISE}, or save the rest:"
+            f" {{name: one for name, one in state_dict.items() if torch.is_tensor(one)}}"
         )
     if key is not None:
         if not _is_weights(found.get(key)):
-            raise ValueError(f"read: {file} has no weights under key={key!r}; got {_listed(_nested(found) or found)}")
+            there = checks.listed(_nested(found) or found, repr)
+            raise ValueError(f"read: {file} has no weights under key={key!r}; got {there}")
         found = found[key]
     elif not _is_weights(found):
         inside = _nested(found)
         if len(inside) != 1:
-            what = f"several entries with weights: {_listed(inside)}; pass key={next(iter(inside))!r}" if inside else (
-                f"no weights; got {_listed(found) or 'nothing'}; save module.state_dict()"
-            )
+            there = checks.listed(inside or found, repr) or "nothing"
+            what = f"no weights; got {there}; save module.state_dict()"
+            if inside:
+                what = f"several entries with weights: {there}; pass key={next(iter(inside))!r}"
             raise ValueError(f"read: {file} has {what}")
         found = found[inside[0]]
     arrays = {}
@@ -251,8 +254,3 @@ def _numpy(value: Any) -> np.ndarray:
     if str(value.dtype) == "torch.bfloat16":  # the same bits; NumPy has no such type of its own
         return value.float().numpy().astype(jnp.bfloat16)
     return value.numpy()
-
-
-def _listed(names: Any) -> str:
-    listed = [repr(name) for name in names]
-    return ", ".join(listed[:8]) + (", ..." if len(listed) > 8 else "")

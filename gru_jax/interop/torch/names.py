@@ -138,9 +138,9 @@ def problems(who: str, found: Found, given: Mapping[str, Any], layout: Layout, p
     """
     parts = []
     if found.missing:
-        parts.append(f"missing {_listed(found.missing)}")
+        parts.append(f"missing {checks.listed(found.missing)}")
     if found.unexpected:
-        parts.append("unexpected " + _listed(_hint(name, found.missing) for name in found.unexpected))
+        parts.append("unexpected " + checks.listed(_hint(name, found.missing) for name in found.unexpected))
     parts += found.wrong
     if not parts:
         return ""
@@ -206,13 +206,13 @@ def infer(who: str, given: Mapping[str, Any], prefix: str) -> Layout:
     if packed and not any(name.startswith("weight_") for name in inside):
         raise ValueError(
             f"{who}: there are no GRU weights under prefix={prefix!r}, but packed ones of a quantised module;"
-            f" got {_listed(packed)}; {DEQUANTISE}"
+            f" got {checks.listed(packed)}; {DEQUANTISE}"
         )
     name = f"{_MATRIX}{'' if cell else '_l0'}"
     shape = getattr(inside.get(name), "shape", None)
     if shape is None:
         beneath = f" under prefix={prefix!r}" if prefix else ""
-        names = _listed(str(key) for key in given) or "nothing"
+        names = checks.listed(given) or "nothing"
         raise ValueError(f"{who}: there is no {_MATRIX}_l0{beneath}, so these are no weights of a GRU; got {names}")
     is_kind = _ROWS.get(_rows(inside[name]) or 0)
     reason = f"the weights are {is_kind}" if is_kind else "or weight_ih is missing or has another number of rows"
@@ -230,8 +230,3 @@ def _rows(matrix: Any) -> int | None:
 def _hint(name: str, missing: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(missing), n=1, cutoff=0.8)
     return f"{name} (did you mean {near[0]}?)" if near else name
-
-
-def _listed(names: Iterable[str]) -> str:
-    listed = list(names)
-    return ", ".join(listed[:12]) + (f" and {len(listed) - 12} more" if len(listed) > 12 else "")

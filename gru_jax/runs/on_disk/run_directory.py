@@ -17,17 +17,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+from gru_jax import files
 from gru_jax.config import loading, yaml_document
 from gru_jax.config.config import Config, changes, config_hash, is_free
 from gru_jax.config.sections.tasks.python_file import PythonTask
 from gru_jax.runs.on_disk.json_files import write_json, write_text
 from gru_jax.runs.on_disk.metrics_log import read_metrics
-
-try:
-    import fcntl
-except ImportError:  # Windows has no flock; runs work there, unguarded against a second one
-    fcntl = None  # type: ignore[assignment]
-
 
 _FILES = ("config.yaml", "source.yaml", "env.json", "metrics.jsonl", "result.json", "STATUS")
 _STATUSES = ("running", "done", "preempted", "diverged")
@@ -159,10 +154,8 @@ class RunDirectory:
         # Whatever somebody has put into it is put back as it was.
         as_it_is: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
         self._lock = open(self.path / ".lock", "a+", **as_it_is)  # noqa: SIM115 - held until the process ends
-        if fcntl is None:
-            return
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            files.lock(self._lock, wait=False)
         except BlockingIOError as error:
             self._lock.seek(0)
             holder = self._lock.read(20).strip()
@@ -185,8 +178,7 @@ class RunDirectory:
     def unlock(self) -> None:
         """Lets others in, and leaves the lock's file as it was: a refused run changes nothing at all."""
         if self._lock is not None:
-            if fcntl is not None:
-                self._name_holder(self._held_before)
+            self._name_holder(self._held_before)
             self._lock.close()
             self._lock = None
 

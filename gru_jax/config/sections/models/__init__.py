@@ -4,21 +4,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from gru_jax.config.sections.base import Section
+from gru_jax.config.sections.base import members
 from gru_jax.config.sections.models.baselines import LSTMModel, TanhModel
 from gru_jax.config.sections.models.gru import GRUModel, MGUModel
 from gru_jax.config.sections.models.minimal import MinBlocksModel, MinGRUModel, MinLSTMModel
 
-MODELS: tuple[type[Section], ...] = (
-    GRUModel,
-    MGUModel,
-    MinGRUModel,
-    MinLSTMModel,
-    MinBlocksModel,
-    LSTMModel,
-    TanhModel,
-)
 AnyModel = Annotated[
     GRUModel | MGUModel | MinGRUModel | MinLSTMModel | MinBlocksModel | LSTMModel | TanhModel,
     Field(discriminator="kind"),
 ]
+MODELS = members(AnyModel)

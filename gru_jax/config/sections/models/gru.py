@@ -1,19 +1,18 @@
 """The sections `model: {kind: gru}` and `{kind: mgu}`."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import model_validator
 
+from gru_jax.cells import GRU, MGU
 from gru_jax.config.sections.base import Fraction, Width, broken_rule
 from gru_jax.config.sections.models.recurrent import Activation, RecurrentModel
-
-if TYPE_CHECKING:
-    from gru_jax.cells import Cell
 
 
 class GRUModel(RecurrentModel):
     """A stack of GRU layers; `heads` equal to `hidden` makes their recurrent matrices diagonal."""
 
+    of = GRU
     kind: Literal["gru"]
     reset: Literal["after", "before"] = "after"
     bias: Literal["full", "minimal", "none"] = "full"
@@ -29,37 +28,13 @@ class GRUModel(RecurrentModel):
             raise broken_rule("heads", f"{self.heads} heads do not divide hidden, {self.hidden}, evenly")
         return self
 
-    def cell(self) -> "Cell":
-        """The GRU."""
-        import gru_jax as gj
-
-        return gj.GRU(
-            hidden_size=self.hidden,
-            reset=self.reset,
-            activation=self.activation,
-            gate_activation=self.gate_activation,
-            bias=self.bias,
-            heads=self.heads,
-            init=self.init,
-        )
-
 
 class MGUModel(RecurrentModel):
     """A stack of layers of minimal gated units, with one gate that forgets and, with `reset_gate`, resets."""
 
+    of = MGU
     kind: Literal["mgu"]
     reset_gate: bool = True
     activation: Activation = "tanh"
     gate_activation: Activation = "sigmoid"
     recurrent_dropout: Fraction = 0.0
-
-    def cell(self) -> "Cell":
-        """The minimal gated unit."""
-        import gru_jax as gj
-
-        return gj.MGU(
-            self.hidden,
-            reset_gate=self.reset_gate,
-            activation=self.activation,
-            gate_activation=self.gate_activation,
-        )

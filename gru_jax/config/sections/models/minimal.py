@@ -4,45 +4,38 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from gru_jax.cells import MinGRU, MinLSTM
+from gru_jax.combinators import stack
 from gru_jax.config.sections.base import Fraction, Layers, Positive, Width, broken_rule
+from gru_jax.config.sections.by_name import given
 from gru_jax.config.sections.models.recurrent import RecurrentModel, TokenModel
 from gru_jax.data.dataset import TaskShape
-from gru_jax.models import Model
+from gru_jax.models import Model, min_block
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-    from gru_jax.cells import Cell
+
+class MinModel(RecurrentModel):
+    """What minGRU and minLSTM have in common."""
+
+    form: Literal["linear", "log"] = "linear"
+    bias: bool = True
+    init: Literal["flax", "keras", "torch"] = "flax"
 
 
-class MinGRUModel(RecurrentModel):
+class MinGRUModel(MinModel):
     """A stack of minGRU layers, whose gates see the input alone; `form: log` is the paper's."""
 
+    of = MinGRU
     kind: Literal["min_gru"]
-    form: Literal["linear", "log"] = "linear"
-    bias: bool = True
-    init: Literal["flax", "keras", "torch"] = "flax"
-
-    def cell(self) -> "Cell":
-        """The minGRU."""
-        import gru_jax as gj
-
-        return gj.MinGRU(self.hidden, form=self.form, bias=self.bias, init=self.init)
 
 
-class MinLSTMModel(RecurrentModel):
+class MinLSTMModel(MinModel):
     """A stack of minLSTM layers, whose gates see the input alone; `form: log` is the paper's."""
 
+    of = MinLSTM
     kind: Literal["min_lstm"]
-    form: Literal["linear", "log"] = "linear"
-    bias: bool = True
-    init: Literal["flax", "keras", "torch"] = "flax"
-
-    def cell(self) -> "Cell":
-        """The minLSTM."""
-        import gru_jax as gj
-
-        return gj.MinLSTM(self.hidden, form=self.form, bias=self.bias, init=self.init)
 
 
 class MinBlocksModel(TokenModel):
@@ -81,25 +74,7 @@ class MinBlocksModel(TokenModel):
 
     def build(self, task: TaskShape, mesh: "Mesh | None" = None) -> Model:
         """The model's pure functions, for sequences of the task's shape; with a mesh, split over it in time."""
-        import gru_jax as gj
-
-        method = self.method.build()
-        if mesh is not None:
-            method = gj.TimeSharded(mesh, "time", "data", method)
-        blocks = [
-            gj.models.min_block(
-                self.width,
-                cell=self.cell,
-                expansion=self.expansion,
-                conv=self.conv,
-                feed_forward=self.feed_forward,
-                dropout=self.dropout,
-                norm=self.norm,
-                form=self.form,
-                forget_bias=self.forget_bias,
-                last_norm=index == self.layers - 1,
-                method=method,
-            )
-            for index in range(self.layers)
-        ]
-        return self.with_outputs(gj.stack(*blocks), task, self.width)
+        method = self.method_over(mesh)
+        last = self.layers - 1
+        blocks = [given(min_block, self, method=method, last_norm=index == last) for index in range(self.layers)]
+        return self.with_outputs(stack(*blocks), task, self.width)

@@ -1,18 +1,21 @@
 """What the sections of all models of recurrent layers share: directions, layers, pooling, tokens, the output layer."""
 
-from typing import TYPE_CHECKING, Literal, Self
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
+from gru_jax.cells import Cell
+from gru_jax.combinators import bidirectional, recurrent, stack
 from gru_jax.config.sections.base import Fraction, Layers, Section, Width, broken_rule
+from gru_jax.config.sections.by_name import given
 from gru_jax.config.sections.methods import AnyMethod, AutoMethod, NewtonMethod
 from gru_jax.data.dataset import TaskShape
-from gru_jax.models import Model
+from gru_jax.models import Model, readout, sequence_model
+from gru_jax.scans import Method, TimeSharded
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
-
-    from gru_jax.cells import Cell
 
 # The names of gru_jax.cells.activations, which a test compares; written out so that they are types.
 Activation = Literal[
@@ -34,6 +37,11 @@ class TokenModel(Section):
         """The method, if it is Newton's."""
         return self.method if isinstance(self.method, NewtonMethod) else None
 
+    def method_over(self, mesh: "Mesh | None") -> str | Method:
+        """The method; with a mesh, split over it in time."""
+        method = self.method.build()
+        return method if mesh is None else TimeSharded(mesh, "time", "data", method)
+
     def broken_rules(self, task: TaskShape) -> list[tuple[str, str]]:
         """(key, fact) for every rule that the section breaks together with its task."""
         if not self.tied:
@@ -52,14 +60,10 @@ class TokenModel(Section):
             task: sizes and target.
             width: of a token's embedding; None for one-hot tokens.
         """
-        import gru_jax as gj
-
         steps = self.pool if task.target in ("class", "values") else "all"
         if task.tokens:
-            return gj.models.sequence_model(
-                net, task.features, width, steps=steps, tied=self.tied, outputs=task.outputs
-            )
-        return gj.models.readout(net, task.features, task.outputs, steps=steps)
+            return sequence_model(net, task.features, width, steps=steps, tied=self.tied, outputs=task.outputs)
+        return readout(net, task.features, task.outputs, steps=steps)
 
 
 class RecurrentModel(TokenModel):
@@ -68,6 +72,9 @@ class RecurrentModel(TokenModel):
     It sits on the last valid step or the mean over time where the task asks for one answer a sequence, and on every
     step where it asks for one a step. Tokens are one-hot where there is no `embedding`.
     """
+
+    of: ClassVar[Callable[..., Cell]]
+    """The cell's constructor, which is given the keys by name."""
 
     embedding: Width | None = None
     hidden: Width = 64
@@ -110,27 +117,22 @@ class RecurrentModel(TokenModel):
         """The rate inside the recurrent products, of the cells that have it."""
         return getattr(self, "recurrent_dropout", 0.0)
 
-    def cell(self) -> "Cell":
+    def cell(self) -> Cell:
         """What one step of a layer computes."""
-        raise NotImplementedError
+        return given(self.of, self, hidden_size=self.hidden)
 
     def build(self, task: TaskShape, mesh: "Mesh | None" = None) -> Model:
         """The model's pure functions, for sequences of the task's shape; with a mesh, split over it in time."""
-        import gru_jax as gj
-
-        method = self.method.build()
-        if mesh is not None:
-            method = gj.TimeSharded(mesh, "time", "data", method)
-        layer = gj.recurrent(
+        layer = recurrent(
             self.cell(),
-            method=method,
+            method=self.method_over(mesh),
             input_dropout=self.input_dropout,
             recurrent_dropout=self._recurrent_dropout,
             # Of a network that computes in bfloat16 too: a unit that forgets slowly would stop half its way.
             state_dtype="float32",
         )
         if self.bidirectional:
-            layer = gj.bidirectional(layer, merge=self.merge)
+            layer = bidirectional(layer, merge=self.merge)
         dropout = self.dropout if self.layers > 1 else 0.0
-        net = gj.stack(*[layer] * self.layers, dropout=dropout, residual=self.residual, norm=self.norm)
+        net = stack(*[layer] * self.layers, dropout=dropout, residual=self.residual, norm=self.norm)
         return self.with_outputs(net, task, self.embedding)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from gru_jax.config.sections.base import Section
+from gru_jax.config.sections.base import members
 from gru_jax.config.sections.tasks.adding import AddingTask
 from gru_jax.config.sections.tasks.characters import CharactersTask
 from gru_jax.config.sections.tasks.copying import CopyingTask
@@ -20,22 +20,6 @@ from gru_jax.config.sections.tasks.selective_copying import SelectiveCopyingTask
 from gru_jax.config.sections.tasks.tsv import TableTask
 from gru_jax.config.sections.tasks.uea import SeriesTask
 
-TASKS: tuple[type[Section], ...] = (
-    DigitsTask,
-    AddingTask,
-    CopyingTask,
-    SelectiveCopyingTask,
-    FormalTask,
-    MQARTask,
-    ListOpsTask,
-    MusicTask,
-    MNISTTask,
-    CharactersTask,
-    TableTask,
-    SeriesTask,
-    ForecastTask,
-    PythonTask,
-)
 AnyTask = Annotated[
     DigitsTask
     | AddingTask
@@ -53,3 +37,4 @@ AnyTask = Annotated[
     | PythonTask,
     Field(discriminator="kind"),
 ]
+TASKS = members(AnyTask)

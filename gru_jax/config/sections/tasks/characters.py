@@ -5,19 +5,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gru_jax.config.sections.base import Count, Section, broken_rule
+from gru_jax.config.sections.base import Count, broken_rule
+from gru_jax.config.sections.by_name import section_of
+from gru_jax.config.sections.tasks.task import Task
 from gru_jax.data import text
-from gru_jax.data.dataset import Dataset, TaskShape
 
 
-class TextSizes(Section):
-    """Characters in the file, and how many different ones."""
-
+class TextSizes(section_of(text.Sizes)):  # type: ignore[misc]
+    __doc__ = text.Sizes.__doc__
     characters: Annotated[int, Field(ge=20, le=2**28)]
-    vocabulary: Count
 
 
-class CharactersTask(Section):
+class CharactersTask(Task, data=text):
     """Windows of `time` characters of a text `file`, each to be told from those before; `sizes` if not a known file.
 
     `windows`: those in an epoch, each from a place drawn anew; null is as many as lie side by side.
@@ -35,21 +34,10 @@ class CharactersTask(Section):
         if self.sizes is None and Path(self.file).name not in text.KNOWN:
             fact = "is missing; {characters, vocabulary} are known without it for " + ", ".join(text.KNOWN)
             raise broken_rule("sizes", fact)
-        characters = (self._sizes() or text.KNOWN[Path(self.file).name][1]).characters
+        characters = (self.sizes or text.KNOWN[Path(self.file).name][1]).characters
         places = int(characters * 0.9) - self.time
         if places < 1:
             raise broken_rule("time", f"{self.time} is no less than the characters for training")
         if self.batch > places:
             raise broken_rule("batch", f"{self.batch} is more than the {places} windows of the text for training")
         return self
-
-    def _sizes(self) -> text.Sizes | None:
-        return text.Sizes(**self.sizes.model_dump()) if self.sizes else None
-
-    def shape(self) -> TaskShape:
-        """The sizes a model and a schedule are built from; loads nothing."""
-        return text.shape(self.file, self.time, self._sizes(), self.windows)
-
-    def load(self, data_root: str | None) -> Dataset:
-        """The data, from the file under `data_root`."""
-        return text.load(self.file, self.time, data_root, self._sizes())

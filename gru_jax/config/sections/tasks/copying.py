@@ -2,12 +2,12 @@
 
 from typing import Literal
 
-from gru_jax.config.sections.base import Count, Section
+from gru_jax.config.sections.base import Count
+from gru_jax.config.sections.tasks.task import Task
 from gru_jax.data import copying
-from gru_jax.data.dataset import Dataset, TaskShape
 
 
-class CopyingTask(Section):
+class CopyingTask(Task, data=copying):
     """Copying memory: `symbols` tokens, told again after a blank of `blank` steps."""
 
     kind: Literal["copying"]
@@ -17,11 +17,3 @@ class CopyingTask(Section):
     valid: Count = 1_000
     test: Count = 1_000
     batch: Count = 32
-
-    def shape(self) -> TaskShape:
-        """The sizes a model and a schedule are built from; makes no data."""
-        return copying.shape(self.blank, self.symbols, epoch=self.epoch, valid=self.valid, test=self.test)
-
-    def load(self, data_root: str | None) -> Dataset:
-        """The data, which are generated: `data_root` is not needed."""
-        return copying.load(self.blank, self.symbols, valid=self.valid, test=self.test)

@@ -4,12 +4,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from gru_jax.config.sections.base import Count, Section
+from gru_jax.config.sections.base import Count
+from gru_jax.config.sections.tasks.task import Task
 from gru_jax.data import digits
-from gru_jax.data.dataset import Dataset, TaskShape
 
 
-class DigitsTask(Section):
+class DigitsTask(Task, data=digits):
     """scikit-learn's bundled handwritten digits: `view` 64 pixels one by one, or 8 rows of 8.
 
     `permutation_seed`: the steps of every image in another order, drawn with this seed; null leaves them.
@@ -27,11 +27,3 @@ class DigitsTask(Section):
         if self.permutation_seed is None:
             del written["permutation_seed"]
         return written
-
-    def shape(self) -> TaskShape:
-        """The sizes a model and a schedule are built from; loads nothing."""
-        return digits.shape(self.view)
-
-    def load(self, data_root: str | None) -> Dataset:
-        """The data; `data_root` is not needed, scikit-learn carries this set along."""
-        return digits.load(self.view, self.permutation_seed)

@@ -1,19 +1,19 @@
 """The section `task: {kind: forecast}`."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import model_validator
 
-from gru_jax.config.sections.base import Count, Section, broken_rule
+from gru_jax.config.sections.base import Count, broken_rule
+from gru_jax.config.sections.tasks.task import Task
 from gru_jax.data import csv_column
 from gru_jax.data.csv_column import CO2_VALUES, Window
-from gru_jax.data.dataset import Dataset, TaskShape
 
 # A training split of more numbers is no array to hold side by side.
 _MOST_NUMBERS = 2**28
 
 
-class ForecastTask(Section):
+class ForecastTask(Task, data=csv_column):
     """The next `horizon` values of a series, a CSV file's `column` or weekly CO2, from a `window` of those before.
 
     `values`: how many the column has. `stride`: steps from one training example to the next.
@@ -44,14 +44,5 @@ class ForecastTask(Section):
     def _values(self) -> int:
         return CO2_VALUES if self.values is None else self.values
 
-    @property
-    def _window(self) -> Window:
-        return Window(self.window, self.horizon, self.stride)
-
-    def shape(self) -> TaskShape:
-        """The sizes a model and a schedule are built from; loads nothing."""
-        return csv_column.shape(self._values, self._window)
-
-    def load(self, data_root: str | None) -> Dataset:
-        """The data, from the file under `data_root`, or from statsmodels."""
-        return csv_column.load(self.file, self.column, self._values, self._window, data_root)
+    def arguments(self) -> dict[str, Any]:
+        return {"values": self._values, "window": Window(self.window, self.horizon, self.stride)}

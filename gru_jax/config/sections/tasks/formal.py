@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from gru_jax.config.sections.base import Count, Expected, Section, broken_rule
+from gru_jax.config.sections.base import Count, Expected, broken_rule
+from gru_jax.config.sections.tasks.task import Task
 from gru_jax.data import formal
-from gru_jax.data.dataset import Dataset, TaskShape
 
 
 def _range(value: Any) -> Any:
@@ -25,25 +25,17 @@ Range = Annotated[
 """The shortest and the longest, both included."""
 
 
-class FormalTask(Section):
+class FormalTask(Task, data=formal):
     """A formal language: strings of up to `train_length` tokens to classify, and longer ones in the test."""
 
     kind: Literal["formal"]
-    language: Literal["parity", "even_pairs", "cycle_navigation", "modular_arithmetic"]
+    language: formal.Language
     train_length: Count = 40
     test_lengths: Range = [41, 100]
     test_per_length: Count = 512
     epoch: Count = 128_000
     valid: Count = 1_000
     batch: Count = 128
-
-    def shape(self) -> TaskShape:
-        """The sizes a model and a schedule are built from; makes no data."""
-        return formal.shape(*self._of_strings, epoch=self.epoch, valid=self.valid)
-
-    def load(self, data_root: str | None) -> Dataset:
-        """The data, which are generated: `data_root` is not needed."""
-        return formal.load(*self._of_strings, valid=self.valid)
 
     @model_validator(mode="after")
     def _test_can_be_held(self) -> "FormalTask":
@@ -52,8 +44,3 @@ class FormalTask(Section):
             fact = "the test split has more than 2**31 tokens; make fewer or shorter strings"
             raise broken_rule("test_per_length", fact)
         return self
-
-    @property
-    def _of_strings(self) -> tuple[formal.Language, int, tuple[int, int], int]:
-        shortest, longest = self.test_lengths
-        return self.language, self.train_length, (shortest, longest), self.test_per_length

@@ -1,15 +1,17 @@
 """The section `task: {kind: listops}`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from gru_jax.config.sections.base import Count, Section, broken_rule
+from gru_jax.config.sections.base import Count, broken_rule
+from gru_jax.config.sections.by_name import given
+from gru_jax.config.sections.tasks.task import Task
 from gru_jax.data import listops
-from gru_jax.data.dataset import DataDamaged, Dataset, TaskShape
+from gru_jax.data.dataset import DataDamaged, Dataset
 
 
-class ListOpsTask(Section):
+class ListOpsTask(Task, data=listops):
     """ListOps: the value of a nested expression, of more than `min_length` and fewer than `max_length` tokens."""
 
     kind: Literal["listops"]
@@ -28,18 +30,13 @@ class ListOpsTask(Section):
             raise broken_rule("max_length", f"no length lies between {self.min_length} and {self.max_length}")
         return self
 
-    def shape(self) -> TaskShape:
-        """The sizes a model and a schedule are built from; makes no data."""
-        return listops.shape(self._limits, train=self.train, valid=self.valid, test=self.test)
-
     def load(self, data_root: str | None) -> Dataset:
-        """The data, which are generated, in some seconds: `data_root` is not needed."""
+        """The data, which are generated, in some seconds."""
         try:
-            return listops.load(self._limits, train=self.train, valid=self.valid, test=self.test)
+            return super().load(data_root)
         except ValueError as error:
             # The limits admit too few expressions, which only shows when they are drawn.
             raise DataDamaged(str(error)) from error
 
-    @property
-    def _limits(self) -> listops.Limits:
-        return listops.Limits(self.min_length, self.max_length, self.max_depth, self.max_args)
+    def arguments(self) -> dict[str, Any]:
+        return {"limits": given(listops.Limits, self)}

@@ -4,12 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gru_jax.config.sections.base import Count, Positive, Section, Width, broken_rule
+from gru_jax.config.sections.base import Count, Positive, Width, broken_rule
+from gru_jax.config.sections.tasks.task import Task
 from gru_jax.data import mqar
-from gru_jax.data.dataset import Dataset, TaskShape
 
 
-class MQARTask(Section):
+class MQARTask(Task, data=mqar):
     """Multi-query associative recall: `pairs` of a key and a value, then the keys again, in `time` steps."""
 
     kind: Literal["mqar"]
@@ -32,12 +32,3 @@ class MQARTask(Section):
         if self.vocab <= self.time:
             raise broken_rule("vocab", f"{self.vocab} tokens are not more than time, {self.time}")
         return self
-
-    def shape(self) -> TaskShape:
-        """The sizes a model and a schedule are built from; makes no data."""
-        return mqar.shape(self.time, self.vocab, epoch=self.epoch, valid=self.valid, test=self.test)
-
-    def load(self, data_root: str | None) -> Dataset:
-        """The data, which are generated: `data_root` is not needed."""
-        options = (self.time, self.pairs, self.vocab, self.power, self.random_filler)
-        return mqar.load(*options, valid=self.valid, test=self.test)

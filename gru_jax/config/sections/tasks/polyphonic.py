@@ -5,21 +5,17 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from gru_jax.config.sections.base import Count, Section, broken_rule
+from gru_jax.config.sections.base import Count, broken_rule
+from gru_jax.config.sections.by_name import section_of
+from gru_jax.config.sections.tasks.task import Task
 from gru_jax.data import music
-from gru_jax.data.dataset import Dataset, TaskShape
 
 
-class MusicSizes(Section):
-    """Sequences of each split, and steps told of the longest training sequence, one less than it has."""
-
-    train: Count
-    valid: Count
-    test: Count
-    time: Count
+class MusicSizes(section_of(music.Sizes)):  # type: ignore[misc]
+    __doc__ = music.Sizes.__doc__
 
 
-class MusicTask(Section):
+class MusicTask(Task, data=music):
     """Piano rolls in a `file`, .mat or .npz: the notes of each step from those before; `sizes` if not a known file."""
 
     kind: Literal["polyphonic"]
@@ -33,14 +29,3 @@ class MusicTask(Section):
             fact = "is missing; {train, valid, test, time} are known without it for " + ", ".join(music.KNOWN)
             raise broken_rule("sizes", fact)
         return self
-
-    def _sizes(self) -> music.Sizes | None:
-        return music.Sizes(**self.sizes.model_dump()) if self.sizes else None
-
-    def shape(self) -> TaskShape:
-        """The sizes a model and a schedule are built from; loads nothing."""
-        return music.shape(self.file, self._sizes())
-
-    def load(self, data_root: str | None) -> Dataset:
-        """The data, from the file under `data_root`."""
-        return music.load(self.file, data_root, self._sizes())

@@ -4,12 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gru_jax.config.sections.base import Count, Section, broken_rule
+from gru_jax.config.sections.base import Count, broken_rule
+from gru_jax.config.sections.tasks.task import Task
 from gru_jax.data import selective_copying
-from gru_jax.data.dataset import Dataset, TaskShape
 
 
-class SelectiveCopyingTask(Section):
+class SelectiveCopyingTask(Task, data=selective_copying):
     """Selective copying: `memorize` symbols strewn over `length` steps, told in their order after them."""
 
     kind: Literal["selective_copying"]
@@ -26,12 +26,3 @@ class SelectiveCopyingTask(Section):
         if self.memorize > self.length:
             raise broken_rule("memorize", f"{self.memorize} symbols are more than length, {self.length} steps")
         return self
-
-    def shape(self) -> TaskShape:
-        """The sizes a model and a schedule are built from; makes no data."""
-        sizes = {"epoch": self.epoch, "valid": self.valid, "test": self.test}
-        return selective_copying.shape(self.length, self.memorize, self.vocab, **sizes)
-
-    def load(self, data_root: str | None) -> Dataset:
-        """The data, which are generated: `data_root` is not needed."""
-        return selective_copying.load(self.length, self.memorize, self.vocab, valid=self.valid, test=self.test)

@@ -1,0 +1,30 @@
+"""What the sections of all tasks share that name a module of `gru_jax.data`: its functions are given their keys."""
+
+from types import ModuleType
+from typing import Any, ClassVar
+
+from gru_jax.config.sections.base import Section
+from gru_jax.config.sections.by_name import given
+from gru_jax.data.dataset import Dataset, TaskShape
+
+
+class Task(Section):
+    """A task of the module `data` with the functions `shape` and `load`, whose arguments are keys of the section."""
+
+    data: ClassVar[ModuleType]
+
+    def __init_subclass__(cls, data: ModuleType, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.data = data
+
+    def arguments(self) -> dict[str, Any]:
+        """What the functions take and no key says as it is."""
+        return {}
+
+    def shape(self) -> TaskShape:
+        """The sizes a model and a schedule are built from; loads and makes no data."""
+        return given(self.data.shape, self, **self.arguments())
+
+    def load(self, data_root: str | None) -> Dataset:
+        """The data: generated, or from files under `data_root`."""
+        return given(self.data.load, self, data_root=data_root, **self.arguments())
