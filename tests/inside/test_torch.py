@@ -111,7 +111,8 @@ def test_the_numbers_of_machine_code(keep: str, runs: list[str], monkeypatch: py
     jax.clear_caches()
     for layout in ({}, {"batch_first": True}):
         torch.manual_seed(0)
-        mine, stock = (made(16, 32, 2, bidirectional=True, dropout=0.3, **layout) for made in (inside.torch.GRU, nn.GRU))
+        options = {"num_layers": 2, "bidirectional": True, "dropout": 0.3, **layout}
+        mine, stock = (made(16, 32, **options) for made in (inside.torch.GRU, nn.GRU))
         stock.load_state_dict(mine.state_dict())
         x = torch.randn(5, 40, 16) if layout else torch.randn(40, 5, 16)
         for lengths in (None, [40, 3, 17, 39, 1]):

@@ -1,4 +1,4 @@
-"""A GRU's two passes apart, for a framework that differentiates by itself: the numbers of the scan and its derivative."""
+"""A GRU's two passes apart, for a framework that differentiates by itself: the scan and its derivative."""
 
 import jax
 import jax.numpy as jnp
