@@ -15,6 +15,7 @@ import gru_jax as gj
 from gru_jax import inside
 from gru_jax.inside import torch_run
 from gru_jax.scans import passes
+from gru_jax.scans.engines import registry
 
 torch = pytest.importorskip("torch")
 nn, ours = torch.nn, inside.torch
@@ -107,7 +108,8 @@ def test_values_and_all_gradients_are_torch_s(made: str, call: str, runs: list[s
 @pytest.mark.parametrize("keep", ["gates", "states"])
 def test_the_numbers_of_machine_code(keep: str, runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     # With the many devices of these tests "auto" leaves it to XLA, which splits a batch over them.
-    monkeypatch.setattr(passes, "_compiled", lambda *_: gj.Sequential(kernel="llvm", keep=keep, cores=1))
+    method = gj.Sequential(kernel="llvm", keep=keep, cores=1)
+    monkeypatch.setattr(passes, "_engine", lambda *_: (registry.engine("llvm"), method.how))
     jax.clear_caches()
     for layout in ({}, {"batch_first": True}):
         torch.manual_seed(0)
