@@ -116,12 +116,12 @@ def test_missing_matplotlib_costs_the_pictures_only(folder: Path) -> None:
 def test_nan_stops_with_4_and_keeps_the_last_good_checkpoint(folder: Path) -> None:
     at_boundary = loop.Loop._at_boundary
 
-    def poison(self: loop.Loop, step: int, state: Any, log: Any) -> Any:
+    def poison(self: loop.Loop, step: int, state: Any) -> Any:
         """The parameters become NaN before step 20: after the checkpoints of steps 5, 10 and 15."""
-        state, finite = at_boundary(self, step, state, log)
+        state = yield from at_boundary(self, step, state)
         if step == 19:
             state = state._replace(params=jax.tree.map(lambda p: p * jnp.float32("nan"), state.params))
-        return state, finite
+        return state
 
     with mock.patch.object(loop.Loop, "_at_boundary", poison):
         diverged = gru_jax(*RUN, cwd=folder)
