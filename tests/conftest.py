@@ -47,6 +47,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+_RAN = pytest.StashKey[int]()  # tests that this process has run of a file
 ORACLES = ("equinox", "h5py", "haiku", "keras", "onnx", "onnxruntime", "safetensors", "torch")
 
 
@@ -55,6 +56,16 @@ def forget_compiled_programs() -> Iterator[None]:
     """What one file traced hardly serves another, and Python's garbage collector walks through all of it."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def forget_within_long_tables(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The slow rows of one file are thousands of programs: a worker that kept them all grew to 5 GB."""
+    yield
+    ran = request.node.getparent(pytest.Module).stash
+    ran[_RAN] = ran.get(_RAN, 0) + 1
+    if ran[_RAN] % 200 == 0:
+        jax.clear_caches()
 
 
 @pytest.fixture
