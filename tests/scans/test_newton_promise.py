@@ -8,7 +8,8 @@ from jax import export
 
 import gru_jax as gj
 from benchmarks import newton_accepted
-from gru_jax.scans.methods import newton_rounds
+from gru_jax.scans.masking import Context, Steps
+from gru_jax.scans.methods import jacobians
 
 from .cases import I
 
@@ -68,12 +69,34 @@ def test_symbolic_sizes_that_decide_what_is_computed_are_refused(method, match):
         export.export(jax.jit(lambda x: gj.scan(cell, params, x, method=method)[0]))(x)
 
 
-def test_neighbours_have_orthogonal_signs():
-    signs = np.asarray(newton_rounds._patterns(12, 5, jnp.float32))
-    for step, unit in ((0, 0), (3, 4), (4, 0)):
-        for other_step, other_unit in ((step + 1, unit), (step + 7, unit)):
-            assert signs[:, step, unit] @ signs[:, other_step, other_unit] == 0
-    assert signs[:, 2, 1] @ signs[:, 2, 3] == 0
+@pytest.mark.parametrize(("logit", "steps", "is_right"), [(17.0, 300, False), (17.0, 2000, False), (40.0, 2000, True)])
+def test_what_every_step_rounds_alike_adds_up(logit, steps, is_right):
+    """A gate that rounds to 1 loses the same in every step: random signs would make next to nothing of it."""
+    cell = gj.GRU(1)
+    params = cell.init(jax.random.key(0), I)
+    params = params._replace(b_x=jnp.array([0.0, logit, 30.0]), w_h=jnp.zeros((1, 3)), w_x=params.w_x * 0.1)
+    x, h0 = jax.random.normal(jax.random.key(1), (4, steps, I)), -jnp.ones((4, 1))
+    y, _, stats = gj.scan(cell, params, x, h0=h0, method=gj.Newton(), stats=True)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda a: jnp.asarray(np.asarray(a, np.float64)), (params, x, h0))
+        exact = gj.scan(cell, *wide[:2], h0=wide[2], method=gj.Sequential(kernel="scan"))[0]
+    off = np.abs(np.asarray(y) - np.asarray(exact)).max((1, 2))
+    promised = newton_accepted.promised(jnp.float32)
+    assert ((off <= promised) == is_right).all() and (stats.converged == is_right).all()
+    # What is refused is not followed to the end.
+    assert (stats.error >= np.minimum(off, promised)).all()
+
+
+def test_terms_that_cancel_leave_their_rounding():
+    """Whatever the sizes: of two products that cancel, the sum is as uncertain as each of them."""
+    cell = gj.GRU(1, bias="none")
+    params = cell.init(jax.random.key(0), 2)._replace(w_x=jnp.array([[0, 0, 1.0], [0, 0, -1.0]]), w_h=jnp.zeros((1, 3)))
+    x = jax.random.normal(jax.random.key(1), (200, 1, 1)) * 1e4 * jnp.ones((1, 1, 2))
+    start = jnp.zeros((1, 1))
+    f = jacobians.AllSteps(cell, Context(params, start, None, None), Steps(x, None, None))
+    found, _ = f.rounding(jnp.zeros((200, 1, 1)))
+    expected = jnp.abs(x[..., :1]) * float(jnp.finfo(jnp.float32).eps)
+    assert (found >= 0.75 * expected).all() and (found <= 6 * expected + 1e-6).all()
 
 
 @pytest.mark.slow

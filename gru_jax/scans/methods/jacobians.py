@@ -18,16 +18,24 @@ from gru_jax.scans.linear import forms
 from gru_jax.scans.linear.forms import DIAGONAL, MATRIX
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.time_axis import TimeAxis, on_same_axes
-from gru_jax.types import Array, Key, State
+from gru_jax.types import Array, State
 
 EXACT_UP_TO = 16
 """The largest blocks of a Jacobian that "auto" computes in full: O(T S n) memory for blocks of n."""
 
 JOLTS = 4
-"""Random changes of the parameters that the rounding of a step is estimated with."""
+"""Random changes of the parameters that the rounding of a step is estimated with, a power of 2."""
+
+DRIFT = 0.15
+"""What part of a rounding may be the same in all steps."""
 
 PROBES = 4
 """Random vectors with which the diagonal of an unknown cell's Jacobian is estimated."""
+
+
+def orthogonal_signs(count: int) -> np.ndarray:
+    """`[count, count]` signs, their columns orthogonal to each other: Hadamard's matrix, count a power of 2."""
+    return np.array([[(-1) ** (a & b).bit_count() for b in range(count)] for a in range(count)])
 
 
 def ravel(state: State) -> Array:
@@ -78,38 +86,42 @@ class AllSteps:
         step = lambda now, h: ravel(masking.F(self.cell, self.context, now, pack(h)))  # noqa: E731
         return jax.vmap(step)(self.steps, starts).astype(starts.dtype)
 
-    def rounding(self, starts: Array) -> Array:
-        """What each step's result may be off by for no other reason than rounding, `[T, *batch, S]`.
+    def rounding(self, starts: Array) -> tuple[Array, Array]:
+        """What each step's result may be off by for no other reason than rounding, and what part of it in all steps.
 
         A unit in the last place of the state, of one half where it is smaller, for the gates that it is made of are
-        not; or what two units in every parameter and input would change: with large weights the sums inside a step are
-        far larger than its result, and so are their errors.
+        not; or what some two units in every parameter and one in the input would change: with large weights the sums
+        inside a step are far larger than its result, and so are their errors.
+
+        Steps alike are rounded alike. One that leaves a state to the last bit as it is may have lost all that it should
+        have done, for a gate that is rounded to 1. How much that is cannot be seen, but with half of every parameter,
+        and so of the gate's argument, it can: about its root.
+
+        Returns:
+          Both `[T, *batch, S]`.
         """
         eps = float(jnp.finfo(starts.dtype).eps)
-        structure: Any
-        moving, structure = jax.tree.flatten((self.context.params, self.steps.x))
+        params, x = self.context.params, self.steps.x
 
-        def jolt(a: Any, key: Key) -> Any:
-            if not jnp.issubdtype(a.dtype, jnp.floating):
-                return np.zeros(a.shape, jax.dtypes.float0)
-            return a * jax.random.rademacher(key, a.shape, a.dtype) * jnp.asarray(2 * eps, a.dtype)
+        def at(params: Any, x: Any) -> Array:
+            context, steps = self.context._replace(params=params), self.steps._replace(x=x)
+            return dataclasses.replace(self, context=context, steps=steps)(starts)
 
-        def at(leaves: Any) -> Array:
-            params, x = structure.unflatten(leaves)
-            moved = dataclasses.replace(
-                self, context=self.context._replace(params=params), steps=self.steps._replace(x=x)
-            )
-            return moved(starts)
+        def add(squares: Array, draw: tuple[Array, Array]) -> tuple[Array, None]:
+            signs, number = draw
+            by = _jolts(params, 2.5 * eps, 0, signs), _jolts(x, 1.25 * eps, number)
+            return squares + jax.jvp(at, (params, x), by)[1] ** 2, None
 
-        def add(squares: Array, key: Key) -> tuple[Array, None]:
-            keys = jax.random.split(key, len(moving))
-            by = [jolt(a, key) for a, key in zip(moving, keys, strict=True)]
-            return squares + jax.jvp(at, (moving,), (by,))[1] ** 2, None
-
-        squares, _ = lax.scan(add, jnp.zeros_like(starts), jax.random.split(jax.random.key(2), JOLTS))
-        lost = jnp.maximum(eps * jnp.maximum(jnp.abs(at(moving)), 0.5), jnp.sqrt(squares / JOLTS))
-        # A masked step loses nothing. One that leaves the state as it is for its smallness does.
-        return masking.zero_where_masked(self.steps.use, lost)
+        draws = jnp.asarray(orthogonal_signs(JOLTS), starts.dtype), jnp.arange(1, JOLTS + 1, dtype=jnp.int32)
+        squares, _ = lax.scan(add, jnp.zeros_like(starts), draws)
+        after = at(params, x)
+        held, unit = after == starts, eps * jnp.maximum(jnp.abs(after), 0.5)
+        root = at(jax.tree.map(lambda a: a * jnp.asarray(0.5, a.dtype) if _is_float(a) else a, params), x) - after
+        unit = jnp.where(held, jnp.minimum(unit, 2 * root**2), unit)
+        lost = jnp.maximum(unit, jnp.sqrt(squares / JOLTS))
+        same = jnp.where(held, jnp.maximum(unit, DRIFT * lost), DRIFT * lost)
+        # A masked step loses nothing.
+        return masking.zero_where_masked(self.steps.use, lost), masking.zero_where_masked(self.steps.use, same)
 
     def linearize(self, starts: Array, jacobian: str) -> "Jacobian":
         """The derivative of all steps at `starts`; jacobian as for `gru_jax.Newton`, without "auto"."""
@@ -221,3 +233,30 @@ def _estimated_diagonal(tangent: Callable[[Array], Array], like: Array) -> Array
     signs = jax.random.rademacher(jax.random.key(0), shape, like.dtype)
     probe = lambda v: v * tangent(v)  # noqa: E731
     return jax.vmap(lambda v: probe(jnp.broadcast_to(v, like.shape)))(signs).mean(0)
+
+
+def _jolts(tree: Any, size: float, number: Any, signs: Array | None = None) -> Any:
+    """Every number times `size` and a random sign, the same signs for the same `number`; zero for what is no float.
+
+    With `signs`, `[JOLTS]`, rows of matrices and vectors, one after the other, take one more sign each: the terms of a
+    sum over inputs and states have orthogonal signs over the draws then. Of two terms that cancel, random ones would
+    now and then find in no draw what is left of their rounding.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    key, jolts, row = jax.random.fold_in(jax.random.key(2), number), [], 0
+    for k, a in enumerate(leaves):
+        if not _is_float(a):
+            jolts.append(np.zeros(a.shape, jax.dtypes.float0))
+            continue
+        jolt = a * jax.random.rademacher(jax.random.fold_in(key, k), a.shape, a.dtype) * jnp.asarray(size, a.dtype)
+        rows = 1 if a.ndim < 2 else a.shape[-2]
+        if signs is not None:
+            own = signs.astype(a.dtype)[(row + np.arange(rows)) % JOLTS]
+            jolt = jolt * jnp.broadcast_to(own[:, None] if a.ndim > 1 else own, a.shape)
+        jolts.append(jolt)
+        row += rows
+    return structure.unflatten(jolts)
+
+
+def _is_float(a: Array) -> bool:
+    return jnp.issubdtype(a.dtype, jnp.floating)

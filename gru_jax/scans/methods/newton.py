@@ -15,7 +15,7 @@ from gru_jax.scans.choices import Sizes
 from gru_jax.scans.engines import registry
 from gru_jax.scans.linear import forms
 from gru_jax.scans.masking import Context, Steps
-from gru_jax.scans.methods import jacobians, newton_derivative, newton_rounds
+from gru_jax.scans.methods import jacobians, newton_derivative, newton_error, newton_rounds
 from gru_jax.scans.methods.jacobians import AllSteps
 from gru_jax.scans.methods.newton_rounds import Look
 from gru_jax.scans.time_axis import on_same_axes
@@ -175,7 +175,7 @@ class Newton:
             how = (jacobian, self._recurrences, self.damping, tol, self.max_iters)
             return newton_rounds.iterate(f, start, error, part, guess, look, *how)
 
-        exact = jnp.zeros((newton_rounds.DRAWS, *start.shape), start.dtype)
+        exact = jnp.zeros((newton_error.DRAWS, *start.shape), start.dtype)
         T = jax.tree.leaves(steps)[0].shape[0]
         if self.window is None or self.window >= T:
             h, _, stats = solve(steps, start, exact, jnp.zeros((), jnp.int32))

@@ -5,27 +5,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from gru_jax.scans.methods.jacobians import AllSteps, Jacobian
+from gru_jax.scans.methods import newton_error
+from gru_jax.scans.methods.jacobians import AllSteps
 from gru_jax.scans.time_axis import on_same_axes
 from gru_jax.scans.trajectory import Stats
 from gru_jax.types import Array
 
 ERROR_OF_TOL = 16
 """The estimated error of an accepted trajectory, in units of tol, is at most this."""
-
-CERTIFY = 66
-"""Rounds in which the estimate of the error has to settle. Each makes at least one more step exact, so that windows of
-64 steps do, whatever their Jacobians are."""
-
-DRAWS = 8
-"""How often rounding is pretended, a power of 2: one draw alone may be lucky with its signs where the network amplifies
-what happens in a few steps."""
-
-SAFETY = 2.0
-"""How many times the root mean square of the draws' errors an error is taken to be."""
 
 
 class Look(NamedTuple):
@@ -75,7 +64,7 @@ def iterate(
     tol: float,
     max_iters: int,
 ) -> tuple[Array, Array, Stats]:
-    """The states from `start` on, which may be off by `error`, `[DRAWS, *batch, S]`, and by how much the last one may.
+    """The states from `start` on, which may be off by `error`, `[draws, *batch, S]`, and by how much the last one may.
 
     `part` says which of the parts that time was cut into these steps are.
     """
@@ -83,7 +72,7 @@ def iterate(
     length = jax.tree.leaves(f.steps)[0].shape[0]
 
     def size(a: Array, h: Array) -> Array:
-        return _size(f, a, h)
+        return newton_error.size(f, a, h)
 
     class Loop(NamedTuple):
         h: Array
@@ -140,79 +129,10 @@ def iterate(
     off = f(before) - loop.h
     residual = size(off, loop.h)
     j = f.linearize(before, jacobian)
-    # Not the same signs in every part: what they add up to would be the same in each, and grow with their number.
-    key = jax.random.fold_in(jax.random.key(1), f.time.numbered(part))
-    signs = jax.random.rademacher(key, (length, start.shape[-1]), dtype)
-    rounding = f.rounding(before) * _of_units(signs, off)
-
-    def judge(worst: Array, draw: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
-        pattern, start = draw
-        # One draw that is too far off is enough: what is refused by it is not followed through the others.
-        there = loop.done & (SAFETY / DRAWS**0.5 * worst <= ERROR_OF_TOL * tol)
-        e, largest = _error(f, j, off + rounding * _of_units(pattern, off), start, loop.h, there, kernel)
-        largest = jnp.where(there, largest, jnp.where(loop.done, worst, jnp.full_like(worst, jnp.inf)))
-        return jnp.maximum(worst, largest), (e[-1], largest)
-
-    nothing = on_same_axes((jnp.zeros(batch, dtype), off))[0]
-    _, (ends, each) = lax.scan(judge, nothing, (_patterns(length, start.shape[-1], dtype), error))
-    largest = SAFETY * jnp.sqrt((each**2).mean(0))
-    converged = loop.done & (residual <= tol) & (largest <= ERROR_OF_TOL * tol)
+    bound = ERROR_OF_TOL * tol
+    largest, ends = newton_error.estimate(f, j, before, loop.h, off, error, part, loop.done, bound, kernel)
+    converged = loop.done & (residual <= tol) & (largest <= bound)
     return loop.h, ends, Stats(loop.taken, residual, largest, converged, none)
-
-
-def _patterns(length: int, size: int, dtype: Any) -> Array:
-    """Signs for each draw, step and unit, `[DRAWS, T, S]`: those of neighbours are orthogonal over the draws.
-
-    The mean square over the draws then has all of what each of as many neighbours, units or steps, adds, and nothing
-    of what they do together, which is chance.
-    """
-    hadamard = np.array([[(-1) ** (a & b).bit_count() for b in range(DRAWS)] for a in range(DRAWS)])
-    places = lax.broadcasted_iota(jnp.int32, (length, size), 0) + lax.broadcasted_iota(jnp.int32, (length, size), 1)
-    return jnp.asarray(hadamard, dtype)[:, places % DRAWS]
-
-
-def _error(
-    f: AllSteps, j: Jacobian, new_in_step: Array, start: Array, h: Array, there: Array, kernel: str
-) -> tuple[Array, Array]:
-    """How far off the states are that are off by so much more in each step, `[T, *batch, S]`, and the largest of it.
-
-    Even a trajectory whose every step is right to the last bit drifts away from the true one where the network
-    amplifies differences. So the tangent system is solved for what is left of the residual, with its signs, and for
-    rounding of a random sign in every step; not for sequences that are not `there`, `[*batch]`.
-    """
-    e = j.solve(new_in_step, start, kernel)
-    if j.exact:
-        return e, _size(f, e, h)
-
-    def more(carry: tuple[Array, Array, Array, Array]) -> Array:
-        _, _, settled, k = carry
-        return f.time.any(~settled) & (k < CERTIFY)
-
-    def step(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
-        e, changed, settled, k = carry
-        before = f.before(e, start)
-        new = j.solve(new_in_step + j.tangent(before) - j.times_kept(before), start, kernel)
-        change = _size(f, new - e, h)
-        # What all rounds to come would change, if each changes as much less than the one before.
-        shrinks = change / jnp.maximum(changed, jnp.finfo(h.dtype).tiny)
-        to_come = change * shrinks / (1 - shrinks)
-        small = (change == 0) | ((shrinks < 0.9) & (to_come <= 0.25 * _size(f, new, h)))
-        return new, change, settled | small, k + 1
-
-    first = on_same_axes((e, _size(f, e, h), ~there))
-    e, _, settled, _ = lax.while_loop(more, step, (*first, jnp.zeros((), jnp.int32)))
-    largest = 1.25 * _size(f, e, h)
-    return e, jnp.where(settled & there, largest, jnp.full_like(largest, jnp.inf))
-
-
-def _of_units(signs: Array, like: Array) -> Array:
-    """`[T, S]` spread over `[T, *batch, S]`."""
-    return jnp.broadcast_to(signs.reshape(signs.shape[0], *(1,) * (like.ndim - 2), signs.shape[-1]), like.shape)
-
-
-def _size(f: AllSteps, a: Array, h: Array) -> Array:
-    """The largest element relative to max(1, |h|), for each sequence: `[T, *batch, S]` to `[*batch]`."""
-    return f.time.largest(jnp.abs(a) / jnp.maximum(jnp.abs(h), 1))
 
 
 def rows(flag: Array, like: Array) -> Array:
