@@ -103,7 +103,7 @@ def recurrent(
       A `Layer`.
 
     Raises:
-      TypeError, ValueError: for a rate outside [0, 1).
+      TypeError, ValueError: for an option of the wrong type or value.
 
     Example:
       >>> import jax, jax.numpy as jnp, gru_jax as gj
@@ -118,6 +118,8 @@ def recurrent(
     rates = {"input_dropout": input_dropout, "recurrent_dropout": recurrent_dropout}
     for name, rate in rates.items():
         checks.rate("recurrent", name, rate)
+    if state_dtype is not None:
+        checks.floating_dtype("recurrent", state_dtype, "state_dtype")
 
     def apply(
         params: Params,

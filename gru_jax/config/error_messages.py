@@ -66,6 +66,8 @@ def _problem(detail: Any, root: type[Section]) -> Problem:
         return Problem(path, _unknown_kind(detail["input"], [_kind_of(section)]))
     if kind == "rule":
         return Problem((*path, detail["ctx"]["key"]), detail["ctx"]["fact"])
+    if kind == "expected":
+        return Problem(path, f"expected {detail['msg']}, got {show(detail['input'])}")
     field = _field(section, path[-1])
     expected = "a value" if field is None else _expected(field.annotation, field.metadata)
     if kind == "missing":

@@ -42,12 +42,14 @@ class LoadedConfig(NamedTuple):
     overrides: Overrides
 
     def notes(self) -> list[str]:
-        """What a change of a `kind` has kept from under it, where it is not the new kind's default."""
+        """What a change of a `kind` has kept that is not the new kind's default, and keys that do nothing."""
         kept = [(path, keys, "the file") for path, keys in self.overrides.kept.items()]
         if self.base is not None:
             of_base = self.base.kept.items()
             kept += [(path, keys, self.base.file) for path, keys in of_base if path not in self.overrides.kept]
-        return [note for path, keys, source in kept for note in self._kept(path, keys, source)]
+        notes = [note for path, keys, source in kept for note in self._kept(path, keys, source)]
+        model = self.config.model
+        return notes + [f"model.{key}={getattr(model, key)} does nothing: it {fact}" for key, fact in model.idle]
 
     def _kept(self, path: KeyPath, keys: Sequence[str], source: str) -> list[str]:
         notes = []

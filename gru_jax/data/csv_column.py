@@ -131,7 +131,8 @@ def read_column(file: DataFile, column: str) -> np.ndarray:
         >>> read_column(file, "price").tolist()
         [2.5, 3.0]
     """
-    rows = csv.reader(io.StringIO("\n".join(lines(file))))
+    # Strict, or a quotation mark that is never closed would take all that follows into one field.
+    rows = csv.reader(io.StringIO("\n".join(lines(file))), strict=True)
     found: list[float] = []
     wrong: list[str] = []
     commas = False
@@ -171,7 +172,8 @@ def _number(cell: str) -> float | None:
         value = float(cell)
     except ValueError:
         return None
-    return value if abs(value) < 1e30 else None
+    # Python takes 1_0 for 10.
+    return value if abs(value) < 1e30 and "_" not in cell else None
 
 
 def _no_column(file: DataFile, column: str, header: list[str]) -> DataDamaged:

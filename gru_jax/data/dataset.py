@@ -1,7 +1,7 @@
 """What a task hands to training: sequences with what is to be told of them, in three splits, and their sizes."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -89,14 +89,21 @@ class Sequences:
     """
 
     def __init__(self, x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> None:
-        self.x, self.y = x, y
-        self.lengths = np.array([len(each) for each in x], np.int32)
+        # An array stays one, which a list of its rows would not; whatever can be run through but once is kept.
+        self.x, self.y = (part if hasattr(part, "__getitem__") else list(part) for part in (x, y))
+        self.lengths = np.array([_steps(each) for each in self.x], np.int32)
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, index: int) -> Example:
         return Example(self.x[index], self.y[index])
+
+
+def _steps(x: Any) -> int:
+    """How long a sequence is; 0 for what is none, which `fitting` then names with its place."""
+    shape = x.shape if hasattr(x, "shape") else (len(x),) if hasattr(x, "__len__") else ()
+    return shape[0] if shape else 0
 
 
 Generator = Callable[[Key, int], Split]

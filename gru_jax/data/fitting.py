@@ -91,6 +91,9 @@ def _of_split(split: Split, shape: TaskShape, longest: int | None) -> str | None
     x, y = np.asarray(split.x), np.asarray(split.y)
     if len(x) == 0:
         return " is empty; leave no split without a sequence"
+    for name, part in (("lengths", split.lengths), ("asked", split.asked)):
+        if part is not None and not hasattr(part, "dtype"):
+            return f".{name} must be an array, got {type(part).__name__}; convert it with np.asarray"
     counts = np.ones(x.shape[:2], bool)
     lengths = np.full(len(x), x.shape[1])
     if split.lengths is not None:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gru_jax.data.dataset import Dataset, Sequences, Source, Split, TaskShape
-from gru_jax.data.files import MB, DataFile, check_sizes, damaged, find, fingerprint, lines, read
+from gru_jax.data.files import MB, DataFile, check_sizes, damaged, find, fingerprint, lines, read, several
 
 _LIMIT = 512 * MB
 
@@ -123,17 +123,28 @@ def read_ts(file: DataFile) -> Series:
         raise damaged(file.path, "has time stamps", "only series at even intervals are read")
     flag, *classes = header.get("classlabel", "").split() or [""]
     if flag.lower() != "true" or len(set(classes)) != len(classes) or not classes:
-        raise damaged(file.path, "lists no different class labels (@classLabel true A B ...)")
+        fix = "only series of classes are read" if "targetlabel" in header else "get the file again"
+        raise damaged(file.path, "lists no different class labels (@classLabel true A B ...)", fix)
     number = {label: i for i, label in enumerate(classes)}
-    x, y = [], []
+    x: list[np.ndarray] = []
+    y: list[int] = []
+    wrong: list[str] = []
     for place, line in rows:
         *channels, label = line.split(":")
+        values = _numbers(channels)
         if label.strip() not in number:
-            raise damaged(file.path, f"line {place} ends with {label.strip()[:40]!r}, no class that its header lists")
-        x.append(_numbers(file, place, channels))
-        y.append(number[label.strip()])
-        if x[-1].shape[1] != x[0].shape[1]:
-            raise damaged(file.path, f"line {place} has {x[-1].shape[1]} channels, and the first has {x[0].shape[1]}")
+            wrong.append(f"line {place} ends with {label.strip()[:40]!r}, no class that its header lists")
+        elif isinstance(values, str):
+            wrong.append(f"line {place} {values}")
+        elif x and values.shape[1] != x[0].shape[1]:
+            wrong.append(f"line {place} has {values.shape[1]} channels, and the first has {x[0].shape[1]}")
+        else:
+            x.append(values)
+            y.append(number[label.strip()])
+    if wrong:
+        fix = "correct the line" + "s" * (len(wrong) > 1)
+        missing = all(" missing " in fact for fact in wrong)
+        raise damaged(file.path, several(wrong), "fill them in" if missing else fix)
     if not x:
         raise damaged(file.path, "has no series after @data")
     return Series(x, np.array(y, np.int32), classes)
@@ -149,22 +160,22 @@ def _parts(file: DataFile) -> tuple[dict[str, str], list[tuple[int, str]]]:
             return header, told[i + 1 :]
         if not line.startswith("@"):
             raise damaged(file.path, f"line {place} is neither a comment nor part of a header")
-        key, _, value = line[1:].partition(" ")
-        header[key.lower()] = value.strip()
+        key, *value = line[1:].split(None, 1) or [""]
+        header[key.lower()] = "".join(value)
     raise damaged(file.path, "has no line @data")
 
 
-def _numbers(file: DataFile, place: int, channels: list[str]) -> np.ndarray:
+def _numbers(channels: list[str]) -> np.ndarray | str:
+    """`[T, I]`, or what is wrong with them."""
     columns = [channel.split(",") for channel in channels]
     if not columns or len({len(column) for column in columns}) != 1:
-        raise damaged(file.path, f"line {place} has channels of {[len(column) for column in columns][:8]} steps")
+        return f"has channels of {[len(column) for column in columns][:8]} steps"
     try:
+        if any("_" in channel for channel in channels):
+            raise ValueError  # Python takes 1_0 for 10
         values = np.array(columns, np.float64).T
-    except (ValueError, OverflowError) as error:
-        if any(value.strip() == "?" for column in columns for value in column):
-            raise damaged(file.path, f"line {place} has missing values (?)", "fill them in") from error
-        raise damaged(file.path, f"line {place} holds something that is no number") from error
+    except (ValueError, OverflowError):
+        missing = any(value.strip() == "?" for column in columns for value in column)
+        return "has missing values (?)" if missing else "holds something that is no number"
     # Far below float32's largest, so that means and deviations stay finite.
-    if not (np.abs(values) < 1e30).all():
-        raise damaged(file.path, f"line {place} has missing or infinite values", "fill them in")
-    return values.astype(np.float32)
+    return values.astype(np.float32) if (np.abs(values) < 1e30).all() else "has missing or infinite values"

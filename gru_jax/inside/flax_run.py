@@ -20,11 +20,13 @@ class Known(NamedTuple):
       cell: what computes the same.
       params: its parameters.
       dtype: the flax cell's; None promotes input and parameters to one.
+      state_dtype: of the carry, where it is not that of the computation.
     """
 
     cell: Any
     params: Params
     dtype: DType
+    state_dtype: DType = None
 
 
 class Call(NamedTuple):
@@ -82,11 +84,11 @@ def fits(known: Known, call: Call, x: Array, carry: State) -> bool:
     if x.ndim < 2 or 0 in x.shape or not jnp.issubdtype(x.dtype, jnp.floating):
         return False
     if call.seq_lengths is not None and call.return_carry and not (
-        isinstance(known.cell, LSTM) or _puts_out_state(known.cell)
+        isinstance(known.cell, LSTM) or (known.state_dtype is None and _puts_out_state(known.cell))
     ):
         return False
     step = call.input_of_a_step(x.shape)
-    wanted = jax.eval_shape(lambda: known.cell.initial_state(step[:-1], x.dtype))
+    wanted = jax.eval_shape(lambda: known.cell.initial_state(step[:-1], known.state_dtype or x.dtype))
     trees: list[Any] = [jax.tree.structure(carry), jax.tree.structure(wanted)]
     if trees[0] != trees[1]:
         return False
@@ -116,7 +118,8 @@ def run(known: Known, call: Call, x: Array, carry: State, flip: Callable[..., Ar
     if at_length and isinstance(cell, LSTM):
         cell = dataclasses.replace(cell, both=True)
     start = turned(x) if call.reverse and not back else x
-    y, carry = scan(cell, known.params, start, carry, reverse=back, time_major=call.time_major, method=call.method)
+    how: dict[str, Any] = {"method": call.method, "state_dtype": known.state_dtype}
+    y, carry = scan(cell, known.params, start, carry, reverse=back, time_major=call.time_major, **how)
     if at_length:
         carry, y = _last(cell, y, jnp.asarray(lengths), call.time_major)
     if call.reverse and call.keep_order != back:

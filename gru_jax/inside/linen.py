@@ -238,7 +238,7 @@ def _simple(cell: linen.SimpleCell, params: Params) -> Known | None:
 
 
 def _of_layers(cell: layers.GRUCell, params: Params) -> Known:
-    return Known(cell.spec.cell, cell.spec.from_names({"layer_0": params}), cell.dtype)
+    return Known(cell.spec.cell, cell.spec.from_names({"layer_0": params}), cell.dtype, cell.state_dtype)
 
 
 def _own(cell: Cell, params: Params) -> Known:

@@ -228,7 +228,7 @@ def _simple(cell: nnx.SimpleCell) -> Known | None:
 
 
 def _of_layers(cell: layers.GRUCell) -> Known:
-    return Known(*cell.functional(), cell.spec.dtype)
+    return Known(*cell.functional(), cell.spec.dtype, cell.spec.state_dtype)
 
 
 def _own(cell: Cell) -> Known:

@@ -227,6 +227,7 @@ class GRUCell(linen.RNNCellBase):
     param_init: str | Initializers = "flax"
     dtype: DType = None
     param_dtype: DType = jnp.float32
+    state_dtype: DType = None
     carry_init: Any = None
 
     @property
@@ -244,7 +245,7 @@ class GRUCell(linen.RNNCellBase):
           inputs: `[*batch, I]`.
 
         Returns:
-          The new state twice: as carry and as output.
+          The new state twice: as carry and, in the dtype of the computation, as output.
         """
         spec = self.spec
         if self.has_variable("params", "w_x"):
@@ -253,14 +254,13 @@ class GRUCell(linen.RNNCellBase):
             drawn = spec.init_names(self.make_rng("params"), inputs.shape[-1])["layer_0"]
             named = {name: self.param(name, lambda _, leaf=leaf: leaf) for name, leaf in drawn.items()}
         named = {name: leaf for name, leaf in named.items() if leaf is not None}
-        h = spec.run_cell(named, inputs, carry)
-        return h, h
+        return spec.run_cell(named, inputs, carry)
 
     @linen.nowrap
     def initialize_carry(self, rng: Any, input_shape: tuple[int, ...]) -> Array:
         """Zeros, `[*batch, H]`, for inputs of shape `[*batch, I]`; of the key only where there is a `carry_init`."""
         made = self.carry_init or (lambda _, *like: jnp.zeros(*like))
-        return made(rng, (*input_shape[:-1], self.hidden_features), self.dtype or self.param_dtype)
+        return made(rng, (*input_shape[:-1], self.hidden_features), self.spec.carry_dtype)
 
     @property
     def num_feature_axes(self) -> int:

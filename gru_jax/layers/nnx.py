@@ -220,7 +220,7 @@ class GRUCell(nnx.RNNCellBase):
       in_features: I, the number of input features.
       hidden_features: H, the number of units.
       rngs: `nnx.Rngs`; "params" initialises.
-      **options: reset, activation, gate_activation, bias, heads, init, dtype, param_dtype of
+      **options: reset, activation, gate_activation, bias, heads, init, dtype, param_dtype, state_dtype of
         `gru_jax.layers.spec.GRUSpec`; or, as `flax.nnx.GRUCell` calls them, gate_fn, activation_fn, kernel_init,
         recurrent_kernel_init, bias_init, and carry_init, which `initialize_carry` then draws from.
 
@@ -251,10 +251,9 @@ class GRUCell(nnx.RNNCellBase):
           inputs: `[*batch, I]`.
 
         Returns:
-          The new state twice: as carry and as output.
+          The new state twice: as carry and, in the dtype of the computation, as output.
         """
-        h = self.spec.run_cell(self._named(), inputs, carry)
-        return h, h
+        return self.spec.run_cell(self._named(), inputs, carry)
 
     def functional(self) -> tuple[cells.GRU, GRUParams]:
         """The same step as a cell and plain arrays: `cell, params` for `gru_jax.scan(cell, params, x)`."""
@@ -267,11 +266,11 @@ class GRUCell(nnx.RNNCellBase):
         carry_init = self.carry_init if carry_init is None else carry_init
         shape = (*input_shape[:-1], self.spec.hidden_features)
         if carry_init is None:
-            return jnp.zeros(shape, self.spec.dtype or self.spec.param_dtype)
+            return jnp.zeros(shape, self.spec.carry_dtype)
         if rngs is None:
             raise ValueError("GRUCell: carry_init draws from rngs; got rngs=None; pass rngs=nnx.Rngs(0)")
         key = rngs.carry() if isinstance(rngs, nnx.Rngs) else rngs()
-        return carry_init(key, shape, self.spec.dtype or self.spec.param_dtype)
+        return carry_init(key, shape, self.spec.carry_dtype)
 
     def _named(self) -> dict[str, Array]:
         return {name: _values(getattr(self, name)) for name in GRUParams._fields if hasattr(self, name)}

@@ -15,7 +15,7 @@ from gru_jax.layers.spec import GRUSpec
 from gru_jax.types import Array, DType, Key
 
 ALL = tuple(field.name for field in dataclasses.fields(GRUSpec) if field.name != "hidden_features")
-OF_A_CELL = ("reset", "activation", "gate_activation", "bias", "heads", "init", "dtype", "param_dtype")
+OF_A_CELL = ("reset", "activation", "gate_activation", "bias", "heads", "init", "dtype", "param_dtype", "state_dtype")
 
 SAME = {"gate_fn": "gate_activation", "activation_fn": "activation", "features": "hidden_features"}
 """Options of flax's cells that are ours by another name."""

@@ -247,16 +247,22 @@ class GRUSpec:
         y, *rest = self.run(named, jnp.expand_dims(x, axis), h, reset_to=reset_to, **options)
         return y.squeeze(axis), *rest
 
-    def run_cell(self, named: Mapping[str, Any], x: Array, h: State) -> Array:
-        """The state after one step of the cell alone, all in one dtype."""
+    def run_cell(self, named: Mapping[str, Any], x: Array, h: State) -> tuple[Array, Array]:
+        """The state after one step of the cell alone, and what it puts out, in the dtype of the computation."""
         x, h = checks.real("GRUCell", "inputs", x), checks.real("GRUCell", "carry", h)
         params = self.from_names({"layer_0": named})
         self.cell.check_params(params, x.shape[-1])
         fix = "make it with initialize_carry(rng, inputs.shape)"
         checks.shape("GRUCell", "carry", h.shape, (*x.shape[:-1], self.hidden_features), fix)
         dtype = self.dtype if self.dtype is not None else _promoted(x, params)
-        params, x, h = jax.tree.map(lambda a: a.astype(dtype), (params, x, h))
-        return self.cell.step(params, self.cell.project(params, x), h)
+        params, x = jax.tree.map(lambda a: a.astype(dtype), (params, x))
+        h = self.cell.step(params, self.cell.project(params, x), h.astype(self.state_dtype or dtype))
+        return h, h.astype(dtype)
+
+    @property
+    def carry_dtype(self) -> DType:
+        """Of the state that a cell alone begins with."""
+        return self.state_dtype or self.dtype or self.param_dtype
 
     def input_size(self, x: Any) -> int:
         """I, read from an input that may still be wrong."""

@@ -97,6 +97,7 @@ def min_block(
     forget_bias: float = 0.0,
     last_norm: bool = False,
     method: str | Method = "auto",
+    state_dtype: DType | None = None,
 ) -> Layer:
     """The residual block around a minGRU or minLSTM.
 
@@ -122,6 +123,7 @@ def min_block(
       forget_bias: added by `init` to the bias of minLSTM's forget gate.
       last_norm: whether what comes out is normalised.
       method: how the cell's steps run over time, see `gru_jax.scan`.
+      state_dtype: of the cell's state from step to step; x's when None, see `gru_jax.scan`.
 
     Returns:
       A `Layer` with states `BlockState`.
@@ -154,7 +156,7 @@ def min_block(
         raise ValueError(f"{who}: dropout acts on the feed-forward; got feed_forward=None; set dropout=0")
     if forget_bias and cell != "min_lstm":
         raise ValueError(f"{who}: forget_bias is minLSTM's; got cell={cell!r}; leave it out")
-    inner = recurrent(CELLS[cell](units, form=form), method=method)
+    inner = recurrent(CELLS[cell](units, form=form), method=method, state_dtype=state_dtype)
 
     def fresh_norm(dtype: DType) -> Norm:
         return Norm(jnp.ones(width, dtype), jnp.zeros(width, dtype) if norm == "layer" else None)

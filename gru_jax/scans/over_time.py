@@ -112,10 +112,14 @@ def scan(
             raise ValueError(
                 f"scan: method 'naive' needs a number of steps that is known; got {steps}; use method='sequential'"
             )
-        params, x, h0, lengths, mask, resets, reset_to, key = arrays
+        params, x, h0, *flags, key = arrays
         named = {name: value for name, value in options._asdict().items() if name != "stats"}
-        named |= {"lengths": lengths, "mask": mask, "resets": resets, "reset_to": reset_to, "key": key}
-        made = naive.scan(cell, params, x, h0, **named)
+
+        def by_hand(x: Array, params: Params, h0: State, flags: Any, key: Key | None) -> Any:
+            each = dict(zip(("lengths", "mask", "resets", "reset_to"), flags, strict=True))
+            return naive.scan(cell, params, x, h0, **named, **each, key=key)
+
+        made = left_to_xla(by_hand, x, params, h0, flags, key, time_major=time_major)
         batch = x.shape[1:-1] if time_major else x.shape[:-2]
         return (*made, certain(batch, x.dtype)) if stats else made
     if guess is not None:

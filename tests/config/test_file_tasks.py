@@ -1,6 +1,7 @@
 """The sections of tasks that read files: sizes that are known, must be given, and are checked."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -80,3 +81,33 @@ def test_a_permutation_is_written_only_where_there_is_one() -> None:
     assert permuted.model_dump(mode="json")["permutation_seed"] == 0
     assert SECTION.validate_python(permuted.model_dump(mode="json")) == permuted
     assert permuted.load(None).fingerprint != DigitsTask(kind="digits").load(None).fingerprint
+
+
+OWN = """
+from gru_jax.data.dataset import TaskShape
+def shape(**options): return TaskShape(4, 2, 2, 3, 1, 2)
+def load(**options): pass
+"""
+
+
+def own_task(folder: Path, text: bytes, **options: Any) -> Any:
+    (folder / "own.py").write_bytes(text)
+    return {"kind": "python", "file": str(folder / "own.py"), "options": options}
+
+
+def test_a_python_file_may_begin_with_a_mark_of_its_encoding(tmp_path: Path) -> None:
+    marked, plain = (own_task(tmp_path, text) for text in (b"\xef\xbb\xbf" + OWN.encode(), OWN.encode()))
+    assert SECTION.validate_python(marked).source_hash == SECTION.validate_python(plain).source_hash
+
+
+def test_what_is_no_text_is_said_without_a_line(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="own.py cannot be imported: SyntaxError: .*null bytes"):
+        SECTION.validate_python(own_task(tmp_path, b"x\0"))
+
+
+@pytest.mark.parametrize("got", [[1, 2], {"a": 1}, float("nan")])
+def test_an_option_is_one_value(got: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValidationError) as raised:
+        SECTION.validate_python(own_task(tmp_path, OWN.encode(), n=3, xs=got))
+    (error,) = raised.value.errors()
+    assert error["loc"][-1] == "xs" and error["msg"].startswith("one value: a finite number")

@@ -116,6 +116,16 @@ NOTES = [
 ]
 
 
+IDLE = [
+    (["model.dropout=0.5"], ["model.dropout=0.5 does nothing: it acts between layers, and there is one"]),
+    (["model.dropout=0.5", "model.layers=2"], []),
+    (["model.merge=sum"], ["model.merge=sum does nothing: it joins two directions, and there is one"]),
+    (["model={kind: tanh, dropout: 0.1, bidirectional: true, merge: mean}"], ["set input_dropout, or more layers"]),
+    (["model={kind: min_blocks, dropout: 0.1}"], []),
+]
+NOTES += [(["optim.kind=sgd", *arguments], GOOD, said) for arguments, said in IDLE]
+
+
 @pytest.mark.parametrize(("arguments", "text", "said"), NOTES)
 def test_values_kept_by_a_new_kind_are_noted(arguments: list[str], text: str, said: list[str], tmp_path: Path) -> None:
     notes = load_config(write(tmp_path, text), arguments).notes()

@@ -68,6 +68,8 @@ ODD = {
     "a decimal comma": (CONTENT.replace(",5.125,", ',"5,125",'), "line 3 holds '5,125'; write 2.5 for 2,5"),
     "two decimal commas": (CONTENT.replace(",5.125,", ",5,125,"), "line 3 has 4 fields, and the header 3; write 2.5"),
     "semicolons": (CONTENT.replace(",", ";"), "is parted by semicolons: has 0 columns 'level'; .*part it by commas"),
+    "an underscore": (CONTENT.replace(",5.125,", ",5_125,"), "line 3 holds '5_125'"),
+    "a quotation mark without an end": (CONTENT.replace("1,5.125,x", '1,5.125,"x'), "unexpected end of data; correct"),
     "a field without an end": (CONTENT.replace("1,5.125", '"' + "x" * 200_000), "field larger than"),
 }
 

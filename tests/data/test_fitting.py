@@ -49,6 +49,9 @@ NAN = np.array([[1, 1], [1, np.nan]], np.float32)
 LATER: list[tuple[str, Any, TaskShape, str]] = [
     ("train", Sequences(changed(X, 2, X[2][:, :1]), Y), CLASS, "train[2].x must be [T, 2], got [1, 1]"),
     ("valid", Sequences(changed(X, 2, X[2].tolist()), Y), CLASS, "valid[2].x must be an array, got list"),
+    ("valid", Sequences(changed(X, 1, None), Y), CLASS, "valid[1].x must be an array, got NoneType"),
+    ("valid", Sequences(changed(X, 1, [[1, 2], [3]]), Y), CLASS, "valid[1].x must be an array, got list"),
+    ("valid", Sequences(iter(X), (y for y in Y)), CLASS, None),
     ("test", Sequences(X, changed(Y, 2, 3)), CLASS, "test[2].y holds 3 where outputs=3 has the numbers 0 to 2;"),
     ("test", Sequences(X, changed(Y, 1, -1)), CLASS, "test[1].y holds -1 where"),
     ("valid", Sequences(X, changed(Y, 1, 0.5)), CLASS, "valid[1].y must be whole numbers, got float64; convert"),
@@ -80,6 +83,8 @@ ARRAYS: list[tuple[str, Any, TaskShape, str | None]] = [
     ("valid", Split(FLAT.astype(int), np.array([0, 1, 2])), CLASS, "valid.x must be float32, got int64; convert it"),
     ("valid", Split(FLAT.astype(np.float16), np.array([0, 1, 2])), CLASS, "valid.x must be float32, got float16"),
     ("valid", of(FLAT, TAG - 1, LENGTHS, np.zeros((3, 4), bool)), TAGS, "valid.asked asks nothing of any sequence"),
+    ("test", Split(FLAT, TAG, [4, 3, 1]), TAGS, "test.lengths must be an array, got list; convert it with np.as"),
+    ("test", Split(FLAT, TAG, LENGTHS, [[True] * 4] * 3), TAGS, "test.asked must be an array, got list"),
     ("valid", of(FLAT, TAG, None, TAG), TAGS, "valid.asked must be true or false, [3, 4], got int32[3, 4]"),
     ("valid", of(FLAT, [0, 1, 2], None, TAG > 0), CLASS, "valid.asked is of targets 'tags' and 'notes'"),
     ("valid", of(FLAT, np.where(np.arange(4) < LENGTHS[:, None], 2, -100), LENGTHS), TAGS, None),

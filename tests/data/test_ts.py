@@ -69,6 +69,8 @@ ODD = {
     "missing": (HEADER + LABELS + ROW.replace("2", "?"), r"line 10 has missing values \(\?\)"),
     "nan": (HEADER + LABELS + ROW.replace("2", "NaN"), "line 10 has missing or infinite"),
     "huge": (HEADER + LABELS + ROW.replace("2", "1e39"), "line 10 has missing or infinite"),
+    "an underscore": (HEADER + LABELS + ROW.replace("2", "1_0"), "line 10 holds something that is no number"),
+    "numbers to be told": (HEADER + "@targetlabel true\n@data\n" + ROW, "only series of classes are read"),
     "text": (HEADER + LABELS + ROW.replace("2", "two"), "line 10 holds something that is no number"),
     "channels of two lengths": (HEADER + LABELS + ROW.replace("1,", ""), r"channels of \[1, 2\] steps"),
     "fewer channels": (HEADER + LABELS + ROW + "1,2:up\n", "line 11 has 1 channels, and the first has 2"),
@@ -83,6 +85,21 @@ def test_other_content_is_refused(case: str) -> None:
     content, fact = ODD[case]
     with pytest.raises(DataDamaged, match=fact):
         parsed(content)
+
+
+def test_tabs_and_nothing_in_the_header() -> None:
+    assert parsed("@\n@classLabel\ttrue  up\tdown\n@data\n1,2:down\n").y.tolist() == [1]
+
+
+def test_all_wrong_lines_are_told() -> None:
+    rows = [ROW, ROW.replace("2", "?"), ROW.replace("up", "left"), "1:up\n", ROW, ROW.replace("2", "two")]
+    with pytest.raises(DataDamaged) as caught:
+        parsed(HEADER + LABELS + "".join(rows))
+    facts = "line 11 has missing values (?), line 12 ends with 'left', no class that its header lists,"
+    facts += " line 13 has 1 channels, and the first has 2, line 15 holds something that is no number"
+    assert str(caught.value) == f"x.ts: {facts}; correct the lines"
+    with pytest.raises(DataDamaged, match=r"line 14 has missing or infinite values and 2 more; fill them in$"):
+        parsed(HEADER + LABELS + ROW.replace("2", "NaN") * 7)
 
 
 def test_other_sizes_and_files_are_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from flax import nnx
 
 import gru_jax as gj
 from gru_jax.interop import keras as ours
-from gru_jax.interop.keras import files
+from gru_jax.interop.keras import files, heaps
 
 from ..interop.keras_oracle import QUIETLY, close, keras, theirs, weights_for
 
@@ -332,6 +332,16 @@ def test_damaged_and_missing_files(saved, tmp_path) -> None:
     with pytest.raises(ValueError, match="GRU: .* is damaged"):
         layer.load_weights(tmp_path / "other.h5")
     assert not layer.built
+
+
+@pytest.mark.parametrize(("sizes", "is_whole"), [((3, 16), True), ((3, 24), False)])
+def test_texts_that_do_not_fill_their_place(sizes, is_whole, tmp_path) -> None:
+    """No HDF5 file: what stands behind the check would refuse it by itself."""
+    first, last = (heaps.HEADER.pack(index, 1, 0, size) for index, size in zip((1, 0), sizes, strict=True))
+    (tmp_path / "a.h5").write_bytes(heaps.START + (56).to_bytes(8, "little") + first + bytes(8) + last)
+    said = "is damaged, or no file" if is_whole else r"a\.h5: the texts from byte 0 on are damaged"
+    with pytest.raises(ValueError, match=said):
+        ours.load(tmp_path / "a.h5")
 
 
 def test_every_flipped_byte_is_read_or_refused_in_one_line(saved, tmp_path) -> None:

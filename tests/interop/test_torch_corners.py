@@ -39,9 +39,16 @@ def test_packed_sequences_are_converted():
         (packed.int(), "int32"),
         (packed.to("bfloat16"), "bfloat16"),
         (packed.to(np.int8), "int8"),
+        (packed.short(), "int16"),
+        (packed.char(), "int8"),
+        (packed.byte(), "uint8"),
     ):
         assert (made.data.dtype, made.batch_sizes.tolist()) == (dtype, packed.batch_sizes.tolist())
-    assert packed.float() is packed
+    assert packed.float() is packed.cpu() is packed.pin_memory() is packed
+    assert not packed.is_cuda and not packed.is_pinned()
+    for method in ("cuda", "long"):
+        with pytest.raises((ValueError, TypeError), match="PackedSequence: (device must be None; got 'cuda'|.*64-bit)"):
+            getattr(packed, method)()
     with pytest.raises(TypeError, match="PackedSequence: dtype float64 needs JAX's 64-bit mode"):
         packed.double()
     with pytest.raises(ValueError, match="PackedSequence: device must be None; got 'cuda:0'"):
@@ -50,11 +57,13 @@ def test_packed_sequences_are_converted():
         packed.to("nonsense")
     torch = pytest.importorskip("torch")
     assert packed.to(torch.float16).data.dtype == jnp.float16
+    theirs = set(dir(torch.nn.utils.rnn.PackedSequence)) - set(dir(tuple))
+    assert {name for name in theirs if not name.startswith("_")} <= set(dir(packed))
 
 
 def test_packed_sequences_in_double_precision(x64):
     packed = ours.pack_sequence([np.ones((3, 2), np.float32)])
-    assert packed.double().data.dtype == jnp.float64
+    assert packed.double().data.dtype == jnp.float64 and packed.long().data.dtype == jnp.int64
 
 
 def test_packed_sequences_are_tuples():

@@ -343,3 +343,6 @@ def test_the_same_layer_in_our_own_terms(both):
     assert (jnp.stack(jax.tree.leaves(h_n)) == rows).all()
     cell = ours.GRUCell(4, 2)
     close(cell.to_layer()(x[:, :1])[0][:, 0], cell(x[:, 0]))
+    for front in (ours.GRU(4, 2, dtype="bfloat16", bidirectional=both), ours.GRUCell(4, 2, dtype="bfloat16")):
+        y, h_n = front.to_layer(state_dtype=jnp.float32)(x.astype(jnp.bfloat16))
+        assert y.dtype == jnp.bfloat16 and {h.dtype for h in jax.tree.leaves(h_n)} == {jnp.dtype("float32")}

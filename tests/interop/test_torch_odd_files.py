@@ -58,6 +58,16 @@ def test_shapes_that_numpy_does_not_take(shape, tmp_path):
         ours.load(path)
 
 
+@pytest.mark.parametrize("name", ["a.npz", "a.pt"])
+def test_archives_of_a_version_that_is_none(name, tmp_path):
+    np.savez(tmp_path / "a.npz", weight_ih_l0=np.ones((3, 1)))
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content[content.index(b"PK\1\2") + 6] = 255  # of the directory: the version that is needed to unpack
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"read: .*{name} "):
+        ours.read(tmp_path / name)
+
+
 def test_quantised_modules(tmp_path):
     torch = pytest.importorskip("torch")
 

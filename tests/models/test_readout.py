@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 
 import gru_jax as gj
+from gru_jax.models import output_layer
 
 T, I, H, CLASSES = 6, 3, 4, 5
 
@@ -247,3 +248,9 @@ def test_the_module_refuses(wrong: dict, error: type, match: str) -> None:
 def test_a_cell_is_no_network() -> None:
     with pytest.raises(TypeError, match="net must have init and apply"):
         gj.models.readout(jnp.tanh, I, CLASSES)
+
+
+def test_a_mean_over_more_steps_than_half_precision_counts() -> None:
+    y = jnp.full((2, 4100, 1), 20, jnp.float16)
+    valid = jnp.arange(4100)[None] < jnp.array([[4099], [0]])
+    np.testing.assert_array_equal(output_layer.pooled(y, None, valid, "mean"), [[20], [0]])

@@ -60,6 +60,7 @@ SCANS = {
     "gru, states kept": lambda: scanned(gj.GRU(4), gj.Sequential(kernel="scan", keep="states"), reverse=True),
     "chunked": lambda: scanned(gj.GRU(4), gj.Sequential(kernel="chunked")),
     "newton": lambda: scanned(gj.GRU(4), gj.Newton("diagonal")),
+    "naive": lambda: scanned(gj.GRU(4), "naive"),
     "mgu": lambda: scanned(gj.MGU(4)),
     "min_gru": lambda: scanned(gj.MinGRU(4)),
     "lstm": lambda: scanned(gj.models.LSTM(4)),
@@ -96,6 +97,22 @@ def test_values_and_gradients(name: str, inside: bool) -> None:
         assert leaf.sharding.spec[:1] == ("data",), leaf.sharding
     close = lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5, rtol=2e-5)  # noqa: E731
     jax.tree.map(close, (got, gradients), (want, want_gradients))
+
+
+def test_gradients_outside_of_jit() -> None:
+    """The backward pass needs no surrounding mesh; JAX's own start from a scalar loss does."""
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,), devices=jax.devices()[:2])
+    _, params, (x, *_) = scanned(gj.GRU(4))
+    f = lambda params, x: gj.scan(gj.GRU(4), params, x)[0]  # noqa: E731
+    y, back = jax.vjp(f, params, jax.device_put(x, NamedSharding(mesh, SPLIT)))
+    want_y, want_back = jax.vjp(f, params, x)
+    close = lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5, rtol=2e-5)  # noqa: E731
+    jax.tree.map(close, back(2 * y), want_back(2 * want_y))
+    with jax.set_mesh(mesh):
+        got = jax.grad(lambda params, x: (f(params, x) ** 2).sum(), argnums=(0, 1))(
+            jax.device_put(params, NamedSharding(mesh, WHOLE)), jax.device_put(x, NamedSharding(mesh, SPLIT))
+        )
+    jax.tree.map(close, got, want_back(2 * want_y))
 
 
 def test_time_major_and_a_linear_recurrence() -> None:

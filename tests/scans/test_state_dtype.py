@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from flax import linen, nnx
 
 import gru_jax as gj
+from gru_jax import inside
 
 from .cases import table
 
@@ -90,6 +91,10 @@ def test_in_layers() -> None:
 
 
 def test_what_is_no_dtype_is_refused() -> None:
+    with pytest.raises(TypeError, match="recurrent: state_dtype must be a floating-point dtype"):
+        gj.recurrent(CELL, state_dtype=int)
+    with pytest.raises(TypeError, match="state_dtype must be a floating-point dtype"):
+        gj.models.min_block(4, state_dtype="int32")
     with pytest.raises(TypeError, match="scan: state_dtype must be a floating-point dtype"):
         gj.scan(CELL, slow_units(jnp.float32), jnp.ones((1, 2, 2)), state_dtype="int32")
 
@@ -107,6 +112,49 @@ def test_in_flax_modules(kind: str) -> None:
         y, h = module.apply(variables, x)
         after, _ = module.apply(variables, x, h)
     assert y.dtype == HALF and h.dtype == jnp.float32 and (after != y).any()
+
+
+FLAX_RNNS = {"nnx": nnx.RNN, "inside nnx": inside.nnx.RNN, "linen": linen.RNN, "inside linen": inside.linen.RNN}
+
+
+@pytest.mark.parametrize("lengths", [None, (90, 41)])
+@pytest.mark.parametrize("rnn", FLAX_RNNS)
+def test_cells_of_flax_s_loops(rnn: str, lengths: Any) -> None:
+    """What the loop carries is float32, what it puts out is not, by flax's loop and by ours."""
+    params, x = slow_units(HALF), jax.random.normal(jax.random.key(0), (2, 90, 2), HALF)
+    if lengths is not None:
+        lengths = jnp.array(lengths)
+    want_y, want_h = gj.scan(CELL, params, x, lengths=lengths, state_dtype=jnp.float32)
+    options = {"dtype": HALF, "param_dtype": HALF, "state_dtype": jnp.float32}
+    if "nnx" in rnn:
+        cell = gj.nnx.GRUCell(2, 4, rngs=nnx.Rngs(0), **options)
+        for name, leaf in params._asdict().items():
+            getattr(cell, name).set_value(leaf)
+        h, y = FLAX_RNNS[rnn](cell)(x, seq_lengths=lengths, return_carry=True)
+    else:
+        module = FLAX_RNNS[rnn](gj.linen.GRUCell(4, **options), return_carry=True)
+        variables = {"params": {"cell": params._asdict()}}
+        h, y = module.apply(variables, x, seq_lengths=lengths)
+    assert y.dtype == HALF and h.dtype == jnp.float32
+    np.testing.assert_allclose(h, want_h, atol=1e-4)
+    if lengths is None:
+        np.testing.assert_allclose(y.astype("float32"), want_y.astype("float32"), atol=2**-8)
+
+
+@pytest.mark.parametrize("kind", ["min_gru", "min_lstm"])
+def test_in_blocks(kind: str) -> None:
+    """Two halves are the whole, by a state that has lost nothing; what goes on is in half precision."""
+    block = gj.models.min_block(4, cell=kind, conv=2, state_dtype=jnp.float32)
+    params = block.init(jax.random.key(0), 2, HALF)
+    x = jax.random.normal(jax.random.key(1), (2, 8, 2), HALF)
+    y, end = block.apply(params, x)
+    assert y.dtype == HALF and end.conv.dtype == HALF and end.cell.dtype == jnp.float32
+    first, middle = block.apply(params, x[:, :3])
+    second, h = block.apply(params, x[:, 3:], middle)
+    np.testing.assert_allclose(h.cell, end.cell, atol=1e-6)
+    np.testing.assert_array_equal(jnp.concatenate([first, second], 1), y)
+    net = gj.stack(block, block)
+    assert net.apply(net.init(jax.random.key(0), 2, HALF), x)[0].dtype == HALF
 
 
 @pytest.mark.parametrize("both", [False, True])

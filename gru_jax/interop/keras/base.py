@@ -118,6 +118,8 @@ class Layer(LayerAttributes, nnx.Module):
         """The name of the dtype of the computation."""
         return str(self.dtype_policy.compute)
 
+    input_dtype = compute_dtype
+
     def get_weights(self) -> list[np.ndarray]:
         """The weights as NumPy arrays, in Keras' order and layout; an empty list before the layer is built."""
         return [np.asarray(weight[...]) for weight in self.weights]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gru_jax.interop.keras import configs, limits, versions
+from gru_jax.interop.keras import configs, heaps, limits, versions
 
 DAMAGE = (
     *(OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError),
@@ -200,11 +200,13 @@ def _opened(source: limits.Source) -> Iterator[tuple[Any, Any, Any, int]]:
     from gru_jax.interop.keras import hdf5
 
     if not zipfile.is_zipfile(source.path):
+        heaps.check(source)
         with h5py.File(source.path, "r") as file:
             yield file, hdf5.config(source, file), None, os.path.getsize(source.path)
         return
     config, metadata, weights = _unpacked(source)
     version = metadata.get("keras_version") if isinstance(metadata, Mapping) else None
+    heaps.check(source, weights)
     with h5py.File(io.BytesIO(weights), "r") as file:
         yield file, config or {}, versions.parsed(version), len(weights)  # one that is null says nothing; it is there
 

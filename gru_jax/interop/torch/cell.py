@@ -99,13 +99,16 @@ class GRUCell(TorchModule):
 
     forward = __call__
 
-    def to_layer(self) -> layers.GRU:
+    def to_layer(self, **options: Any) -> layers.GRU:
         """The cell over time, as a `gj.nnx.GRU` of one layer with a copy of the weights.
+
+        Args:
+          **options: of `gj.nnx.GRU` that say how it runs.
 
         Returns:
           A `gj.nnx.GRU`, which reads `[*batch, T, I]`.
         """
-        return neutral.module("GRUCell", neutral.Weights(self._cell(), (self._neutral(""),)), {})
+        return neutral.module("GRUCell", neutral.Weights(self._cell(), (self._neutral(""),)), options)
 
     def extra_repr(self) -> str:
         """The options, as torch writes them."""

@@ -162,8 +162,11 @@ class GRU(TorchModule):
         kinds = self._layout.kinds()
         return [[getattr(self, kind + end) for kind in kinds] for ends in self._layout.suffixes() for end in ends]
 
-    def to_layer(self) -> layers.GRU:
+    def to_layer(self, **own: Any) -> layers.GRU:
         """The same layers as a `gj.nnx.GRU`, with a copy of the weights; it too reads `[T, B, I]` without batch_first.
+
+        Args:
+          **own: options of `gj.nnx.GRU` that say how it runs.
 
         Returns:
           A `gj.nnx.GRU` with the same method, dropout and mode, whose states are tuples and pairs instead of rows.
@@ -174,7 +177,8 @@ class GRU(TorchModule):
         ends = self._layout.suffixes()
         each: Any = [tuple(map(self._neutral, end)) if self.bidirectional else self._neutral(end[0]) for end in ends]
         weights = neutral.Weights(self._spec().cell, tuple(each))
-        return neutral.module("GRU", weights, options | {"method": self.method, "time_major": not self.batch_first})
+        options |= {"method": self.method, "time_major": not self.batch_first, **own}
+        return neutral.module("GRU", weights, options)
 
     def extra_repr(self) -> str:
         """The options, as torch writes them."""

@@ -14,6 +14,7 @@ from jax import export
 
 from gru_jax import checks
 from gru_jax.interop.torch import tensors
+from gru_jax.interop.torch.conversions import Conversions
 from gru_jax.types import Array
 
 
@@ -24,7 +25,7 @@ class _Fields(NamedTuple):
     unsorted_indices: np.ndarray | None
 
 
-class PackedSequence(_Fields):
+class PackedSequence(Conversions, _Fields):
     """Sequences of different lengths without padding, as torch.nn.utils.rnn.PackedSequence.
 
     `data` is an array that JAX may trace. All else is NumPy's and static: under `jax.jit` the lengths are known, and
@@ -84,30 +85,6 @@ class PackedSequence(_Fields):
         """The place among the `[T * B]` steps of the padded batch of each row of data: the inverse of `rows`."""
         batch = self.batch_sizes[0]
         return np.flatnonzero(np.arange(batch) < self.batch_sizes[:, None])
-
-    def to(self, dtype: Any) -> "PackedSequence":
-        """The same sequences with data of another dtype, torch's, NumPy's or JAX's."""
-        tensors.place("PackedSequence", dtype)
-        return self._as(tensors.dtype("PackedSequence", dtype, floating=False))
-
-    def float(self) -> "PackedSequence":
-        """The same sequences with data of float32."""
-        return self.to(jnp.float32)
-
-    def double(self) -> "PackedSequence":
-        """The same sequences with data of float64, which needs JAX's 64-bit mode."""
-        return self.to(jnp.float64)
-
-    def half(self) -> "PackedSequence":
-        """The same sequences with data of float16."""
-        return self.to(jnp.float16)
-
-    def int(self) -> "PackedSequence":
-        """The same sequences with data of int32."""
-        return self.to(jnp.int32)
-
-    def _as(self, dtype: Any) -> "PackedSequence":
-        return self if self.data.dtype == dtype else self.with_data(self.data.astype(dtype))
 
     # A tuple compares by ==, which of arrays is an array.
 

@@ -76,5 +76,7 @@ class MinBlocksModel(TokenModel):
         """The model's pure functions, for sequences of the task's shape; with a mesh, split over it in time."""
         method = self.method_over(mesh)
         last = self.layers - 1
-        blocks = [given(min_block, self, method=method, last_norm=index == last) for index in range(self.layers)]
+        # The state in float32, as in every network of recurrent layers that computes in bfloat16.
+        own = {"method": method, "state_dtype": "float32"}
+        blocks = [given(min_block, self, **own, last_norm=index == last) for index in range(self.layers)]
         return self.with_outputs(stack(*blocks), task, self.width)

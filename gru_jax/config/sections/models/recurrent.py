@@ -52,6 +52,11 @@ class TokenModel(Section):
             return [("tied", "the task does not ask for one of the tokens that it shows; choose false")]
         return []
 
+    @property
+    def idle(self) -> list[tuple[str, str]]:
+        """(key, fact) for every key that was set and changes nothing beside the others."""
+        return []
+
     def with_outputs(self, net: object, task: TaskShape, width: int | None) -> Model:
         """A network's functions, with what the task needs in front of it and behind.
 
@@ -105,6 +110,16 @@ class RecurrentModel(TokenModel):
         if self.bidirectional and task.next_step:
             fact = "the task tells each step the next one, which the other direction has seen; choose false"
             found.append(("bidirectional", fact))
+        return found
+
+    @property
+    def idle(self) -> list[tuple[str, str]]:
+        """(key, fact) for every key that was set and changes nothing beside the others."""
+        found = []
+        if self.dropout and self.layers == 1:
+            found.append(("dropout", "acts between layers, and there is one; set input_dropout, or more layers"))
+        if self.merge != "concat" and not self.bidirectional:
+            found.append(("merge", "joins two directions, and there is one; set bidirectional"))
         return found
 
     @property

@@ -47,13 +47,13 @@ def read(file: str, kept: Path | None = None) -> OwnFile:
     """
     path = Path(file).expanduser().absolute()
     folder = path.parent if kept is None else kept
-    texts = {path.name: (folder / path.name).read_text(encoding="utf-8")}
+    texts = {path.name: (folder / path.name).read_text(encoding="utf-8-sig")}
     waiting = [path.name]
     while waiting:
         for name in sorted(_imported(texts[waiting.pop()])):
             for found in _beside(folder, name):
                 if found not in texts:
-                    texts[found] = (folder / found).read_text(encoding="utf-8")
+                    texts[found] = (folder / found).read_text(encoding="utf-8-sig")
                     waiting.append(found)
     own = texts.pop(path.name)
     return OwnFile(path, ((path.name, own), *sorted(texts.items())))

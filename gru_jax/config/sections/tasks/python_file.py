@@ -8,7 +8,16 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
+from pydantic import (
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from gru_jax.config.sections.base import Count, Expected, Section, broken_rule
 from gru_jax.config.sections.tasks import own_file
@@ -19,7 +28,16 @@ from gru_jax.data.fitting import misfit
 KEPT = "kept"
 """Of the context of a validation: the folder that holds the file as a run has kept it."""
 
-Option = bool | int | float | str | None
+
+def _one_value(got: Any, of_a_kind: ValidatorFunctionWrapHandler) -> Any:
+    """One error instead of one for each kind that an option may be of."""
+    try:
+        return of_a_kind(got)
+    except ValidationError as error:
+        raise PydanticCustomError("expected", "one value: a finite number, text, true, false or null") from error
+
+
+Option = Annotated[bool | int | float | str | None, WrapValidator(_one_value)]
 
 
 class PythonTask(Section):
@@ -138,6 +156,6 @@ def _said(error: BaseException, file: str) -> str:
     """The error in one line, with the line of the file where it came up."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     if isinstance(error, SyntaxError):
-        lines = [error.lineno]
+        lines = [] if error.lineno is None else [error.lineno]
     where = f"line {lines[-1]}: " if lines else ""
     return f"{where}{type(error).__name__}: {error}".replace("\n", " ")
