@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from gru_jax import checks
 from gru_jax.cells import activations, gru_params, initializers
-from gru_jax.cells.base import Gates, accumulator
+from gru_jax.cells.base import Dense, Equations, Gates, accumulator
 from gru_jax.cells.gru_derivative import GRUDerivative
 from gru_jax.cells.gru_params import GRUParams
 from gru_jax.cells.initializers import Initializers
@@ -156,6 +156,18 @@ class GRU(GRUDerivative):
         """What the step from h decides: `Gates(r, z, n)`, each `[*batch, H]`. Arguments as for `step`."""
         _, a_z, a_n, _, r = self._preactivations(params, u, h, drop)
         return Gates(*(a.astype(h.dtype) for a in (r, self._gate(a_z), self._candidate(a_n))))
+
+    @property
+    def equations(self) -> Equations:
+        """Those above, by the place of the reset."""
+        if self.heads > 1:
+            return Equations("heads", self.gate_activation, self.activation)
+        names = {"after": "gru", "before": "gru, reset before"}
+        return Equations(names[self.reset], *map(activations.named, (self.gate_activation, self.activation)))
+
+    def dense(self, params: GRUParams) -> Dense:
+        """The parameters as those equations take them."""
+        return Dense(*params)
 
     @property
     def block_size(self) -> int:

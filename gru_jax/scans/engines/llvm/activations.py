@@ -4,6 +4,7 @@ The polynomials were fitted to float64 values, for the largest relative error to
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -75,6 +76,12 @@ def at_most(code: Code, x: Value, bound: float) -> Value:
     """The smaller of x and a number; NaN, for which the comparison is false, stays."""
     most = code.spread(bound)
     return code.builder.select(code.builder.fcmp_ordered(">", x, most), most, x)
+
+
+VALUES: dict[str, Callable[[Code, Value], Value]] = {"tanh": tanh, "sigmoid": sigmoid}
+"""Activations by their names."""
+SLOPES: dict[str, Callable[[Code, Value], Value]] = {}
+"""The derivatives of those that are not known from the value."""
 
 
 def _polynomial(code: Code, x: Value, coefficients: tuple[float, ...]) -> Value:

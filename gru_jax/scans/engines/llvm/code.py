@@ -247,6 +247,11 @@ class Code:
         byte = self.builder.load(self.bytes(pointer, offset), typ=I8)
         return self.builder.icmp_unsigned("!=", byte, I8(0))
 
+    def bit(self, which: int, pointer: Value, offset: Value) -> Value:
+        """Whether a bit is set in a byte of an array."""
+        byte = self.builder.load(self.bytes(pointer, offset), typ=I8)
+        return self.builder.icmp_unsigned("!=", self.builder.and_(byte, I8(which)), I8(0))
+
     def word(self, pointer: Value, index: Value) -> Value:
         """The address of a 64-bit word."""
         return self.builder.gep(pointer, [self.number(index)], source_etype=I64)
