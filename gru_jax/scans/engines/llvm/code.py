@@ -4,6 +4,7 @@ Numbers that are known when a kernel is written are Python's, and arithmetic on 
 values of the program. Pointers are of bytes that hold float32; offsets count float32.
 """
 
+import copy
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,10 +27,18 @@ class Program:
         self.lanes = lanes
         self.vector = ir.VectorType(FLOAT, lanes)
         self.module = ir.Module()
+        self._prefix = ""
         self._made: dict[str, ir.Function] = {}
+
+    def part(self, prefix: str) -> "Program":
+        """The same module for a kernel beside others: its functions get a prefix, so that each has its own."""
+        part = copy.copy(self)
+        part._prefix = prefix
+        return part
 
     def function(self, name: str, args: Sequence[Any], write: Callable[..., Value], result: Any = None) -> ir.Function:
         """The function of this name; at the first call `write(code, *args)` writes it, and may return its result."""
+        name = self._prefix + name
         if name not in self._made:
             made = ir.Function(self.module, ir.FunctionType(result or ir.VoidType(), args), name)
             made.attributes.add("noinline")
@@ -273,6 +282,21 @@ class Code:
         first = self.builder.insert_element(ir.Constant(self.vector, ir.Undefined), a, I32(0))
         zeros = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
         return self.builder.shuffle_vector(first, ir.Constant(self.vector, ir.Undefined), zeros)
+
+    def only_first(self, count: int, a: Value) -> Value:
+        """A vector with 0 in all lanes but the first ones."""
+        if count == self.lanes:
+            return a
+        lanes = [lane if lane < count else self.lanes for lane in range(self.lanes)]
+        return self.shuffle(a, self.spread(0.0), lanes)
+
+    def sum_of_lanes(self, a: Value) -> Value:
+        """The sum of a vector's numbers, in all lanes."""
+        size = 1
+        while size < self.lanes:
+            a = self.builder.fadd(a, self.shuffle(a, a, [lane ^ size for lane in range(self.lanes)]))
+            size *= 2
+        return a
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         """a * b + c, rounded once."""

@@ -1,0 +1,68 @@
+"""Cells whose step machine code takes, and their parameters as it takes them."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from gru_jax.cells.base import gifts
+from gru_jax.cells.gru import GRU
+from gru_jax.scans.engines.llvm import cells
+from gru_jax.scans.engines.llvm.step.net import Cell
+from gru_jax.types import Params
+
+
+def of(cell: Any, params: Params, features: int | None) -> tuple[Cell, tuple[np.ndarray, ...]] | str:
+    """A cell as a part of a network, and its parameters: w_x `[I, G H]`, w_h `[H, G H]`, b_u `[G H]` and b_q `[H]`.
+
+    Args:
+      cell: anything.
+      params: its parameters, NumPy arrays.
+      features: I, where something else than the parameters says it.
+
+    Returns:
+      Both, or what it is that no step is known of, as the end of a sentence.
+
+    Raises:
+      TypeError, ValueError: for parameters that are not the cell's.
+    """
+    if not gifts(cell).equations:
+        return f"{type(cell).__name__} (whose equations it does not know)"
+    equations, heads = cell.equations, getattr(cell, "heads", 1)
+    if heads > 1:
+        # A step reads its matrices once, so that zeros in them cost little.
+        options = {name: getattr(cell, name) for name in ("reset", "activation", "gate_activation")}
+        equations = GRU(cell.hidden_size, **options).equations
+    if (unknown := cells.refusal(equations)) is not None:
+        return unknown
+    try:
+        dense: Any = jax.tree.map(np.asarray, cell.dense(params))
+    except (AttributeError, LookupError, TypeError):
+        cell.check_params(params, 1)
+        raise
+    cell.check_params(params, dense.w_x.shape[0] if features is None else features)
+    known = cells.described(equations)
+    w_h = dense.w_h if heads == 1 else _whole(dense.w_h, known.gates)
+    biases = _biases(dense.b_x, dense.b_h, known.gates * len(w_h), len(w_h))
+    return Cell(0, known, dense.w_x.shape[0], len(w_h)), (dense.w_x, w_h, *biases)
+
+
+def _biases(
+    b_x: np.ndarray | None, b_h: np.ndarray | None, width: int, units: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What is added to the projected input, and to the candidate's product."""
+    b_u = np.zeros(width, np.float32) if b_x is None else b_x.copy()
+    if b_h is None:
+        return b_u, np.zeros(units, np.float32)
+    others = len(b_h) - units
+    b_u[:others] += b_h[:others]
+    return b_u, b_h[others:]
+
+
+def _whole(blocks: np.ndarray, gates: int) -> np.ndarray:
+    """The matrix `[H, G H]` that has the matrices of heads, `[k, H/k, G H/k]`, on its diagonal."""
+    heads, size, _ = blocks.shape
+    whole = np.zeros((heads, size, gates, heads, size), np.float32)
+    for head, block in enumerate(blocks.reshape(heads, size, gates, size)):
+        whole[head, :, :, head] = block
+    return whole.reshape(heads * size, -1)

@@ -1,0 +1,47 @@
+"""A network's step as a function that XLA compiled, for what machine code does not know."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gru_jax.combinators import Layer
+from gru_jax.types import Array, Params, State
+
+
+class Compiled:
+    """A network's step for some sequences; attributes as those of `machine_code.MachineCode`."""
+
+    def __init__(self, layer: Layer, params: Params, x: np.ndarray) -> None:
+        self._step = _step(layer)
+        self._params = params
+        # A sequence of length 0 ends where it began.
+        ended = jax.jit(lambda params, x, n: layer.apply(params, x[..., None, :], lengths=n, deterministic=True)[1])
+        start = ended(params, x, np.zeros(x.shape[:-1], np.int32))
+        self.initial: State = jax.tree.map(np.array, start)
+        self.state: State = jax.tree.map(np.array, start)
+        made = jax.eval_shape(self._step, params, x, start)[0]
+        self.x, self.y = np.zeros(x.shape, x.dtype), np.zeros(made.shape, made.dtype)
+        self.job: Any = None
+        self.run: Callable[[Any], None] = self._run
+
+    def take(self, params: Params) -> None:
+        """Takes parameters of the same shapes."""
+        self._params = params
+
+    def _run(self, job: Any) -> None:
+        y, state = self._step(self._params, self.x, self.state)
+        self.y[...] = y
+        for mine, now in zip(jax.tree.leaves(self.state), jax.tree.leaves(state), strict=True):
+            mine[...] = now
+
+
+def _step(layer: Layer) -> Callable[[Params, Any, State], tuple[Array, State]]:
+    @jax.jit
+    def step(params: Params, x: Array, state: State) -> tuple[Array, State]:
+        y, after = layer.apply(params, jnp.expand_dims(x, -2), state, deterministic=True)[:2]
+        return y[..., 0, :], after
+
+    return step
