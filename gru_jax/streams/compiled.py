@@ -17,13 +17,18 @@ class Compiled:
     def __init__(self, layer: Layer, params: Params, x: np.ndarray) -> None:
         self._step = _step(layer)
         self._params = params
+        made = jax.eval_shape(lambda p, x: layer.apply(p, jnp.expand_dims(x, -2), deterministic=True), params, x)
+        if not isinstance(made, tuple):
+            raise TypeError(
+                f"Stream: needs a network whose apply gives (y, states); got {type(layer).__name__}; stream the network"
+                f" inside, with its part of the parameters"
+            )
         # A sequence of length 0 ends where it began.
-        ended = jax.jit(lambda params, x, n: layer.apply(params, x[..., None, :], lengths=n, deterministic=True)[1])
+        ended = jax.jit(lambda p, x, n: layer.apply(p, jnp.expand_dims(x, -2), lengths=n, deterministic=True)[1])
         start = ended(params, x, np.zeros(x.shape[:-1], np.int32))
         self.initial: State = jax.tree.map(np.array, start)
         self.state: State = jax.tree.map(np.array, start)
-        made = jax.eval_shape(self._step, params, x, start)[0]
-        self.x, self.y = np.zeros(x.shape, x.dtype), np.zeros(made.shape, made.dtype)
+        self.x, self.y = np.zeros(x.shape, x.dtype), np.zeros((*x.shape[:-1], made[0].shape[-1]), made[0].dtype)
         self.job: Any = None
         self.run: Callable[[Any], None] = self._run
 

@@ -51,7 +51,8 @@ class CellWriter(Writer):
         w_x, w_h, b_u, b_q = arrays
         self._put(weights, self.w_x, w_x, self.every)
         for at, gates in zip(self.w_h, self.cell.phases, strict=True):
-            self._put(weights, at, w_h, gates)
+            if gates:
+                self._put(weights, at, w_h, gates)
         for at, bias, gates in ((self.b_u, b_u, self.every), (self.b_q, b_q, (0,))):
             blocks = self._in_blocks(bias[None], len(gates))[0]
             weights[at : at + blocks.size] = blocks.swapaxes(0, 1).ravel()
@@ -112,16 +113,16 @@ class CellWriter(Writer):
                 for c in range(width) for g in gates
             ]  # fmt: skip
             rows = [(left, i * self.h_row) for i in range(height)]
-            sums = products.accumulate(
-                code, self.part.width, rows, 1, self._stream(panel, count), [start] * height
-            )
+            sums = [start] * height
+            if gates:
+                sums = products.accumulate(code, self.part.width, rows, 1, self._stream(panel, count), sums)
             made = []
             for i in range(height):
                 for c in range(width):
                     of_state = code.add(lane, i * self.h_row + c * lanes)
                     of_u = code.add(code.mul(lane, cell.gates), i * self.u_row + c * cell.gates * lanes)
                     of_kept = code.add(code.mul(lane, cell.kept_first), i * self.kept_row + c * cell.kept_first * lanes)
-                    u = [code.load(at_row(self.u, self.u_row), code.add(of_u, g * lanes)) for g in gates]
+                    u = [code.load(at_row(self.u, self.u_row), code.add(of_u, g * lanes)) for g in gates or self.every]
                     q = sums[i][c * len(gates) : (c + 1) * len(gates)]
                     kept = at_row(self.kept, self.kept_row)
                     if last:
@@ -160,7 +161,7 @@ class CellWriter(Writer):
 
     def _tiles(self, sums: int, gates: int) -> Tiling:
         """Tiles of the same blocks whatever their height, for a matrix can be laid out in one way only."""
-        tiling = Tiling.of(sums, gates, self.blocks, self.rows)
+        tiling = Tiling.of(sums, max(gates, 1), self.blocks, self.rows)
         return Tiling(tiling.heights, (min(tiling.widths),) * len(tiling.heights))
 
     def _in_blocks(self, matrix: np.ndarray, gates: int) -> np.ndarray:

@@ -3,10 +3,11 @@
 from typing import NamedTuple
 
 from gru_jax.scans.engines.llvm.cells import Gated
+from gru_jax.scans.engines.llvm.step.minimal import Minimal
 
 
 class Cell(NamedTuple):
-    """A gated cell.
+    """A cell.
 
     Attributes:
       source: which value it reads: 0 is x, k what part k - 1 made.
@@ -16,7 +17,7 @@ class Cell(NamedTuple):
     """
 
     source: int
-    cell: Gated
+    cell: Gated | Minimal
     features: int
     width: int
 
