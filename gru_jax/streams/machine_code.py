@@ -80,7 +80,8 @@ def _memory(count: int) -> np.ndarray:
     """Zeros that begin where a line of the caches does."""
     size = 4 * count
     if size >= WORTH_ASKING and hasattr(mmap, "MADV_HUGEPAGE"):
-        whole = mmap.mmap(-1, -(-size // LARGE) * LARGE + LARGE)
+        how = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        whole = mmap.mmap(-1, -(-size // LARGE) * LARGE + LARGE, flags=how)
         whole.madvise(mmap.MADV_HUGEPAGE)
         numbers, multiple = np.frombuffer(whole, np.float32), LARGE
     else:

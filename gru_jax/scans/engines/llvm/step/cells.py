@@ -9,7 +9,7 @@ from gru_jax.cells.base import gifts
 from gru_jax.cells.gru import GRU
 from gru_jax.cells.minimal import MinGRU, MinLSTM
 from gru_jax.scans.engines.llvm import cells
-from gru_jax.scans.engines.llvm.step.minimal import Minimal
+from gru_jax.scans.engines.llvm.step.minimal import LinearCell
 from gru_jax.scans.engines.llvm.step.net import Cell
 from gru_jax.types import Params
 
@@ -31,7 +31,7 @@ def of(cell: Any, params: Params, features: int | None) -> tuple[Cell, tuple[np.
     if type(cell) in (MinGRU, MinLSTM):
         cell.check_params(params, len(getattr(params, "w_x", ())) if features is None else features)
         b_u, b_q = _biases(params.b_x, None, params.w_x.shape[1], cell.hidden_size)
-        part = Cell(0, Minimal(cell.parts, cell.form == "log"), len(params.w_x), cell.hidden_size)
+        part = Cell(0, LinearCell(cell.parts, cell.form == "log"), len(params.w_x), cell.hidden_size)
         return part, (params.w_x, np.zeros((cell.hidden_size, 0), np.float32), b_u, b_q)
     if not gifts(cell).equations:
         return f"{type(cell).__name__} (whose equations it does not know)"

@@ -7,7 +7,7 @@ Value = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Minimal:
+class LinearCell:
     """Such a cell's equations, by the names that `cells.Gated` has.
 
     Args:

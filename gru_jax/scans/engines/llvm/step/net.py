@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from gru_jax.scans.engines.llvm.cells import Gated
-from gru_jax.scans.engines.llvm.step.minimal import Minimal
+from gru_jax.scans.engines.llvm.step.minimal import LinearCell
 
 
 class Cell(NamedTuple):
@@ -17,7 +17,7 @@ class Cell(NamedTuple):
     """
 
     source: int
-    cell: Gated | Minimal
+    cell: Gated | LinearCell
     features: int
     width: int
 
