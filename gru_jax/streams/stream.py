@@ -1,5 +1,6 @@
 """`gru_jax.Stream`: a layer, a network or a cell one step a call, on NumPy arrays."""
 
+import inspect
 import warnings
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,10 @@ class Stream:
     nothing of each other. A stream may be used from any thread, but from one at a time.
 
     Args:
-      layer: a `gj.nnx.GRU` or `gj.nnx.GRUCell`; or, with `params`, what `gj.recurrent` or `gj.stack` made, or a cell.
-      params: of a network or a cell.
+      layer: a `gj.nnx.GRU` or `gj.nnx.GRUCell`; or, with `params`, a cell, what `gj.recurrent` or `gj.stack` made, or a
+        `gj.linen.GRU`.
+      params: of a network or a cell, the variables of a `gj.linen.GRU`; of a layer that holds its own, others in their
+        place, as its `functional` returns them.
       h0: states before the first step, such as learned ones, in the structure of the layer's states, each `[H]` or
         `[*batch, H]`; the cells' initial states, zeros, when None.
       batch: how many sequences there are, or their shape; that of the first x when None. With it code is compiled now,
@@ -62,6 +65,7 @@ class Stream:
     def __init__(
         self, layer: Any, params: Params = None, h0: State = None, *, batch: int | tuple[int, ...] | None = None
     ) -> None:
+        self._given = layer
         self._layer, self._params = _functional(layer, params)
         dtypes = {np.dtype(leaf.dtype) for leaf in jax.tree.leaves(self._params)}
         if len(dtypes) != 1:
@@ -144,12 +148,13 @@ class Stream:
         """Takes other parameters and leaves the states as they are.
 
         Args:
-          params: of the same shapes and dtypes; or the layer itself, which has been trained meanwhile.
+          params: as the stream takes them, of the same shapes and dtypes; or the layer itself, if it holds its own.
 
         Raises:
           ValueError: for others.
         """
-        new = _functional(params, None)[1] if hasattr(params, "functional") else params
+        given = (params, None) if hasattr(params, "functional") else (self._given, params)
+        new = _functional(*given)[1]
         had, got = (jax.tree.map(lambda a: (jnp.shape(a), np.dtype(a.dtype).name), p) for p in (self._params, new))
         if had != got:
             raise ValueError(
@@ -263,24 +268,31 @@ def _functional(layer: Any, params: Params) -> tuple[Layer, Params]:
     """A layer as functions, and its parameters in the dtype in which it computes."""
     spec = None
     if hasattr(layer, "functional"):
-        if params is not None:
-            raise TypeError(f"Stream: {type(layer).__name__} holds its parameters; got params too; leave them out")
-        spec = getattr(layer, "spec", None)
-        layer, params = layer.functional()
+        spec = layer.spec
+        if inspect.signature(layer.functional).parameters:  # Linen's, whose parameters are not in it
+            layer, params = layer.functional(_given(params))
+        else:
+            layer, own = layer.functional()
+            params = own if params is None else params
     if isinstance(layer, Cell) and not isinstance(layer, type):
         layer = recurrent(layer)
     if not (callable(getattr(layer, "init", None)) and callable(getattr(layer, "apply", None))):
         raise TypeError(
             f"Stream: needs a gj.nnx.GRU, a cell, or what gj.recurrent or gj.stack made; got {checks.described(layer)}"
         )
-    if params is None:
-        raise TypeError("Stream: needs the parameters of a network or cell; got params=None; pass params=net.init(...)")
+    params = _given(params)
     if getattr(layer, "from_end", False) or getattr(spec, "reverse", False):
         raise ValueError(
             "Stream: a layer that reads from the sequence's end cannot be stepped; got one; call it on the whole x"
         )
     dtype = getattr(spec, "dtype", None)
     return layer, params if dtype is None else jax.tree.map(lambda a: a.astype(dtype), params)
+
+
+def _given(params: Params) -> Params:
+    if params is None:
+        raise TypeError("Stream: needs the parameters of a network or cell; got params=None; pass params=net.init(...)")
+    return params
 
 
 def _plain(state: State) -> State:

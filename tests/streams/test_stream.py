@@ -179,6 +179,11 @@ def test_parameters_are_copied_and_updated(engine):
     stream.update(layer)
     np.testing.assert_array_equal(stream.state, h)
     np.testing.assert_allclose(stream(x[:, 1]), after[:, 0], rtol=0, atol=TOLERANCE)
+    params = jax.tree.map(lambda a: a / 2, layer.functional()[1])
+    stream.update(params)
+    other = gj.Stream(layer, params, batch=2)
+    other.state = stream.state
+    np.testing.assert_array_equal(other(x[:, 2]), stream(x[:, 2]))
     with pytest.raises(ValueError, match="make a new Stream"):
         stream.update(gru(7))
 
@@ -226,7 +231,6 @@ def cell_params():
 
 NOT_MADE = {
     "no params": (lambda: gj.Stream(gj.GRU(6)), TypeError, "pass params="),
-    "two params": (lambda: gj.Stream(gru(6), cell_params()), TypeError, "leave them out"),
     "no layer": (lambda: gj.Stream(3), TypeError, "needs a gj.nnx.GRU.*got 3"),
     "both directions": (lambda: gj.Stream(gru(6, bidirectional=True)), ValueError, "cannot be stepped"),
     "reverse": (lambda: gj.Stream(gru(6, reverse=True)), ValueError, "cannot be stepped"),
@@ -266,6 +270,23 @@ def test_what_machine_code_does_not_know(name):
     y = streamed(stream, x)
     assert y.dtype == dtype
     np.testing.assert_allclose(y.astype(np.float32), np.asarray(layer(x)[0], np.float32), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [None, pytest.param("bfloat16", marks=pytest.mark.slow)])
+def test_other_holders_of_a_gru(dtype):
+    x = frames((2,)).astype(dtype or np.float32)
+    linen, cell = gj.linen.GRU(6, dtype=dtype), gj.nnx.GRUCell(I, 6, dtype=dtype, rngs=nnx.Rngs(0))
+    variables = linen.init(jax.random.key(0), x)
+    stream = gj.Stream(linen, variables)
+    y = streamed(stream, x)
+    np.testing.assert_allclose(*(np.asarray(a, np.float32) for a in (y, linen.apply(variables, x)[0])), atol=TOLERANCE)
+    stream.update(jax.tree.map(lambda a: a + 1, variables))
+    stream.reset()
+    assert np.abs(stream(x[:, 0]) - y[:, 0]).max() > 1e-3
+
+    stream = gj.Stream(cell)
+    h = cell(cell.initialize_carry(x[:, 0].shape), x[:, 0])[0]
+    np.testing.assert_allclose(*(np.asarray(a, np.float32) for a in (stream(x[:, 0]), h)), atol=TOLERANCE)
 
 
 def test_what_gives_no_states_is_no_network():

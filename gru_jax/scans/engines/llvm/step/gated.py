@@ -22,7 +22,8 @@ class CellWriter(Writer):
     """Writes a cell's step."""
 
     def __init__(self, program: Program, net: Net, part: Cell, weights: Room, memory: Room) -> None:
-        self.program, self.part, self.cell = program, part, part.cell
+        self.program, self.part = program, part
+        self.cell: Any = part.cell
         self.lanes, self.rows = net.lanes, net.rows
         self.blocks, self.tail = -(-part.width // self.lanes), part.width % self.lanes
         self.every = tuple(range(self.cell.gates))
