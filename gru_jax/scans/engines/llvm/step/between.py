@@ -1,4 +1,4 @@
-"""What stands between the cells of a step: norms and sums; and what writes a part of one."""
+"""What stands between the cells of a step: norms and sums."""
 
 from collections.abc import Callable
 
@@ -7,17 +7,7 @@ import numpy as np
 from gru_jax.scans.engines.llvm.code import Code, Program, Value
 from gru_jax.scans.engines.llvm.plan import Room
 from gru_jax.scans.engines.llvm.step.net import Net, Norm, Sum
-
-
-class Writer:
-    """Writes a part of a step, and takes its room in the weights and in the memory."""
-
-    def lay_out(self, weights: np.ndarray, *arrays: np.ndarray) -> None:
-        """Puts its parameters where they are read."""
-
-    def step(self, code: Code, weights: Value, memory: Value, values: list[Value], to: Value) -> None:
-        """Its step, of the values so far."""
-        raise NotImplementedError
+from gru_jax.scans.engines.llvm.step.writer import Writer
 
 
 class NormWriter(Writer):

@@ -1,20 +1,15 @@
-"""A gated cell's step, of few sequences: all of the time goes into reading its matrices, so they lie as they are read.
-
-The blocks of units that are computed together, a tile, have their columns side by side: `[tile][k][block][gate][lane]`.
-A step reads one matrix after another from its first number to its last.
-"""
+"""A cell's step: its input projected, then the products of its state, in phases, and what becomes of both."""
 
 import functools
 from typing import Any
 
 import numpy as np
 
-from gru_jax.scans.engines.llvm import products
 from gru_jax.scans.engines.llvm.code import I64, POINTER, Code, Program, Value
 from gru_jax.scans.engines.llvm.plan import Room, spread_rows
-from gru_jax.scans.engines.llvm.products import Stream, Tiling
-from gru_jax.scans.engines.llvm.step.between import Writer
+from gru_jax.scans.engines.llvm.step.matrix import Matrix, put
 from gru_jax.scans.engines.llvm.step.net import Cell, Net
+from gru_jax.scans.engines.llvm.step.writer import Writer
 from gru_jax.scans.engines.llvm.vectors import Vectors
 
 
@@ -22,22 +17,19 @@ class CellWriter(Writer):
     """Writes a cell's step."""
 
     def __init__(self, program: Program, net: Net, part: Cell, weights: Room, memory: Room) -> None:
-        self.program, self.part = program, part
-        self.cell: Any = part.cell
-        self.lanes, self.rows = net.lanes, net.rows
-        self.blocks, self.tail = -(-part.width // self.lanes), part.width % self.lanes
-        self.every = tuple(range(self.cell.gates))
-        padded = self.blocks * self.lanes
-        self.b_u, self.b_q = weights.take(padded, self.cell.gates), weights.take(padded)
-        self.w_x = weights.take(part.features, padded, self.cell.gates)
-        self.w_h = [weights.take(part.width, padded, len(gates)) for gates in self.cell.phases]
-        self.tiles = {len(gates): self._tiles(net.sums, len(gates)) for gates in (self.every, *self.cell.phases)}
-        self.h_row, self.u_row = spread_rows(padded), spread_rows(padded * self.cell.gates)
+        self.program, self.part, self.lanes, self.rows = program, part, net.lanes, net.rows
+        cell: Any = part.cell
+        self.cell, self.every = cell, tuple(range(cell.gates))
+        self.w_x = Matrix(net, weights, part.features, part.width, cell.gates)
+        self.w_h = [Matrix(net, weights, part.width, part.width, len(gates)) for gates in cell.phases]
+        padded = self.w_x.blocks * self.lanes
+        self.b_u, self.b_q = weights.take(padded, cell.gates), weights.take(padded)
+        self.h_row, self.u_row = spread_rows(padded), spread_rows(padded * cell.gates)
         own = Room()
-        self.vectors = [own.take(self.rows, self.h_row) for _ in self.cell.states]
+        self.vectors = [own.take(self.rows, self.h_row) for _ in cell.states]
         self.u, self.after = own.take(self.rows, self.u_row), own.take(self.rows, self.h_row)
         # Between two phases.
-        self.kept_row = padded * self.cell.kept_first if self.cell.second else 0
+        self.kept_row = padded * cell.kept_first if cell.second else 0
         self.operand, self.kept = own.take(self.rows, self.h_row), own.take(self.rows, self.kept_row)
         # All that its functions know is where things are in its own memory: those of equal cells are the same.
         self.memory = memory.take(own.size)
@@ -49,134 +41,94 @@ class CellWriter(Writer):
 
     def lay_out(self, weights: np.ndarray, *arrays: np.ndarray) -> None:
         """Puts w_x `[I, G H]`, w_h `[H, G H]`, b_u `[G H]` and b_q `[H]` where they are read."""
-        w_x, w_h, b_u, b_q = arrays
-        self._put(weights, self.w_x, w_x, self.every)
-        for at, gates in zip(self.w_h, self.cell.phases, strict=True):
+        w_x, w_h, b_u, b_q = (a.reshape(*a.shape[:-1], -1, self.part.width) for a in arrays)
+        self.w_x.lay_out(weights, w_x)
+        for matrix, gates in zip(self.w_h, self.cell.phases, strict=True):
             if gates:
-                self._put(weights, at, w_h, gates)
-        for at, bias, gates in ((self.b_u, b_u, self.every), (self.b_q, b_q, (0,))):
-            blocks = self._in_blocks(bias[None], len(gates))[0]
-            weights[at : at + blocks.size] = blocks.swapaxes(0, 1).ravel()
+                matrix.lay_out(weights, w_h[:, list(gates)])
+        put(weights, self.b_u, b_u, self.lanes)
+        put(weights, self.b_q, b_q, self.lanes)
 
     def step(self, code: Code, weights: Value, memory: Value, values: list[Value], to: Value) -> None:
         """Its step."""
-        part, gates = self.part, self.cell.gates * self.lanes
-        memory = code.at(memory, self.memory)
-        u, h, after = (code.at(memory, at) for at in (self.u, self.vectors[0], self.after))
+        x, memory = values[self.part.source], code.at(memory, self.memory)
+        h, after = (code.at(memory, at) for at in (self.vectors[0], self.after))
 
-        def project(height: int, width: int, row: Value, block: Value) -> None:
-            code.call(
-                self._projection(height, width), code.at(values[part.source], code.mul(row, part.features)),
-                code.at(weights, code.add(code.mul(block, part.features * gates), self.w_x)),
-                code.at(weights, code.add(code.mul(block, gates), self.b_u)),
-                code.at(u, code.add(code.mul(row, self.u_row), code.mul(block, gates))),
-            )  # fmt: skip
+        def project(height: int, width: int, row: Value, block: Value, panel: Value) -> None:
+            b_u = code.at(weights, code.add(code.mul(block, self.cell.gates * self.lanes), self.b_u))
+            code.call(self._projection(height, width), memory, x, panel, b_u, row, block)
 
-        def move(phase: int, height: int, width: int, row: Value, block: Value) -> None:
-            wide = len(self.cell.phases[phase]) * self.lanes
-            code.call(
-                self._moving(phase, height, width), memory,
-                code.at(weights, code.add(code.mul(block, part.width * wide), self.w_h[phase])),
-                code.at(weights, code.add(code.mul(block, self.lanes), self.b_q)), to, row, block,
-            )  # fmt: skip
+        def move(phase: int, height: int, width: int, row: Value, block: Value, panel: Value) -> None:
+            b_q = code.at(weights, code.add(code.mul(block, self.lanes), self.b_q))
+            code.call(self._moving(phase, height, width), memory, to, panel, b_q, row, block)
 
-        self.tiles[len(self.every)].cover(code, self.rows, (0, self.blocks), project)
-        for phase, those in enumerate(self.cell.phases):
-            self.tiles[len(those)].cover(code, self.rows, (0, self.blocks), functools.partial(move, phase))
+        self.w_x.cover(code, weights, project)
+        for phase, matrix in enumerate(self.w_h):
+            matrix.cover(code, weights, functools.partial(move, phase))
         code.loop(0, self.rows * self.h_row, lambda i: code.store(code.load(after, i), h, i), step=self.lanes)
 
     def _projection(self, height: int, width: int) -> Any:
         """A tile of u."""
+        gates, lanes = self.cell.gates, self.lanes
 
-        def project(code: Code, x: Value, panel: Value, bias: Value, u: Value) -> None:
-            count, features = self.cell.gates * width, self.part.features
-            sums = [code.load(bias, j * self.lanes) for j in range(count)]
-            rows = [(x, i * features) for i in range(height)]
-            found = products.accumulate(code, features, rows, 1, self._stream(panel, count), [sums] * height)
-            for i, row in enumerate(found):
-                for j, value in enumerate(row):
-                    code.store(value, u, i * self.u_row + j * self.lanes)
+        def project(code: Code, memory: Value, x: Value, panel: Value, b_u: Value, row: Value, block: Value) -> None:
+            left = code.at(x, code.mul(row, self.part.features)), self.part.features
+            start = [code.load(b_u, j * lanes) for j in range(gates * width)]
+            u = self._place(code, memory, self.u, self.u_row, row, block, gates)
+            for i, each in enumerate(self.w_x.products(code, left, panel, start, height)):
+                for j, value in enumerate(each):
+                    code.store(value, u, i * self.u_row + j * lanes)
 
-        return self.program.function(f"project_{height}x{width}", [POINTER] * 4, project)
+        return self.program.function(f"project_{height}x{width}", [POINTER] * 4 + [I64] * 2, project)
 
     def _moving(self, phase: int, height: int, width: int) -> Any:
         """A tile of a phase: the products, and what becomes of them."""
         cell, lanes, gates = self.cell, self.lanes, self.cell.phases[phase]
-        last, count = phase == len(cell.phases) - 1, len(gates) * width
+        last, reads = phase == len(cell.phases) - 1, gates or self.every
 
-        def move(code: Code, memory: Value, panel: Value, bias: Value, y: Value, row: Value, block: Value) -> None:
-            lane, to = code.mul(block, lanes), Vectors(code)
-            at_row = lambda at, size: code.at(memory, code.add(code.mul(row, size), at))  # noqa: E731
-            left = at_row(self.operand if phase else self.vectors[0], self.h_row)
+        def move(code: Code, memory: Value, y: Value, panel: Value, b_q: Value, row: Value, block: Value) -> None:
+            to = Vectors(code)
+            place = functools.partial(self._place, code, memory, row=row, block=block)
+            left = code.at(memory, code.add(code.mul(row, self.h_row), self.operand if phase else self.vectors[0]))
             # The candidate's product is the last one.
             start = [
-                code.load(bias, c * lanes) if last and g == gates[-1] else code.spread(0.0)
+                code.load(b_q, c * lanes) if last and g == gates[-1] else code.spread(0.0)
                 for c in range(width) for g in gates
             ]  # fmt: skip
-            rows = [(left, i * self.h_row) for i in range(height)]
-            sums = [start] * height
-            if gates:
-                sums = products.accumulate(code, self.part.width, rows, 1, self._stream(panel, count), sums)
-            made = []
+            sums = self.w_h[phase].products(code, (left, self.h_row), panel, start, height)
+            states = [place(at, self.h_row, per_block=1) for at in self.vectors]
+            after, operands = (place(at, self.h_row, per_block=1) for at in (self.after, self.operand))
+            of_u = place(self.u, self.u_row, per_block=cell.gates)
+            of_kept = place(self.kept, self.kept_row, per_block=cell.kept_first)
+            made: list[list[Value]] = []
             for i in range(height):
+                made.append([])
                 for c in range(width):
-                    of_state = code.add(lane, i * self.h_row + c * lanes)
-                    of_u = code.add(code.mul(lane, cell.gates), i * self.u_row + c * cell.gates * lanes)
-                    of_kept = code.add(code.mul(lane, cell.kept_first), i * self.kept_row + c * cell.kept_first * lanes)
-                    u = [code.load(at_row(self.u, self.u_row), code.add(of_u, g * lanes)) for g in gates or self.every]
+                    here = i * self.h_row + c * lanes
+                    kept = i * self.kept_row + c * cell.kept_first * lanes
+                    u = [code.load(of_u, i * self.u_row + (c * cell.gates + g) * lanes) for g in reads]
                     q = sums[i][c * len(gates) : (c + 1) * len(gates)]
-                    kept = at_row(self.kept, self.kept_row)
                     if last:
-                        old = [code.load(at_row(at, self.h_row), of_state) for at in self.vectors]
-                        known = range(cell.kept_first if cell.second else 0)
-                        first = [code.load(kept, code.add(of_kept, j * lanes)) for j in known]
+                        old = [code.load(state, here) for state in states]
+                        first = [code.load(of_kept, kept + j * lanes) for j in range(cell.kept_first * cell.second)]
                         new, _ = cell.forward(to, u, q, old, first)
-                        for at, value in zip((self.after, *self.vectors[1:]), new, strict=True):
-                            code.store(value, at_row(at, self.h_row), of_state)
-                        made.append((i, c, new[0]))
+                        for at, value in zip((after, *states[1:]), new, strict=True):
+                            code.store(value, at, here)
+                        made[i].append(new[0])
                     else:
-                        operand, found = cell.operand(to, u, q, code.load(left, of_state))
-                        code.store(operand, at_row(self.operand, self.h_row), of_state)
-                        for j, value in enumerate(found):
-                            code.store(value, kept, code.add(of_kept, j * lanes))
-
-            def put(tail: int) -> None:
-                for i, c, value in made:
-                    place = code.add(code.mul(code.add(row, i), self.part.width), code.add(lane, c * lanes))
-                    code.store_first(tail if c == width - 1 else lanes, value, y, place)
-
-            if not self.tail:
-                put(lanes)
-                return
-            with code.builder.if_else(code.equal(code.add(block, width), self.blocks)) as (at_end, before):
-                with at_end:
-                    put(self.tail)
-                with before:
-                    put(lanes)
+                        h = place(self.vectors[0], self.h_row, per_block=1)
+                        operand, first = cell.operand(to, u, q, code.load(h, here))
+                        code.store(operand, operands, here)
+                        for j, value in enumerate(first):
+                            code.store(value, of_kept, kept + j * lanes)
+            if last:
+                self.w_x.store(code, made, y, row, block)
 
         return self.program.function(f"phase{phase}_{height}x{width}", [POINTER] * 4 + [I64] * 2, move)
 
-    def _stream(self, panel: Value, count: int) -> Stream:
-        """The columns of a tile."""
-        return Stream(panel, count * self.lanes, tuple(j * self.lanes for j in range(count)))
-
-    def _tiles(self, sums: int, gates: int) -> Tiling:
-        """Tiles of the same blocks whatever their height, for a matrix can be laid out in one way only."""
-        tiling = Tiling.of(sums, max(gates, 1), self.blocks, self.rows)
-        return Tiling(tiling.heights, (min(tiling.widths),) * len(tiling.heights))
-
-    def _in_blocks(self, matrix: np.ndarray, gates: int) -> np.ndarray:
-        """`[K, G H]` to `[K, G, blocks, lanes]`, 0 where there are no units."""
-        matrix = matrix.reshape(len(matrix), gates, -1)
-        padding = self.blocks * self.lanes - matrix.shape[-1]
-        return np.pad(matrix, ((0, 0), (0, 0), (0, padding))).reshape(len(matrix), gates, self.blocks, self.lanes)
-
-    def _put(self, weights: np.ndarray, at: int, matrix: np.ndarray, gates: tuple[int, ...]) -> None:
-        """Lays out the columns of some gates, tile after tile."""
-        blocks = self._in_blocks(matrix, self.cell.gates)[:, list(gates)].transpose(2, 0, 1, 3)
-        block = 0
-        for width in self.tiles[len(gates)].widths[0]:
-            while block + width <= self.blocks:
-                tile = blocks[block : block + width].swapaxes(0, 1).ravel()
-                weights[at : at + tile.size] = tile
-                at, block = at + tile.size, block + width
+    def _place(
+        self, code: Code, memory: Value, at: int, row_size: int, row: Value, block: Value, per_block: int
+    ) -> Value:
+        """Where a tile's part is of an array in its memory that has so many vectors for each block."""
+        inside = code.mul(block, per_block * self.lanes)
+        return code.at(memory, code.add(code.add(code.mul(row, row_size), inside), at))

@@ -12,9 +12,10 @@ import numpy as np
 
 from gru_jax.scans.engines.llvm.code import POINTER, Code, Program, Value
 from gru_jax.scans.engines.llvm.plan import Room
-from gru_jax.scans.engines.llvm.step.between import NormWriter, SumWriter, Writer
+from gru_jax.scans.engines.llvm.step.between import NormWriter, SumWriter
 from gru_jax.scans.engines.llvm.step.gated import CellWriter
 from gru_jax.scans.engines.llvm.step.net import Cell, Net, Norm, Sum
+from gru_jax.scans.engines.llvm.step.writer import Writer
 
 STEP, CALL = "step", "call"
 
