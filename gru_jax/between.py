@@ -31,6 +31,14 @@ class Stack(NamedTuple):
     norm: str | None
 
 
+class Output(NamedTuple):
+    """What a network with an output layer was made of, see `gru_jax.models.readout`."""
+
+    net: Any
+    steps: str
+    activation: str
+
+
 @exportable("Norm")
 class Norm(NamedTuple):
     """Parameters of a normalisation: `scale` `[H]`, and `bias` `[H]` (None for "rms")."""

@@ -1,5 +1,6 @@
 """A network's step as a function that XLA compiled, for what machine code does not know."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gru_jax.between import Output
 from gru_jax.combinators import Layer
 from gru_jax.types import Array, Params, State
 
@@ -17,14 +19,14 @@ class Compiled:
     def __init__(self, layer: Layer, params: Params, x: np.ndarray) -> None:
         self._step = _step(layer)
         self._params = params
-        made = jax.eval_shape(lambda p, x: layer.apply(p, jnp.expand_dims(x, -2), deterministic=True), params, x)
+        made = jax.eval_shape(functools.partial(_applied, layer), params, x)
         if not isinstance(made, tuple):
             raise TypeError(
                 f"Stream: needs a network whose apply gives (y, states); got {type(layer).__name__}; stream the network"
                 f" inside, with its part of the parameters"
             )
         # A sequence of length 0 ends where it began.
-        ended = jax.jit(lambda p, x, n: layer.apply(p, jnp.expand_dims(x, -2), lengths=n, deterministic=True)[1])
+        ended = jax.jit(lambda params, x, lengths: _applied(layer, params, x, lengths=lengths)[1])
         start = ended(params, x, np.zeros(x.shape[:-1], np.int32))
         self.initial: State = jax.tree.map(np.array, start)
         self.state: State = jax.tree.map(np.array, start)
@@ -46,7 +48,14 @@ class Compiled:
 def _step(layer: Layer) -> Callable[[Params, Any, State], tuple[Array, State]]:
     @jax.jit
     def step(params: Params, x: Array, state: State) -> tuple[Array, State]:
-        y, after = layer.apply(params, jnp.expand_dims(x, -2), state, deterministic=True)[:2]
-        return y[..., 0, :], after
+        y, after = _applied(layer, params, x, state)[:2]
+        return y.reshape(*x.shape[:-1], y.shape[-1]), after
 
     return step
+
+
+def _applied(layer: Layer, params: Params, x: Any, *state: State, **options: Any) -> Any:
+    """What a layer makes of a sequence of one step, and its states."""
+    if isinstance(getattr(layer, "made_of", None), Output):
+        options["return_state"] = True
+    return layer.apply(params, jnp.expand_dims(x, -2), *state, deterministic=True, **options)

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gru_jax import checks
-from gru_jax.between import EPSILON, Recurrent, Stack
+from gru_jax.between import EPSILON, Output, Recurrent, Stack
 from gru_jax.combinators import Layer
 from gru_jax.scans.engines.llvm.step import cells
-from gru_jax.scans.engines.llvm.step.net import Cell, Norm, Sum
+from gru_jax.scans.engines.llvm.step.net import Cell, Dense, Norm, Part, Sum
 from gru_jax.types import Params, State
 
 
@@ -38,7 +38,7 @@ class Network(NamedTuple):
       width: features that it puts out.
     """
 
-    parts: tuple[Cell | Norm | Sum, ...]
+    parts: tuple[Part, ...]
     arrays: tuple[tuple[np.ndarray, ...], ...]
     state: Any
     initial: State
@@ -67,7 +67,7 @@ class _Taken:
     """Parts that are collected; values are numbered from 1, 0 is x."""
 
     def __init__(self) -> None:
-        self.parts: list[Cell | Norm | Sum] = []
+        self.parts: list[Part] = []
         self.arrays: list[tuple[np.ndarray, ...]] = []
         self.cells = 0
 
@@ -78,6 +78,11 @@ class _Taken:
             return self._cell(made_of, params, source)
         if isinstance(made_of, Stack):
             return self._stack(made_of, params, source)
+        if isinstance(made_of, Output):
+            value, state, initial = self.add(made_of.net, params.net, source)
+            features, width = params.w.shape
+            dense = Dense(value, features, width, made_of.activation)
+            return self._append(dense, (params.w, params.b)), state, initial
         raise NoMachineCodeError("a layer that neither gj.recurrent nor gj.stack made")
 
     def _cell(self, made_of: Recurrent, params: Params, source: int) -> tuple[int, Any, State]:
@@ -124,7 +129,7 @@ class _Taken:
     def _width(self, value: int) -> int:
         return self.parts[value - 1].width if value else self.parts[0].features  # type: ignore[union-attr]
 
-    def _append(self, part: Cell | Norm | Sum, arrays: tuple[np.ndarray, ...]) -> int:
+    def _append(self, part: Part, arrays: tuple[np.ndarray, ...]) -> int:
         self.parts.append(part)
         self.arrays.append(arrays)
         return len(self.parts)

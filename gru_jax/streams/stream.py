@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gru_jax import checks
+from gru_jax.between import Output
 from gru_jax.cells.base import Cell
 from gru_jax.combinators import Layer, recurrent
 from gru_jax.scans.engines import llvm
@@ -34,8 +35,8 @@ class Stream:
     nothing of each other. A stream may be used from any thread, but from one at a time.
 
     Args:
-      layer: a `gj.nnx.GRU` or `gj.nnx.GRUCell`; or, with `params`, a cell, what `gj.recurrent` or `gj.stack` made, or a
-        `gj.linen.GRU`.
+      layer: a `gj.nnx.GRU` or `gj.nnx.GRUCell`; or, with `params`, a cell, what `gj.recurrent`, `gj.stack` or
+        `gj.models.readout` made (an output after each step), or a `gj.linen.GRU`.
       params: of a network or a cell, the variables of a `gj.linen.GRU`; of a layer that holds its own, others in their
         place, as its `functional` returns them.
       h0: states before the first step, such as learned ones, in the structure of the layer's states, each `[H]` or
@@ -281,7 +282,11 @@ def _functional(layer: Any, params: Params) -> tuple[Layer, Params]:
             f"Stream: needs a gj.nnx.GRU, a cell, or what gj.recurrent or gj.stack made; got {checks.described(layer)}"
         )
     params = _given(params)
-    if getattr(layer, "from_end", False) or getattr(spec, "reverse", False):
+    made_of = getattr(layer, "made_of", None)
+    net = made_of.net if isinstance(made_of, Output) else layer
+    if isinstance(made_of, Output) and made_of.steps == "mean":
+        raise ValueError("Stream: steps must be 'all' or 'last', an output after each step; got steps='mean'")
+    if getattr(net, "from_end", False) or getattr(spec, "reverse", False):
         raise ValueError(
             "Stream: a layer that reads from the sequence's end cannot be stepped; got one; call it on the whole x"
         )

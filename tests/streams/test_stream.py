@@ -1,6 +1,7 @@
 """Streams: one step a call gives the numbers of the whole sequence, and says what does not fit."""
 
 import copy
+import itertools
 import threading
 
 import jax
@@ -15,6 +16,7 @@ from gru_jax.scans.engines.llvm import host
 
 from ..scans.cases import table
 
+SLOW = pytest.mark.slow
 I, T = 5, 12
 RNG = np.random.default_rng(0)
 TOLERANCE = 2e-6
@@ -93,14 +95,14 @@ def test_the_numbers_of_the_whole_sequence(name, units, batch):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE), stream.state, h)
 
 
-@pytest.mark.parametrize("units, batch", [(40, (2,)), pytest.param(241, (3,), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("units, batch", [(40, (2,)), pytest.param(241, (3,), marks=SLOW)])
 def test_the_very_numbers_of_machine_code_over_all_steps(units, batch):
     layer, x = gru(units, 2, method=gj.Sequential(kernel="llvm", cores=1)), frames(batch)
     np.testing.assert_array_equal(streamed(gj.Stream(layer), x), layer(x)[0])
 
 
-@pytest.mark.parametrize("lanes", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (8, 16))])
-@pytest.mark.parametrize("rows", [5, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("lanes", [4, *(pytest.param(n, marks=SLOW) for n in (8, 16))])
+@pytest.mark.parametrize("rows", [5, pytest.param(1, marks=SLOW)])
 def test_whatever_the_vectors(monkeypatch, lanes, rows):
     monkeypatch.setattr(host, "host", lambda: host.Host(lanes, 16))
     net = NETS["two, layer norm"](3 * lanes + 1)
@@ -229,10 +231,15 @@ def cell_params():
     return naive(gj.GRU(6)).init(jax.random.key(0), I)
 
 
+def tagger(net):
+    return gj.models.readout(net, I, 2, steps="all")
+
+
 NOT_MADE = {
     "no params": (lambda: gj.Stream(gj.GRU(6)), TypeError, "pass params="),
     "no layer": (lambda: gj.Stream(3), TypeError, "needs a gj.nnx.GRU.*got 3"),
     "both directions": (lambda: gj.Stream(gru(6, bidirectional=True)), ValueError, "cannot be stepped"),
+    "an output of both": (lambda: gj.Stream(tagger(gj.bidirectional(naive(gj.GRU(6)))), ()), ValueError, "be stepped"),
     "reverse": (lambda: gj.Stream(gru(6, reverse=True)), ValueError, "cannot be stepped"),
     "params of another size": (lambda: gj.Stream(gj.GRU(7), cell_params()), ValueError, "w_x must have shape"),
     "layers": (lambda: gj.Stream(gj.stack(naive(gj.GRU(6))), cell_params()), ValueError, "must be a tuple of 1"),
@@ -272,7 +279,7 @@ def test_what_machine_code_does_not_know(name):
     np.testing.assert_allclose(y.astype(np.float32), np.asarray(layer(x)[0], np.float32), rtol=0, atol=0.02)
 
 
-@pytest.mark.parametrize("dtype", [None, pytest.param("bfloat16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dtype", [None, pytest.param("bfloat16", marks=SLOW)])
 def test_other_holders_of_a_gru(dtype):
     x = frames((2,)).astype(dtype or np.float32)
     linen, cell = gj.linen.GRU(6, dtype=dtype), gj.nnx.GRUCell(I, 6, dtype=dtype, rngs=nnx.Rngs(0))
@@ -289,10 +296,33 @@ def test_other_holders_of_a_gru(dtype):
     np.testing.assert_allclose(*(np.asarray(a, np.float32) for a in (stream(x[:, 0]), h)), atol=TOLERANCE)
 
 
+@pytest.mark.parametrize(
+    "activation, outputs",
+    [
+        ("softmax", 3),
+        *(pytest.param(*row, marks=SLOW) for row in itertools.product(("linear", "sigmoid", "softmax"), (1, 40))),
+    ],
+)
+def test_output_layers(activation, outputs, engine):
+    net = gj.stack(naive(gj.GRU(17)), naive(gj.GRU(6)), norm="rms")
+    model, x = gj.models.readout(net, I, outputs, steps="all", activation=activation), frames((3,))
+    params = jax.tree.map(lambda a: a + 0.1, model.init(jax.random.key(0)))
+    stream = gj.Stream(model, params)
+    y, h = model.apply(params, x, return_state=True)
+    np.testing.assert_allclose(streamed(stream, x), y, rtol=0, atol=TOLERANCE * max(1, np.abs(y).max()))
+    assert stream.engine == engine and jax.tree.structure(stream.state) == jax.tree.structure(h)
+
+    last = gj.models.readout(net, I, outputs, activation=activation)
+    np.testing.assert_array_equal(streamed(gj.Stream(last, params), x), streamed(gj.Stream(model, params), x))
+    with pytest.raises(ValueError, match="'all' or 'last', an output after each step; got steps='mean'"):
+        gj.Stream(gj.models.readout(net, I, outputs, steps="mean"), params)
+
+
 def test_what_gives_no_states_is_no_network():
-    model = gj.models.readout(naive(gj.GRU(6)), I, 2)
-    stream = gj.Stream(model, model.init(jax.random.key(0)))
-    with pytest.raises(TypeError, match="needs a network whose apply gives .y, states.; got Readout"):
+    net = naive(gj.GRU(6))
+    alone = gj.Layer(net.init, lambda *args, **options: net.apply(*args, **options)[0])
+    stream = gj.Stream(alone, net.init(jax.random.key(0), I))
+    with pytest.raises(TypeError, match="needs a network whose apply gives .y, states.; got Layer"):
         stream(frames((2,))[:, 0])
 
 

@@ -283,18 +283,17 @@ class Code:
         zeros = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
         return self.builder.shuffle_vector(first, ir.Constant(self.vector, ir.Undefined), zeros)
 
-    def only_first(self, count: int, a: Value) -> Value:
-        """A vector with 0 in all lanes but the first ones."""
+    def only_first(self, count: int, a: Value, others: Value) -> Value:
+        """The first lanes of one vector, the rest of another."""
         if count == self.lanes:
             return a
-        lanes = [lane if lane < count else self.lanes for lane in range(self.lanes)]
-        return self.shuffle(a, self.spread(0.0), lanes)
+        return self.shuffle(a, others, [lane if lane < count else self.lanes + lane for lane in range(self.lanes)])
 
-    def sum_of_lanes(self, a: Value) -> Value:
-        """The sum of a vector's numbers, in all lanes."""
+    def over_lanes(self, join: Callable[[Value, Value], Value], a: Value) -> Value:
+        """The numbers of a vector joined, such as added up, in all lanes."""
         size = 1
         while size < self.lanes:
-            a = self.builder.fadd(a, self.shuffle(a, a, [lane ^ size for lane in range(self.lanes)]))
+            a = join(a, self.shuffle(a, a, [lane ^ size for lane in range(self.lanes)]))
             size *= 2
         return a
 

@@ -27,8 +27,7 @@ class NormWriter(Writer):
         width, b = self.part.width, code.builder
 
         def mean(read: Callable[[Value, int], Value]) -> Value:
-            sums = _summed(code, width, lambda i, n, sums: b.fadd(sums, read(i, n)))
-            return b.fmul(code.sum_of_lanes(sums), code.spread(1 / width))
+            return b.fmul(reduced(code, width, "add", code.spread(0.0), read), code.spread(1 / width))
 
         def of_row(r: Value) -> None:
             row, made = (code.at(a, code.mul(r, width)) for a in (values[self.part.source], to))
@@ -37,7 +36,7 @@ class NormWriter(Writer):
                 middle = mean(lambda i, n: code.load_first(n, row, i))
 
             def centred(i: Value, n: int) -> Value:
-                return code.only_first(n, b.fsub(code.load_first(n, row, i), middle))
+                return code.only_first(n, b.fsub(code.load_first(n, row, i), middle), code.spread(0.0))
 
             def square(i: Value, n: int) -> Value:
                 a = centred(i, n)
@@ -51,7 +50,7 @@ class NormWriter(Writer):
                 value = b.fmul(b.fmul(centred(i, n), factor), scale)
                 code.store_first(n, b.fadd(value, *bias) if bias else value, made, i)
 
-            _each(code, width, put)
+            each(code, width, put)
 
         code.loop(0, self.rows, of_row)
 
@@ -70,10 +69,10 @@ class SumWriter(Writer):
             added = code.builder.fadd(code.load_first(n, one, i), code.load_first(n, other, i))
             code.store_first(n, added, to, i)
 
-        _each(code, self.rows * self.part.width, put)
+        each(code, self.rows * self.part.width, put)
 
 
-def _each(code: Code, count: int, write: Callable[[Value, int], None]) -> None:
+def each(code: Code, count: int, write: Callable[[Value, int], None]) -> None:
     """`write(i, n)` for all vectors of an array, n being the numbers of the one at i."""
     whole, rest = count // code.lanes * code.lanes, count % code.lanes
     if whole:
@@ -82,9 +81,18 @@ def _each(code: Code, count: int, write: Callable[[Value, int], None]) -> None:
         write(whole, rest)
 
 
-def _summed(code: Code, count: int, add: Callable[[Value, int, Value], Value]) -> Value:
-    """`sums = add(i, n, sums)` for all vectors of an array."""
-    sums, whole, rest = code.spread(0.0), count // code.lanes * code.lanes, count % code.lanes
+def reduced(code: Code, count: int, how: str, start: Value, read: Callable[[Value, int], Value]) -> Value:
+    """What is read of all vectors of an array joined, by "add" or "maximum", in all lanes.
+
+    Args:
+      code: the function that is being written.
+      count: numbers of the array.
+      how: they are joined.
+      start: what joining changes nothing.
+      read: `read(i, n)` of the vector at i, of which n numbers are of the array; the others must be as `start`.
+    """
+    join = code.builder.fadd if how == "add" else lambda a, b: code.intrinsic(how, a, b)
+    found, whole, rest = start, count // code.lanes * code.lanes, count % code.lanes
     if whole:
-        (sums,) = code.loop(0, whole, lambda i, sums: [add(i, code.lanes, sums)], [sums], step=code.lanes)
-    return add(whole, rest, sums) if rest else sums
+        (found,) = code.loop(0, whole, lambda i, sofar: [join(sofar, read(i, code.lanes))], [found], step=code.lanes)
+    return code.over_lanes(join, join(found, read(whole, rest)) if rest else found)

@@ -52,6 +52,25 @@ class Sum(NamedTuple):
     width: int
 
 
+class Dense(NamedTuple):
+    """An output layer, `activation(x w + b)`.
+
+    Attributes:
+      source: which value it reads.
+      features: of that.
+      width: features that it puts out.
+      activation: "linear", "sigmoid" or "softmax", the last one over all of them.
+    """
+
+    source: int
+    features: int
+    width: int
+    activation: str
+
+
+Part = Cell | Norm | Sum | Dense
+
+
 class Net(NamedTuple):
     """What a program is written for.
 
@@ -65,4 +84,4 @@ class Net(NamedTuple):
     lanes: int
     sums: int
     rows: int
-    parts: tuple[Cell | Norm | Sum, ...]
+    parts: tuple[Part, ...]

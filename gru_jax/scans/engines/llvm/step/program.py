@@ -13,8 +13,9 @@ import numpy as np
 from gru_jax.scans.engines.llvm.code import POINTER, Code, Program, Value
 from gru_jax.scans.engines.llvm.plan import Room
 from gru_jax.scans.engines.llvm.step.between import NormWriter, SumWriter
+from gru_jax.scans.engines.llvm.step.dense import DenseWriter
 from gru_jax.scans.engines.llvm.step.gated import CellWriter
-from gru_jax.scans.engines.llvm.step.net import Cell, Net, Norm, Sum
+from gru_jax.scans.engines.llvm.step.net import Cell, Dense, Net, Norm, Sum
 from gru_jax.scans.engines.llvm.step.writer import Writer
 
 STEP, CALL = "step", "call"
@@ -45,7 +46,7 @@ class Written(NamedTuple):
             writer.lay_out(weights, *given)
 
 
-_WRITERS: dict[Any, Any] = {Cell: CellWriter, Norm: NormWriter, Sum: SumWriter}
+_WRITERS: dict[Any, Any] = {Cell: CellWriter, Norm: NormWriter, Sum: SumWriter, Dense: DenseWriter}
 
 
 @functools.cache
