@@ -35,7 +35,8 @@ def gru_plan(lanes, units, *, steps=40, features=3, batch=1, keep=True, cores=1,
     options = {"bias": "full", "masked": False, "bfloat16": False, "weights": NEUTRAL} | more
     return Plan.of(
         Host(lanes, 16 if lanes == 8 else 32), cells.described(gj.GRU(units).equations), steps=steps, batch=batch,
-        features=features, units=units, batch_leads=True, reverse=False, keep=keep, cores=cores, backward=backward, **options,
+        features=features, units=units, batch_leads=True, reverse=False, keep=keep, cores=cores, backward=backward,
+        **options,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, ClassVar, Protocol
 
+from gru_jax.cells import activations
 from gru_jax.cells.base import Equations
 
 Value = Any
@@ -55,9 +56,9 @@ class Numbers(Protocol):
         """The same, of one `BY_VALUE`, from its value."""
 
 
-BY_VALUE = ("tanh", "sigmoid")
+BY_VALUE = ("tanh", "sigmoid", "relu", "linear", "exponential")
 """Activations whose slope comes from their value; of others it is kept, too."""
-SERVED = BY_VALUE
+SERVED = tuple(activations.ACTIVATIONS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,12 +180,154 @@ class ResetAfter(Gated):
         return [d_n, d_r, d_z, d_q], [to.mul(z, l)]
 
 
+@dataclasses.dataclass(frozen=True)
+class ResetBefore(Gated):
+    """`r, z = s(u_r + q_r), s(u_z + q_z)`, `n = g(u_n + q_n)`, q_n a product of `r h`, `h' = n + z (h - n)`."""
+
+    gates = 3
+    second = True
+    values = "ggc"
+
+    def operand(self, to: Numbers, u: list[Value], q: list[Value], h: Value) -> tuple[Value, list[Value]]:
+        r, z = (self._activated(to, "g", to.add(u[k], q[k])) for k in (0, 1))
+        return to.mul(r[0], h), [*r, *z]
+
+    def forward(
+        self, to: Numbers, u: list[Value], q: list[Value], old: list[Value], first: list[Value]
+    ) -> tuple[list[Value], list[Value]]:
+        n = self._activated(to, "c", to.add(u[0], q[0]))
+        z = first[len(first) // 2]
+        return [_between(to, z, old[0], n[0])], n
+
+    def backward(
+        self, to: Numbers, kept: list[Value], old: list[Value], adjoint: list[Value]
+    ) -> tuple[list[Value], list[Value]]:
+        rest = iter(kept)
+        _, (z, slope_z), (n, slope_n) = (self._slope(to, kind, rest) for kind in "ggc")
+        (l,), (h,) = adjoint, old
+        d_n = to.mul(to.mul(l, to.sub(to.number(1.0), z)), slope_n)
+        d_z = to.mul(to.mul(l, to.sub(h, n)), slope_z)
+        return [None, d_z, d_n], [to.mul(z, l)]
+
+    def backward_operand(
+        self, to: Numbers, kept: list[Value], h: Value, p: Value
+    ) -> tuple[Value, list[Value], Value]:
+        r, slope = self._slope(to, "g", iter(kept))
+        return to.mul(r, h), [to.mul(to.mul(p, h), slope), None, None], to.mul(r, p)
+
+
+@dataclasses.dataclass(frozen=True)
+class MinimalReset(Gated):
+    """`f = s(u_f + q_f)`, `n = g(u_n + f q_n)`, `h' = n + f (h - n)`."""
+
+    gates = 2
+    inside = True
+    values = "gcq"
+
+    def forward(
+        self, to: Numbers, u: list[Value], q: list[Value], old: list[Value], first: list[Value]
+    ) -> tuple[list[Value], list[Value]]:
+        f = self._activated(to, "g", to.add(u[0], q[0]))
+        n = self._activated(to, "c", to.fma(f[0], q[1], u[1]))
+        return [_between(to, f[0], old[0], n[0])], [*f, *n, q[1]]
+
+    def backward(
+        self, to: Numbers, kept: list[Value], old: list[Value], adjoint: list[Value]
+    ) -> tuple[list[Value], list[Value]]:
+        rest = iter(kept)
+        (f, slope_f), (n, slope_n) = (self._slope(to, kind, rest) for kind in "gc")
+        (l,), (h,), q = adjoint, old, next(rest)
+        d_n = to.mul(to.mul(l, to.sub(to.number(1.0), f)), slope_n)
+        d_f = to.mul(to.fma(l, to.sub(h, n), to.mul(d_n, q)), slope_f)
+        return [d_n, d_f, to.mul(d_n, f)], [to.mul(f, l)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Minimal(Gated):
+    """`f = s(u_f + q_f)`, `n = g(u_n + q_n)`, `h' = n + f (h - n)`."""
+
+    gates = 2
+    values = "gc"
+
+    def forward(
+        self, to: Numbers, u: list[Value], q: list[Value], old: list[Value], first: list[Value]
+    ) -> tuple[list[Value], list[Value]]:
+        f, n = (self._activated(to, kind, to.add(u[k], q[k])) for k, kind in enumerate("gc"))
+        return [_between(to, f[0], old[0], n[0])], [*f, *n]
+
+    def backward(
+        self, to: Numbers, kept: list[Value], old: list[Value], adjoint: list[Value]
+    ) -> tuple[list[Value], list[Value]]:
+        rest = iter(kept)
+        (f, slope_f), (n, slope_n) = (self._slope(to, kind, rest) for kind in "gc")
+        (l,), (h,) = adjoint, old
+        d_n = to.mul(to.mul(l, to.sub(to.number(1.0), f)), slope_n)
+        return [to.mul(to.mul(l, to.sub(h, n)), slope_f), d_n], [to.mul(f, l)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Elman(Gated):
+    """`h' = g(u + q)`."""
+
+    gates = 1
+    values = "c"
+
+    def forward(
+        self, to: Numbers, u: list[Value], q: list[Value], old: list[Value], first: list[Value]
+    ) -> tuple[list[Value], list[Value]]:
+        n = self._activated(to, "c", to.add(u[0], q[0]))
+        return [n[0]], n
+
+    def backward(
+        self, to: Numbers, kept: list[Value], old: list[Value], adjoint: list[Value]
+    ) -> tuple[list[Value], list[Value]]:
+        _, slope = self._slope(to, "c", iter(kept))
+        return [to.mul(adjoint[0], slope)], [to.number(0.0)]
+
+
+@dataclasses.dataclass(frozen=True)
+class LSTM(Gated):
+    """`i, f, o = s(u + q)`, `m = g(u_m + q_m)`, `c' = f c + i m`, `h' = o g(c')`."""
+
+    gates = 4
+    states = ("h", "c")
+    values = "gggc"
+
+    def forward(
+        self, to: Numbers, u: list[Value], q: list[Value], old: list[Value], first: list[Value]
+    ) -> tuple[list[Value], list[Value]]:
+        i, f, o, m = (self._activated(to, kind, to.add(u[k], q[k])) for k, kind in enumerate("gggc"))
+        c = to.fma(f[0], old[1], to.mul(i[0], m[0]))
+        return [to.mul(o[0], to.activation(self.candidate, c)), c], [*i, *f, *o, *m]
+
+    def backward(
+        self, to: Numbers, kept: list[Value], old: list[Value], adjoint: list[Value]
+    ) -> tuple[list[Value], list[Value]]:
+        rest = iter(kept)
+        (i, slope_i), (f, slope_f), (o, slope_o), (m, slope_m) = (self._slope(to, kind, rest) for kind in "gggc")
+        (l_h, l_c), c = adjoint, old[1]
+        after = to.fma(f, c, to.mul(i, m))
+        seen, slope = self._slope(to, "c", iter(self._activated(to, "c", after)))
+        d_c = to.fma(to.mul(l_h, o), slope, l_c)
+        d_o = to.mul(to.mul(l_h, seen), slope_o)
+        d_i, d_f = to.mul(to.mul(d_c, m), slope_i), to.mul(to.mul(d_c, c), slope_f)
+        d_m = to.mul(to.mul(d_c, i), slope_m)
+        return [d_i, d_f, d_o, d_m], [to.number(0.0), to.mul(d_c, f)]
+
+
 def _between(to: Numbers, z: Value, h: Value, n: Value) -> Value:
     """`(1 - z) n + z h`."""
     return to.fma(z, to.sub(h, n), n)
 
 
-_BY_NAME: dict[str, type[Gated]] = {"gru": ResetAfter}
+_BY_NAME: dict[str, type[Gated]] = {
+    "gru": ResetAfter,
+    "gru, reset before": ResetBefore,
+    "mgu": MinimalReset,
+    "mgu without its reset": Minimal,
+    "tanh rnn": Elman,
+    "lstm": LSTM,
+}
 
 
 def refusal(equations: Equations) -> str | None:

@@ -33,7 +33,7 @@ class Arrays:
 
     def slope_at(self, name: str, value: Array) -> Array:
         """The same, of one that has it by its value."""
-        return 1 - value * value if name == "tanh" else value * (1 - value)
+        return _SLOPES_AT[name](value)
 
 
 def forward(plan: Plan, **given: Array) -> dict[str, Array]:
@@ -191,3 +191,10 @@ def _placed(plan: Plan, a: Array) -> Array:
 
 
 _ARRAYS = Arrays()
+_SLOPES_AT = {
+    "tanh": lambda value: 1 - value * value,
+    "sigmoid": lambda value: value * (1 - value),
+    "relu": lambda value: (value > 0).astype(value.dtype),
+    "linear": jnp.ones_like,
+    "exponential": lambda value: value,
+}
