@@ -69,13 +69,20 @@ NETS = {
     "heads": lambda n: naive(gj.GRU(n, heads=n)),
     "two, layer norm": lambda n: gj.stack(naive(gj.GRU(n)), naive(gj.GRU(n + 2)), norm="layer"),
     "three, rms, sums": lambda n: gj.stack(*[naive(gj.GRU(n))] * 3, norm="rms", residual=True, dropout=0.5),
+    "reset before": lambda n: naive(gj.GRU(n, reset="before")),
+    "reset before, heads, minimal bias": lambda n: naive(gj.GRU(n, reset="before", heads=n, bias="minimal")),
+    "relu, hard_sigmoid": lambda n: naive(gj.GRU(n, activation="relu", gate_activation="hard_sigmoid")),
+    "MGU": lambda n: naive(gj.MGU(n)),
+    "MGU without its reset": lambda n: naive(gj.MGU(n, reset_gate=False)),
+    "LSTM, tanh RNN": lambda n: gj.stack(naive(gj.models.LSTM(n)), naive(gj.models.TanhRNN(n)), residual=True),
     "minGRU": lambda n: naive(gj.MinGRU(n)),
     "minLSTM, log": lambda n: naive(gj.MinLSTM(n, form="log")),
     "minGRU, no bias, above a GRU": lambda n: gj.stack(naive(gj.GRU(n)), naive(gj.MinGRU(n, form="log", bias=False))),
     "nested": lambda n: nested(gj.GRU(n)),
 }
 QUICK = {("one", 17, (3,)), ("minimal bias", 40, (1,)), ("no bias", 1, (2, 8)), ("two, layer norm", 17, (3,)),
-         ("nested", 17, (1,)), ("heads", 17, ()), ("minLSTM, log", 17, (3,))}  # fmt: skip
+         ("nested", 17, (1,)), ("heads", 17, ()), ("reset before", 40, (3,)),
+         ("LSTM, tanh RNN", 17, (1,)), ("minLSTM, log", 17, (3,))}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -264,6 +271,7 @@ def test_what_is_refused(name):
 
 FALLS_BACK = {
     "bfloat16": (lambda: gru(6, param_dtype=jnp.bfloat16), jnp.bfloat16, "bfloat16"),
+    "an activation of one's own": (lambda: gru(6, activation=jnp.sin), np.float32, "activation"),
     "computed in bfloat16": (lambda: gru(6, dtype=jnp.bfloat16), jnp.bfloat16, "bfloat16"),
 }
 
