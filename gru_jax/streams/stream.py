@@ -1,6 +1,5 @@
 """`gru_jax.Stream`: a layer, a network or a cell one step a call, on NumPy arrays."""
 
-import inspect
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from gru_jax import checks
-from gru_jax.between import Output
-from gru_jax.cells.base import Cell
-from gru_jax.combinators import Layer, recurrent
-from gru_jax.scans.engines import llvm
+from gru_jax.streams import arguments
 from gru_jax.streams.compiled import Compiled
-from gru_jax.streams.network import Network, NoMachineCodeError, taken_apart
+from gru_jax.streams.network import NoMachineCodeError, taken_apart
 from gru_jax.types import BoolArray, Params, State
 
 _ARRAY = np.ndarray
@@ -67,15 +63,11 @@ class Stream:
         self, layer: Any, params: Params = None, h0: State = None, *, batch: int | tuple[int, ...] | None = None
     ) -> None:
         self._given = layer
-        self._layer, self._params = _functional(layer, params)
-        dtypes = {np.dtype(leaf.dtype) for leaf in jax.tree.leaves(self._params)}
-        if len(dtypes) != 1:
-            names = " and ".join(sorted(dtype.name for dtype in dtypes)) or "none"
-            raise TypeError(f"Stream: params must be arrays of one dtype; got {names}; convert them with jax.tree.map")
-        (self._dtype,) = dtypes
-        self._h0 = jax.tree.map(np.asarray, _plain(h0))
-        self._network, self.reason = _network(self._layer, self._params)
-        self._features = _input_size(self._params) if self._network is None else self._network.features
+        self._layer, self._params = arguments.functional(layer, params)
+        self._dtype = arguments.dtype(self._params)
+        self._h0 = jax.tree.map(np.asarray, arguments.plain(h0))
+        self._network, self.reason = arguments.network(self._layer, self._params)
+        self._features = arguments.input_size(self._params) if self._network is None else self._network.features
         self._running: Any = None
         self._shape: tuple[int, ...] | None = None
         if batch is not None:
@@ -119,7 +111,7 @@ class Stream:
     def state(self, state: State) -> None:
         if self._running is None:
             raise ValueError("Stream: no batch is known yet that states could be of; make it with Stream(..., batch=B)")
-        self._set(_fitted("state", state, self._running.state))
+        self._set(arguments.fitted("state", state, self._running.state))
         self._shape = self._running.x.shape
 
     def reset(self, mask: BoolArray | None = None) -> None:
@@ -155,7 +147,7 @@ class Stream:
           ValueError: for others.
         """
         given = (params, None) if hasattr(params, "functional") else (self._given, params)
-        new = _functional(*given)[1]
+        new = arguments.functional(*given)[1]
         had, got = (jax.tree.map(lambda a: (jnp.shape(a), np.dtype(a.dtype).name), p) for p in (self._params, new))
         if had != got:
             raise ValueError(
@@ -234,7 +226,7 @@ class Stream:
                 warnings.warn(f"Stream: {error}; XLA's step runs in its place", RuntimeWarning, stacklevel=4)
         if self._network is None or not x.size:
             running = Compiled(self._layer, self._params, x)
-        self._initial = running.initial if self._h0 is None else _fitted("h0", self._h0, running.state)
+        self._initial = running.initial if self._h0 is None else arguments.fitted("h0", self._h0, running.state)
         self._features = x.shape[-1]
         self._running, self._x, self._run, self._job = running, running.x, running.run, running.job
         self._copy = running.y.copy
@@ -243,85 +235,3 @@ class Stream:
     def _set(self, state: State, where: Any = True) -> None:
         for mine, new in zip(jax.tree.leaves(self._running.state), jax.tree.leaves(state), strict=True):
             np.copyto(mine, new, where=where)
-
-
-def _network(layer: Layer, params: Params) -> tuple[Network | None, str | None]:
-    """The network for machine code, or why there is none."""
-    reason = llvm.missing()
-    if reason is None:
-        from gru_jax.scans.engines.llvm import host
-
-        problem = host.problem()
-        reason = problem and f"this machine: {problem}"
-    try:
-        return (None, reason) if reason is not None else (taken_apart(layer, params), None)
-    except NoMachineCodeError as error:
-        return None, str(error)
-
-
-def _input_size(params: Params) -> int | None:
-    """I, of a network whose first cell has an input matrix by the name that it has in this library."""
-    named = jax.tree_util.tree_leaves_with_path(params)
-    return next((leaf.shape[0] for path, leaf in named if getattr(path[-1], "name", None) == "w_x"), None)
-
-
-def _functional(layer: Any, params: Params) -> tuple[Layer, Params]:
-    """A layer as functions, and its parameters in the dtype in which it computes."""
-    spec = None
-    if hasattr(layer, "functional"):
-        spec = layer.spec
-        if inspect.signature(layer.functional).parameters:  # Linen's, whose parameters are not in it
-            layer, params = layer.functional(_given(params))
-        else:
-            layer, own = layer.functional()
-            params = own if params is None else params
-    if isinstance(layer, Cell) and not isinstance(layer, type):
-        layer = recurrent(layer)
-    if not (callable(getattr(layer, "init", None)) and callable(getattr(layer, "apply", None))):
-        raise TypeError(
-            f"Stream: needs a gj.nnx.GRU, a cell, or what gj.recurrent or gj.stack made; got {checks.described(layer)}"
-        )
-    params = _given(params)
-    made_of = getattr(layer, "made_of", None)
-    net = made_of.net if isinstance(made_of, Output) else layer
-    if isinstance(made_of, Output) and made_of.steps == "mean":
-        raise ValueError("Stream: steps must be 'all' or 'last', an output after each step; got steps='mean'")
-    if getattr(net, "from_end", False) or getattr(spec, "reverse", False):
-        raise ValueError(
-            "Stream: a layer that reads from the sequence's end cannot be stepped; got one; call it on the whole x"
-        )
-    dtype = getattr(spec, "dtype", None)
-    return layer, params if dtype is None else jax.tree.map(lambda a: a.astype(dtype), params)
-
-
-def _given(params: Params) -> Params:
-    if params is None:
-        raise TypeError("Stream: needs the parameters of a network or cell; got params=None; pass params=net.init(...)")
-    return params
-
-
-def _plain(state: State) -> State:
-    """States that may be Flax's variables as arrays."""
-    variable = lambda a: hasattr(a, "get_value")  # noqa: E731
-    return jax.tree.map(lambda a: a.get_value() if variable(a) else a, state, is_leaf=variable)
-
-
-def _fitted(name: str, given: State, like: State) -> State:
-    """Given states as arrays of the shapes that there are."""
-    got, expected = (str(jax.tree.structure(state)) for state in (given, like))
-    if got != expected:
-        raise ValueError(
-            f"Stream: {name} must have the structure of the layer's states, {expected}; got {got}; take it from what"
-            f" the layer returns"
-        )
-
-    def fitted(a: Any, there: np.ndarray) -> np.ndarray:
-        a = np.asarray(a)
-        if a.shape not in (there.shape, there.shape[-1:]):
-            raise ValueError(
-                f"Stream: {name} must have shape {list(there.shape)}, or {list(there.shape[-1:])} for all sequences"
-                f" alike; got {list(a.shape)}; there is one state for each sequence"
-            )
-        return np.array(np.broadcast_to(a, there.shape), there.dtype)
-
-    return jax.tree.map(fitted, given, like)

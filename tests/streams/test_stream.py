@@ -255,6 +255,7 @@ NOT_MADE = {
     "batch": (lambda: gj.Stream(gru(6), batch=0), ValueError, "batch must be at least 1"),
     "an option": (lambda: gj.Stream(gru(6), bacth=0), TypeError, "did you mean 'batch'"),
     "two dtypes": (lambda: gj.Stream(gj.GRU(6), cell_params()._replace(w_x=np.ones((5, 18)))), TypeError, "one dtype"),
+    "params that are no arrays": (lambda: gj.Stream(gj.GRU(6), 3), TypeError, "of one dtype; got int"),
     "mask's dtype": (lambda: gj.Stream(gru(6), batch=2).reset(np.ones(2)), TypeError, "must be boolean"),
     "mask's shape": (lambda: gj.Stream(gru(6), batch=2).reset(np.ones(3, bool)), ValueError, r"must have shape \[2\]"),
     "a mask of nothing": (lambda: gj.Stream(gru(6)).reset(np.ones(3, bool)), ValueError, "no sequences yet"),
