@@ -62,13 +62,14 @@ def nested(cell):
     return gj.stack(naive(cell), inner, naive(cell), residual=True)
 
 
+# A norm of one or two features divides by what may be almost 0.
 NETS = {
     "one": lambda n: naive(gj.GRU(n)),
     "minimal bias": lambda n: naive(gj.GRU(n, bias="minimal")),
     "no bias": lambda n: naive(gj.GRU(n, bias="none")),
     "heads": lambda n: naive(gj.GRU(n, heads=n)),
-    "two, layer norm": lambda n: gj.stack(naive(gj.GRU(n)), naive(gj.GRU(n + 2)), norm="layer"),
-    "three, rms, sums": lambda n: gj.stack(*[naive(gj.GRU(n))] * 3, norm="rms", residual=True, dropout=0.5),
+    "two, layer norm": lambda n: gj.stack(naive(gj.GRU(n + 4)), naive(gj.GRU(n + 5)), norm="layer"),
+    "three, rms, sums": lambda n: gj.stack(*[naive(gj.GRU(n + 4))] * 3, norm="rms", residual=True, dropout=0.5),
     "reset before": lambda n: naive(gj.GRU(n, reset="before")),
     "reset before, heads, minimal bias": lambda n: naive(gj.GRU(n, reset="before", heads=n, bias="minimal")),
     "relu, hard_sigmoid": lambda n: naive(gj.GRU(n, activation="relu", gate_activation="hard_sigmoid")),
@@ -78,16 +79,16 @@ NETS = {
     "minGRU": lambda n: naive(gj.MinGRU(n)),
     "minLSTM, log": lambda n: naive(gj.MinLSTM(n, form="log")),
     "minGRU, no bias, above a GRU": lambda n: gj.stack(naive(gj.GRU(n)), naive(gj.MinGRU(n, form="log", bias=False))),
-    "nested": lambda n: nested(gj.GRU(n)),
+    "nested": lambda n: nested(gj.GRU(n + 4)),
 }
-QUICK = {("one", 17, (3,)), ("minimal bias", 40, (1,)), ("no bias", 1, (2, 8)), ("two, layer norm", 17, (3,)),
-         ("nested", 17, (1,)), ("heads", 17, ()), ("reset before", 40, (3,)),
+QUICK = {("one", 17, (3,)), ("minimal bias", 17, (1,)), ("no bias", 1, (2, 8)), ("two, layer norm", 17, (3,)),
+         ("nested", 17, (1,)), ("heads", 17, ()), ("reset before", 17, (3,)),
          ("LSTM, tanh RNN", 17, (1,)), ("minLSTM, log", 17, (3,))}  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "name, units, batch",
-    table(NETS, (1, 17, 40, 241), ((), (1,), (3,), (2, 8)), quick=lambda *row: row in QUICK),
+    table(NETS, (1, 17, 241), ((), (1,), (3,), (2, 8)), quick=lambda *row: row in QUICK),
 )
 def test_the_numbers_of_the_whole_sequence(name, units, batch):
     net = NETS[name](units)
