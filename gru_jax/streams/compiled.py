@@ -10,6 +10,7 @@ import numpy as np
 
 from gru_jax.between import Output
 from gru_jax.combinators import Layer
+from gru_jax.streams.network import Network
 from gru_jax.types import Array, Params, State
 
 
@@ -34,7 +35,7 @@ class Compiled:
         self.job: Any = None
         self.run: Callable[[Any], None] = self._run
 
-    def take(self, params: Params) -> None:
+    def take(self, params: Params, network: Network | None) -> None:
         """Takes parameters of the same shapes."""
         self._params = params
 

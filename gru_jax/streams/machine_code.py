@@ -11,7 +11,7 @@ from gru_jax.scans.engines.llvm import host
 from gru_jax.scans.engines.llvm.step import object_file, program
 from gru_jax.scans.engines.llvm.step.net import Net
 from gru_jax.streams.network import Network, NoMachineCodeError, Place
-from gru_jax.types import State
+from gru_jax.types import Params, State
 
 LARGE = 2**21
 """Bytes of a large page."""
@@ -47,9 +47,9 @@ class MachineCode:
         self.run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
         self.state = self._states(self._memory)
         self.initial = jax.tree.map(lambda start, now: np.broadcast_to(start, now.shape), network.initial, self.state)
-        self.take(network)
+        self.take(None, network)
 
-    def take(self, network: Network) -> None:
+    def take(self, params: Params, network: Network) -> None:
         """Takes the parameters of a network of the same parts."""
         self._written.lay_out(network.arrays, self._weights)
 

@@ -79,10 +79,7 @@ class _Taken:
         if isinstance(made_of, Stack):
             return self._stack(made_of, params, source)
         if isinstance(made_of, Output):
-            value, state, initial = self.add(made_of.net, params.net, source)
-            features, width = params.w.shape
-            dense = Dense(value, features, width, made_of.activation)
-            return self._append(dense, (params.w, params.b)), state, initial
+            return self._output(made_of, params, source)
         raise NoMachineCodeError("a layer that neither gj.recurrent nor gj.stack made")
 
     def _cell(self, made_of: Recurrent, params: Params, source: int) -> tuple[int, Any, State]:
@@ -121,10 +118,26 @@ class _Taken:
             width = self.parts[value - 1].width
             if made_of.norm is not None:
                 norm = tuple(array for array in norms[index] if array is not None)
+                if [array.shape for array in norm] != [(width,)] * (2 if made_of.norm == "layer" else 1):
+                    raise ValueError(
+                        f"Stream: params.norms[{index}] must have scale [{width}], and bias [{width}] for norm='layer';"
+                        f" got {' and '.join(map(checks.described, norm)) or 'none'} with norm={made_of.norm!r}; make"
+                        f" params with this stack's init"
+                    )
                 value = self._append(Norm(value, made_of.norm, width, EPSILON), norm)
             if made_of.residual and width == self._width(before):
                 value = self._append(Sum(value, before, width), ())
         return value, tuple(states), tuple(starts)
+
+    def _output(self, made_of: Output, params: Params, source: int) -> tuple[int, Any, State]:
+        if not hasattr(params, "net"):
+            raise TypeError(f"Stream: params must be ReadoutParams, from init; got {checks.described(params)}")
+        value, state, initial = self.add(made_of.net, params.net, source)
+        (features, width), fix = params.w.shape, "make params with this network's init"
+        checks.shape("Stream", "params.w", params.w.shape, (self._width(value), width), fix)
+        checks.shape("Stream", "params.b", params.b.shape, (width,), fix)
+        dense = Dense(value, features, width, made_of.activation)
+        return self._append(dense, (params.w, params.b)), state, initial
 
     def _width(self, value: int) -> int:
         return self.parts[value - 1].width if value else self.parts[0].features  # type: ignore[union-attr]

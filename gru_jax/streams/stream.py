@@ -148,7 +148,8 @@ class Stream:
         """
         given = (params, None) if hasattr(params, "functional") else (self._given, params)
         new = arguments.functional(*given)[1]
-        had, got = (jax.tree.map(lambda a: (jnp.shape(a), np.dtype(a.dtype).name), p) for p in (self._params, new))
+        kind = lambda a: (jnp.shape(a), str(getattr(a, "dtype", type(a))))  # noqa: E731
+        had, got = (jax.tree.map(kind, p) for p in (self._params, new))
         if had != got:
             raise ValueError(
                 "Stream: update takes parameters of the shapes and dtypes that the stream was made with; got others;"
@@ -158,7 +159,7 @@ class Stream:
         if self._network is not None:
             self._network = taken_apart(self._layer, new)
         if self._running is not None:
-            self._running.take(new if self._network is None else self._network)
+            self._running.take(self._params, self._network)
 
     def export(self, path: str | Path) -> tuple[Path, Path]:
         """Writes the step for programs in C: an object file for this kind of processor, and its header.
@@ -182,7 +183,7 @@ class Stream:
             raise ValueError(f"Stream: export writes machine code, and there is none for {self.reason}")
         from gru_jax.streams import c_files
 
-        if self._running is None:
+        if self._running is None or not self._running.x.size:
             self._begin(np.zeros((1, self._network.features), self._dtype))
         return c_files.write(Path(path), self._running, self._initial)
 

@@ -243,6 +243,17 @@ def tagger(net):
     return gj.models.readout(net, I, 2, steps="all")
 
 
+def with_norm(features):
+    net = gj.stack(naive(gj.GRU(6)), norm="rms")
+    params = net.init(jax.random.key(0), I)
+    return net, params._replace(norms=(params.norms[0]._replace(scale=np.ones(features, np.float32)),))
+
+
+def with_output(features):
+    model = tagger(naive(gj.GRU(6)))
+    return model, model.init(jax.random.key(0))._replace(w=np.ones((features, 2), np.float32))
+
+
 NOT_MADE = {
     "no params": (lambda: gj.Stream(gj.GRU(6)), TypeError, "pass params="),
     "no layer": (lambda: gj.Stream(3), TypeError, "needs a gj.nnx.GRU.*got 3"),
@@ -256,6 +267,9 @@ NOT_MADE = {
     "batch": (lambda: gj.Stream(gru(6), batch=0), ValueError, "batch must be at least 1"),
     "an option": (lambda: gj.Stream(gru(6), bacth=0), TypeError, "did you mean 'batch'"),
     "two dtypes": (lambda: gj.Stream(gj.GRU(6), cell_params()._replace(w_x=np.ones((5, 18)))), TypeError, "one dtype"),
+    "a norm of another size": (lambda: gj.Stream(*with_norm(5)), ValueError, r"norms\[0\] must have"),
+    "no output layer": (lambda: gj.Stream(tagger(naive(gj.GRU(6))), cell_params()), TypeError, "ReadoutParams"),
+    "another output layer": (lambda: gj.Stream(*with_output(7)), ValueError, r"params.w must have shape \[6, 2\]"),
     "params that are no arrays": (lambda: gj.Stream(gj.GRU(6), 3), TypeError, "of one dtype; got int"),
     "mask's dtype": (lambda: gj.Stream(gru(6), batch=2).reset(np.ones(2)), TypeError, "must be boolean"),
     "mask's shape": (lambda: gj.Stream(gru(6), batch=2).reset(np.ones(3, bool)), ValueError, r"must have shape \[2\]"),
@@ -339,6 +353,7 @@ def test_what_gives_no_states_is_no_network():
 def test_no_sequences():
     stream = gj.Stream(gru(6))
     assert stream(np.zeros((0, I), np.float32)).shape == (0, 6)
+    stream.update(gru(6))
     stream.reset()
     assert stream(np.zeros((2, I), np.float32)).shape == (2, 6)
 
