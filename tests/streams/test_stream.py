@@ -288,6 +288,7 @@ def test_what_is_refused(name):
 FALLS_BACK = {
     "bfloat16": (lambda: gru(6, param_dtype=jnp.bfloat16), jnp.bfloat16, "bfloat16"),
     "an activation of one's own": (lambda: gru(6, activation=jnp.sin), np.float32, "activation"),
+    "many units with heads": (lambda: gru(420, heads=420), np.float32, "mostly zeros"),
     "computed in bfloat16": (lambda: gru(6, dtype=jnp.bfloat16), jnp.bfloat16, "bfloat16"),
 }
 

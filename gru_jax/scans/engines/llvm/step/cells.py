@@ -13,6 +13,9 @@ from gru_jax.scans.engines.llvm.step.minimal import LinearCell
 from gru_jax.scans.engines.llvm.step.net import Cell
 from gru_jax.types import Params
 
+LARGEST_OF_HEADS = 2**21
+"""Bytes of a recurrent matrix that is filled up with zeros, at most."""
+
 
 def of(cell: Any, params: Params, features: int | None) -> tuple[Cell, tuple[np.ndarray, ...]] | str:
     """A cell as a part of a network, and its parameters: w_x `[I, G H]`, w_h `[H, G H]`, b_u `[G H]` and b_q `[H]`.
@@ -37,7 +40,9 @@ def of(cell: Any, params: Params, features: int | None) -> tuple[Cell, tuple[np.
         return f"{type(cell).__name__} (whose equations it does not know)"
     equations, heads = cell.equations, getattr(cell, "heads", 1)
     if heads > 1:
-        # A step reads its matrices once, so that zeros in them cost little.
+        # Zeros that stay in a core's cache are read faster than anything else could take the step.
+        if 4 * cell.hidden_size * 3 * cell.hidden_size > LARGEST_OF_HEADS:
+            return f"heads={heads} of {cell.hidden_size} units (whose matrix would be mostly zeros)"
         options = {name: getattr(cell, name) for name in ("reset", "activation", "gate_activation")}
         equations = GRU(cell.hidden_size, **options).equations
     if (unknown := cells.refusal(equations)) is not None:
@@ -49,7 +54,7 @@ def of(cell: Any, params: Params, features: int | None) -> tuple[Cell, tuple[np.
         raise
     cell.check_params(params, dense.w_x.shape[0] if features is None else features)
     known = cells.described(equations)
-    w_h = dense.w_h if heads == 1 else _whole(dense.w_h, known.gates)
+    w_h = dense.w_h if dense.w_h.ndim == 2 else _whole(dense.w_h, known.gates)
     biases = _biases(dense.b_x, dense.b_h, known.gates * len(w_h), len(w_h))
     return Cell(0, known, dense.w_x.shape[0], len(w_h)), (dense.w_x, w_h, *biases)
 
