@@ -160,14 +160,19 @@ class GRU(GRUDerivative):
     @property
     def equations(self) -> Equations:
         """Those above, by the place of the reset."""
-        if self.heads > 1:
-            return Equations("heads", self.gate_activation, self.activation)
         names = {"after": "gru", "before": "gru, reset before"}
         return Equations(names[self.reset], *map(activations.named, (self.gate_activation, self.activation)))
 
     def dense(self, params: GRUParams) -> Dense:
-        """The parameters as those equations take them."""
-        return Dense(*params)
+        """The parameters as those equations take them, a matrix of heads with its zeros."""
+        if self.heads == 1:
+            return Dense(*params)
+        k, size = self.heads, self.hidden_size // self.heads
+        blocks = params.w_h.reshape(k, size, 3, 1, size)
+        whole = jnp.broadcast_to(blocks, (k, size, 3, k, size))
+        own = jnp.broadcast_to(jnp.eye(k, dtype=bool).reshape(k, 1, 1, k, 1), whole.shape)
+        w_h = jnp.where(own, whole, jnp.zeros_like(whole)).reshape(self.hidden_size, 3 * self.hidden_size)
+        return Dense(params.w_x, w_h, params.b_x, params.b_h)
 
     @property
     def block_size(self) -> int:

@@ -315,6 +315,7 @@ def test_sigmoid_and_tanh_from_small_to_large(scale):
     [
         (gj.MinGRU(4), Asked(jnp.float32), "MinGRU (whose equations it does not know)"),
         (gj.GRU(4, activation=jnp.sin), Asked(jnp.float32), "the activation <PjitFunction"),
+        (gj.GRU(2048, heads=2), Asked(jnp.float32), "a layer of 2048 units in heads (at most 1024)"),
         (gj.GRU(4), Asked(jnp.float16), "float16 (only float32 and bfloat16)"),
         (gj.GRU(4), Asked(jnp.float32, symbolic=True), "sizes that are not known"),
     ],

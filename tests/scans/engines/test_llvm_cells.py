@@ -26,6 +26,8 @@ CELLS = {
     "before, kept slopes": lambda H: gj.GRU(H, reset="before", activation="gelu", gate_activation="hard_sigmoid"),
     "after, kept slopes": lambda H: gj.GRU(H, activation="silu", gate_activation="hard_sigmoid"),
     "ReLU": lambda H: gj.GRU(H, activation="relu"),
+    "heads": lambda H: gj.GRU(H, heads=2 if H % 2 == 0 else H, init="torch"),
+    "diagonal, before": lambda H: gj.GRU(H, heads=H, reset="before", init="torch"),
     "MGU": gj.MGU,
     "MGU, no reset": lambda H: gj.MGU(H, reset_gate=False, activation="softsign"),
     "tanh RNN": TanhRNN,
@@ -89,6 +91,7 @@ QUICK = {
     ("tanh RNN", "a tail", "resets to another, and holes", True, "gates"),
     ("after", "whole", "resets", False, "states"), ("after", "a tail", "recurrent dropout", False, "gates"),
     ("after, kept slopes", "whole", "everything", False, "gates"),
+    ("heads", "a tail", "plain", True, "gates"), ("diagonal, before", "a tail", "everything", False, "states"),
 }  # fmt: skip
 
 
@@ -116,7 +119,7 @@ SIZES = {"one sequence": (40, 1, 7, 33), "many rows": (5, 37, 2, 17), "chunks": 
 @pytest.mark.parametrize(
     "name, size, keep, cores",
     table(
-        ("before", "LSTM", "MGU", "tanh RNN"), SIZES, ("states", "gates"), (1, 2, 3),
+        ("before", "LSTM", "MGU", "tanh RNN", "heads"), SIZES, ("states", "gates"), (1, 2, 3),
         quick=lambda *row: row in {
             ("before", "one sequence", "states", 2), ("before", "wide", "gates", 2), ("LSTM", "chunks", "gates", 2),
         },

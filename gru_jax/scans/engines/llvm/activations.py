@@ -225,11 +225,11 @@ def _integers(code: Code, number: int) -> Any:
 
 
 _SELU = 1.0507009873554805, 1.6732632423543772
-_HARD = {"low": 0.0, "high": 6.0, "scale": 1 / 6, "shift": 3.0}
+_HARD = 0.0, 6.0, 1 / 6, 3.0
 VALUES: dict[str, Function] = {
     "tanh": tanh,
     "sigmoid": sigmoid,
-    "hard_sigmoid": _clipped(**_HARD),
+    "hard_sigmoid": _clipped(*_HARD),
     "hard_tanh": _clipped(-1.0, 1.0),
     "linear": lambda code, x: x,
     "relu": lambda code, x: _at_least(code, x, 0.0),
@@ -244,7 +244,7 @@ VALUES: dict[str, Function] = {
 }
 """The activations of `gru_jax.cells.activations`, by their names."""
 SLOPES: dict[str, Function] = {
-    "hard_sigmoid": _clipped_slope(**_HARD),
+    "hard_sigmoid": _clipped_slope(*_HARD),
     "hard_tanh": _clipped_slope(-1.0, 1.0, ends=True),
     "relu6": _clipped_slope(0.0, 6.0),
     "elu": _elu_slope(1.0, 1.0),

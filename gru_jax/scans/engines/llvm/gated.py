@@ -20,6 +20,8 @@ from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.trajectory import Trajectory, exact
 from gru_jax.types import Array, State
 
+IN_HEADS = 1024
+"""Units of a layer in heads, whose recurrent matrix is laid out with all its zeros."""
 DTYPES = (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16))
 """Of x and the states; everything is computed in float32."""
 
@@ -37,9 +39,11 @@ def refusal(cell: Any, asked: Asked) -> str | None:
         return f"{type(cell).__name__} (whose equations it does not know)"
     if (unknown := cells.refusal(cell.equations)) is not None:
         return unknown
+    blocks = gifts(cell).block_size not in (None, cell.hidden_size)
     reasons = {
         f"{jnp.dtype(asked.dtype).name} (only float32 and bfloat16)": jnp.dtype(asked.dtype) not in DTYPES,
         "sizes that are not known": asked.symbolic,
+        f"a layer of {cell.hidden_size} units in heads (at most {IN_HEADS})": blocks and cell.hidden_size > IN_HEADS,
     }
     reason = next((reason for reason, holds in reasons.items() if holds), None)
     if reason is not None:
@@ -173,7 +177,7 @@ class _Call:
             host.host(), self.gated, steps=x.shape[1 - at], batch=x.shape[at], features=x.shape[-1], units=self.units,
             batch_leads=self.rows.batch_leads, reverse=self.reverse, bias=bias, masked=steps.use is not None,
             resets=steps.reset is not None, dropout="drop" in given, bfloat16=self.bfloat16, keep=self.keep,
-            cores=self.cores, backward=backward, weights=weights,
+            cores=self.cores, backward=backward, weights=weights, head=gifts(self.cell).block_size,
         )  # fmt: skip
 
     def run(

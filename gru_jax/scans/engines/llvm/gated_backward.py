@@ -171,7 +171,7 @@ class _Backward(StepBack):
 
                 def back(height: int, width: int, row: Value, block: Value) -> None:
                     # Nothing comes through the product from behind the last step.
-                    now = reaching(row, block, after, code.builder.select(is_last, I64(0), I64(self.blocks)))
+                    now = reaching(row, block, after, code.builder.select(is_last, I64(0), I64(1)))
                     now |= of_step(row) | {"c_row": y_at[0]}
                     now |= {f"old_{k}": in_chunk(old[k], row) for k in states}
                     c_here = code.add(code.mul(t, y_at[1]), code.mul(row, y_at[0]))
@@ -208,7 +208,8 @@ class _Backward(StepBack):
             ]
             matrices.append((copy, plan.features, plan.features, d_w_x, {g: cell.slot_of_u(g) for g in self.every}))
             for source, source_row, depth, sums, slots in matrices:
-                self.matrix_gradient(code, here, source, source_row, depth, d, sums, so_far, slots, blocks)
+                of_h = sums is d_w_h
+                self.matrix_gradient(code, here, source, source_row, depth, d, sums, so_far, slots, blocks, of_h)
             self.bias_gradient(code, here, d, code.at(shared, self.d_b), so_far, blocks)
 
             def input_tile(height: int, width: int, row: Value, block: Value) -> None:
@@ -223,7 +224,7 @@ class _Backward(StepBack):
         code.loop(0, number, of_chunk)
 
         def to_start(height: int, width: int, row: Value, block: Value) -> None:
-            now = reaching(row, block, d, self.blocks)
+            now = reaching(row, block, d, 1)
             now |= {f"d_h0_{k}": code.at(made[f"d_h0_{k}"], code.mul(code.add(row0, row), plan.units)) for k in states}
             for k, a in enumerate(d_reset_to):
                 now[f"sum_{k}"] = at_row(a, row)

@@ -210,9 +210,7 @@ class _Forward(Kernel):
             zero = code.spread(0.0)
             inside = [code.load(at["b_q"], c * lanes) if cell.inside else zero for c in range(width)]
             start = [value for c in range(width) for value in (*[zero] * (len(gates) - 1), inside[c])]
-            rows = [(at["a"], i * self.h_row) for i in range(height)]
-            stream = self.stream(code, at["panel"], plan.units, width, gates)
-            sums = products.accumulate(code, plan.units, rows, 1, stream, [list(start) for _ in rows])
+            sums = self.recurrent(code, block, height, width, at["a"], at["panel"], gates, [list(start)] * height)
             found: list[list[Value]] = []
             for n, (i, c) in enumerate(each):
                 u = [code.load(at["u"], i * self.u_row + (cell.gates * c + g) * lanes) for g in gates]

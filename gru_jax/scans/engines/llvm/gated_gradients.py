@@ -110,12 +110,18 @@ class GradientKernel(Kernel):
 
         return self.program.function(f"transpose_{depth}_{first_gate}", [POINTER, POINTER, I64, I64], transpose)
 
+    def seen_by(self, code: Code, block: Value, width: int) -> tuple[Value, Value]:
+        """The blocks of units, from one to before another, that see some of the state in the recurrent matrix."""
+        first, stop = self.plan.within(code, block, width)
+        return code.div(first, self.lanes), code.div(code.add(stop, self.lanes - 1), self.lanes)
+
     def through(
-        self, code: Code, d: Value, panel: Value, height: int, width: int, slot: int, gates: int, blocks: Value
-    ) -> list[list[Value]]:
+        self, code: Code, d: Value, panel: Value, height: int, width: int, slot: int, gates: int,
+        blocks: tuple[Value, Value],
+    ) -> list[list[Value]]:  # fmt: skip
         """The product of rows of d, of so many slots from one on, with as many gates of a transposed matrix.
 
-        The first `blocks` blocks of units are what is summed over.
+        What is summed over are the units of blocks from one to before another.
         """
         offsets = tuple(j * self.depth * self.lanes for j in range(width))
         flat = [v for row in products.nothing(code, height, width) for v in row]
@@ -128,12 +134,12 @@ class GradientKernel(Kernel):
             found = products.accumulate(code, gates * self.lanes, rows, 1, stream, before)
             return [v for row in found for v in row]
 
-        flat = code.loop(0, blocks, of_block, flat)
+        flat = code.loop(*blocks, of_block, flat)
         return [flat[i * width : (i + 1) * width] for i in range(height)]
 
     def matrix_gradient(
         self, code: Code, rows: Value, source: Value, source_row: int, depth: int, d: Value, sums: Value,
-        so_far: Value, slots: dict[int, int], blocks: tuple[Value, Value],
+        so_far: Value, slots: dict[int, int], blocks: tuple[Value, Value], recurrent: bool,
     ) -> None:  # fmt: skip
         """`sums += source^T d`, `[depth, G H]`, for gates in their slots; without `so_far` nothing is summed yet."""
         lanes, units, every = self.lanes, self.plan.units, self.cell.gates
@@ -176,10 +182,19 @@ class GradientKernel(Kernel):
             return self.program.function(name, [I64, *[POINTER] * 3, I1, I64], tile)
 
         def tile(height: int, width: int, row: Value, block: Value) -> None:
-            code.call(
-                write(height, width), rows, code.at(source, row), code.at(d, code.mul(block, self.d_block)),
-                code.at(sums, code.mul(row, every * units)), so_far, block,
-            )  # fmt: skip
+            def whole() -> None:
+                code.call(
+                    write(height, width), rows, code.at(source, row), code.at(d, code.mul(block, self.d_block)),
+                    code.at(sums, code.mul(row, every * units)), so_far, block,
+                )  # fmt: skip
+
+            if not recurrent or self.plan.head == units:
+                whole()
+                return
+            # Elsewhere the matrix is no parameter, and its gradient is left as it was found.
+            first, stop = self.plan.within(code, block, width)
+            with code.when(code.builder.and_(code.less(row, stop), code.less(first, code.add(row, height)))):
+                whole()
 
         Tiling.of(self.plan.sums, len(slots), self.blocks, depth).cover(code, depth, blocks, tile)
 
@@ -213,7 +228,7 @@ class GradientKernel(Kernel):
         def tile(
             code: Code, d: Value, panel: Value, d_x: Value, x_row: Value, x_step: Value, row: Value, block: Value
         ) -> None:
-            found = self.through(code, d, panel, height, width, 0, self.cell.gates, self.blocks)
+            found = self.through(code, d, panel, height, width, 0, self.cell.gates, (0, self.blocks))
             lane, tail = code.mul(block, self.lanes), self.plan.features % self.lanes
 
             def put(count: int) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 from llvmlite import ir
 
+from gru_jax.scans.engines.llvm import products
 from gru_jax.scans.engines.llvm.code import I1, I64, POINTER, Code, Program, Value
 from gru_jax.scans.engines.llvm.plan import RESET, USED, Plan, Room, spread_rows
 from gru_jax.scans.engines.llvm.products import Stream
@@ -109,6 +110,19 @@ class Kernel:
             return Stream(panel, each, offsets)
         offsets = tuple(c * lanes + self.plan.place(g) * self.plan.units for c in range(width) for g in gates)
         return Stream(panel, self.cell.gates * self.plan.units, offsets)
+
+    def recurrent(
+        self, code: Code, block: Value, height: int, width: int, h: Value, panel: Value, gates: tuple[int, ...],
+        sums: list[list[Value]],
+    ) -> list[list[Value]]:  # fmt: skip
+        """`sums` and the products of rows of states with those columns of the recurrent matrix."""
+        first, stop = self.plan.within(code, block, width)
+        stream = self.stream(code, panel, self.plan.units, width, gates)
+        if first != 0 or not isinstance(first, int):
+            h = code.at(h, first)
+            stream = stream._replace(pointer=code.at(panel, code.mul(first, stream.step)))
+        rows = [(h, i * self.h_row) for i in range(height)]
+        return products.accumulate(code, code.sub(stop, first), rows, 1, stream, sums)
 
     def lay_out_biases(self, code: Code, b_x: Value, b_h: Value, shared: Value, blocks: tuple[Value, Value]) -> None:
         """b_u: those of the projected input with what is added to it later; b_q: those inside the candidate."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gru_jax.scans.engines.llvm import products
-from gru_jax.scans.engines.llvm.code import Code, Value
+from gru_jax.scans.engines.llvm.code import I64, Code, Value
 from gru_jax.scans.engines.llvm.gated_gradients import GradientKernel
 from gru_jax.scans.engines.llvm.plan import RESET, USED
 from gru_jax.scans.engines.llvm.products import Tiling
@@ -34,7 +34,7 @@ class StepBack(GradientKernel):
         """A tile of a step back: what reaches the states after it, and from there the gradients of its gates."""
         plan, lanes, b, to = self.plan, self.lanes, code.builder, Vectors(code)
         states, lane = range(plan.states), code.mul(block, self.lanes)
-        reached = self._reached(code, height, width, lane, through, at)
+        reached = self._reached(code, height, width, block, through, at)
         for i in range(height) if plan.resets else ():
             self._stop_at_reset(code, code.bit(RESET, at["later"], code.mul(at["f_row"], i)), i, lane, reached, at)
 
@@ -65,7 +65,7 @@ class StepBack(GradientKernel):
         """A tile of what comes through the second product of a step, from the candidate's gradient."""
         plan, b, to, lane = self.plan, code.builder, Vectors(code), code.mul(block, self.lanes)
         slot = self.cell.slot_of_q(self.cell.gates - 1)
-        reached = self.through(code, at["to"], at["panel"], height, width, slot, 1, self.blocks)
+        reached = self.through(code, at["to"], at["panel"], height, width, slot, 1, self.seen_by(code, block, width))
         units = self.units_of_last(code, block, width)
         for i in range(height):
             used = code.bit(USED, at["flags"], code.mul(at["f_row"], i)) if plan.masked else None
@@ -84,7 +84,7 @@ class StepBack(GradientKernel):
     def start(self, height: int, width: int, code: Code, block: Value, through: Value, **at: Value) -> None:
         """A tile of what reaches the states before the first step, and of what has reached those after resets."""
         plan, lane = self.plan, code.mul(block, self.lanes)
-        found = {f"d_h0_{k}": tile for k, tile in enumerate(self._reached(code, height, width, lane, through, at))}
+        found = {f"d_h0_{k}": tile for k, tile in enumerate(self._reached(code, height, width, block, through, at))}
         for k in range(plan.states) if plan.resets else ():
             load = lambda i, j, k=k: code.load(at[f"sum_{k}"], self._of_state(code, lane, i, j))  # noqa: E731
             found[f"d_reset_to_{k}"] = [[load(i, j) for j in range(width)] for i in range(height)]
@@ -150,9 +150,7 @@ class StepBack(GradientKernel):
             return [*values[:-1], inside[c]] if cell.inside else values
 
         sums = [[value for c in range(width) for value in begins(row, c)] for row in from_x]
-        h_rows = [(at["a"], i * self.h_row) for i in range(height)]
-        stream = self.stream(code, at["at_h"], plan.units, width, gates)
-        sums = products.accumulate(code, plan.units, h_rows, 1, stream, sums)
+        sums = self.recurrent(code, block, height, width, at["a"], at["at_h"], gates, sums)
         nothing = to.number(-0.0)  # which changes no sum
         for i in range(height):
             for c in range(width):
@@ -174,12 +172,14 @@ class StepBack(GradientKernel):
                     code.store(value, at["to"], place(i, c, j))
 
     def _reached(
-        self, code: Code, height: int, width: int, lane: Value, through: Value, at: dict[str, Value]
+        self, code: Code, height: int, width: int, block: Value, through: Value, at: dict[str, Value]
     ) -> list[Tile]:
-        """What reaches states, through products and past them, a tile for each vector of a state."""
-        b, gates = code.builder, self.cell.phases[0]
+        """What reaches states: past products and, if there is a step behind, `through` them; a tile for each part."""
+        b, gates, lane = code.builder, self.cell.phases[0], code.mul(block, self.lanes)
         slot = self.cell.slot_of_q(gates[0])
-        product = self.through(code, at["d"], at["panel"], height, width, slot, len(gates), through)
+        first, stop = self.seen_by(code, block, width)
+        stop = b.select(b.icmp_signed("!=", through, I64(0)), code.number(stop), code.number(first))
+        product = self.through(code, at["d"], at["panel"], height, width, slot, len(gates), (first, stop))
 
         def of(k: int, i: int, j: int) -> Value:
             place = self._of_state(code, lane, i, j)

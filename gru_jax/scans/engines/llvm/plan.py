@@ -44,6 +44,7 @@ class Plan(NamedTuple):
       packed: whether matrices are laid out anew, in the order in which they are read.
       chunk: steps whose input is projected at a time.
       weights: how the parameters lie; backwards in the neutral layout.
+      head: units outside of which the recurrent matrix holds zeros in the columns of one of them.
     """
 
     cell: Gated
@@ -64,13 +65,14 @@ class Plan(NamedTuple):
     together: bool
     packed: bool
     chunk: int
-    weights: Layout = NEUTRAL
+    weights: Layout
+    head: int
 
     @classmethod
     def of(
         cls, host: Host, cell: Gated, *, steps: int, batch: int, features: int, units: int, batch_leads: bool,
         reverse: bool, bias: str, masked: bool, bfloat16: bool, keep: bool, cores: int, backward: bool,
-        resets: bool = False, dropout: bool = False, weights: Layout = NEUTRAL,
+        resets: bool = False, dropout: bool = False, weights: Layout = NEUTRAL, head: int | None = None,
     ) -> "Plan":  # fmt: skip
         """The plan for a call, with what is the fastest in place of what changes no result."""
         blocks = -(-units // host.lanes)
@@ -86,7 +88,7 @@ class Plan(NamedTuple):
         chunk = max(2 if backward else 1, -(-(BACKWARD_ROWS if backward else FORWARD_ROWS) // rows))
         return cls(
             cell, host.lanes, host.sums, features, units, batch, batch_leads, reverse, bias, masked, resets, dropout,
-            bfloat16, keep, threads, together, packed, chunk, weights,
+            bfloat16, keep, threads, together, packed, chunk, weights, head or units,
         )  # fmt: skip
 
     @property
@@ -108,6 +110,14 @@ class Plan(NamedTuple):
     def time_axis(self) -> int:
         """The axis of x that holds the steps."""
         return 1 if self.batch_leads else 0
+
+    def within(self, code: Code, block: Value, width: int) -> tuple[Value, Value]:
+        """The rows of the recurrent matrix, from one to before another, that are not 0 in so many blocks of columns."""
+        if self.head == self.units:
+            return 0, self.units
+        ends = (code.mul(block, self.lanes), code.sub(code.mul(code.add(block, width), self.lanes), 1))
+        first, last = (code.mul(code.div(end, self.head), self.head) for end in ends)
+        return first, code.smaller(code.add(last, self.head), self.units)
 
     @property
     def states(self) -> int:
