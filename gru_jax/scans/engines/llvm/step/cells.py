@@ -6,7 +6,6 @@ import jax
 import numpy as np
 
 from gru_jax.cells.base import gifts
-from gru_jax.cells.gru import GRU
 from gru_jax.cells.minimal import MinGRU, MinLSTM
 from gru_jax.scans.engines.llvm import cells
 from gru_jax.scans.engines.llvm.step.minimal import LinearCell
@@ -38,23 +37,20 @@ def of(cell: Any, params: Params, features: int | None) -> tuple[Cell, tuple[np.
         return part, (params.w_x, np.zeros((cell.hidden_size, 0), np.float32), b_u, b_q)
     if not gifts(cell).equations:
         return f"{type(cell).__name__} (whose equations it does not know)"
-    equations, heads = cell.equations, getattr(cell, "heads", 1)
-    if heads > 1:
-        # Zeros that stay in a core's cache are read faster than anything else could take the step.
-        if 4 * cell.hidden_size * 3 * cell.hidden_size > LARGEST_OF_HEADS:
-            return f"heads={heads} of {cell.hidden_size} units (whose matrix would be mostly zeros)"
-        options = {name: getattr(cell, name) for name in ("reset", "activation", "gate_activation")}
-        equations = GRU(cell.hidden_size, **options).equations
-    if (unknown := cells.refusal(equations)) is not None:
+    if (unknown := cells.refusal(cell.equations)) is not None:
         return unknown
+    heads = getattr(cell, "heads", 1)
+    # Zeros that stay in a core's cache are read faster than anything else could take the step.
+    if heads > 1 and 4 * cell.hidden_size * 3 * cell.hidden_size > LARGEST_OF_HEADS:
+        return f"heads={heads} of {cell.hidden_size} units (whose matrix would be mostly zeros)"
     try:
         dense: Any = jax.tree.map(np.asarray, cell.dense(params))
-    except (AttributeError, LookupError, TypeError):
-        cell.check_params(params, 1)
+    except (AttributeError, LookupError, TypeError, ValueError):
+        # Its check says in plain words what is wrong.
+        cell.check_params(params, len(getattr(params, "w_x", (0,))))
         raise
     cell.check_params(params, dense.w_x.shape[0] if features is None else features)
-    known = cells.described(equations)
-    w_h = dense.w_h if dense.w_h.ndim == 2 else _whole(dense.w_h, known.gates)
+    known, w_h = cells.described(cell.equations), dense.w_h
     biases = _biases(dense.b_x, dense.b_h, known.gates * len(w_h), len(w_h))
     return Cell(0, known, dense.w_x.shape[0], len(w_h)), (dense.w_x, w_h, *biases)
 
@@ -69,12 +65,3 @@ def _biases(
     others = len(b_h) - units
     b_u[:others] += b_h[:others]
     return b_u, b_h[others:]
-
-
-def _whole(blocks: np.ndarray, gates: int) -> np.ndarray:
-    """The matrix `[H, G H]` that has the matrices of heads, `[k, H/k, G H/k]`, on its diagonal."""
-    heads, size, _ = blocks.shape
-    whole = np.zeros((heads, size, gates, heads, size), np.float32)
-    for head, block in enumerate(blocks.reshape(heads, size, gates, size)):
-        whole[head, :, :, head] = block
-    return whole.reshape(heads * size, -1)
