@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch", "keras", "equinox")
+PACKAGES = ("jax", "jaxlib", "flax", "numpy", "llvmlite", "torch", "keras", "equinox", "onnxruntime")
 
 SAMPLE_S = 2e-3
 """Shorter calls are repeated until one sample takes this long: a clock and a scheduler have their own noise."""

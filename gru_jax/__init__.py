@@ -35,6 +35,7 @@ from gru_jax.scans import diagnose as diagnose
 from gru_jax.scans import linear_scan as linear_scan
 from gru_jax.scans import scan as scan
 from gru_jax.scans import time_sharded as time_sharded
+from gru_jax.streams.stream import Stream as Stream
 
 if TYPE_CHECKING:
     from gru_jax import inside as inside
@@ -62,6 +63,7 @@ __all__ = [
     "Sequential",
     "StackParams",
     "Stats",
+    "Stream",
     "TimeSharded",
     "bidirectional",
     "diagnose",

@@ -7,11 +7,36 @@ import jax
 import jax.numpy as jnp
 
 from gru_jax import checks
-from gru_jax.cells.base import accumulator
+from gru_jax.cells.base import Cell, accumulator
 from gru_jax.scans.masking import each_key
-from gru_jax.types import Array, BoolArray, Key, exportable
+from gru_jax.types import Array, BoolArray, DType, Key, exportable
 
 NORMS = ("layer", "rms", None)
+EPSILON = 1e-6
+"""What a normalisation adds to the mean of squares."""
+
+
+class Recurrent(NamedTuple):
+    """What one recurrent layer was made of, see `gru_jax.recurrent`."""
+
+    cell: Cell
+    state_dtype: DType | None
+
+
+class Stack(NamedTuple):
+    """What a stack was made of, see `gru_jax.stack`."""
+
+    layers: tuple[Any, ...]
+    residual: bool
+    norm: str | None
+
+
+class Output(NamedTuple):
+    """What a network with an output layer was made of, see `gru_jax.models.readout`."""
+
+    net: Any
+    steps: str
+    activation: str
 
 
 @exportable("Norm")
@@ -30,7 +55,7 @@ def normalize(norm: str, params: Norm, y: Array) -> Array:
     wide = y.astype(accumulator(y.dtype))
     if norm == "layer":
         wide = wide - wide.mean(-1, keepdims=True)
-    wide = wide * jax.lax.rsqrt((wide * wide).mean(-1, keepdims=True) + 1e-6)
+    wide = wide * jax.lax.rsqrt((wide * wide).mean(-1, keepdims=True) + EPSILON)
     y = wide.astype(y.dtype) * jnp.broadcast_to(params.scale, y.shape)
     return y if params.bias is None else y + jnp.broadcast_to(params.bias, y.shape)
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from gru_jax import checks
-from gru_jax.between import NORMS, Norm, adds, kept, normalize, only, padded, two_keys, unequal
+from gru_jax.between import NORMS, Norm, Recurrent, Stack, adds, kept, normalize, only, padded, two_keys, unequal
 from gru_jax.cells.base import Cell, fresh
 from gru_jax.checks import described
 from gru_jax.scans import Method, scan
@@ -56,11 +56,13 @@ class Made(Layer):
       output: what a final state puts out, of two directions both side by side; None where a part does not know it.
       directions: of the last layer, 1 or 2.
       from_end: whether any part reads its sequence from the end too.
+      made_of: what `recurrent` and `stack` were given, for what runs it otherwise than by `apply`.
     """
 
     output: Callable[[State], Array] | None = None
     directions: int = 1
     from_end: bool = False
+    made_of: Recurrent | Stack | None = None
 
     def knowing(self, **known: Any) -> "Made":
         """The layer itself, with these attributes."""
@@ -135,7 +137,8 @@ def recurrent(
         _need_key("recurrent", drop, key)
         return scan(cell, params, x, h0, method=method, key=key, state_dtype=state_dtype, **drop, **options)
 
-    return Made(functools.partial(fresh, cell.init), apply).knowing(output=cell.output)
+    made = Made(functools.partial(fresh, cell.init), apply)
+    return made.knowing(output=cell.output, made_of=Recurrent(cell, state_dtype))
 
 
 @checks.suggesting
@@ -302,10 +305,11 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
         x = padded(x, options) if not hold and (residual or norm is not None) else x
         return x, *(tuple(part) for part in zip(*results, strict=True))
 
-    last, from_end = layers[-1], any(getattr(layer, "from_end", False) for layer in layers)
-    made = Made(init, split_with_x(apply)).knowing(directions=getattr(last, "directions", 1), from_end=from_end)
-    end = getattr(last, "output", None)
-    return made if end is None else made.knowing(output=lambda h: end(h[-1]))
+    end = getattr(layers[-1], "output", None)
+    return Made(init, split_with_x(apply)).knowing(
+        output=None if end is None else lambda h: end(h[-1]), directions=getattr(layers[-1], "directions", 1),
+        from_end=any(getattr(layer, "from_end", False) for layer in layers), made_of=Stack(layers, residual, norm),
+    )  # fmt: skip
 
 
 def _output_size(layer: Layer, params: Params, input_size: int, dtype: Any) -> int:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from gru_jax.types import Array, DType, Key, Params, State, exportable
+from gru_jax.types import Activation, Array, DType, Key, Params, State, exportable
 
 
 @exportable("Gates")
@@ -23,6 +23,36 @@ class Gates(NamedTuple):
     r: Array
     z: Array
     n: Array
+
+
+class Equations(NamedTuple):
+    """Which equations a cell has, for what computes them by itself.
+
+    Attributes:
+      name: such as "gru"; machine code knows them by it.
+      gate: the gates' activation.
+      candidate: the candidate's.
+    """
+
+    name: str
+    gate: Activation
+    candidate: Activation
+
+
+class Dense(NamedTuple):
+    """Parameters of a cell with G gates side by side, the candidate last.
+
+    Attributes:
+      w_x: input matrix, `[I, G H]`.
+      w_h: recurrent matrix, `[H, G H]`.
+      b_x: bias of the projected input, `[G H]`, or None.
+      b_h: bias of the recurrent products, `[G H]`, or of the candidate's alone, `[H]`, or None.
+    """
+
+    w_x: Array
+    w_h: Array
+    b_x: Array | None
+    b_h: Array | None
 
 
 @runtime_checkable
@@ -44,6 +74,7 @@ class Cell(Protocol):
       `Sequential(kernel="chunked")` needs.
     - `products(params, h)`, where `has_products` is True: the recurrent products apart from the rest of the step, which
       then takes them as `products`, so that they can be kept for the backward pass.
+    - `equations`, and `dense(params)`, what they take: for code that knows them.
     - `block_size`: units outside of whose block no unit's next state depends on; all of them where it is missing.
 
     `GRU` has all of these but `affine`.
@@ -77,6 +108,7 @@ class Gifts(NamedTuple):
       gradients: gradients in closed form, too.
       products: the recurrent products apart from the rest of the step.
       gates: for looking inside.
+      equations: its equations are known, and no class derived from theirs has changed the step.
       checks_params, checks_state: it says itself what is wrong with parameters or a state.
       block_size: of its Jacobian; None for one block.
     """
@@ -89,6 +121,7 @@ class Gifts(NamedTuple):
     gradients: bool
     products: bool
     gates: bool
+    equations: bool
     checks_params: bool
     checks_state: bool
     block_size: int | None
@@ -106,10 +139,18 @@ def gifts(cell: Any) -> Gifts:
         gradients=has("linearize", "cotangent", "pullback", "transposed"),
         products=getattr(cell, "has_products", False),
         gates=has("gates"),
+        equations=has("equations", "dense") and _first_of(cell, "equations", "dense", "step", "project"),
         checks_params=has("check_params"),
         checks_state=has("check_state"),
         block_size=getattr(cell, "block_size", None),
     )
+
+
+def _first_of(cell: Any, name: str, *others: str) -> bool:
+    """Whether the class that says one thing is the last that has changed the others."""
+    place = {each: next((k for k, kind in enumerate(type(cell).__mro__) if each in vars(kind)), -1)
+             for each in (name, *others)}  # fmt: skip
+    return all(place[name] <= place[each] for each in others)
 
 
 def fresh(init: Callable[..., Params], key: Key, input_size: int, dtype: DType = jnp.float32) -> Params:

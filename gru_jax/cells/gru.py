@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from gru_jax import checks
 from gru_jax.cells import activations, gru_params, initializers
-from gru_jax.cells.base import Gates, accumulator
+from gru_jax.cells.base import Dense, Equations, Gates, accumulator
 from gru_jax.cells.gru_derivative import GRUDerivative
 from gru_jax.cells.gru_params import GRUParams
 from gru_jax.cells.initializers import Initializers
@@ -156,6 +156,23 @@ class GRU(GRUDerivative):
         """What the step from h decides: `Gates(r, z, n)`, each `[*batch, H]`. Arguments as for `step`."""
         _, a_z, a_n, _, r = self._preactivations(params, u, h, drop)
         return Gates(*(a.astype(h.dtype) for a in (r, self._gate(a_z), self._candidate(a_n))))
+
+    @property
+    def equations(self) -> Equations:
+        """Those above, by the place of the reset."""
+        names = {"after": "gru", "before": "gru, reset before"}
+        return Equations(names[self.reset], *map(activations.named, (self.gate_activation, self.activation)))
+
+    def dense(self, params: GRUParams) -> Dense:
+        """The parameters as those equations take them, a matrix of heads with its zeros."""
+        if self.heads == 1:
+            return Dense(*params)
+        k, size = self.heads, self.hidden_size // self.heads
+        blocks = params.w_h.reshape(k, size, 3, 1, size)
+        whole = jnp.broadcast_to(blocks, (k, size, 3, k, size))
+        own = jnp.broadcast_to(jnp.eye(k, dtype=bool).reshape(k, 1, 1, k, 1), whole.shape)
+        w_h = jnp.where(own, whole, jnp.zeros_like(whole)).reshape(self.hidden_size, 3 * self.hidden_size)
+        return Dense(params.w_x, w_h, params.b_x, params.b_h)
 
     @property
     def block_size(self) -> int:

@@ -9,7 +9,7 @@ from jax.nn.initializers import lecun_normal, orthogonal
 
 from gru_jax import checks
 from gru_jax.cells import activations, initializers
-from gru_jax.cells.base import accumulator, sum_rows
+from gru_jax.cells.base import Dense, Equations, accumulator, sum_rows
 from gru_jax.cells.gated import RecurrentGates, add, rows, scale
 from gru_jax.cells.initializers import Initializers, PerGate
 from gru_jax.types import Activation, Array, DType, Key, exportable
@@ -221,6 +221,16 @@ class MGU(RecurrentGates):
     def has_products(self) -> bool:
         """True: all recurrent products of a step are known from h alone."""
         return True
+
+    @property
+    def equations(self) -> Equations:
+        """Those above, with the reset gate or without."""
+        name = "mgu" if self.reset_gate else "mgu without its reset"
+        return Equations(name, *map(activations.named, (self.gate_activation, self.activation)))
+
+    def dense(self, params: MGUParams) -> Dense:
+        """The parameters as those equations take them."""
+        return Dense(*params)
 
     def diagonal(self, params: MGUParams, at: Linearization, drop: Array | None = None) -> Array:
         """The diagonal of the step's Jacobian at the linearized point, `[*batch, H]`."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen
 
 from gru_jax import checks
-from gru_jax.cells.base import accumulator
+from gru_jax.cells.base import Dense, Equations, accumulator
 from gru_jax.types import Array, DType, Key, Params, exportable
 
 
@@ -97,6 +97,16 @@ class LSTM:
         """h, `[*batch, H]`."""
         return state.h
 
+    @property
+    def equations(self) -> Equations:
+        """Those above."""
+        return Equations("lstm", "sigmoid", "tanh")
+
+    def dense(self, params: Params) -> Dense:
+        """The parameters as those equations take them: i, f, o and g side by side."""
+        side_by_side = lambda what, of: jnp.concatenate([params[f"{of}{gate}"][what] for gate in "ifog"], -1)  # noqa: E731
+        return Dense(side_by_side("kernel", "i"), side_by_side("kernel", "h"), side_by_side("bias", "h"), None)
+
     def _module(self, dtype: DType = jnp.float32) -> Any:
         # Without a parent: the cell is none of the parts of a module in whose method it may run.
         return linen.OptimizedLSTMCell(self.hidden_size, param_dtype=dtype, parent=None)
@@ -157,6 +167,15 @@ class TanhRNN:
     def output(self, h: Array) -> Array:
         """The state itself, `[*batch, H]`."""
         return h
+
+    @property
+    def equations(self) -> Equations:
+        """That above."""
+        return Equations("tanh rnn", "sigmoid", "tanh")
+
+    def dense(self, params: Params) -> Dense:
+        """The parameters as that equation takes them."""
+        return Dense(params["i"]["kernel"], params["h"]["kernel"], params["i"]["bias"], None)
 
     def _module(self, dtype: DType = jnp.float32) -> Any:
         return linen.SimpleCell(self.hidden_size, param_dtype=dtype, parent=None)

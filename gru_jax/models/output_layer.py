@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gru_jax import checks
+from gru_jax.between import Output
 from gru_jax.cells.base import accumulator, fresh
 from gru_jax.combinators import Made, StackParams
 from gru_jax.scans.mesh_axes import split_with_x
@@ -49,6 +50,12 @@ class Readout(NamedTuple):
 
     init: Callable[..., ReadoutParams]
     apply: Callable[..., Any]
+
+
+class _Made(Readout):
+    """One of this module's making, which knows what of, for what runs it otherwise than by `apply`."""
+
+    made_of: Output | None = None
 
 
 @checks.suggesting
@@ -111,7 +118,9 @@ def readout(
         asked = ([h] if return_state else []) + others
         return (out, *asked) if asked else out
 
-    return Readout(init, split_with_x(apply))
+    made = _Made(init, split_with_x(apply))
+    made.made_of = Output(net, steps, activation)
+    return made
 
 
 def extras(return_gates: bool, stats: bool) -> dict[str, bool]:

@@ -17,8 +17,7 @@ import gru_jax as gj
 from gru_jax.scans import select
 from gru_jax.scans.choices import Sizes
 from gru_jax.scans.engines import llvm, registry
-from gru_jax.scans.engines.llvm import gru as llvm_gru
-from gru_jax.scans.engines.llvm import host, plan, products
+from gru_jax.scans.engines.llvm import cells, gated, host, plan, products
 from gru_jax.scans.engines.registry import Asked
 
 from ..cases import arrays, assert_close, outputs_and_gradients, table, to_time_major
@@ -130,8 +129,8 @@ def test_any_sizes(steps, rows, features, units, cores, keep, masked, reverse):
 
 def select_plan(T, B, I, H, cores=2, backward=False):
     return plan.Plan.of(
-        host.host(), steps=T, batch=B, features=I, units=H, batch_leads=True, reverse=False, bias="full",
-        masked=False, bfloat16=False, keep=True, cores=cores, backward=backward,
+        host.host(), cells.described(gj.GRU(H).equations), steps=T, batch=B, features=I, units=H, batch_leads=True,
+        reverse=False, bias="full", masked=False, bfloat16=False, keep=True, cores=cores, backward=backward,
     )  # fmt: skip
 
 
@@ -314,13 +313,10 @@ def test_sigmoid_and_tanh_from_small_to_large(scale):
 @pytest.mark.parametrize(
     "cell, asked, told",
     [
-        (gj.MGU(4), Asked(jnp.float32), "MGU (only GRU)"),
-        (gj.GRU(4, reset="before"), Asked(jnp.float32), "reset='before' (its reset comes after"),
-        (gj.GRU(4, heads=2), Asked(jnp.float32), "heads=2 (its recurrent matrix is dense)"),
-        (gj.GRU(4, activation="relu"), Asked(jnp.float32), "activations other than 'tanh' and 'sigmoid'"),
+        (gj.MinGRU(4), Asked(jnp.float32), "MinGRU (whose equations it does not know)"),
+        (gj.GRU(4, activation=jnp.sin), Asked(jnp.float32), "the activation <PjitFunction"),
+        (gj.GRU(2048, heads=2), Asked(jnp.float32), "a layer of 2048 units in heads (at most 1024)"),
         (gj.GRU(4), Asked(jnp.float16), "float16 (only float32 and bfloat16)"),
-        (gj.GRU(4), Asked(jnp.float32, resets=True), "resets"),
-        (gj.GRU(4), Asked(jnp.float32, recurrent_dropout=True), "recurrent dropout"),
         (gj.GRU(4), Asked(jnp.float32, symbolic=True), "sizes that are not known"),
     ],
 )
@@ -358,9 +354,9 @@ def test_without_llvmlite_everything_but_this_kernel_works():
 
 def test_a_kernel_is_compiled_once_by_whoever_comes_first():
     made = select_plan(12, 3, 5, 6)
-    llvm_gru._forward.cache_clear()
+    gated._forward.cache_clear()
     names = []
-    threads = [threading.Thread(target=lambda: names.append(llvm_gru._forward(made))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: names.append(gated._forward(made))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -13,8 +13,16 @@ import pytest
 
 import gru_jax as gj
 from gru_jax.cells.gru_layout import NEUTRAL, Layout
-from gru_jax.scans.engines.llvm import gru as llvm_gru
-from gru_jax.scans.engines.llvm import gru_backward, gru_forward, host, minimal, minimal_passes, recurrence
+from gru_jax.scans.engines.llvm import (
+    cells,
+    gated,
+    gated_backward,
+    gated_forward,
+    host,
+    minimal,
+    minimal_passes,
+    recurrence,
+)
 from gru_jax.scans.engines.llvm import recurrence_passes as passes
 from gru_jax.scans.engines.llvm.code import POINTER, Program
 from gru_jax.scans.engines.llvm.host import Host
@@ -26,8 +34,9 @@ from ..cases import arrays, assert_close, outputs_and_gradients, table
 def gru_plan(lanes, units, *, steps=40, features=3, batch=1, keep=True, cores=1, backward=False, **more):
     options = {"bias": "full", "masked": False, "bfloat16": False, "weights": NEUTRAL} | more
     return Plan.of(
-        Host(lanes, 16 if lanes == 8 else 32), steps=steps, batch=batch, features=features, units=units,
-        batch_leads=True, reverse=False, keep=keep, cores=cores, backward=backward, **options,
+        Host(lanes, 16 if lanes == 8 else 32), cells.described(gj.GRU(units).equations), steps=steps, batch=batch,
+        features=features, units=units, batch_leads=True, reverse=False, keep=keep, cores=cores, backward=backward,
+        **options,
     )  # fmt: skip
 
 
@@ -41,8 +50,8 @@ def grus(lanes, units, *, wide):
             {"keep": True, "weights": Layout("zrn", True), "batch": 9, "cores": 2},
         ]
     for each in options:
-        yield gru_forward.write(gru_plan(lanes, units, **each))[0]
-        yield gru_backward.write(gru_plan(lanes, units, backward=True, **each | {"weights": NEUTRAL}))[0]
+        yield gated_forward.write(gru_plan(lanes, units, **each))[0]
+        yield gated_backward.write(gru_plan(lanes, units, backward=True, **each | {"weights": NEUTRAL}))[0]
 
 
 def linear(lanes, units, *, wide):
@@ -137,7 +146,7 @@ MASK = jnp.array([[1, 0, 1, 1, 1], [0, 0, 0, 0, 0], [1, 1, 1, 1, 0]], bool)
 def test_without_a_kernel_a_gru_is_a_loop(of, bias, keep, reverse, masked, monkeypatch):
     forget(monkeypatch)
     for name in FALLING_BACK[of]:
-        monkeypatch.setattr(llvm_gru, name, no_kernel)
+        monkeypatch.setattr(gated, name, no_kernel)
     cell = gj.GRU(4, bias=bias, init="torch")
     params, x, h0 = arrays(cell)
     how = {"reverse": reverse, "mask": MASK if masked else None}
@@ -230,7 +239,7 @@ def test_a_serialized_program_runs_where_it_was_lowered_first(tmp_path):
     )  # fmt: skip
     run("save")
     said = run("load").stdout
-    assert "No FFI handler registered for gru_jax.gru_forward." in said and "(4, 20, 16)" in said
+    assert "No FFI handler registered for gru_jax.gated_forward." in said and "(4, 20, 16)" in said
 
 
 def test_vmap_over_nothing():

@@ -1,11 +1,12 @@
 """Kernels for CPUs, written as machine code when they are first needed: no compiler has to be installed.
 
 llvmlite, which Numba is built on, translates them for the processor that they run on. `code` is a layer over it for
-loops and vectors, `products` the one loop of all matrix products, `activations` sigmoid and tanh, `host` knows the
-processor and compiles, `team` is what XLA calls and shares work among its threads. `plan` says how a GRU is cut up,
-`gru_forward` and `gru_backward` are its passes over what they share in `gru_kernel` (and the latter has in
-`gru_gradients`), and `gru` is all of it in JAX. `recurrence_passes` and `recurrence` are the same for linear
-recurrences.
+loops and vectors, `products` the one loop of all matrix products, `activations` what their name says, `host` knows the
+processor and compiles, `team` is what XLA calls and shares work among its threads. `cells` has the equations of gated
+cells, written in terms of `vectors`, `plan` says how one is cut up, `gated_forward` and `gated_backward` are its passes
+over what they share in `gated_kernel` (and the latter has in `gated_gradients` and `gated_step_back`), and `gated` is
+all of it in JAX. `recurrence_passes` and `recurrence` are the same for linear recurrences, `minimal_passes` and
+`minimal` for the cells that are such.
 """
 
 import importlib.util

@@ -4,6 +4,7 @@ Numbers that are known when a kernel is written are Python's, and arithmetic on 
 values of the program. Pointers are of bytes that hold float32; offsets count float32.
 """
 
+import copy
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,10 +27,18 @@ class Program:
         self.lanes = lanes
         self.vector = ir.VectorType(FLOAT, lanes)
         self.module = ir.Module()
+        self._prefix = ""
         self._made: dict[str, ir.Function] = {}
+
+    def part(self, prefix: str) -> "Program":
+        """The same module for a kernel beside others: its functions get a prefix, so that each has its own."""
+        part = copy.copy(self)
+        part._prefix = prefix
+        return part
 
     def function(self, name: str, args: Sequence[Any], write: Callable[..., Value], result: Any = None) -> ir.Function:
         """The function of this name; at the first call `write(code, *args)` writes it, and may return its result."""
+        name = self._prefix + name
         if name not in self._made:
             made = ir.Function(self.module, ir.FunctionType(result or ir.VoidType(), args), name)
             made.attributes.add("noinline")
@@ -247,6 +256,11 @@ class Code:
         byte = self.builder.load(self.bytes(pointer, offset), typ=I8)
         return self.builder.icmp_unsigned("!=", byte, I8(0))
 
+    def bit(self, which: int, pointer: Value, offset: Value) -> Value:
+        """Whether a bit is set in a byte of an array."""
+        byte = self.builder.load(self.bytes(pointer, offset), typ=I8)
+        return self.builder.icmp_unsigned("!=", self.builder.and_(byte, I8(which)), I8(0))
+
     def word(self, pointer: Value, index: Value) -> Value:
         """The address of a 64-bit word."""
         return self.builder.gep(pointer, [self.number(index)], source_etype=I64)
@@ -268,6 +282,20 @@ class Code:
         first = self.builder.insert_element(ir.Constant(self.vector, ir.Undefined), a, I32(0))
         zeros = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
         return self.builder.shuffle_vector(first, ir.Constant(self.vector, ir.Undefined), zeros)
+
+    def only_first(self, count: int, a: Value, others: Value) -> Value:
+        """The first lanes of one vector, the rest of another."""
+        if count == self.lanes:
+            return a
+        return self.shuffle(a, others, [lane if lane < count else self.lanes + lane for lane in range(self.lanes)])
+
+    def over_lanes(self, join: Callable[[Value, Value], Value], a: Value) -> Value:
+        """The numbers of a vector joined, such as added up, in all lanes."""
+        size = 1
+        while size < self.lanes:
+            a = join(a, self.shuffle(a, a, [lane ^ size for lane in range(self.lanes)]))
+            size *= 2
+        return a
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         """a * b + c, rounded once."""

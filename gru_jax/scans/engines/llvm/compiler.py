@@ -19,18 +19,23 @@ IDLE = 60
 """Seconds without a program after which such a process ends."""
 
 
-def machine() -> Any:
+LINKED = "; to be linked\n"
+"""The first line of a program that is to stand in a file, and may come to lie anywhere."""
+
+
+def machine(linked: bool = False) -> Any:
     """This processor; each engine gets one of its own, and takes it along when it goes."""
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
     target = binding.Target.from_default_triple()
     features = binding.get_host_cpu_features().flatten()
-    return target.create_target_machine(cpu=binding.get_host_cpu_name(), features=features, opt=3, jit=True)
+    how = {"reloc": "pic", "codemodel": "small"} if linked else {"jit": True}
+    return target.create_target_machine(cpu=binding.get_host_cpu_name(), features=features, opt=3, **how)
 
 
 def compiled(program: str) -> bytes:
     """The object file of a program."""
-    made_for = machine()
+    made_for = machine(program.startswith(LINKED))
     module = binding.parse_assembly(program)
     module.verify()
     module.triple, module.data_layout = made_for.triple, str(made_for.target_data)

@@ -25,29 +25,29 @@ class MachineCode(LinearEngine):
         """What of a call it does not serve."""
         if (reason := llvm.missing()) is not None:
             return reason
-        from gru_jax.scans.engines.llvm import gru
+        from gru_jax.scans.engines.llvm import gated
 
-        return gru.refusal(cell, asked)
+        return gated.refusal(cell, asked)
 
     def trajectory(self, cell: Any, context: Context, steps: Steps, reverse: bool, how: How) -> Trajectory:
         """The states of all steps."""
-        from gru_jax.scans.engines.llvm import gru
+        from gru_jax.scans.engines.llvm import gated
 
-        return gru.trajectory(cell, context, steps, reverse, keep=how.keep_gates, cores=how.cores)
+        return gated.trajectory(cell, context, steps, reverse, keep=how.keep_gates, cores=how.cores)
 
     def forward(self, cell: Any, context: Context, steps: Steps, reverse: bool, how: How) -> tuple[Array, Any]:
         """The states, and what `backward` takes."""
-        from gru_jax.scans.engines.llvm import gru
+        from gru_jax.scans.engines.llvm import gated
 
-        return gru.forward(cell, context, steps, reverse, keep=how.keep_gates, cores=how.cores)
+        return gated.forward(cell, context, steps, reverse, keep=how.keep_gates, cores=how.cores)
 
     def backward(
         self, cell: Any, context: Context, steps: Steps, reverse: bool, kept: Any, cotangent: Array, how: How
     ) -> tuple[Context, Steps]:
         """The gradients of all that made the states."""
-        from gru_jax.scans.engines.llvm import gru
+        from gru_jax.scans.engines.llvm import gated
 
-        return gru.backward(cell, context, steps, reverse, kept, cotangent, keep=how.keep_gates, cores=how.cores)
+        return gated.backward(cell, context, steps, reverse, kept, cotangent, keep=how.keep_gates, cores=how.cores)
 
     def refusal_of_recurrence(self, who: str, dtype: DType) -> str | None:
         """What of a recurrence of such numbers it does not serve."""

@@ -81,6 +81,7 @@ _ENGINES: dict[str, Any] = {}
 """What was compiled, by its name."""
 _SIZES: dict[str, int] = {}
 """How many bytes of code each of them has."""
+_REGISTERED: set[str] = set()
 _FAILED: dict[str, NoKernel] = {}
 _LOCK = threading.RLock()
 
@@ -91,26 +92,54 @@ def register(program: Program, handler: str) -> str:
     Raises:
       NoKernel: where LLVM could not, or there are enough.
     """
+    with _LOCK:
+        name, engine = _loaded(program, handler)
+        if name not in _REGISTERED:
+            jax.ffi.register_ffi_target(name, _capsule(engine.get_function_address(handler)), platform="cpu")
+            _REGISTERED.add(name)
+    return name
+
+
+def addresses(program: Program, *functions: str) -> tuple[int, ...]:
+    """Compiles a program; where some of its functions are. They stay there.
+
+    Raises:
+      NoKernel: where LLVM could not, or there are enough.
+    """
+    with _LOCK:
+        engine = _loaded(program, functions[0])[1]
+        return tuple(engine.get_function_address(function) for function in functions)
+
+
+def object_file(program: Program) -> bytes:
+    """A program compiled for this processor so that a linker can take it.
+
+    Raises:
+      NoKernel: where LLVM could not.
+    """
+    with _LOCK:
+        return _asked(compiler.LINKED + str(program.module))
+
+
+def _loaded(program: Program, handler: str) -> tuple[str, Any]:
+    """A program's name and what holds its code."""
     text = str(program.module)
     name = f"gru_jax.{handler}.{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    with _LOCK:
-        if name in _FAILED:
-            raise _FAILED[name]
-        if name not in _ENGINES:
-            if sum(_SIZES.values()) >= LIMIT:
-                raise NoKernel(
-                    f"the {len(_ENGINES)} kernels of this process take {LIMIT >> 20} MiB; every batch size and option"
-                    f" needs one, so use fewer"
-                )
-            try:
-                code = _compiled(text)
-            except NoKernel as error:
-                _FAILED[name] = NoKernel(f"LLVM cannot compile this kernel for this processor ({error})")
-                raise _FAILED[name] from error
-            engine, _SIZES[name] = _linked(code), len(code)
-            jax.ffi.register_ffi_target(name, _capsule(engine.get_function_address(handler)), platform="cpu")
-            _ENGINES[name] = engine
-    return name
+    if name in _FAILED:
+        raise _FAILED[name]
+    if name not in _ENGINES:
+        if sum(_SIZES.values()) >= LIMIT:
+            raise NoKernel(
+                f"the {len(_ENGINES)} kernels of this process take {LIMIT >> 20} MiB; every batch size and option"
+                f" needs one, so use fewer"
+            )
+        try:
+            code = _compiled(text)
+        except NoKernel as error:
+            _FAILED[name] = NoKernel(f"LLVM cannot compile this kernel for this processor ({error})")
+            raise _FAILED[name] from error
+        _ENGINES[name], _SIZES[name] = _linked(code), len(code)
+    return name, _ENGINES[name]
 
 
 def warn(who: str, error: NoKernel) -> None:

@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 
@@ -70,8 +70,8 @@ def write_forward(plan: Plan) -> Program:
                 old = [code.load_first(n, code.at(state, of_state), at) for at, n in vectors]
                 read = [_read(code, plan, code.at(u, of_u), at, n) for at, n in vectors]
                 for (at, n), before, parts in zip(vectors, old, read, strict=True):
-                    a, share, *_ = _coefficients(code, plan, parts)
-                    candidate = _candidate(code, plan, parts[-1])[0]
+                    a, share, *_ = coefficients(code, plan, parts)
+                    candidate = candidate_of(code, plan, parts[-1])[0]
                     now = code.fma(a, before, code.builder.fmul(share, candidate))
                     code.store_first(n, now, code.at(state, of_state), at)
                     recurrence_passes.put(code, past_caches, n, now, code.at(h, of_h), at)
@@ -122,8 +122,8 @@ def write_backward(plan: Plan) -> Program:
                 old = [code.load_first(n, before, at) for at, n in vectors]
                 read = [_read(code, plan, code.at(u, of_u), at, n) for at, n in vectors]
                 for (at, n), l, earlier_h, parts in zip(vectors, adjoint, old, read, strict=True):
-                    a, share, *slopes = _coefficients(code, plan, parts)
-                    candidate, slope = _candidate(code, plan, parts[-1])
+                    a, share, *slopes = coefficients(code, plan, parts)
+                    candidate, slope = candidate_of(code, plan, parts[-1])
                     d_ahead = b.fmul(b.fmul(l, b.fsub(earlier_h, candidate)), b.fmul(a, share))
                     d_n = b.fmul(l, share)
                     gates = [b.fmul(d_ahead, s) for s in slopes]
@@ -143,8 +143,8 @@ def write_backward(plan: Plan) -> Program:
     return program
 
 
-def _coefficients(code: Code, plan: Plan, parts: Sequence[Value]) -> list[Value]:
-    """a, 1 - a, and for each gate the derivative of log a - log (1 - a) with respect to it."""
+def coefficients(code: Code, plan: Any, parts: Sequence[Value]) -> list[Value]:
+    """a, 1 - a, and for each gate the derivative of log a - log (1 - a) with respect to it; of plan the `parts`."""
     b = code.builder
     if plan.parts == 2:
         share, a = activations.both_sigmoids(code, parts[0])
@@ -161,8 +161,8 @@ def _coefficients(code: Code, plan: Plan, parts: Sequence[Value]) -> list[Value]
     return [b.fmul(forget, inverse), b.fmul(take, inverse), *slopes]
 
 
-def _candidate(code: Code, plan: Plan, n: Value) -> tuple[Value, Value | None]:
-    """The candidate, and its derivative where that is not 1."""
+def candidate_of(code: Code, plan: Any, n: Value) -> tuple[Value, Value | None]:
+    """The candidate, and its derivative where that is not 1; of plan whether it is `positive`."""
     if not plan.positive:
         return n, None
     b = code.builder

@@ -1,8 +1,9 @@
-"""The sizes of a GRU's kernel that are known when it is written, and how arrays lie in memory."""
+"""The sizes of a gated cell's kernel that are known when it is written, and how arrays lie in memory."""
 
 from typing import NamedTuple
 
 from gru_jax.cells.gru_layout import NEUTRAL, Layout
+from gru_jax.scans.engines.llvm.cells import Gated
 from gru_jax.scans.engines.llvm.code import Code, Value
 from gru_jax.scans.engines.llvm.host import Host
 
@@ -14,12 +15,16 @@ WORTH_PACKING = 16
 """How often a matrix has to be read for it to be laid out anew."""
 TALLEST = 8
 """Rows of a tile at most."""
+USED, RESET = 1, 2
+"""Bits of a step's flag: whether it is used, and whether the state is set to another before it, which is so only of one
+that is used."""
 
 
 class Plan(NamedTuple):
     """What a kernel is written for; all but the number of steps.
 
     Attributes:
+      cell: its equations.
       lanes: float32 numbers of a vector.
       sums: vectors of sums in a tile.
       features: I.
@@ -27,8 +32,11 @@ class Plan(NamedTuple):
       batch: B.
       batch_leads: whether x and the states are `[B, T, n]`, else `[T, B, n]`.
       reverse: whether time runs from the last index to the first.
-      bias: "full", "minimal" or "none", as `GRU` has it.
-      masked: whether there are flags `[B, T]` or `[T, B]` that say which steps to use.
+      bias: "full" for one of each gate's projected input and product, "minimal" for the former and the candidate's
+        product, "input" for the former, or "none".
+      masked: whether the flags `[B, T]` or `[T, B]` say which steps to use.
+      resets: whether they say before which the state is set to another.
+      dropout: whether there are factors `[B, H]` of the states that products are of.
       bfloat16: whether states are rounded to bfloat16, of which float32 numbers are made here.
       keep: whether the gates are written for the backward pass, or read by it.
       threads: how many may work at a time.
@@ -36,8 +44,10 @@ class Plan(NamedTuple):
       packed: whether matrices are laid out anew, in the order in which they are read.
       chunk: steps whose input is projected at a time.
       weights: how the parameters lie; backwards in the neutral layout.
+      head: units outside of which the recurrent matrix holds zeros in the columns of one of them.
     """
 
+    cell: Gated
     lanes: int
     sums: int
     features: int
@@ -47,22 +57,26 @@ class Plan(NamedTuple):
     reverse: bool
     bias: str
     masked: bool
+    resets: bool
+    dropout: bool
     bfloat16: bool
     keep: bool
     threads: int
     together: bool
     packed: bool
     chunk: int
-    weights: Layout = NEUTRAL
+    weights: Layout
+    head: int
 
     @classmethod
     def of(
-        cls, host: Host, *, steps: int, batch: int, features: int, units: int, batch_leads: bool, reverse: bool,
-        bias: str, masked: bool, bfloat16: bool, keep: bool, cores: int, backward: bool, weights: Layout = NEUTRAL,
+        cls, host: Host, cell: Gated, *, steps: int, batch: int, features: int, units: int, batch_leads: bool,
+        reverse: bool, bias: str, masked: bool, bfloat16: bool, keep: bool, cores: int, backward: bool,
+        resets: bool = False, dropout: bool = False, weights: Layout = NEUTRAL, head: int | None = None,
     ) -> "Plan":  # fmt: skip
         """The plan for a call, with what is the fastest in place of what changes no result."""
         blocks = -(-units // host.lanes)
-        together = cores > 1 and (batch < cores or 4 * units * 3 * units > WIDE)
+        together = cores > 1 and (batch < cores or 4 * units * cell.gates * units > WIDE)
         threads = min(cores, blocks if together else batch)
         together = together and threads > 1
         rows = batch if together else -(-batch // threads)
@@ -73,8 +87,8 @@ class Plan(NamedTuple):
         # one after it while it is written itself.
         chunk = max(2 if backward else 1, -(-(BACKWARD_ROWS if backward else FORWARD_ROWS) // rows))
         return cls(
-            host.lanes, host.sums, features, units, batch, batch_leads, reverse, bias, masked, bfloat16, keep, threads,
-            together, packed, chunk, weights,
+            cell, host.lanes, host.sums, features, units, batch, batch_leads, reverse, bias, masked, resets, dropout,
+            bfloat16, keep, threads, together, packed, chunk, weights, head or units,
         )  # fmt: skip
 
     @property
@@ -96,6 +110,37 @@ class Plan(NamedTuple):
     def time_axis(self) -> int:
         """The axis of x that holds the steps."""
         return 1 if self.batch_leads else 0
+
+    def within(self, code: Code, block: Value, width: int) -> tuple[Value, Value]:
+        """The rows of the recurrent matrix, from one to before another, that are not 0 in so many blocks of columns."""
+        if self.head == self.units:
+            return 0, self.units
+        ends = (code.mul(block, self.lanes), code.sub(code.mul(code.add(block, width), self.lanes), 1))
+        first, last = (code.mul(code.div(end, self.head), self.head) for end in ends)
+        return first, code.smaller(code.add(last, self.head), self.units)
+
+    @property
+    def states(self) -> int:
+        """How many vectors a state is made of."""
+        return len(self.cell.states)
+
+    @property
+    def arguments(self) -> list[str]:
+        """The arrays that both passes begin with, by their names."""
+        each = lambda name: [f"{name}_{k}" for k in range(self.states)]  # noqa: E731
+        there = {"b_x": self.bias != "none", "b_h": self.bias in ("full", "minimal")}
+        there |= {"drop": self.dropout, "flags": self.flagged}
+        some = [name for name, is_there in there.items() if is_there]
+        return ["x", *each("h0"), "w_x", "w_h", *some, *(each("reset_to") if self.resets else [])]
+
+    @property
+    def flagged(self) -> bool:
+        """Whether there are flags of steps, bytes of `USED` and `RESET`."""
+        return self.masked or self.resets
+
+    def place(self, gate: int) -> int:
+        """How many gates stand before one in matrices and biases."""
+        return gate if self.weights == NEUTRAL else self.weights.place(gate)
 
     def rows(self) -> list[tuple[int, int]]:
         """For parts that share the sequences: (how many parts, of how many rows), larger ones first."""
