@@ -25,12 +25,12 @@ class Sequential:
     Args:
       unroll: steps per iteration of the loop, with kernel "scan".
       kernel: what runs the loop: "scan" (`lax.scan`), "chunked" (chunks of time whose steps are written out, for cells
-        with a closed-form derivative), "xla" for the better of the two. For `GRU(reset="after")` on a CPU, in float32
-        and bfloat16, "llvm" (one call for the whole sequence, of code that is written for the processor at its first
-        use; the fast one there). For `GRU` on a GPU or a TPU "pallas" (one kernel for the whole sequence, the
-        recurrent matrix on the chip), "cudnn" (cuDNN's GRU, on a GPU, built at its first use: see `gru-jax
-        build-kernels`), and "interpret-gpu" or "interpret-tpu", which run the Pallas kernels slowly on any backend. Or
-        "auto".
+        with a closed-form derivative), "xla" for the better of the two. For `GRU`, `MGU`, `gj.models.LSTM` and
+        `TanhRNN` on a CPU, in float32 and bfloat16, "llvm" (one call for the whole sequence, of code that is written
+        for the processor at its first use; the fast one there). For `GRU` on a GPU or a TPU "pallas" (one kernel for
+        the whole sequence, the recurrent matrix on the chip), "cudnn" (cuDNN's GRU, on a GPU, built at its first use:
+        see `gru-jax build-kernels`), and "interpret-gpu" or "interpret-tpu", which run the Pallas kernels slowly on any
+        backend. Or "auto".
       keep: what is stored for the backward pass, by "scan", "chunked" and "llvm": "states" (nothing but the states; the
         gates are computed again, for all steps or a chunk of them in one product), "gates" (with kernel "scan" what
         plain differentiation of the loop stores: the gates and more, nothing computed again, but gradients of

@@ -22,9 +22,7 @@ LINEAR = {
 def method(name, kernel):
     if name in LINEAR:
         return gj.Associative(kernel)
-    if name == "before":  # the machine code does not serve it
-        return gj.Sequential(kernel="chunked" if kernel == "llvm" else kernel, keep="states")
-    return gj.Sequential(kernel=kernel, keep=name, cores=1)
+    return gj.Sequential(kernel=kernel, keep="states" if name == "before" else name, cores=1)
 
 
 @pytest.mark.parametrize(
