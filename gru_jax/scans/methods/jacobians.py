@@ -242,6 +242,7 @@ def _jolts(tree: Any, size: float, number: Any, signs: Array | None = None) -> A
     sum over inputs and states have orthogonal signs over the draws then. Of two terms that cancel, random ones would
     now and then find in no draw what is left of their rounding.
     """
+    structure: Any
     leaves, structure = jax.tree.flatten(tree)
     key, jolts, row = jax.random.fold_in(jax.random.key(2), number), [], 0
     for k, a in enumerate(leaves):
