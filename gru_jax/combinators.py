@@ -50,12 +50,11 @@ class Layer(NamedTuple):
 
 
 class Made(Layer):
-    """A layer of this module's making: it also knows its states, whose structure alone does not tell what they are.
+    """A layer of this module's making, which knows its states: their structure alone does not tell what they are.
 
     Attributes:
       output: what a final state puts out, of two directions both side by side; None where a part does not know it.
-      directions: of the last layer, 1 or 2.
-      from_end: whether any part reads its sequence from the end too.
+      directions, from_end: 1 or 2 of the last layer; whether any part reads its sequence from the end too.
       made_of: what `recurrent` and `stack` were given, for what runs it otherwise than by `apply`.
     """
 
