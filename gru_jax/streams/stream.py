@@ -187,6 +187,13 @@ class Stream:
             self._begin(np.zeros((1, self._network.features), self._dtype))
         return c_files.write(Path(path), self._running, self._initial)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # A shallow copy would go on in the same memory, and pointers into it cannot be kept.
+        raise TypeError(
+            "Stream: it can be neither copied nor pickled, for its memory is machine code's; make another gj.Stream of"
+            " the layer and set its state"
+        )
+
     def __repr__(self) -> str:
         batch = None if self._running is None else self._running.x.shape[:-1]
         return f"Stream(engine={self.engine!r}{self.reason and f' for {self.reason}' or ''}, batch={batch})"

@@ -79,21 +79,21 @@ def estimate(
     def judge(found: _Errors, draw: tuple[Array, Array, Array]) -> tuple[_Errors, Array]:
         number, of_place, start = draw
         independent = number < ROUNDINGS
-        alone = signs * of_place[place]
-        pattern = _of_units(jnp.where(independent, alone, jnp.where(number == ROUNDINGS, *alike)), off)
+        pattern = jnp.where(independent, signs * of_place[place], jnp.where(number == ROUNDINGS, *alike))
+        pattern = _of_units(pattern, off)
         new_in_step = jnp.where(independent, rounding * pattern, same * pattern + off)
         # What is refused by one draw is not followed through the others.
         there = found.estimate() <= bound
         e, largest = _solve(f, j, new_in_step, start, h, there, kernel)
-        largest = jnp.where(there, largest, jnp.zeros_like(largest))
         nothing = jnp.zeros_like(largest)
+        largest = jnp.where(there, largest, nothing)
         return _Errors(
             jnp.maximum(found.independent, jnp.where(independent, largest, nothing)),
             jnp.maximum(found.same, jnp.where(independent, nothing, largest)),
         ), e[-1]
 
-    nothing = jnp.zeros_like(done, h.dtype)
-    first = _Errors(nothing, jnp.where(done, nothing, jnp.full_like(nothing, jnp.inf)))
+    none = jnp.zeros_like(done, h.dtype)
+    first = _Errors(none, jnp.where(done, none, jnp.full_like(none, jnp.inf)))
     of_places = jnp.pad(jnp.asarray(orthogonal_signs(ROUNDINGS), h.dtype), ((0, DRAWS - ROUNDINGS), (0, 0)))
     draws = jnp.arange(DRAWS, dtype=jnp.int32), of_places, error
     found, ends = lax.scan(judge, on_same_axes((first, off))[0], draws)
