@@ -26,9 +26,6 @@ EXACT_UP_TO = 16
 JOLTS = 4
 """Random changes of the parameters that the rounding of a step is estimated with, a power of 2."""
 
-DRIFT = 0.15
-"""What part of a rounding may be the same in all steps."""
-
 PROBES = 4
 """Random vectors with which the diagonal of an unknown cell's Jacobian is estimated."""
 
@@ -86,19 +83,16 @@ class AllSteps:
         step = lambda now, h: ravel(masking.F(self.cell, self.context, now, pack(h)))  # noqa: E731
         return jax.vmap(step)(self.steps, starts).astype(starts.dtype)
 
-    def rounding(self, starts: Array) -> tuple[Array, Array]:
-        """What each step's result may be off by for no other reason than rounding, and what part of it in all steps.
+    def rounding(self, starts: Array) -> Array:
+        """What each step's result may be off by for no other reason than rounding, `[T, *batch, S]`.
 
         A unit in the last place of the state, of one half where it is smaller, for the gates that it is made of are
         not; or what some two units in every parameter and one in the input would change: with large weights the sums
         inside a step are far larger than its result, and so are their errors.
 
-        Steps alike are rounded alike. One that leaves a state to the last bit as it is may have lost all that it should
-        have done, for a gate that is rounded to 1. How much that is cannot be seen, but with half of every parameter,
-        and so of the gate's argument, it can: about its root.
-
-        Returns:
-          Both `[T, *batch, S]`.
+        A step that leaves a state to the last bit as it is may have lost all that it should have done, for a gate that
+        is rounded to 1. How much that is cannot be seen, but with half of every parameter, and so of the gate's
+        argument, it can: about its root. At most that is two units, for nearer to 1 there is a number.
         """
         eps = float(jnp.finfo(starts.dtype).eps)
         params, x = self.context.params, self.steps.x
@@ -117,11 +111,10 @@ class AllSteps:
         after = at(params, x)
         held, unit = after == starts, eps * jnp.maximum(jnp.abs(after), 0.5)
         root = at(jax.tree.map(lambda a: a * jnp.asarray(0.5, a.dtype) if _is_float(a) else a, params), x) - after
-        unit = jnp.where(held, jnp.minimum(unit, 2 * root**2), unit)
+        unit = jnp.where(held, jnp.minimum(2 * unit, 4 * root**2), unit)
         lost = jnp.maximum(unit, jnp.sqrt(squares / JOLTS))
-        same = jnp.where(held, jnp.maximum(unit, DRIFT * lost), DRIFT * lost)
         # A masked step loses nothing.
-        return masking.zero_where_masked(self.steps.use, lost), masking.zero_where_masked(self.steps.use, same)
+        return masking.zero_where_masked(self.steps.use, lost)
 
     def linearize(self, starts: Array, jacobian: str) -> "Jacobian":
         """The derivative of all steps at `starts`; jacobian as for `gru_jax.Newton`, without "auto"."""
@@ -190,6 +183,10 @@ class Jacobian:
         if self._diagonal(c):
             return self.kept * c
         return MATRIX.apply(jnp.swapaxes(self.kept, -1, -2), self._cut(c)).reshape(c.shape)
+
+    def diagonal(self, like: Array) -> Array:
+        """The diagonal of the kept part, `[T, *batch, S]`."""
+        return self.kept if self._diagonal(like) else jnp.diagonal(self.kept, axis1=-2, axis2=-1).reshape(like.shape)
 
     def solve(self, b: Array, v_0: Array, kernel: str, damping: Array | None = None) -> Array:
         """v of `v_t = K v_{t-1} + b_t`, K the kept part, scaled by 1 / (1 + damping), `[*batch]`, if there is one."""
