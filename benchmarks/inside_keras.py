@@ -1,4 +1,4 @@
-"""Keras: an epoch of `model.fit`, and `model.predict`, with `keras.layers.GRU` and with ours in its place."""
+"""Keras: an epoch of `model.fit`, and `model.predict`, with Keras' layers and with ours in their place."""
 
 import functools
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ BOUND = 5e-6
 
 
 def cases(keras: Any) -> dict[str, dict[str, Any]]:
-    """Models of Embedding, GRU and Dense: options of the layers."""
+    """Models of Embedding, GRU or LSTM, and Dense: options of the layers."""
     return {
         "plain": {},
         "masked": {"mask_zero": True},
@@ -28,6 +28,7 @@ def cases(keras: Any) -> dict[str, dict[str, Any]]:
         "reset before": {"reset_after": False},
         "backwards": {"go_backwards": True},
         "dropout": {"dropout": 0.2},
+        "LSTM": {"layer": keras.layers.LSTM},
     }
 
 
@@ -41,12 +42,12 @@ def data(shape: Shape) -> tuple[np.ndarray, np.ndarray]:
     return words, drawn.normal(size=(count, 1)).astype("float32")
 
 
-def model(shape: Shape, *, mask_zero: bool = False, wrap: Any = None, **options: Any) -> Any:
+def model(shape: Shape, *, layer: Any = None, mask_zero: bool = False, wrap: Any = None, **options: Any) -> Any:
     """The model with Keras' own layer, compiled."""
     import keras
 
     keras.utils.set_random_seed(0)
-    rnn = keras.layers.GRU(shape.H, **options)
+    rnn = (layer or keras.layers.GRU)(shape.H, **options)
     layers = [
         keras.Input((shape.T,)),
         keras.layers.Embedding(1000, shape.I, mask_zero=mask_zero),

@@ -1,6 +1,7 @@
 """Flax's RNN by `gj.scan`: what flax computes, on padding and in either order of time, for both of its APIs."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from gru_jax.cells import activations
-from gru_jax.inside.flax_step import LSTM, Simple
+from gru_jax.inside.joined import LSTM, LSTMState
 from gru_jax.scans import scan
 from gru_jax.types import Array, DType, IntArray, Params, State
 
@@ -75,12 +76,7 @@ def promoted(known: Known, x: Any, promote: Callable[[tuple[Any, ...], DType], A
 
 
 def fits(known: Known, call: Call, x: Array, carry: State) -> bool:
-    """Whether `run` gives flax's numbers; a carry of another dtype or shape promotes, or is an error, in flax's way.
-
-    The loop of an LSTM or a SimpleCell is no faster here, and so is flax's where no method is named.
-    """
-    if call.method == "auto" and isinstance(known.cell, LSTM | Simple):
-        return False
+    """Whether `run` gives flax's numbers; a carry of another dtype or shape promotes, or is an error, in flax's way."""
     if x.ndim < 2 or 0 in x.shape or not jnp.issubdtype(x.dtype, jnp.floating):
         return False
     if call.seq_lengths is not None and call.return_carry and not (
@@ -88,7 +84,8 @@ def fits(known: Known, call: Call, x: Array, carry: State) -> bool:
     ):
         return False
     step = call.input_of_a_step(x.shape)
-    wanted = jax.eval_shape(lambda: known.cell.initial_state(step[:-1], known.state_dtype or x.dtype))
+    fresh = functools.partial(known.cell.initial_state, step[:-1], known.state_dtype or x.dtype)
+    wanted = jax.eval_shape(lambda: _carry(known.cell, fresh()))
     trees: list[Any] = [jax.tree.structure(carry), jax.tree.structure(wanted)]
     if trees[0] != trees[1]:
         return False
@@ -119,17 +116,23 @@ def run(known: Known, call: Call, x: Array, carry: State, flip: Callable[..., Ar
         cell = dataclasses.replace(cell, both=True)
     start = turned(x) if call.reverse and not back else x
     how: dict[str, Any] = {"method": call.method, "state_dtype": known.state_dtype}
+    carry = LSTMState(*carry) if isinstance(cell, LSTM) else carry
     y, carry = scan(cell, known.params, start, carry, reverse=back, time_major=call.time_major, **how)
     if at_length:
         carry, y = _last(cell, y, jnp.asarray(lengths), call.time_major)
     if call.reverse and call.keep_order != back:
         y = turned(y)
-    return (carry, y) if call.return_carry else y
+    return (_carry(cell, carry), y) if call.return_carry else y
+
+
+def _carry(cell: Any, state: State) -> State:
+    """What flax carries, from a state of the cell that computes the same."""
+    return tuple(state) if isinstance(cell, LSTM) else state
 
 
 def _last(cell: Any, y: Array, lengths: IntArray, time_major: bool) -> tuple[State, Array]:
     """The states after as many steps as each sequence has, and the outputs."""
-    states = cell.split(y) if isinstance(cell, LSTM) else y
+    states: Any = cell.split(y) if isinstance(cell, LSTM) else y
     last = lengths.reshape(-1) - 1
 
     def at(h: Array) -> Array:
@@ -137,7 +140,7 @@ def _last(cell: Any, y: Array, lengths: IntArray, time_major: bool) -> tuple[Sta
         rows = steps.reshape(steps.shape[0], -1, steps.shape[-1])
         return rows[last, jnp.arange(rows.shape[1])].reshape(steps.shape[1:])
 
-    return jax.tree.map(at, states), states[1] if isinstance(cell, LSTM) else y
+    return jax.tree.map(at, states), states.h if isinstance(cell, LSTM) else y
 
 
 def _puts_out_state(cell: Any) -> bool:

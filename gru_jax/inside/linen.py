@@ -20,7 +20,7 @@ from gru_jax.cells.base import Cell as AnyCell
 from gru_jax.cells.base import fresh
 from gru_jax.inside import flax_run
 from gru_jax.inside.flax_run import Call, Known
-from gru_jax.inside.flax_step import LSTM, Matrices, Simple
+from gru_jax.inside.joined import LSTM, Matrices, Simple, lstm_matrices
 from gru_jax.layers import linen as layers
 from gru_jax.types import Array, DType, IntArray, Key, Params, State
 
@@ -30,11 +30,10 @@ __all__ = ["RNN", "Bidirectional", "Cell"]
 class RNN(linen.RNN):
     """flax.linen.RNN over this library's engines: flax's arguments, call, variables and numbers.
 
-    Run by them are flax's `GRUCell` and `MGUCell`, and of this library `gj.linen.GRUCell` and `Cell`; where a
-    `method` is named also `LSTMCell`, `OptimizedLSTMCell` and `SimpleCell`, whose loop is no faster here than flax's
-    own. Any other cell runs as in flax, and so do these where flax does what the engines do not: a carry of another
-    dtype than the computation's, an activation without a name in `gru_jax.cells.activations`, `variable_axes` and the
-    like of your own.
+    Run by them are flax's `GRUCell`, `MGUCell`, `LSTMCell`, `OptimizedLSTMCell` and `SimpleCell`, and of this library
+    `gj.linen.GRUCell` and `Cell`. Any other cell runs as in flax, and so do these where flax does what the engines do
+    not: a carry of another dtype than the computation's, an activation without a name in `gru_jax.cells.activations`,
+    `variable_axes` and the like of your own.
 
     Args:
       cell: any `flax.linen.RNNCellBase`.
@@ -227,7 +226,7 @@ def _lstm(cell: linen.LSTMCell | linen.OptimizedLSTMCell, params: Params) -> Kno
     arrays = _matrices(params, ["ii", "if", "ig", "io"], ["hi", "hf", "hg", "ho"], bias_of="h")
     if names is None or arrays is None:
         return None
-    return Known(LSTM(cell.features, names[1], names[0]), arrays, cell.dtype)
+    return Known(LSTM(cell.features, names[1], names[0]), lstm_matrices(*arrays), cell.dtype)
 
 
 def _simple(cell: linen.SimpleCell, params: Params) -> Known | None:

@@ -20,7 +20,7 @@ from gru_jax.cells.base import Cell as AnyCell
 from gru_jax.cells.base import fresh
 from gru_jax.inside import flax_run
 from gru_jax.inside.flax_run import Call, Known
-from gru_jax.inside.flax_step import LSTM, Matrices, Simple
+from gru_jax.inside.joined import LSTM, Matrices, Simple, lstm_matrices
 from gru_jax.layers import nnx as layers
 from gru_jax.scans import Method
 from gru_jax.types import Array, DType, IntArray, State
@@ -31,11 +31,10 @@ __all__ = ["RNN", "Bidirectional", "Cell"]
 class RNN(nnx.RNN):
     """flax.nnx.RNN over this library's engines: flax's arguments, call, state and numbers.
 
-    Run by them are flax's `GRUCell` as it is made, and of this library `gj.nnx.GRUCell` and `Cell`; where a `method`
-    is named also `LSTMCell`, `OptimizedLSTMCell` and `SimpleCell`, whose loop is no faster here than flax's own. Any
-    other cell runs as in flax, and so do these where flax does what the engines do not: a carry of another dtype than
-    the computation's, an activation without a name in `gru_jax.cells.activations`, layers inside a cell that were
-    exchanged, `state_axes` or `broadcast_rngs` of your own.
+    Run by them are flax's `GRUCell`, `LSTMCell`, `OptimizedLSTMCell` and `SimpleCell` as they are made, and of this
+    library `gj.nnx.GRUCell` and `Cell`. Any other cell runs as in flax, and so do these where flax does what the
+    engines do not: a carry of another dtype than the computation's, an activation without a name in
+    `gru_jax.cells.activations`, layers inside a cell that were exchanged, `state_axes` or `broadcast_rngs` of your own.
 
     Args:
       cell: any `flax.nnx.RNNCellBase`.
@@ -217,7 +216,7 @@ def _lstm(cell: nnx.LSTMCell | nnx.OptimizedLSTMCell) -> Known | None:
     names, arrays = flax_run.named(cell.activation_fn, cell.gate_fn), _matrices(cell, of_x, of_h, "h")
     if names is None or arrays is None:
         return None
-    return Known(LSTM(cell.hidden_features, names[1], names[0]), arrays, cell.dtype)
+    return Known(LSTM(cell.hidden_features, names[1], names[0]), lstm_matrices(*arrays), cell.dtype)
 
 
 def _simple(cell: nnx.SimpleCell) -> Known | None:

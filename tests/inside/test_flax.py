@@ -1,6 +1,5 @@
 """Flax's RNN and ours over one cell: the same numbers, gradients, trees and draws."""
 
-import functools
 import itertools
 from typing import Any
 
@@ -51,12 +50,6 @@ LINEN: dict[str, Any] = {
     "ours": lambda: gj.linen.GRUCell(H, param_init="torch"),
     "ours-any": lambda: inside.linen.Cell(gj.MinGRU(H)),
 }
-
-def made_by_name(cell: str) -> dict[str, Any]:
-    """Options of our RNN: flax's loop runs these cells unless a method is named."""
-    return {"method": "sequential"} if cell.startswith(("LSTM", "OptimizedLSTM", "Simple")) else {}
-
-
 ROWS = [(api, cell) for api, cells in (("nnx", NNX), ("linen", LINEN)) for cell in cells]
 # One row for each reason: a state of two parts at its length; a turned one; biases inside; every API.
 QUICK = {
@@ -127,7 +120,7 @@ def test_values_and_gradients_are_those_of_flax(api: str, cell: str, name: str, 
             given = call if carry is None else call | {"initial_carry": carry}
             return RNN(nnx.merge(structure, state))(x, **given)
 
-        ours, theirs = functools.partial(inside.nnx.RNN, **made_by_name(cell)), nnx.RNN
+        ours, theirs = inside.nnx.RNN, nnx.RNN
     else:
         x, call = case(LINEN[cell](), CALLS[name], getkey, api)
         state = inside.linen.RNN(LINEN[cell]()).init(getkey(), x)
@@ -136,7 +129,7 @@ def test_values_and_gradients_are_those_of_flax(api: str, cell: str, name: str, 
             given = call if carry is None else call | {"initial_carry": carry}
             return RNN(LINEN[cell]()).apply(state, x, **given)
 
-        ours, theirs = functools.partial(inside.linen.RNN, **made_by_name(cell)), linen.RNN
+        ours, theirs = inside.linen.RNN, linen.RNN
     carry = call.get("initial_carry")
 
     @jax.jit
@@ -209,9 +202,8 @@ def test_an_nnx_model_has_the_tree_and_the_numbers_of_flax_in_a_training_step(ge
         (lambda rngs: nnx.GRUCell(I, H, dtype=jnp.bfloat16, rngs=rngs), None),
         (lambda rngs: type("Mine", (nnx.GRUCell,), {})(I, H, rngs=rngs), None),
         (lambda rngs: nnx.OptimizedLSTMCell(I, H, promote_dtype=lambda a, dtype: a, rngs=rngs), None),
-        (lambda rngs: nnx.LSTMCell(I, H, rngs=rngs), None),
     ],
-    ids=["activation", "dtype", "subclass", "promotion", "no faster here"],
+    ids=["activation", "dtype", "subclass", "promotion"],
 )
 def test_what_the_engines_do_not_know_runs_in_flax_s_way(cell: Any, x: Any, getkey: Any, runs: list[Any]) -> None:
     made, x = cell(nnx.Rngs(0)), jax.random.normal(getkey(), (B, T, I))
@@ -245,7 +237,7 @@ def test_whole_numbers_and_batches_of_batches() -> None:
     cell = nnx.OptimizedLSTMCell(I, H, rngs=nnx.Rngs(0))
     x = jnp.arange(2 * 2 * 5 * I).reshape(2, 2, 5, I) % 3
     with jax.numpy_dtype_promotion("standard"):
-        ours, theirs = inside.nnx.RNN(cell, method="sequential"), nnx.RNN(cell)
+        ours, theirs = inside.nnx.RNN(cell), nnx.RNN(cell)
         close(ours(x), theirs(x))
         # flax picks the last carries of one batch dimension only.
         lengths = jnp.array([[5, 2], [1, 3]])

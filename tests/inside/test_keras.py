@@ -50,8 +50,8 @@ def scans(monkeypatch):
         count[0] += 1
         return scan(*args, **kwargs)
 
-    scan = ours.gru.scan
-    monkeypatch.setattr(ours.gru, "scan", counted)
+    scan = ours.by_scan.scan
+    monkeypatch.setattr(ours.by_scan, "scan", counted)
     return count
 
 
@@ -322,7 +322,7 @@ def test_a_trained_model_is_accelerated_where_it_stands(kind, scans):
 def test_what_cannot_be_accelerated():
     with pytest.raises(TypeError, match=r"accelerate: model must be a Keras model or layer; got 3"):
         ours.accelerate(3)
-    with pytest.raises(ValueError, match=r"there is no keras.layers.GRU in 'd'; got 1 layers of other kinds"):
+    with pytest.raises(ValueError, match=r"no GRU or LSTM of keras.layers in 'd'; got 1 layers of other kinds"):
         ours.accelerate(keras.layers.Dense(1, name="d"))
     again = ours.GRU(2)
     assert ours.accelerate(again) is again and type(again) is ours.GRU
@@ -336,9 +336,11 @@ def test_made_inside_of_accelerated():
         with pytest.raises(ZeroDivisionError), ours.accelerated():
             raise ZeroDivisionError
         two = keras.layers.TimeDistributed(keras.layers.Bidirectional(STOCK(2)))
-        assert type(Own.Derived(2)) is Own.Derived and type(keras.layers.LSTM(2)) is keras.layers.LSTM
+        assert type(Own.Derived(2)) is Own.Derived
+        assert type(keras.layers.LSTM(2)) is ours.LSTM and type(keras.layers.SimpleRNN(2)) is keras.layers.SimpleRNN
     assert {type(first), type(two.layer.forward_layer), type(two.layer.backward_layer)} == {ours.GRU}
     assert keras.layers.GRU.__new__ is before and type(keras.layers.GRU(2)) is STOCK
+    assert type(keras.layers.LSTM(2)) is keras.layers.LSTM
     assert first(X).shape == (12, 2) and two(X[:, None]).shape == (12, 1, 4)
 
 
@@ -380,7 +382,7 @@ def test_another_backend_is_refused_with_the_fix(backend):
     assert fix.startswith("the environment variable KERAS_BACKEND=jax before keras is first imported")
 
 
-@pytest.mark.parametrize("name", ["gru", "models"])
+@pytest.mark.parametrize("name", ["gru", "lstm", "models"])
 def test_examples_in_docstrings(name):
     found = doctest.testmod(import_module(f"gru_jax.inside.keras.{name}"))
     assert found.attempted and not found.failed

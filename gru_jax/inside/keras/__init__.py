@@ -1,4 +1,4 @@
-"""Keras' models with our computation inside: a GRU layer of Keras whose steps `gj.scan` runs.
+"""Keras' models with our computation inside: Keras' GRU and LSTM, whose steps `gj.scan` runs.
 
     from gru_jax.inside.keras import GRU, accelerate
 
@@ -13,8 +13,9 @@ from gru_jax.inside.keras import backend
 backend.check()  # before what derives from Keras' classes
 
 from gru_jax.inside.keras.gru import GRU as GRU  # noqa: E402
+from gru_jax.inside.keras.lstm import LSTM as LSTM  # noqa: E402
 from gru_jax.inside.keras.models import accelerate as accelerate  # noqa: E402
 from gru_jax.inside.keras.models import accelerated as accelerated  # noqa: E402
 from gru_jax.inside.keras.models import unaccelerate as unaccelerate  # noqa: E402
 
-__all__ = ["GRU", "accelerate", "accelerated", "unaccelerate"]
+__all__ = ["GRU", "LSTM", "accelerate", "accelerated", "unaccelerate"]

@@ -2,19 +2,18 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import keras
 
 from gru_jax.cells import GRU as Cell
-from gru_jax.inside.keras import activations
+from gru_jax.inside.keras.by_scan import ByScan, Run
 from gru_jax.interop.keras.cell import laid_out, to_neutral
 from gru_jax.interop.keras.dropout import DroppedGRU, DroppedParams
-from gru_jax.scans import scan
+from gru_jax.types import Array
 
 
 @keras.saving.register_keras_serializable("gru_jax")
-class GRU(keras.layers.GRU):
+class GRU(ByScan, keras.layers.GRU):
     """`keras.layers.GRU`, with all of its arguments, weights and numbers; only the loop over time is `gru_jax.scan`.
 
         z  = f(x W_z + b_z + h U_z + c_z)
@@ -40,67 +39,26 @@ class GRU(keras.layers.GRU):
     Source: keras.layers.GRU of Keras 3.
     """
 
-    def inner_loop(self, sequences: Any, initial_state: Any, mask: Any, training: Any = False) -> Any:
-        """What Keras calls for the steps of a sequence.
+    _cell_of_keras = keras.layers.GRUCell
 
-        Args:
-          sequences: `[B, T, I]`.
-          initial_state: `[B, H]`, or a list of it.
-          mask: `[B, T]`, True = use the step; a list of it, or None.
-          training: whether dropout is on.
-
-        Returns:
-          The last output `[B, H]`, all outputs `[B, T, H]` and a list of the final state `[B, H]`.
-        """
-        h0, used = _first(initial_state), _first(mask)
-        cell = self._served(sequences, h0, used)
-        if cell is None:
-            return super().inner_loop(sequences, initial_state, mask, training)
-        used = None if used is None else jnp.asarray(used).astype(bool)
-        cell, params, x = self._runnable(cell, sequences, h0, training)
-        padding = "zero" if self.zero_output_for_mask else "hold"
-        y, h = scan(cell, params, x.astype(h0.dtype), h0, mask=used, reverse=self.go_backwards, padding=padding)
-        last = h
-        if used is not None and self.zero_output_for_mask:
-            reached = used[:, 0 if self.go_backwards else -1, None]
-            last = jnp.where(jnp.broadcast_to(reached, h.shape), h, jnp.zeros_like(h))
-        return last, jnp.flip(y, 1) if self.go_backwards else y, [h]
-
-    def _served(self, x: Any, h0: Any, mask: Any) -> Cell | None:
-        """The cell that the scan runs; None where Keras' own loop has to."""
-        own = self.cell
-        if (
-            type(own) is not keras.layers.GRUCell
-            or self.use_cudnn is True
-            or 1.0 in (own.dropout, own.recurrent_dropout)  # where Keras' own ways differ from one another
-            or not (jnp.issubdtype(x.dtype, jnp.floating) and jnp.issubdtype(h0.dtype, jnp.floating))
-            or h0.shape != (x.shape[0], own.units)
-            or x.shape[1] == 0
-            or (mask is not None and (self.unroll or mask.shape != x.shape[:2]))
-        ):
-            return None
-        candidate, gate = activations.served(own.activation), activations.served(own.recurrent_activation)
-        if candidate is None or gate is None:
+    def _run(self, x: Any, states: list[Any], training: Any) -> Run | None:
+        own, (h0,), names = self.cell, states, self._activations()
+        if names is None:
             return None
         reset, bias = "after" if own.reset_after else "before", "full" if own.use_bias else "none"
-        return Cell(own.units, reset=reset, activation=candidate, gate_activation=gate, bias=bias)
-
-    def _runnable(self, cell: Cell, x: Any, h0: jax.Array, training: Any) -> tuple[Any, Any, Any]:
-        """A cell, parameters and input for `scan`, with the masks that Keras drew for this call."""
-        own = self.cell
-        weights = [own.kernel, own.recurrent_kernel, *([own.bias] if own.use_bias else [])]
-        arrays = [keras.ops.convert_to_tensor(weight).astype(h0.dtype) for weight in weights]
+        cell = Cell(own.units, reset=reset, activation=names[0], gate_activation=names[1], bias=bias)
+        arrays = self._weights(h0.dtype)
         drop_x = own.get_dropout_mask(x[:, 0]) if training and own.dropout else None
         drop_h = own.get_recurrent_dropout_mask(h0) if training and own.recurrent_dropout else None
         if drop_x is not None and not isinstance(drop_x, list):
             x, drop_x = x * jnp.broadcast_to(drop_x[:, None], x.shape), None
+        x = x.astype(h0.dtype)
         if drop_x is None and drop_h is None:
-            made = laid_out(*arrays) if cell.reset == "after" else to_neutral(*arrays, reset_after=False)
-            return cell, made, x
+            made = laid_out(*arrays) if own.reset_after else to_neutral(*arrays, reset_after=False)
+            return Run(cell, made, x, h0)
         masks = [None if drops is None else jnp.stack(drops).astype(h0.dtype) for drops in (drop_x, drop_h)]
-        params = to_neutral(*arrays, reset_after=cell.reset == "after")
-        return DroppedGRU(cell), DroppedParams(params, *masks), x
+        params = to_neutral(*arrays, reset_after=own.reset_after)
+        return Run(DroppedGRU(cell), DroppedParams(params, *masks), x, h0)
 
-
-def _first(given: Any) -> Any:
-    return given[0] if isinstance(given, list | tuple) else given
+    def _states(self, state: Array) -> list[Any]:
+        return [state]

@@ -1,7 +1,7 @@
-"""The cells of flax that this library has no cell of: the equations of its LSTM and its tanh RNN over joined matrices.
+"""Cells of other frameworks that this library has no cell of: their LSTM and tanh RNN, of any activation.
 
-`gru_jax.models.LSTM` runs flax's own cell in every step. These project the input apart from the loop, and take any
-activation.
+`gru_jax.models.LSTM` runs flax's own cell in every step, with flax's parameters. These have their matrices side by
+side, and project the input apart from the loop.
 """
 
 import dataclasses
@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from gru_jax.cells import activations
-from gru_jax.cells.base import accumulator
+from gru_jax.cells.base import Dense, Equations, accumulator
 from gru_jax.types import Activation, Array, DType, Key, Params
 
 
 class Matrices(NamedTuple):
-    """The parameters of both: gates side by side, i f g o, or the one product of a simple cell.
+    """The parameters of both: gates side by side, i f o g, or the one product of a simple cell.
 
     Attributes:
       w_x: input matrix, `[I, 4H]` or `[I, H]`.
@@ -26,6 +26,28 @@ class Matrices(NamedTuple):
     w_x: Array
     w_h: Array
     b: Array
+
+
+class LSTMState(NamedTuple):
+    """An LSTM's two states, each `[*batch, H]`.
+
+    Attributes:
+      c: its memory.
+      h: its output.
+    """
+
+    c: Array
+    h: Array
+
+
+def lstm_matrices(w_x: Array, w_h: Array, b: Array) -> Matrices:
+    """Those of an LSTM whose gates stand in the order i f g o, as flax and Keras have them."""
+
+    def reordered(a: Array) -> Array:
+        i, f, g, o = jnp.split(a, 4, -1)
+        return jnp.concatenate([i, f, o, g], -1)
+
+    return Matrices(reordered(w_x), reordered(w_h), reordered(b))
 
 
 class Projecting:
@@ -40,10 +62,14 @@ class Projecting:
         u = jnp.matmul(x, params.w_x, preferred_element_type=accumulator(x.dtype))
         return u + jnp.broadcast_to(params.b.astype(u.dtype), u.shape)
 
+    def dense(self, params: Matrices) -> Dense:
+        """The parameters as the equations take them."""
+        return Dense(*params, None)
+
 
 @dataclasses.dataclass(frozen=True)
 class LSTM(Projecting):
-    """flax's LSTM.
+    """The LSTM of flax and of Keras.
 
         i, f, o = s(u + h w_h),  g = a(u + h w_h)
         c' = f * c + i * g,      h' = o * a(c')
@@ -60,27 +86,31 @@ class LSTM(Projecting):
     activation: Activation = "tanh"
     both: bool = False
 
-    def step(self, params: Matrices, u: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
-        """One step from `(c, h)`, each `[*batch, H]`."""
+    def step(self, params: Matrices, u: Array, state: LSTMState) -> LSTMState:
+        """One step from c and h, each `[*batch, H]`."""
         c, h = state
         s, a = activations.get(self.gate_activation), activations.get(self.activation)
-        i, f, g, o = jnp.split(u + _product(params.w_h, h), 4, -1)
+        i, f, o, g = jnp.split(u + _product(params.w_h, h), 4, -1)
         c_new = s(f) * c.astype(u.dtype) + s(i) * a(g)
-        return c_new.astype(c.dtype), (s(o) * a(c_new)).astype(h.dtype)
+        return LSTMState(c_new.astype(c.dtype), (s(o) * a(c_new)).astype(h.dtype))
 
-    def initial_state(self, batch: tuple[int, ...], dtype: DType = jnp.float32) -> tuple[Array, Array]:
+    def initial_state(self, batch: tuple[int, ...], dtype: DType = jnp.float32) -> LSTMState:
         """Zeros, each `[*batch, H]`."""
         zeros = jnp.zeros((*batch, self.hidden_size), dtype)
-        return zeros, zeros
+        return LSTMState(zeros, zeros)
 
-    def output(self, state: tuple[Array, Array]) -> Array:
+    def output(self, state: LSTMState) -> Array:
         """h, or c and h."""
-        return jnp.concatenate(state, -1) if self.both else state[1]
+        return jnp.concatenate(state, -1) if self.both else state.h
 
-    def split(self, outputs: Array) -> tuple[Array, Array]:
-        """The states (c, h) from outputs of both."""
-        c, h = jnp.split(outputs, 2, -1)
-        return c, h
+    @property
+    def equations(self) -> Equations:
+        """Those above."""
+        return Equations("lstm", self.gate_activation, self.activation)
+
+    def split(self, outputs: Array) -> LSTMState:
+        """The states from outputs of both."""
+        return LSTMState(*jnp.split(outputs, 2, -1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +132,12 @@ class Simple(Projecting):
         inner = u + _product(params.w_h, h)
         inner = inner + h.astype(u.dtype) if self.residual else inner
         return activations.get(self.activation)(inner).astype(h.dtype)
+
+    @property
+    def equations(self) -> Equations:
+        """That above."""
+        name = "tanh rnn, its state inside" if self.residual else "tanh rnn"
+        return Equations(name, "sigmoid", self.activation)
 
     def initial_state(self, batch: tuple[int, ...], dtype: DType = jnp.float32) -> Array:
         """Zeros, `[*batch, H]`."""
