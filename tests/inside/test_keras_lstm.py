@@ -81,7 +81,8 @@ def test_fit_has_the_losses_of_keras(kind, scans):
     close(own.predict(WORDS, verbose=0), stock.predict(WORDS, verbose=0), 1e-5)
 
 
-LEFT = [{"recurrent_dropout": 0.3}, {"activation": "softmax"}, {"dropout": 0.3, "implementation": 1, "use_cudnn": False}]
+OF_GATES = {"dropout": 0.3, "implementation": 1, "use_cudnn": False}
+LEFT = [{"recurrent_dropout": 0.3}, {"activation": "softmax"}, OF_GATES]
 
 
 @pytest.mark.parametrize("options", LEFT)
