@@ -19,7 +19,7 @@ EXTRAS_test := test
 EXTRAS_oracles := test,interop
 EXTRAS_dev := dev
 TEST_DEPS := $(if $(filter yes,$(ORACLES)),.venv/has-oracles,.venv/has-test)
-# Programs that the tests compile are kept in ~/.cache/gru_jax-tests for the next run. CACHE=no neither reads nor writes it.
+# Programs that the tests compile are kept in ~/.cache/gru_jax-tests for the next run. CACHE=no neither reads nor writes it, and begins with nothing.
 CACHE ?= yes
 # One process a core, each with its half of the files; who is done takes over what the other has not begun, so that none
 # waits at the end. WORKERS=0 runs all in one.

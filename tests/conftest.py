@@ -1,7 +1,10 @@
 """Test configuration: strict jax settings, eight virtual CPU devices, shared fixtures."""
 
+import atexit
 import gc
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -18,16 +21,23 @@ if version("jaxlib").startswith("0.10."):
     # They take as long as the rest of the compiler. A later jaxlib ends the process at a flag that it does not know.
     # As does cutting a program into parts whose code is made side by side: these are smaller than that costs.
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+# Programs compiled by earlier runs, by other workers and by the subprocesses. JAX's key holds the program, the flags and
+# the versions; the folder holds jaxlib's, so that what an upgrade left behind can be thrown away.
 if os.environ.get("GRU_JAX_TEST_CACHE", "yes") != "no":
-    # Programs compiled by earlier runs, by other workers and by the subprocesses. JAX's key holds the program, the
-    # flags and the versions; the folder holds jaxlib's, so that what an upgrade left behind can be thrown away.
     caches = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gru_jax-tests"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(caches / f"jaxlib-{version('jaxlib')}"))
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-    os.environ.setdefault("GRU_JAX_CACHE", str(caches / "gru_jax"))
+elif "GRU_JAX_TEST_CACHE_OF_RUN" in os.environ:
+    caches = Path(os.environ["GRU_JAX_TEST_CACHE_OF_RUN"])
 else:
-    os.environ["GRU_JAX_CACHE"] = "off"
+    # Nothing of earlier runs: an empty folder, for this run alone, whose workers and subprocesses inherit its name.
+    caches = Path(tempfile.mkdtemp(prefix="gru_jax-tests-"))
+    atexit.register(shutil.rmtree, caches, ignore_errors=True)
+    os.environ["GRU_JAX_TEST_CACHE_OF_RUN"] = str(caches)
+    for name in ("JAX_COMPILATION_CACHE_DIR", "GRU_JAX_CACHE"):
+        os.environ.pop(name, None)
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(caches / f"jaxlib-{version('jaxlib')}"))
+os.environ.setdefault("GRU_JAX_CACHE", str(caches / "gru_jax"))
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 # Where in Python each operation of a program comes from: a sixth of the time of these tests, and nothing reads it.
 os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
 
