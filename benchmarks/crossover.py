@@ -14,6 +14,7 @@ what method="auto" reads.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import re
@@ -31,7 +32,7 @@ from benchmarks import crossover_plots, crossover_report, timing
 from benchmarks.choices import save
 from benchmarks.crossover_column import METHODS, UPDATES
 from gru_jax.scans import choices
-from gru_jax.scans.choices import Sizes
+from gru_jax.scans.choices import Sizes, Tuned
 
 ROOT = Path(__file__).parent.parent
 IMAGES = ROOT / "docs" / "images"
@@ -210,10 +211,10 @@ def draw(file: Path, command: argparse.ArgumentParser) -> None:
 
 
 def choose(rows: list[dict[str, Any]]) -> None:
-    """Writes what method="auto" is to take on this backend."""
-    record = json.loads(choices.FILE.read_text())
-    record.setdefault("newton", {})[jax.default_backend()] = rows
-    save(record)
+    """Writes what method="auto" is to take on this device."""
+    backend = jax.default_backend()
+    device = choices.device(backend)
+    save(dataclasses.replace(choices.shipped(device, backend) or Tuned(device, backend), newton=tuple(rows)))
 
 
 def main() -> None:

@@ -35,7 +35,9 @@ from gru_jax.scans import diagnose as diagnose
 from gru_jax.scans import linear_scan as linear_scan
 from gru_jax.scans import scan as scan
 from gru_jax.scans import time_sharded as time_sharded
+from gru_jax.scans.choices import Tuned as Tuned
 from gru_jax.streams.stream import Stream as Stream
+from gru_jax.tuning import tune as tune
 
 if TYPE_CHECKING:
     from gru_jax import inside as inside
@@ -65,6 +67,7 @@ __all__ = [
     "Stats",
     "Stream",
     "TimeSharded",
+    "Tuned",
     "bidirectional",
     "diagnose",
     "inside",
@@ -78,6 +81,7 @@ __all__ = [
     "scan",
     "stack",
     "time_sharded",
+    "tune",
 ]
 
 __version__ = importlib.metadata.version("gru-jax")

@@ -15,7 +15,7 @@ import gru_jax as gj
 from benchmarks import crossover, crossover_column, crossover_plots, crossover_report
 from benchmarks.crossover import Column
 from gru_jax.scans import choices
-from gru_jax.scans.choices import Sizes
+from gru_jax.scans.choices import Sizes, Tuned
 
 ROOT = Path(__file__).parents[1]
 
@@ -195,11 +195,10 @@ def test_the_plot(tmp_path):
 
 
 def test_what_auto_reads_is_written_beside_what_is_there(monkeypatch, tmp_path):
-    before = json.loads(choices.FILE.read_text())
-    file = tmp_path / "choices.json"
-    file.write_text(json.dumps(before | {"newton": {"tpu": [{"T": 1}]}}))
-    monkeypatch.setattr(choices, "FILE", file)
+    before = Tuned.load(next(choices.MEASURED.glob("cpu-*.json")))
+    monkeypatch.setattr(choices, "MEASURED", tmp_path)
+    monkeypatch.setattr(choices, "shipped", lambda device, backend: before)
     found = crossover_report.choices(rows(newton_ms=0.5))
     crossover.choose(found)
-    after = json.loads(file.read_text())
-    assert after.pop("newton") == {"tpu": [{"T": 1}], "cpu": found} and after == {k: before[k] for k in after}
+    after = Tuned.load(tmp_path / choices.file_name(before.device, "cpu"))
+    assert after.newton == tuple(found) and after.rows == before.rows

@@ -27,14 +27,15 @@ ALLOWED = (
     | {room: {*BELOW_CONFIG, *CONFIG[:place]} for place, room in enumerate(CONFIG)}
     | {room: {*BELOW_CONFIG, *CONFIG, *RUNS[:place]} for place, room in enumerate(RUNS)}
     | {
-        "gru_jax": {*CORE, "inside", "interop", "models"},
+        "gru_jax": {*CORE, "inside", "interop", "models", "tuning"},
+        "tuning": {"types", "checks", "files", "cells", "scans"},
         "interop": set(CORE),
         "inside": {*CORE, "interop"},
         "data": {"types"},
         "models": set(CORE),
         "tables": {*BELOW_CONFIG, *CONFIG, *RUNS},
         "sweeps": {*BELOW_CONFIG, *CONFIG, *RUNS},
-        "cli": {*BELOW_CONFIG, *CONFIG, *RUNS, "tables", "sweeps"},
+        "cli": {*BELOW_CONFIG, *CONFIG, *RUNS, "tables", "sweeps", "tuning"},
         "__main__": {"cli"},
     }
 )

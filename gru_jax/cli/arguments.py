@@ -21,6 +21,10 @@ def _exit_codes(*codes: int) -> str:
 _OVERRIDES_HELP = "values laid over the file's"
 
 
+CELLS = ("gru", "gru-reset-before", "mgu", "lstm", "tanh")
+"""What `tune` knows by name."""
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse that suggests the nearest verb or option."""
 
@@ -140,8 +144,49 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
     )
     kernels.add_argument("--force", action="store_true", help="compile it again where there is one")
 
+    tune = reader("tune", help="measure which form of a scan is the fastest on this machine, for method auto to take")
+    tune.add_argument(
+        "--shapes",
+        metavar="T,B,I,H",
+        nargs="+",
+        type=_shape,
+        help="steps, sequences, features and units of each (default: a dozen that are usual)",
+    )
+    tune.add_argument(
+        "--cells",
+        metavar="CELL",
+        nargs="+",
+        choices=CELLS,
+        default=["gru"],
+        help=f"which (default: gru, whose choices stand for all): {', '.join(CELLS)}",
+    )
+    tune.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="(default: float32)")
+    tune.add_argument(
+        "--seconds", metavar="S", type=_seconds, default=90.0, help="after which no new shape is begun (default: 90)"
+    )
+    tune.add_argument("--out", metavar="FILE", type=Path, help="write it there, for gj.Tuned.load, not into the cache")
+
     reader("list", help="list configs, tasks, models and optimizers")
     return parser, verbs.choices
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    sizes = text.split(",")
+    if len(sizes) != 4 or not all(size.strip().isdecimal() and int(size) for size in sizes):
+        raise argparse.ArgumentTypeError(
+            f"expected four whole numbers T,B,I,H from 1, such as 100,32,64,64, got {text!r}"
+        )
+    return tuple(map(int, sizes))
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, got {text!r}")
+    return seconds
 
 
 def _jobs(text: str) -> int:

@@ -285,6 +285,18 @@ def _build_kernels(arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def _tune(arguments: argparse.Namespace) -> int:
+    def verb() -> int:
+        from gru_jax.cli.tuning import tuned
+        from gru_jax.runs.plan import devices_here
+
+        devices_here()
+        tuned(arguments.cells, arguments.shapes, arguments.dtype, arguments.seconds, arguments.out)
+        return DONE
+
+    return _guarded(verb)
+
+
 def _list(arguments: argparse.Namespace) -> int:
     def verb() -> int:
         from gru_jax.cli.listing import listing
@@ -306,5 +318,6 @@ _VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "check": _check,
     "plot": _plot,
     "build-kernels": _build_kernels,
+    "tune": _tune,
     "list": _list,
 }

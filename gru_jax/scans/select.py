@@ -119,13 +119,22 @@ def resolve(method: str | Method, cell: Cell, sizes: Sizes, asked: Asked) -> Met
     every = method.checkpoint_every
     if every is not None and isinstance(sizes.T, int):
         sizes = sizes._replace(T=min(sizes.T, every))
-    found = None if method.kernel in ACCELERATED else choices.nearest(jax.default_backend(), sizes, asked.dtype)
+    found = None
+    if method.kernel not in ACCELERATED:
+        found = choices.nearest(jax.default_backend(), sizes, asked.dtype, kind(cell))
     differentiated = _sequential(method, cell, sizes, asked, found and found.training, found and found.xla)
     if found is None or found.forward is None or every is not None or method.kernel not in ("auto", "xla", "llvm"):
         return differentiated
     # Where a forward pass is all there is, nothing has to be kept, and something else may be the fastest.
     alone = _sequential(method, cell, sizes, asked, found.forward, found.xla_forward)
     return differentiated if alone == differentiated else Lean(alone, differentiated)
+
+
+def kind(cell: Any) -> str:
+    """What a cell is called among what was measured: its equations, and whether they run in heads."""
+    named = gifts(cell)
+    name = str(cell.equations.name) if named.equations else type(cell).__name__
+    return name if named.block_size in (None, getattr(cell, "hidden_size", None)) else f"{name}, heads"
 
 
 def _by_name(name: str, cell: Cell, sizes: Sizes) -> Method:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 import gru_jax as gj
 from gru_jax.scans import choices, select
-from gru_jax.scans.choices import Choice, Fastest, Sizes
+from gru_jax.scans.choices import Choice, Fastest, Row, Sizes, Tuned, costs
 from gru_jax.scans.engines import registry
 from gru_jax.scans.engines.cudnn import gru as cudnn_gru
 from gru_jax.scans.engines.registry import Asked
@@ -34,22 +35,35 @@ def one_device(monkeypatch):
 @pytest.fixture
 def measured(monkeypatch):
     """A table of two shapes."""
-    table = {
-        Sizes(1000, 16, 64): Fastest(Choice("chunked", "states", 16), None),
-        Sizes(100, 1, 512): Fastest(Choice("chunked", "gates", 8), None),
-    }
-    monkeypatch.setattr(choices, "table", lambda backend, dtype: table)
-    return table
+    return ships(
+        monkeypatch,
+        Row(Sizes(1000, 16, 64), Fastest(Choice("chunked", "states", 16), None)),
+        Row(Sizes(100, 1, 512), Fastest(Choice("chunked", "gates", 8), None)),
+    )
 
 
-def test_the_table_holds_what_sequential_takes():
-    rows = json.loads(choices.FILE.read_text())["backends"]["cpu"]
-    assert len(rows) > 20
-    for row in rows:
-        for of in (row, row["forward"], row["xla"], row["xla_forward"]):
-            gj.Sequential(kernel=of["kernel"], keep=of["keep"], chunk=of["chunk"], cores=of["cores"])
-        assert {row[of]["kernel"] for of in ("xla", "xla_forward")} <= {"scan", "chunked"}
-    assert len(choices.table("cpu", "float32")) == len(rows)
+def ships(monkeypatch, *rows, newton=(), backend="cpu"):
+    """A table of this device with these rows."""
+    table = Tuned("a processor", backend, rows, newton=newton)
+    monkeypatch.setattr(choices, "shipped", lambda device, backend: table if table.backend == backend else None)
+
+
+@pytest.mark.parametrize("path", sorted(choices.MEASURED.glob("*.json")), ids=lambda path: path.stem)
+def test_what_ships_holds_what_sequential_takes(path):
+    table = Tuned.load(path)
+    assert path.name == choices.file_name(table.device, table.backend) and len(table.rows) > 20
+    for row in table.rows:
+        assert {row.fastest.xla.kernel, row.fastest.xla_forward.kernel} <= {"scan", "chunked"}
+        assert row.ms[str(row.fastest.training)] <= 1.11 * min(row.ms.values())
+
+
+@pytest.mark.parametrize("path", sorted(choices.MEASURED.glob("cpu-*.json")), ids=lambda path: path.stem)
+def test_the_estimate_is_near_what_was_measured(path):
+    missed = []
+    for row in Tuned.load(path).rows:
+        for times, choice in zip((row.ms, row.forward_ms), costs.estimated(row.sizes, 2)[:2], strict=True):
+            missed.append(times[str(choice)] / min(times.values()))
+    assert statistics.median(missed) <= 1.05 and sorted(missed)[-len(missed) // 10] <= 1.3, sorted(missed)
 
 
 def test_the_nearest_shape_is_nearest_by_ratio(measured):
@@ -102,7 +116,7 @@ def test_products_are_not_kept_beyond_the_budget_or_where_there_are_none(one_dev
 
 def test_a_forward_pass_by_itself_has_a_choice_of_its_own(one_device, monkeypatch):
     both = Fastest(Choice("chunked", "gates", 8), Choice("scan", "gates", 12))
-    monkeypatch.setattr(choices, "table", lambda backend, dtype: {LARGE: both})
+    ships(monkeypatch, Row(LARGE, both))
     found = select.resolve("auto", gj.GRU(64), LARGE, Asked(jnp.float32))
     assert isinstance(found, Lean) and not found.keeps_states()
     assert (found.alone.kernel, found.differentiated.kernel) == ("scan", "chunked")
@@ -121,7 +135,7 @@ def test_a_forward_pass_by_itself_has_a_choice_of_its_own(one_device, monkeypatc
 @pytest.mark.parametrize("usable, cores", [(1, 1), (2, 2), (64, 2)])
 def test_no_more_threads_than_cores(usable, cores, one_device, monkeypatch):
     row = Fastest(Choice("llvm", "states", 1, 2), None, Choice("chunked", "gates", 8))
-    monkeypatch.setattr(choices, "table", lambda backend, dtype: {LARGE: row})
+    ships(monkeypatch, Row(LARGE, row))
     monkeypatch.setattr(registry, "usable_cores", lambda: usable)
     found = select.resolve("auto", gj.GRU(64), LARGE, Asked(jnp.float32))
     assert (found.kernel, found.keep, found.cores) == ("llvm", "states", cores)
@@ -200,12 +214,13 @@ def test_the_program_does_not_grow_with_time():
 @pytest.fixture
 def on_a_gpu(monkeypatch, one_device):
     """A GPU on which cuDNN was measured to be the fastest in bfloat16, and the Pallas kernel in float32."""
-    tables = {
-        "float32": {LARGE: Fastest(Choice("pallas", "states", 1), None)},
-        "bfloat16": {LARGE: Fastest(Choice("cudnn", "states", 1), None)},
-    }
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(choices, "table", lambda backend, dtype: tables[dtype])
+    ships(
+        monkeypatch,
+        Row(LARGE, Fastest(Choice("pallas", "states", 1), None)),
+        Row(LARGE, Fastest(Choice("cudnn", "states", 1), None), dtype="bfloat16"),
+        backend="gpu",
+    )
     monkeypatch.setattr(cudnn_gru, "refusal", lambda cell, asked: "resets" if asked.resets else None)
 
 
@@ -317,22 +332,14 @@ def test_nothing_of_a_gpu_is_imported_on_a_cpu():
 
 
 @pytest.fixture
-def overtaken(monkeypatch, tmp_path):
+def overtaken(monkeypatch):
     """Newton's method was ten times faster at one shape, a little faster at another, and slower at a third."""
     rows = [
         {"T": 10**5, "B": 1, "H": 4, "method": "newton", "jacobian": "diagonal", "kernel": "xla", "gain": 10.0},
         {"T": 10**5, "B": 8, "H": 4, "method": "newton", "jacobian": "dense", "kernel": "xla", "gain": 1.3},
         {"T": 10**3, "B": 1, "H": 4, "method": "sequential", "gain": 0.1},
     ]
-    file = tmp_path / "choices.json"
-    file.write_text(json.dumps(json.loads(choices.FILE.read_text()) | {"newton": {"cpu": rows}}))
-    monkeypatch.setattr(choices, "FILE", file)
-    for cached in (choices.table, choices.newton):
-        cached.cache_clear()
-    yield
-    monkeypatch.undo()
-    for cached in (choices.table, choices.newton):
-        cached.cache_clear()
+    ships(monkeypatch, newton=tuple(rows))
 
 
 @pytest.mark.parametrize(
