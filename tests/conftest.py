@@ -21,8 +21,8 @@ if version("jaxlib").startswith("0.10."):
     # They take as long as the rest of the compiler. A later jaxlib ends the process at a flag that it does not know.
     # As does cutting a program into parts whose code is made side by side: these are smaller than that costs.
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-# Programs compiled by earlier runs, by other workers and by the subprocesses. JAX's key holds the program, the flags and
-# the versions; the folder holds jaxlib's, so that what an upgrade left behind can be thrown away.
+# Programs compiled by earlier runs, by other workers and by the subprocesses. JAX's key holds the program, the flags
+# and the versions; the folder holds jaxlib's, so that what an upgrade left behind can be thrown away.
 if os.environ.get("GRU_JAX_TEST_CACHE", "yes") != "no":
     caches = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gru_jax-tests"
 elif "GRU_JAX_TEST_CACHE_OF_RUN" in os.environ:
