@@ -138,7 +138,7 @@ class LinearEngine(Engine):
         """`l_t = c_t + a_{t+1} l_{t+1}`."""
         raise NotImplementedError
 
-    def takes(self, cell: Any, resets: bool) -> bool:
+    def takes(self, cell: Any) -> bool:
         """Whether it computes a cell's (a, b) from its projected input by itself."""
         raise NotImplementedError
 

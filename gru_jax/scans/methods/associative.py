@@ -104,7 +104,7 @@ class Associative:
             states = jax.ShapeDtypeStruct((jax.tree.leaves(steps.x)[0].shape[0], *h0.shape), accumulator(h0.dtype))
             kernel = forms.chosen("auto", DIAGONAL, states, context.time)
         engine = registry.linear(kernel)
-        return engine if engine is not None and engine.takes(cell, steps.reset is not None) else None
+        return engine if engine is not None and engine.takes(cell) else None
 
     def keeps_states(self) -> bool:
         """True: the coefficients are computed again from the input."""

@@ -65,7 +65,8 @@ def linear(lanes, units, *, wide):
             continue
         for leads, threads, masked in [(True, 1, False)] + ([(False, 2, True)] if wide else []):
             at_once = wide and units % lanes == 0
-            plan = minimal_passes.Plan(lanes, parts, positive, 3, units, leads, not leads, masked, threads, at_once)
+            flags = (masked, wide)
+            plan = minimal_passes.Plan(lanes, parts, positive, 3, units, leads, not leads, *flags, threads, at_once)
             yield minimal_passes.write_forward(plan)
             yield minimal_passes.write_backward(plan)
 

@@ -111,10 +111,10 @@ def drawn(cell):
     "make, form, H, time_major, reverse, options, past_caches",
     table(
         (gj.MinGRU, gj.MinLSTM), ("linear", "log"), (5, 64, 150), (False, True), (False, True),
-        ("plain", "lengths", "mask"), (False, True),
+        ("plain", "lengths", "mask", "resets", "resets to another, and holes"), (False, True),
         # Each cell in each form: forward with the batch first, or backward with time first past the caches.
         quick=lambda make, form, H, major, reverse, options, past: major == reverse == past
-        and (H, options) == ((150, "mask") if form == "log" else (64, "lengths"))
+        and (H, options) == ((150, "mask") if form == "log" else (64, "resets to another, and holes"))
         and major == ((make is gj.MinGRU) == (form == "log")),
     ),
     indirect=["past_caches"],
@@ -124,15 +124,21 @@ def test_minimal_cells_from_their_projected_input(make, form, H, time_major, rev
     params = cell.init(jax.random.key(0), I)
     x = 3 * jax.random.normal(jax.random.key(1), (T, B, I) if time_major else (B, T, I))
     mask = jax.random.bernoulli(jax.random.key(2), 0.6, x.shape[:2])
-    more = {"plain": {}, "lengths": {"lengths": jnp.array([9, 0, 4])}, "mask": {"mask": mask}}[options]
+    resets = {"resets": jax.random.bernoulli(jax.random.key(4), 0.4, x.shape[:2])}
+    more = {
+        "plain": {}, "lengths": {"lengths": jnp.array([9, 0, 4])}, "mask": {"mask": mask}, "resets": resets,
+        "resets to another, and holes": resets | {"mask": mask},
+    }[options]  # fmt: skip
     h0 = jnp.abs(jax.random.normal(jax.random.key(3), (B, H)))
+    to = (jnp.cos(h0) ** 2,) if options.endswith("holes") else ()
 
     def found(method):
-        def loss(params, x, h0):
-            y, h = gj.scan(cell, params, x, h0, method=method, time_major=time_major, reverse=reverse, **more)
+        def loss(params, x, h0, *to):
+            how = more | ({"reset_to": to[0]} if to else {})
+            y, h = gj.scan(cell, params, x, h0, method=method, time_major=time_major, reverse=reverse, **how)
             return (y * jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape)).sum() + (h**2).sum(), (y, h)
 
-        return jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))(params, x, h0)
+        return jax.jit(jax.value_and_grad(loss, tuple(range(3 + len(to))), has_aux=True))(params, x, h0, *to)
 
     chex.assert_trees_all_close(found(gj.Associative("llvm")), found(gj.Associative("scan")), rtol=2e-5, atol=2e-5)
 

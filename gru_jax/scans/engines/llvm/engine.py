@@ -79,24 +79,29 @@ class MachineCode(LinearEngine):
         start = jnp.zeros_like(c[:, 0] if batch_leads else c[0])
         return self.gradients(a, a, start, c, c, reverse=reverse, batch_leads=batch_leads)[1]
 
-    def takes(self, cell: Any, resets: bool) -> bool:
+    def takes(self, cell: Any) -> bool:
         """Whether it knows the cell's equations."""
         from gru_jax.scans.engines.llvm import minimal
 
-        return minimal.takes(cell) and not resets
+        return minimal.takes(cell)
 
     def cell_states(self, cell: Any, u: Array, h0: Array, around: Around, **how: bool) -> Array:
         """The states of such a cell."""
         from gru_jax.scans.engines.llvm import minimal
 
-        return minimal.states(cell, u, h0.astype(u.dtype), around.use, cores=usable_cores(), **how)
+        return minimal.states(cell, u, h0.astype(u.dtype), _as(u, around), cores=usable_cores(), **how)
 
     def cell_gradients(
         self, cell: Any, u: Array, h0: Array, around: Around, h: Array, c: Array, **how: bool
     ) -> tuple[Array, Array, Array | None]:
-        """The gradients of u and h0."""
+        """The gradients of u, h0 and what a reset sets the state to."""
         from gru_jax.scans.engines.llvm import minimal
 
         h0, h, c = (array.astype(u.dtype) for array in (h0, h, c))
-        d_u, d_h0 = minimal.gradients(cell, u, h0, around.use, h, c, cores=usable_cores(), **how)
-        return d_u, d_h0, None
+        d_u, d_h0, *d_to = minimal.gradients(cell, u, h0, _as(u, around), h, c, cores=usable_cores(), **how)
+        return d_u, d_h0, d_to[0] if d_to else None
+
+
+def _as(u: Array, around: Around) -> Around:
+    """With the state after a reset in the dtype of u."""
+    return around if around.reset_to is None else around._replace(reset_to=around.reset_to.astype(u.dtype))

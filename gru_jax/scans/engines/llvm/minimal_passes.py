@@ -2,6 +2,8 @@
 
     h_t = a h_{t-1} + (1 - a) n,        minGRU: a = sigmoid(-u_z),  minLSTM: a = f / (f + i) of sigmoids f and i
     l_t = c_t + a_{t+1} l_{t+1},        d_a = l_t (h_{t-1} - n_t),  d_n = l_t (1 - a)
+
+A step with a reset has another state for h_{t-1}, which then gets the gradient that would have gone on.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +13,7 @@ from llvmlite import ir
 
 from gru_jax.scans.engines.llvm import activations, recurrence_passes, team
 from gru_jax.scans.engines.llvm.code import I64, POINTER, Code, Program, Value
+from gru_jax.scans.engines.llvm.plan import RESET, USED
 
 FORWARD, BACKWARD = "minimal", "minimal_gradient"
 SIDE_BY_SIDE = 4
@@ -29,6 +32,7 @@ class Plan(NamedTuple):
       batch_leads: whether u is `[B, T, parts, H]`, else `[T, B, parts, H]`.
       reverse: whether time runs from the last index to the first.
       masked: whether there are flags that say which steps to use.
+      resets: whether flags say also which steps have another state before them.
       threads: how many may work at a time, each on some sequences or on some units of all.
       past_caches: as for `recurrence_passes.Plan`.
     """
@@ -41,8 +45,14 @@ class Plan(NamedTuple):
     batch_leads: bool
     reverse: bool
     masked: bool
+    resets: bool
     threads: int
     past_caches: bool
+
+    @property
+    def flags(self) -> int:
+        """How many arguments there are of flags and of a state after resets."""
+        return 2 if self.resets else int(self.masked)
 
     def shares(self) -> list[tuple[int, int, int, int]]:
         """For each thread the first sequence and the one after its last, and the same of units."""
@@ -53,10 +63,11 @@ class Plan(NamedTuple):
 def write_forward(plan: Plan) -> Program:
     """The program, whose handler is FORWARD.
 
-    Arguments: u, h0 `[B, H]` and the flags, if there are any. Results: the states, and the last one `[B, H]`.
+    Arguments: u, h0 `[B, H]`, flags if there are any, and the state after a reset `[B, H]` if there are such. Results:
+    the states, and the last one `[B, H]`.
     """
     program = Program(plan.lanes)
-    arguments = 2 + plan.masked
+    arguments = 2 + plan.flags
 
     def write(code: Code, job: Value, rows: tuple[Value, Value], ends: tuple[int, int], past_caches: bool) -> None:
         argument, result = _reader(code, job, arguments)
@@ -66,13 +77,13 @@ def write_forward(plan: Plan) -> Program:
         def step(row: Value, place: Value, _: Value) -> None:
             of_h, of_u, of_state = _places(plan, code, row, place)
 
-            def moved(vectors: Sequence[tuple[Value, int]]) -> None:
-                old = [code.load_first(n, code.at(state, of_state), at) for at, n in vectors]
+            def moved(vectors: Sequence[tuple[Value, int]], before: Value) -> None:
+                old = [code.load_first(n, code.at(before, of_state), at) for at, n in vectors]
                 read = [_read(code, plan, code.at(u, of_u), at, n) for at, n in vectors]
-                for (at, n), before, parts in zip(vectors, old, read, strict=True):
+                for (at, n), earlier, parts in zip(vectors, old, read, strict=True):
                     a, share, *_ = coefficients(code, plan, parts)
                     candidate = candidate_of(code, plan, parts[-1])[0]
-                    now = code.fma(a, before, code.builder.fmul(share, candidate))
+                    now = code.fma(a, earlier, code.builder.fmul(share, candidate))
                     code.store_first(n, now, code.at(state, of_state), at)
                     recurrence_passes.put(code, past_caches, n, now, code.at(h, of_h), at)
 
@@ -81,7 +92,7 @@ def write_forward(plan: Plan) -> Program:
                     now = code.load_first(n, code.at(state, of_state), at)
                     recurrence_passes.put(code, past_caches, n, now, code.at(h, of_h), at)
 
-            _where_used(code, plan, argument, place, ends, moved, held)
+            _by_flags(code, plan, argument, place, ends, moved, held, state)
 
         _over_time(code, plan, rows, job, step, backwards=False)
 
@@ -92,16 +103,19 @@ def write_forward(plan: Plan) -> Program:
 def write_backward(plan: Plan) -> Program:
     """The program, whose handler is BACKWARD.
 
-    Arguments: u, h0, the flags, if there are any, the states, and their gradients. Results: the gradients of u and h0.
+    Arguments: those of the forward pass, the states, and their gradients. Results: the gradients of u, of h0 and, if
+    there are resets, of the state after them.
     """
     program = Program(plan.lanes)
-    arguments = 4 + plan.masked
+    arguments, results = 4 + plan.flags, 2 + plan.resets
 
     def write(code: Code, job: Value, rows: tuple[Value, Value], ends: tuple[int, int], past_caches: bool) -> None:
         argument, result = _reader(code, job, arguments)
         u, h0, h, c = argument(0), argument(1), argument(arguments - 2), argument(arguments - 1)
         d_u, carry, b = result(0), result(1), code.builder
-        _each_row(code, plan, rows, lambda r: _copied(code, plan, ends, None, code.at(carry, r)))
+        for sums in (carry, result(2)) if plan.resets else (carry,):
+            zeros = lambda r, sums=sums: _copied(code, plan, ends, None, code.at(sums, r))  # noqa: E731
+            _each_row(code, plan, rows, zeros)
 
         def step(row: Value, place: Value, earlier: Value) -> None:
             of_h, of_u, of_state = _places(plan, code, row, place)
@@ -117,9 +131,10 @@ def write_backward(plan: Plan) -> Program:
                 through = code.load_first(n, code.at(carry, of_state), at)
                 return b.fadd(code.load_first(n, code.at(c, of_h), at), through)
 
-            def moved(vectors: Sequence[tuple[Value, int]]) -> None:
+            def moved(vectors: Sequence[tuple[Value, int]], set_to: Value | None) -> None:
                 adjoint = [reached(at, n) for at, n in vectors]
-                old = [code.load_first(n, before, at) for at, n in vectors]
+                there = before if set_to is None else code.at(set_to, of_state)
+                old = [code.load_first(n, there, at) for at, n in vectors]
                 read = [_read(code, plan, code.at(u, of_u), at, n) for at, n in vectors]
                 for (at, n), l, earlier_h, parts in zip(vectors, adjoint, old, read, strict=True):
                     a, share, *slopes = coefficients(code, plan, parts)
@@ -128,18 +143,23 @@ def write_backward(plan: Plan) -> Program:
                     d_n = b.fmul(l, share)
                     gates = [b.fmul(d_ahead, s) for s in slopes]
                     write_gradients(at, n, [*gates, d_n if slope is None else b.fmul(d_n, slope)])
-                    code.store_first(n, b.fmul(a, l), code.at(carry, of_state), at)
+                    through = b.fmul(a, l)
+                    if set_to is not None:
+                        d_set = code.at(result(2), of_state)
+                        code.store_first(n, b.fadd(code.load_first(n, d_set, at), through), d_set, at)
+                        through = code.spread(0.0)
+                    code.store_first(n, through, code.at(carry, of_state), at)
 
             def held(vectors: Sequence[tuple[Value, int]]) -> None:
                 for at, n in vectors:
                     code.store_first(n, reached(at, n), code.at(carry, of_state), at)
                     write_gradients(at, n, [code.spread(0.0)] * plan.parts)
 
-            _where_used(code, plan, argument, place, ends, moved, held)
+            _by_flags(code, plan, argument, place, ends, moved, held, None)
 
         _over_time(code, plan, rows, job, step, backwards=True)
 
-    _handler(program, plan, BACKWARD, arguments, 2, (0,), write)
+    _handler(program, plan, BACKWARD, arguments, results, (0,), write)
     return program
 
 
@@ -259,18 +279,29 @@ def _read(code: Code, plan: Plan, u: Value, at: Value, count: int) -> list[Value
     return [code.load_first(count, u, code.add(at, k * plan.units)) for k in range(plan.parts)]
 
 
-def _where_used(
+def _by_flags(
     code: Code, plan: Plan, argument: Callable[[int], Value], place: Value, ends: tuple[int, int],
-    moved: Callable[..., None], held: Callable[..., None],
+    moved: Callable[..., None], held: Callable[..., None], usual: Value | None,
 ) -> None:  # fmt: skip
-    """`moved` for all units where the step is used, else `held`."""
+    """For all units `moved(..., usual)` where a step is used, with the state of a reset if it has one, else `held`."""
+
+    def used() -> None:
+        if not plan.resets:
+            _over_units(code, ends, lambda vectors: moved(vectors, usual))
+            return
+        with code.builder.if_else(code.bit(RESET, argument(2), place)) as (reset, not_reset):
+            with reset:
+                _over_units(code, ends, lambda vectors: moved(vectors, argument(3)))
+            with not_reset:
+                _over_units(code, ends, lambda vectors: moved(vectors, usual))
+
     if not plan.masked:
-        _over_units(code, ends, moved)
+        used()
         return
-    with code.builder.if_else(code.flag(argument(2), place)) as (used, not_used):
-        with used:
-            _over_units(code, ends, moved)
-        with not_used:
+    with code.builder.if_else(code.bit(USED, argument(2), place)) as (branch, other):
+        with branch:
+            used()
+        with other:
             _over_units(code, ends, held)
 
 

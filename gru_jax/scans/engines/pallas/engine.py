@@ -72,7 +72,7 @@ class Pallas(LinearEngine):
         how = {"reverse": not reverse, "batch_leads": batch_leads}
         return recurrence.states(self.target("linear_scan"), lambda c, a: (a, c), operands, start, **how)[0]
 
-    def takes(self, cell: Any, resets: bool) -> bool:
+    def takes(self, cell: Any) -> bool:
         """Whether the cell says how (a, b) come from its projected input."""
         return gifts(cell).coefficients
 
