@@ -17,7 +17,7 @@ from gru_jax.scans.choices import Sizes
 from gru_jax.scans.engines import registry
 from gru_jax.scans.engines.registry import Asked, Engine, How
 from gru_jax.scans.masking import Context, Steps
-from gru_jax.scans.methods.sequential import Sequential
+from gru_jax.scans.methods.sequential import Lean, Sequential
 from gru_jax.scans.over_time import scan
 from gru_jax.scans.time_axis import TimeAxis
 from gru_jax.types import Array, IntArray, Params
@@ -101,7 +101,7 @@ def _engine(cell: GRU, x: Array, lengths: IntArray | None, time_major: bool) -> 
     T, B = x.shape[:2] if time_major else x.shape[1::-1]
     asked = Asked(x.dtype, lengths=lengths is not None)
     method = select.resolve("auto", cell, Sizes(T, B, cell.hidden_size), asked)
-    method = getattr(method, "differentiated", method)
+    method = method.differentiated if isinstance(method, Lean) else method
     method = method if isinstance(method, Sequential) else Sequential(kernel="scan")
     return registry.engine(method.kernel), method.how
 

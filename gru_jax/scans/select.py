@@ -132,9 +132,10 @@ def resolve(method: str | Method, cell: Cell, sizes: Sizes, asked: Asked) -> Met
 
 def kind(cell: Any) -> str:
     """What a cell is called among what was measured: its equations, and whether they run in heads."""
-    named = gifts(cell)
-    name = str(cell.equations.name) if named.equations else type(cell).__name__
-    return name if named.block_size in (None, getattr(cell, "hidden_size", None)) else f"{name}, heads"
+    if not gifts(cell).equations:
+        return type(cell).__name__
+    heads = gifts(cell).block_size not in (None, cell.hidden_size)
+    return f"{cell.equations.name}, heads" if heads else str(cell.equations.name)
 
 
 def _by_name(name: str, cell: Cell, sizes: Sizes) -> Method:

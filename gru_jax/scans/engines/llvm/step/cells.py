@@ -39,7 +39,7 @@ def of(cell: Any, params: Params, features: int | None) -> tuple[Cell, tuple[np.
         return f"{type(cell).__name__} (whose equations it does not know)"
     if (unknown := cells.refusal(cell.equations)) is not None:
         return unknown
-    heads = getattr(cell, "heads", 1)
+    heads = cell.hidden_size // (gifts(cell).block_size or cell.hidden_size)
     # Zeros that stay in a core's cache are read faster than anything else could take the step.
     if heads > 1 and 4 * cell.hidden_size * 3 * cell.hidden_size > LARGEST_OF_HEADS:
         return f"heads={heads} of {cell.hidden_size} units (whose matrix would be mostly zeros)"
