@@ -196,6 +196,8 @@ def test_calls_that_are_left_to_keras(scans):
     close(layer(X[:B], **masked), stock(X[:B], **masked), 0)  # 0 before the first step that counts
     whole = np.arange(B * T * I, dtype="int32").reshape(B, T, I)
     close(layer(whole), stock(whole), 0)
+    both = {"initial_state": [H0, 2 * H0]}  # an LSTM's, of which Keras' GRU takes the first
+    close(layer(X[:B], **both), stock(X[:B], **both), 0)
     assert scans == [0]
     assert layer(X[:B]).shape == (B, T, H) and scans == [1]
 

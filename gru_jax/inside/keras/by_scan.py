@@ -69,6 +69,7 @@ class ByScan:
             layer.use_cudnn is True
             or 1.0 in (own.dropout, own.recurrent_dropout)  # where Keras' own ways differ from one another
             or not all(jnp.issubdtype(a.dtype, jnp.floating) for a in (x, *states))
+            or len(states) != len(layer.state_size)
             or any(h.shape != (x.shape[0], own.units) or h.dtype != states[0].dtype for h in states)
             or x.shape[1] == 0
             or (mask is not None and (layer.unroll or mask.shape != x.shape[:2]))
