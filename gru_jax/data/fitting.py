@@ -46,20 +46,17 @@ def misfit(dataset: Dataset, shape: TaskShape) -> str | None:
 
 def _of_generator(generate: Any, shape: TaskShape) -> str | None:
     try:
-        split = jax.eval_shape(lambda: generate(jax.random.key(0), shape.valid))
+        # Numbers too, not shapes alone: what is wrong with all of them would else be told as divergence.
+        split = jax.device_get(jax.jit(lambda: generate(jax.random.key(0), shape.valid))())
     except Exception as error:
         said = str(error).strip().partition("\n")[0]
         return f" cannot be generated under jax.jit: {type(error).__name__}: {said}; use jax.numpy on the key"
     if not isinstance(split, Split):
         return f" must be generated as a Split, got {type(split).__name__}; return Split(x, y)"
-    found = _of_shapes(split.x, split.y, shape, ("N",))
-    if found is None and len(split.x.shape) and split.x.shape[0] != shape.valid:
-        found = f" is generated as {split.x.shape[0]} sequences where {shape.valid} are asked for; make so many"
-    if found is not None:
-        return found
-    # Of the numbers, one draw: what is wrong with all of them would else be told as divergence.
-    made = jax.device_get(jax.jit(generate, static_argnums=1)(jax.random.key(0), shape.valid))
-    return _of_split(made, shape, shape.time)
+    found = _of_split(split, shape, shape.time)
+    if found is None and len(split.x) != shape.valid:
+        found = f" is generated as {len(split.x)} sequences where {shape.valid} are asked for; make so many"
+    return found
 
 
 def _of_source(source: Any, shape: TaskShape, longest: int | None) -> str | None:
