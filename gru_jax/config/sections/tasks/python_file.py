@@ -160,4 +160,4 @@ def _said(error: BaseException, file: str) -> str:
     if isinstance(error, SyntaxError) and error.filename == file:
         lines = [] if error.lineno is None else [error.lineno]
     where = f"line {lines[-1]}: " if lines else ""
-    return f"{where}{type(error).__name__}: {error}".replace("\n", " ")
+    return f"{where}{type(error).__name__}: {error}".replace("\n", " ").removesuffix(": ")
