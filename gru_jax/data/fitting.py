@@ -14,7 +14,7 @@ _FILL_IN = "; fill it in, or leave the sequence out"
 def misfit(dataset: Dataset, shape: TaskShape) -> str | None:
     """What does not fit, and what would mend it, in a sentence without its full stop; None when all does.
 
-    Looks at every number of every sequence that counts, in all splits; of generated training data at their shapes.
+    Looks at every number of every sequence that counts, in all splits; of generated training data at one draw.
 
     Args:
         dataset: the task's data.
@@ -46,15 +46,16 @@ def misfit(dataset: Dataset, shape: TaskShape) -> str | None:
 
 def _of_generator(generate: Any, shape: TaskShape) -> str | None:
     try:
-        split = jax.eval_shape(lambda: generate(jax.random.key(0), shape.valid))
+        # Numbers too, not shapes alone: what is wrong with all of them would else be told as divergence.
+        split = jax.device_get(jax.jit(lambda: generate(jax.random.key(0), shape.valid))())
     except Exception as error:
         said = str(error).strip().partition("\n")[0]
         return f" cannot be generated under jax.jit: {type(error).__name__}: {said}; use jax.numpy on the key"
     if not isinstance(split, Split):
         return f" must be generated as a Split, got {type(split).__name__}; return Split(x, y)"
-    found = _of_shapes(split.x, split.y, shape, ("N",))
-    if found is None and len(split.x.shape) and split.x.shape[0] != shape.valid:
-        found = f" is generated as {split.x.shape[0]} sequences where {shape.valid} are asked for; make so many"
+    found = _of_split(split, shape, shape.time)
+    if found is None and len(split.x) != shape.valid:
+        found = f" is generated as {len(split.x)} sequences where {shape.valid} are asked for; make so many"
     return found
 
 
@@ -92,7 +93,7 @@ def _of_split(split: Split, shape: TaskShape, longest: int | None) -> str | None
     if len(x) == 0:
         return " is empty; leave no split without a sequence"
     for name, part in (("lengths", split.lengths), ("asked", split.asked)):
-        if part is not None and not hasattr(part, "dtype"):
+        if part is not None and not _is_array(part):
             return f".{name} must be an array, got {type(part).__name__}; convert it with np.asarray"
     counts = np.ones(x.shape[:2], bool)
     lengths = np.full(len(x), x.shape[1])
@@ -131,7 +132,7 @@ def _of_steps(lengths: np.ndarray, longest: int | None, where: str) -> str | Non
 def _of_shapes(x: Any, y: Any, shape: TaskShape, batch: tuple[str, ...]) -> str | None:
     """What is wrong with the shapes and dtypes of sequences side by side, or, with `batch` (), of one."""
     for name, part in (("x", x), ("y", y)):
-        if not hasattr(part, "shape") or not hasattr(part, "dtype"):
+        if not _is_array(part):
             return f".{name} must be an array, got {type(part).__name__}; convert it with np.asarray"
     wanted: tuple[Any, ...] = (*batch, "T") if shape.tokens else (*batch, "T", shape.features)
     if not _is(x.shape, wanted):
@@ -198,6 +199,15 @@ def _first(wrong: np.ndarray, counts: np.ndarray | None) -> tuple[int, ...] | No
 def _at(place: tuple[int, ...], names: tuple[str, ...]) -> str:
     """` at sequence 3, step 17`, of as many indices as there are names."""
     return " at " + ", ".join(f"{name} {index}" for name, index in zip(names, place, strict=False)) if names else ""
+
+
+def _is_array(part: Any) -> bool:
+    """Whether it is like an array of NumPy's or jax's; torch's tensors have dtypes of their own."""
+    try:
+        np.dtype(part.dtype)
+    except (AttributeError, TypeError):
+        return False
+    return hasattr(part, "shape")
 
 
 def _is(got: tuple[int, ...], wanted: tuple[Any, ...]) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,31 @@ def test_a_test_loss_that_is_not_finite_loses_no_run(
     assert (tmp_path / "out/plots/curves.png").exists()
     assert main(again) == 4
     assert "diverged at step 3 (test/loss is not finite); --fresh starts" in capsys.readouterr().out
+
+
+def test_a_module_of_another_name_than_it_seems_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An import gives what Python has under the name, and not the file beside."""
+    for name, of in (("calendar", "Python's own"), ("types", "Python's own"), ("yaml", "/yaml/__init__.py")):
+        write(tmp_path / name, TASK.replace("import helper\n", f"import helper, {name}\n"))
+        (tmp_path / name / f"{name}.py").write_text("x = 1")
+        with pytest.raises(ConfigError) as raised:
+            load_config(tmp_path / name / "own.yaml")
+        (line,) = raised.value.lines
+        said = f"{of}, and not {name}.py beside it; rename that file"
+        assert said in line and f"own.py cannot be imported: an import of {name!r} gives " in line
+        (tmp_path / name / f"{name}.py").unlink()
+        load_config(tmp_path / name / "own.yaml")
+    # A helper that this process has imported itself is the one beside, and counts.
+    (tmp_path / "beside").mkdir()
+    task = TASK.replace("import helper as again", "again = helper")
+    write(tmp_path / "beside", task.replace("import helper", "import own_helper as helper"))
+    (tmp_path / "beside/own_helper.py").write_text(HELPER)
+    monkeypatch.syspath_prepend(tmp_path / "beside")
+    import own_helper  # noqa: F401
+
+    config = load_config(tmp_path / "beside/own.yaml").config
+    assert [name for name, _ in config.task.source.texts] == ["own.py", "own_helper.py"]
+    monkeypatch.delitem(sys.modules, "own_helper")
 
 
 LATE = "    from gru_jax.data.dataset import DataMissing\n    raise DataMissing('x')\n    return TaskShape"

@@ -45,6 +45,16 @@ def test_good_data_of_every_target(shape: TaskShape) -> None:
     assert wrong_of(GOOD["tokens" if shape.tokens else shape.target], shape) is None
 
 
+def drawn(examples: int, time: int = 4, x: float = 1, y: int = 0) -> Split:
+    return Split(jnp.full((examples, time, 2), x, jnp.float32), jnp.full(examples, y))
+
+
+class Tensor:
+    """As torch's, whose dtypes are none of NumPy's."""
+
+    shape, dtype = (3, 2), "torch.float32"
+
+
 NAN = np.array([[1, 1], [1, np.nan]], np.float32)
 LATER: list[tuple[str, Any, TaskShape, str]] = [
     ("train", Sequences(changed(X, 2, X[2][:, :1]), Y), CLASS, "train[2].x must be [T, 2], got [1, 1]"),
@@ -94,6 +104,11 @@ ARRAYS: list[tuple[str, Any, TaskShape, str | None]] = [
     ("train", lambda key, examples: (FLAT, TAG), CLASS, "train must be generated as a Split, got tuple"),
     ("train", lambda key, examples: Split(float(key), 0), CLASS, "train cannot be generated under jax.jit: "),
     ("train", lambda key, examples: Split(jnp.ones((2, 4, 2)), jnp.zeros(2, int)), CLASS, "2 sequences where 3"),
+    ("train", lambda key, examples: drawn(examples, y=3), CLASS, "train.y holds 3 where outputs=3"),
+    ("train", lambda key, examples: drawn(examples, x=jnp.nan), CLASS, "train.x holds nan at sequence 0, step 0"),
+    ("train", lambda key, examples: drawn(examples, time=5), CLASS, "train.x has 5 steps where the sizes say time=4"),
+    ("train", lambda key, examples: drawn(examples)._replace(lengths=jnp.ones(1)), CLASS, "train.lengths must be"),
+    ("valid", Sequences(changed(X, 1, Tensor()), Y), CLASS, "valid[1].x must be an array, got Tensor"),
 ]
 
 

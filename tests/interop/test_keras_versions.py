@@ -128,6 +128,8 @@ ASKED = [
     ("2.2.4", None, BEFORE, {"gate_activation": "sigmoid"}, r"pass recurrent_activation="),
     ("2.2.4", HARD | {"units": 5}, BEFORE, {}, r"a\.h5: the layer 'g at .*' has 4 units and 1 biases, its config says"),
     ("2.2.4", HARD | {"reset_after": True}, BEFORE, {}, r"its config says reset_after=True"),
+    ("2.4.0", {}, BEFORE, {}, r"its config does not say reset_after, which is True in Keras 2\.4\.0"),
+    ("2.3.1", {}, AFTER, {}, r"its config does not say reset_after, which is False in Keras 2\.3\.1"),
 ]
 
 
@@ -333,6 +335,7 @@ def test_the_front_can_be_read_like_a_keras_layer() -> None:
     assert gru.cell.recurrent_initializer == gru.recurrent_initializer == ours.initializers.Orthogonal()
     assert gru.implementation == 1 and gru.input_spec.ndim == 3 and gru.cell.input_spec is None
     assert gru.supports_masking and not gru.cell.supports_masking
+    assert gru.supports_jit and gru.quantization_mode is None and gru.metrics == gru.metrics_variables == []
     gru.build((None, None, I))
     assert gru.variables[:3] == gru.weights and gru.trainable_variables == gru.weights
     assert [v.shape for v in gru.non_trainable_variables] == [(2,)]

@@ -86,6 +86,7 @@ CASES = {
     "cell h0 of a batch": (lambda: CELL(X[0, 0], jnp.zeros((1, 4))), ValueError, r"h0 must have shape \[4\]"),
     "cell both": (lambda: CELL(X[0], jnp.zeros((3, 4)), hx=jnp.zeros((3, 4))), TypeError, "got both"),
     "cell dtype": (lambda: CELL(X[0].astype(float)), TypeError, "input is float64 but the weights are float32"),
+    "cuda": (RNN.cuda, ValueError, "GRU: device must be None; got 'cuda'; JAX places arrays itself"),
     "cell device": (lambda: ours.GRUCell(2, 4, device="cpu"), ValueError, "device must be None"),
 }
 

@@ -317,6 +317,7 @@ def test_attributes_and_names_as_torchs(options):
     assert shapes[0] == shapes[1]
     assert [p.shape for p in mine.parameters()] == [p.shape for p in theirs.parameters()]
     assert mine.flatten_parameters() is None
+    assert mine.cpu() is mine
     assert repr(ours.GRUCell(3, 4, bias=False)) == repr(torch.nn.GRUCell(3, 4, bias=False))
 
 

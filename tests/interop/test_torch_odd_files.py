@@ -22,7 +22,10 @@ def test_archives_of_numpy_are_read(tmp_path):
     np.savez_compressed(path, **{f"dec.{name}": array for name, array in GIVEN.items()})
     layer = ours.load(path, prefix="dec.")
     assert (ours.export(layer)["weight_hh_l0"] == GIVEN["weight_hh_l0"]).all()
-    with pytest.raises(ValueError, match="another prefix: pass prefix='dec.'"):
+    with pytest.raises(ValueError, match=r"torch.load: .*weights\.npz: .*another prefix: pass prefix='dec.'"):
+        ours.load(path)
+    np.savez(path, **GIVEN | {"bias_ih_l0": np.zeros(4)})
+    with pytest.raises(ValueError, match=r"torch.load: .*weights\.npz: the state dict does not fit GRU"):
         ours.load(path)
 
 

@@ -193,6 +193,8 @@ def test_not_strict_and_prefixes():
         (lambda: {k: v for k, v in GIVEN.items() if k != "weight_hh_l1"}, "missing weight_hh_l1"),
         (lambda: GIVEN | {"bias_ih_l0": GIVEN["bias_ih_l0"].astype(np.float16)}, "one dtype; got float16 and float32"),
         (dict, "no weights of a GRU; got nothing"),
+        (lambda: {"weight_hh_l0_g": 0, "weight_hh_l0_v": 0}, "stored in the parts .*; take the weight norm off"),
+        (lambda: {"parametrizations.weight_hh_l0.original0": 0}, "stored in the parts of a parametrization"),
     ],
 )
 def test_what_is_no_gru_is_not_loaded(given, message):

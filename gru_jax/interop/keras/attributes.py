@@ -32,7 +32,9 @@ class LayerAttributes:
 
     who: ClassVar[str]
     supports_masking: ClassVar[bool] = True
+    supports_jit: ClassVar[bool] = True
     autocast: ClassVar[bool] = True
+    quantization_mode: ClassVar[None] = None
     input_spec: ClassVar[InputSpec | None] = InputSpec(ndim=3)
     _name: str | None
     compute_dtype: Any
@@ -74,6 +76,22 @@ class LayerAttributes:
     def variables(self) -> list[nnx.Variable[Any]]:
         """`weights`, then what dropout's masks are drawn from."""
         return [*self.weights, *self._seeds()]
+
+    @property
+    def metrics(self) -> list[Any]:
+        """None: a layer counts nothing of its own."""
+        return []
+
+    metrics_variables = metrics
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """What the layer is called with, by the name under which subclasses know it.
+
+        Args:
+          *args: of the call.
+          **kwargs: likewise.
+        """
+        return self(*args, **kwargs)  # type: ignore[operator]
 
     def compute_output_spec(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Shapes and dtypes of what a call returns, without computing it.

@@ -91,6 +91,8 @@ def _options(own: Mapping[str, Any], version: versions.Version | None) -> dict[s
     reset_after = own.get("reset_after", defaults.get("reset_after"))
     if isinstance(reset_after, bool):
         found["reset_after"] = reset_after
+        if "reset_after" not in own and version is not None:
+            found["by_default"] = f"its config does not say reset_after, which is {reset_after} in Keras {version.text}"
     else:
         open_["reset_after"] = silent
     return found | {"open": open_} | ({"code": code} if code else {})

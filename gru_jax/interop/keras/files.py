@@ -330,5 +330,6 @@ def _problem(facts: Mapping[str, Any], directions: Sequence[Sequence[Any]]) -> s
             return f"has {units} units and {len(bias)} biases, its config says otherwise"
         after = bool(bias) and bias[0] != (3 * units,)
         if bias and not facts.get("alone") and facts.get("reset_after", after) != after:
-            return f"has a bias of shape {list(bias[0])}, its config says reset_after={facts['reset_after']}"
+            told = facts.get("by_default", f"its config says reset_after={facts['reset_after']}")
+            return f"has a bias of shape {list(bias[0])}, and {told}"
     return None

@@ -107,6 +107,15 @@ class TorchModule(nnx.Module):
         """Converts the parameters to float64, which needs JAX's 64-bit floats; returns the module itself."""
         return self.to(jnp.float64)
 
+    def cpu(self) -> Self:
+        """Itself: JAX places arrays."""
+        return self
+
+    def cuda(self, device: Any = None) -> Self:
+        """Refused: where arrays live is JAX's affair."""
+        tensors.device(self._who, "cuda" if device is None else device)
+        return self
+
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, nnx.Param[Array]]]:
         """The names and `nnx.Param`s in torch's order; the prefix, with a point, before each name."""
         for name in self._layout.shapes():

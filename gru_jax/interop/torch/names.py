@@ -18,6 +18,7 @@ _ROWS = {4: "an LSTM's", 1: "a plain RNN's"}
 
 
 _PACKED = re.compile(r"(^|\.)_(all_weight_values|packed_weight|packed_params)")
+_NORMED = re.compile(rf"parametrizations\.{_MATRIX}_l0\.|{_MATRIX}_l0_[gv]$")
 DEQUANTISE = "take the state_dict of the module as it was before it was quantised"
 
 
@@ -213,6 +214,11 @@ def infer(who: str, given: Mapping[str, Any], prefix: str) -> Layout:
     if shape is None:
         beneath = f" under prefix={prefix!r}" if prefix else ""
         names = checks.listed(given) or "nothing"
+        if any(_NORMED.search(one) for one in inside):
+            raise ValueError(
+                f"{who}: {_MATRIX}_l0{beneath} is stored in the parts of a parametrization; got {names}; take the"
+                f" weight norm off, such as by torch.nn.utils.parametrize.remove_parametrizations, and save anew"
+            )
         raise ValueError(f"{who}: there is no {_MATRIX}_l0{beneath}, so these are no weights of a GRU; got {names}")
     is_kind = _ROWS.get(_rows(inside[name]) or 0)
     reason = f"the weights are {is_kind}" if is_kind else "or weight_ih is missing or has another number of rows"

@@ -42,20 +42,21 @@ def load(source: Any, *, prefix: str = "", **options: Any) -> nnx.GRU:
 
     Source: torch.nn.GRU of torch 2.13; `w_x = weight_ih.T`, `w_h = weight_hh.T`, biases as they are.
     """
+    who = "torch.load"
     if isinstance(source, str | os.PathLike):
-        source = files.read(source)
+        who, source = f"{who}: {os.fspath(source)}", files.read(source)
     elif not isinstance(source, Mapping | type) and callable(getattr(source, "state_dict", None)):
         source = source.state_dict()
-    given = names.mapping("torch.load", source, prefix)
-    layout = names.infer("torch.load", given, prefix)
-    found = names.compare("torch.load", names.under(given, prefix), layout.shapes())
-    text = names.problems("torch.load", found, given, layout, prefix, layout.described())
+    given = names.mapping(who, source, prefix)
+    layout = names.infer(who, given, prefix)
+    found = names.compare(who, names.under(given, prefix), layout.shapes())
+    text = names.problems(who, found, given, layout, prefix, layout.described())
     if text:
         raise ValueError(text)
     dtypes = sorted({str(array.dtype) for array in found.arrays.values()})
     if len(dtypes) > 1:
         got = " and ".join(dtypes)
-        raise ValueError(f"torch.load: all weights must have one dtype; got {got}; convert them to one")
+        raise ValueError(f"{who}: all weights must have one dtype; got {got}; convert them to one")
 
     def params(end: str) -> GRUParams:
         tensors: list[Any] = [found.arrays[kind + end] for kind in layout.kinds()]

@@ -13,6 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 
+class NameTaken(ValueError):
+    """A module beside a file has the name of another one; the message says which, and the fix."""
+
+
 class OwnFile(NamedTuple):
     """A file as it was read.
 
@@ -43,6 +47,7 @@ def read(file: str, kept: Path | None = None) -> OwnFile:
         kept: a folder that holds a copy, which is read in its place.
 
     Raises:
+        NameTaken: a module that it imports from beside it has the name of another one.
         OSError, RuntimeError, ValueError: it cannot be read.
     """
     path = Path(file).expanduser().absolute()
@@ -51,7 +56,7 @@ def read(file: str, kept: Path | None = None) -> OwnFile:
     waiting = [path.name]
     while waiting:
         for name in sorted(_imported(texts[waiting.pop()])):
-            for found in _beside(folder, name):
+            for found in _beside(folder, path.parent, name):
                 if found not in texts:
                     texts[found] = (folder / found).read_text(encoding="utf-8-sig")
                     waiting.append(found)
@@ -70,13 +75,21 @@ def _imported(text: str) -> set[str]:
     return {name.partition(".")[0] for name in names} - {""}
 
 
-def _beside(folder: Path, name: str) -> list[str]:
-    """The files of a module in the folder; none of one that Python has, or has imported from elsewhere."""
+def _beside(folder: Path, origin: Path, name: str) -> list[str]:
+    """The files of a module in the folder, which may be a copy of its origin; NameTaken where another one is meant."""
+    if name == __name__.partition(".")[0]:
+        return []
+    modules = [part for part in (f"{name}.py", f"{name}/__init__.py") if (folder / part).is_file()]
     there = sys.modules.get(name)
     if name in sys.stdlib_module_names or not (there is None or isinstance(_loader(there), _Loader)):
-        return []
-    if (folder / f"{name}.py").is_file():
-        return [f"{name}.py"]
+        taken = getattr(there, "__file__", None)
+        if modules and (taken is None or Path(taken).resolve() != (origin / modules[0]).resolve()):
+            of = "Python's own" if name in sys.stdlib_module_names else taken or "another package"
+            raise NameTaken(f"an import of {name!r} gives {of}, and not {modules[0]} beside it; rename that file")
+        if not modules:
+            return []
+    if modules[:1] == [f"{name}.py"]:
+        return modules
     return sorted(path.relative_to(folder).as_posix() for path in (folder / name).rglob("*.py") if path.is_file())
 
 

@@ -140,6 +140,8 @@ class PythonTask(Section):
 def _read(file: str, kept: Path | None) -> OwnFile:
     try:
         return own_file.read(file, kept)
+    except own_file.NameTaken as error:
+        raise broken_rule("file", f"{file} cannot be imported: {error}") from error
     except (OSError, RuntimeError, ValueError) as error:
         fact = getattr(error, "strerror", None) or str(error)
         raise broken_rule("file", f"{file!r} cannot be read: {fact} (looked for in {Path.cwd()})") from error
@@ -155,7 +157,7 @@ def _parameters(function: Callable[..., Any]) -> Collection[str]:
 def _said(error: BaseException, file: str) -> str:
     """The error in one line, with the line of the file where it came up."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and error.filename == file:
         lines = [] if error.lineno is None else [error.lineno]
     where = f"line {lines[-1]}: " if lines else ""
-    return f"{where}{type(error).__name__}: {error}".replace("\n", " ")
+    return f"{where}{type(error).__name__}: {error}".replace("\n", " ").removesuffix(": ")
