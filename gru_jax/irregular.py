@@ -88,11 +88,12 @@ def observed(
     seen = ~of.isnan(series)
     start = of.broadcast_to(of.asarray(mean, series.dtype), (*batch, 1, D))
     if before is None:
-        began, zero = time[..., :1, None], 0
+        began = time[..., :1, None] if T else of.zeros((*batch, 1, 1), time.dtype)
     else:
         # As one step more, at which every variable was seen when it was seen last.
-        start, zero = before.value[..., -1:, :], before.since[..., -1:, :] * (1 - before.mask[..., -1:, :])
-        began = of.asarray(before.time)[..., -1:, None] - zero
+        start = before.value[..., -1:, :]
+        ago = of.where(before.mask[..., -1:, :] > 0, of.zeros_like(start), before.since[..., -1:, :])
+        began = of.asarray(before.time)[..., -1:, None] - ago.astype(before.time.dtype)
     # Step 0 is the one before the first: what a variable that was not seen yet is said to have been seen at.
     value = of.concatenate([start.astype(series.dtype), of.where(seen, series, of.zeros_like(series))], -2)
     at = of.concatenate([of.broadcast_to(began, (*batch, 1, D)), of.broadcast_to(time[..., None], series.shape)], -2)
