@@ -128,9 +128,10 @@ class GRUD(GatedCell):
         keys = jax.random.split(key, 3)
         # Above 0: times are, so that a weight below 0 would be one that no gradient ever reaches.
         rate = lambda key, shape: jax.random.uniform(key, shape, full, 0, shape[-1] ** -0.5)  # noqa: E731
-        decays = (rate(keys[1], (D,)), jnp.zeros(D, full), rate(keys[2], (D, self.hidden_size)))
-        decays = (*decays, jnp.zeros(self.hidden_size, full))
-        return GRUDParams(self.gru.init(keys[0], 2 * D, dtype), *(a.astype(dtype) for a in decays))
+        of_value, of_state = rate(keys[1], (D,)), rate(keys[2], (D, self.hidden_size))
+        gru, b_state = self.gru.init(keys[0], 2 * D, dtype), jnp.zeros(self.hidden_size, full)
+        params = GRUDParams(gru, of_value, jnp.zeros(D, full), of_state, b_state)
+        return jax.tree.map(lambda p: p.astype(dtype), params)
 
     def input_size(self, params: GRUDParams) -> int:
         """How many features of the input parameters were made for: three for each variable."""

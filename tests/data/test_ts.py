@@ -98,7 +98,8 @@ def test_all_wrong_lines_are_told() -> None:
     facts = "line 11 has missing values (?), line 12 ends with 'left', no class that its header lists,"
     facts += " line 13 has 1 channels, and the first has 2, line 15 holds something that is no number"
     assert str(caught.value) == f"x.ts: {facts}; correct the lines"
-    with pytest.raises(DataDamaged, match=r"line 14 has missing or infinite values and 2 more; fill them in, or say what becomes of them$"):
+    said = "line 14 has missing or infinite values and 2 more; fill them in, or say what becomes of them$"
+    with pytest.raises(DataDamaged, match=said):
         parsed(HEADER + LABELS + ROW.replace("2", "NaN") * 7)
 
 

@@ -1,6 +1,7 @@
 """The sections `model: {kind: gru}`, `{kind: gru_d}` and `{kind: mgu}`."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -14,7 +15,7 @@ from gru_jax.data.dataset import TaskShape
 class GRUModel(RecurrentModel):
     """A stack of GRU layers; `heads` equal to `hidden` makes their recurrent matrices diagonal."""
 
-    of = GRU
+    of: ClassVar[Callable[..., Cell]] = GRU
     kind: Literal["gru"]
     reset: Literal["after", "before"] = "after"
     bias: Literal["full", "minimal", "none"] = "full"
