@@ -5,8 +5,8 @@
 # a value that was not seen yet is made of nothing but the past and the mean.
 #
 # Seen: the decayed state is part of the cell's input, too. In the gates that is a second matrix to be added to the first;
-# the candidate sees the state past the reset gate, which no GRU does (0.28 off the equations). With that block of the
-# input matrix 0 it is the equations to 2e-7: those numbers are printed, and stand in tests/cells/test_grud.py.
+# the candidate sees the state past the reset gate, which no GRU does (0.73 off the equations). With that block of the
+# input matrix 0 it is the equations to 2e-8: those numbers are printed, and stand in tests/cells/test_grud.py.
 # And where a series begins with missing values, the "last" one is the first that comes later: another value at step 3
 # makes another state after step 0.
 # Ends with 1 when that changes.
@@ -16,7 +16,8 @@ trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet --disable-pip-version-check pypots==1.5 torch==2.13.0
 cd "$folder"
-"$folder/venv/bin/python" - <<'PYTHON'
+# It writes a file of settings into the home folder.
+HOME=$folder "$folder/venv/bin/python" - <<'PYTHON'
 import numpy as np
 import torch
 

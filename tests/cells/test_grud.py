@@ -105,6 +105,28 @@ def test_values_and_gradients_are_those_of_the_paper(reset):
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
 
 
+# The last states of PyPOTS 1.5's BackboneGRUD on torch 2.13.0, with the weights drawn below, the candidate not shown the
+# state: printed by findings/pypots_grud_shows_the_candidate_the_whole_state.sh.
+OF_PYPOTS = [
+    [-0.03918243199586868, -0.2244730293750763, 0.03732965886592865, -0.5410138368606567],
+    [0.01718279719352722, -0.1922382414340973, -0.05938009172677994, -0.45865732431411743],
+    [0.07686400413513184, 0.07505841553211212, 0.2189321219921112, -0.5207874774932861],
+]
+
+
+def test_weights_and_numbers_of_pypots():
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: (0.6 * rng.normal(size=shape)).astype(np.float32)  # noqa: E731
+    w, u, b, c = draw(3 * H, 2 * D + H).T, draw(3 * H, H).T, draw(3 * H), draw(3 * H)
+    w_state, b_state, w_value, b_value = draw(H, D), draw(H), draw(D, D), draw(D)
+    value, mask, since = draw(B, T, D), (rng.random((B, T, D)) < 0.5).astype(np.float32), abs(draw(B, T, D))
+    w[D : D + H, 2 * H :] = 0
+    gru = gj.GRUParams(np.concatenate([w[:D], w[D + H :]]), u + w[D : D + H], b, c)
+    params = jax.tree.map(jnp.asarray, gj.GRUDParams(gru, np.diag(w_value), b_value, w_state.T, b_state))
+    cell = gj.GRUD(H, mean=(0.25, -0.5), reset="after")
+    np.testing.assert_allclose(gj.scan(cell, params, np.concatenate([value, mask, since], -1))[1], OF_PYPOTS, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("reset", "method"),
     [
