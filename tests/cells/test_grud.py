@@ -105,7 +105,7 @@ def test_values_and_gradients_are_those_of_the_paper(reset):
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
 
 
-# The last states of PyPOTS 1.5's BackboneGRUD on torch 2.13.0, with the weights drawn below, the candidate not shown the
+# The last states of PyPOTS 1.5's BackboneGRUD on torch 2.13.0, with the weights drawn below, candidate not shown the
 # state: printed by findings/pypots_grud_shows_the_candidate_the_whole_state.sh.
 OF_PYPOTS = [
     [-0.03918243199586868, -0.2244730293750763, 0.03732965886592865, -0.5410138368606567],
@@ -171,20 +171,24 @@ def test_the_closed_form_is_the_derivative(x64, heads):
     x = jnp.asarray(gj.observed(SERIES, TIMES).x[:, 3])
     h, drop = jnp.cos(jnp.arange(B * H, dtype=float)).reshape(B, H), jnp.array([[2.0, 0.0, 2.0, 2.0]] * B)
     c = jnp.cos(3 * h)
-    step = lambda params, x, h: cell.step(params, cell.project(params, x), h, drop)  # noqa: E731
-    d_params, d_x, d_h = jax.vjp(step, params, x, h)[1](c)
-    at = cell.linearize(params, cell.project(params, x), h, drop)
-    ours = cell.pullback(params, at, x, h, c, drop)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-12), ours, (d_params, d_x))
     transposed = cell.transposed(params, jnp.float64)
-    np.testing.assert_allclose(cell.cotangent(params, at, c, drop, transposed), d_h, atol=1e-13)
-    v = jax.jvp(lambda h: step(params, x, h), (h,), (c,))[1]
-    np.testing.assert_allclose(cell.tangent(params, at, c, drop), v, atol=1e-13)
-    jacobian = jax.vmap(jax.jacfwd(lambda x, h, d: cell.step(params, cell.project(params, x), h, d), 1))(x, h, drop)
-    np.testing.assert_allclose(cell.diagonal(params, at, drop), jnp.einsum("bii->bi", jacobian), atol=1e-13)
-    seen = cell.gates(params, cell.project(params, x), h, drop)
-    decay = cell.project(params, x)[:, 3 * H :]
-    np.testing.assert_allclose((1 - seen.z) * seen.n + seen.z * decay * h, step(params, x, h), atol=1e-13)
+
+    @jax.jit  # one program: by itself every operation would be one
+    def both(params, x, h, c):
+        step = lambda params, x, h: cell.step(params, cell.project(params, x), h, drop)  # noqa: E731
+        (d_params, d_x, d_h), u = jax.vjp(step, params, x, h)[1](c), cell.project(params, x)
+        one = lambda u, h, d: cell.step(params, u, h, d)  # noqa: E731
+        jacobian = jax.vmap(jax.jacfwd(one, 1))(u, h, drop)
+        at, seen = cell.linearize(params, u, h, drop), cell.gates(params, u, h, drop)
+        by_itself = (d_params, d_x, d_h, jacobian @ c[..., None], jnp.einsum("bii->bi", jacobian), step(params, x, h))
+        ours = (
+            *cell.pullback(params, at, x, h, c, drop), cell.cotangent(params, at, c, drop, transposed),
+            cell.tangent(params, at, c, drop)[..., None], cell.diagonal(params, at, drop),
+            (1 - seen.z) * seen.n + seen.z * u[:, 3 * H :] * h,
+        )  # fmt: skip
+        return ours, by_itself
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-12), *both(params, x, h, c))
 
 
 def test_the_fronts_of_flax_and_streams_compute_the_same():
