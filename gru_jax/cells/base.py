@@ -79,7 +79,7 @@ class Cell(Protocol):
     - `input_size(params)`: I, where the parameters have no `w_x` that tells it.
     - `input_dropout = False`: of a cell whose input holds more than numbers that may be dropped and scaled.
 
-    `GRU` has all of these but `affine`.
+    `GRU` has all of these but `affine` and the last two.
     """
 
     def init(self, key: Key, input_size: int) -> Params:
