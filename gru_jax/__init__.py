@@ -9,9 +9,11 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 from gru_jax.cells import GRU as GRU
+from gru_jax.cells import GRUD as GRUD
 from gru_jax.cells import MGU as MGU
 from gru_jax.cells import Cell as Cell
 from gru_jax.cells import Gates as Gates
+from gru_jax.cells import GRUDParams as GRUDParams
 from gru_jax.cells import GRUParams as GRUParams
 from gru_jax.cells import Initializers as Initializers
 from gru_jax.cells import MGUParams as MGUParams
@@ -24,6 +26,8 @@ from gru_jax.combinators import StackParams as StackParams
 from gru_jax.combinators import bidirectional as bidirectional
 from gru_jax.combinators import recurrent as recurrent
 from gru_jax.combinators import stack as stack
+from gru_jax.irregular import Observed as Observed
+from gru_jax.irregular import observed as observed
 from gru_jax.scans import Associative as Associative
 from gru_jax.scans import Diagnosis as Diagnosis
 from gru_jax.scans import Method as Method
@@ -48,10 +52,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GRU",
+    "GRUD",
     "MGU",
     "Associative",
     "Cell",
     "Diagnosis",
+    "GRUDParams",
     "GRUParams",
     "Gates",
     "Initializers",
@@ -62,6 +68,7 @@ __all__ = [
     "MinLSTM",
     "MinParams",
     "Newton",
+    "Observed",
     "Sequential",
     "StackParams",
     "Stats",
@@ -76,6 +83,7 @@ __all__ = [
     "linen",
     "models",
     "nnx",
+    "observed",
     "per_gate",
     "recurrent",
     "scan",

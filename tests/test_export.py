@@ -19,6 +19,8 @@ TOKENS = gj.models.sequence_model(gj.recurrent(gj.MinGRU(4)), 5, 3)
 BLOCK = gj.models.min_block(4, conv=2)
 CELL = gj.GRU(4)
 PARAMS = CELL.init(KEY, 3)
+GRUD = gj.GRUD(1)
+SEEN = gj.observed(jnp.where(X > 0, X, jnp.nan))
 PACKED = torch_front.pack_padded_sequence(X, [3, 5], batch_first=True, enforce_sorted=False)
 
 CALLS: dict[str, tuple[Any, tuple[Any, ...]]] = {
@@ -32,6 +34,7 @@ CALLS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     ),
     "tokens": (lambda p, x: TOKENS.apply(p, x), (TOKENS.init(KEY), jnp.array([[1, 2, 0]]))),
     "block": (lambda p, x: BLOCK.apply(p, x), (BLOCK.init(KEY, 3), X)),
+    "GRU-D": (lambda p, s: (GRUD.linearize(p, GRUD.project(p, s.x), s.mask[..., :1]), s), (GRUD.init(KEY, 9), SEEN)),
     "packed sequence": (lambda p: p.with_data(2 * p.data), (PACKED,)),
     "a step's derivative": (
         lambda p, x, h: CELL.linearize(p, CELL.project(p, x), h), (PARAMS, X[:, 0], jnp.zeros((2, 4))),

@@ -18,7 +18,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 # A room is a file or a folder right under gru_jax/, or one of the folders below; "gru_jax" is the list of public names.
 # Each may import from itself and from the rooms that are named here.
 WITHIN = ("config.sections", "runs.on_disk", "runs.watching")
-CORE = ["types", "checks", "files", "cells", "scans", "between", "combinators", "layers", "streams"]
+CORE = ["types", "checks", "files", "irregular", "cells", "scans", "between", "combinators", "layers", "streams"]
 CONFIG = ["data", "config.sections", "config"]
 RUNS = ["training", "runs.on_disk", "runs.watching", "runs"]
 BELOW_CONFIG = {*CORE, "gru_jax", "models"}
@@ -31,7 +31,7 @@ ALLOWED = (
         "tuning": {"types", "checks", "files", "cells", "scans"},
         "interop": set(CORE),
         "inside": {*CORE, "interop"},
-        "data": {"types"},
+        "data": {"types", "irregular"},
         "models": set(CORE),
         "tables": {*BELOW_CONFIG, *CONFIG, *RUNS},
         "sweeps": {*BELOW_CONFIG, *CONFIG, *RUNS},

@@ -4,6 +4,8 @@ from gru_jax.cells.base import Cell as Cell
 from gru_jax.cells.base import Gates as Gates
 from gru_jax.cells.gru import GRU as GRU
 from gru_jax.cells.gru_params import GRUParams as GRUParams
+from gru_jax.cells.grud import GRUD as GRUD
+from gru_jax.cells.grud import GRUDParams as GRUDParams
 from gru_jax.cells.initializers import Initializers as Initializers
 from gru_jax.cells.initializers import per_gate as per_gate
 from gru_jax.cells.mgu import MGU as MGU
@@ -14,8 +16,10 @@ from gru_jax.cells.minimal import MinParams as MinParams
 
 __all__ = [
     "GRU",
+    "GRUD",
     "MGU",
     "Cell",
+    "GRUDParams",
     "GRUParams",
     "Gates",
     "Initializers",

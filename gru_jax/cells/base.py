@@ -76,8 +76,10 @@ class Cell(Protocol):
       then takes them as `products`, so that they can be kept for the backward pass.
     - `equations`, and `dense(params)`, what they take: for code that knows them.
     - `block_size`: units outside of whose block no unit's next state depends on; all of them where it is missing.
+    - `input_size(params)`: I, where the parameters have no `w_x` that tells it.
+    - `input_dropout = False`: of a cell whose input holds more than numbers that may be dropped and scaled.
 
-    `GRU` has all of these but `affine`.
+    `GRU` has all of these but `affine` and the last two.
     """
 
     def init(self, key: Key, input_size: int) -> Params:
@@ -110,6 +112,7 @@ class Gifts(NamedTuple):
       gates: for looking inside.
       equations: its equations are known, and no class derived from theirs has changed the step.
       checks_params, checks_state: it says itself what is wrong with parameters or a state.
+      input_dropout: features of its input may be dropped.
       block_size: of its Jacobian; None for one block.
     """
 
@@ -124,6 +127,7 @@ class Gifts(NamedTuple):
     equations: bool
     checks_params: bool
     checks_state: bool
+    input_dropout: bool
     block_size: int | None
 
 
@@ -142,6 +146,7 @@ def gifts(cell: Any) -> Gifts:
         equations=has("equations", "dense") and _first_of(cell, "equations", "dense", "step", "project"),
         checks_params=has("check_params"),
         checks_state=has("check_state"),
+        input_dropout=getattr(cell, "input_dropout", True),
         block_size=getattr(cell, "block_size", None),
     )
 

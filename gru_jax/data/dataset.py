@@ -30,6 +30,7 @@ class TaskShape(NamedTuple):
         target: what is told.
         tokens: whether a step is the number of a token, from 0.
         next_step: whether what is told of a step is the step after it, which must not be seen.
+        gaps: whether a step is values, masks and times since side by side, as `gru_jax.observed` makes them.
     """
 
     train: int
@@ -41,6 +42,7 @@ class TaskShape(NamedTuple):
     target: Target = "class"
     tokens: bool = False
     next_step: bool = False
+    gaps: bool = False
 
 
 class Split(NamedTuple):

@@ -76,8 +76,8 @@ def shape(file: str, time: int, sizes: Sizes | None = None, windows: int | None 
     characters, vocabulary = sizes or KNOWN[Path(file).name][1]
     train = int(characters * 0.9)
     valid = -(-(characters - train - 1) // time)
-    told = {"time": time, "features": vocabulary, "outputs": vocabulary}
-    return TaskShape(windows or train // time, valid, valid, **told, target="tags", tokens=True, next_step=True)
+    counts = (windows or train // time, valid, valid, time, vocabulary, vocabulary)
+    return TaskShape(*counts, target="tags", tokens=True, next_step=True)
 
 
 def load(file: str, time: int, data_root: str | None, sizes: Sizes | None = None) -> Dataset:

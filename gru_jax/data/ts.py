@@ -1,13 +1,17 @@
 """Time series with a class each, in the `.ts` files of the UEA and UCR archives."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from gru_jax.data.dataset import Dataset, Sequences, Source, Split, TaskShape
 from gru_jax.data.files import MB, DataFile, check_sizes, damaged, find, fingerprint, lines, read, several
+from gru_jax.irregular import observed
 
 _LIMIT = 512 * MB
+
+Missing = Literal["refuse", "gaps", "last", "zeros"]
+"""What becomes of a missing value: an error, a mask and the time since, the last value, or 0, the channel's mean."""
 
 
 class Sizes(NamedTuple):
@@ -25,7 +29,7 @@ class Series(NamedTuple):
     """What a file holds.
 
     Attributes:
-        x: N arrays `[T, I]` float32, of any lengths.
+        x: N arrays `[T, I]` float32, of any lengths; NaN where a value is missing.
         y: `[N]` int32, places in `classes`.
         classes: the labels that the header lists, in its order.
     """
@@ -35,12 +39,15 @@ class Series(NamedTuple):
     classes: list[str]
 
 
-def shape(sizes: Sizes) -> TaskShape:
+def shape(sizes: Sizes, missing: Missing = "refuse") -> TaskShape:
     """The sizes of the task."""
-    return TaskShape(*sizes[:4], features=sizes.channels, outputs=sizes.classes)
+    gaps = missing == "gaps"
+    return TaskShape(*sizes[:4], features=sizes.channels * (3 if gaps else 1), outputs=sizes.classes, gaps=gaps)
 
 
-def load(train: str, test: str, data_root: str | None, sizes: Sizes, valid_every: int = 5) -> Dataset:
+def load(
+    train: str, test: str, data_root: str | None, sizes: Sizes, valid_every: int = 5, missing: Missing = "refuse"
+) -> Dataset:
     """Series and their classes: x `[T, I]`, every channel less its mean and over its deviation in training.
 
     Of every `valid_every` series of a class, in the order of the training file, the last is for validation.
@@ -50,6 +57,7 @@ def load(train: str, test: str, data_root: str | None, sizes: Sizes, valid_every
         data_root: that folder, see `files.root`.
         sizes: what they hold, after that split.
         valid_every: at least 2.
+        missing: what becomes of a value that is missing ("?" or NaN); steps are 1 apart.
 
     Returns:
         Splits side by side where all series have one length, else sources.
@@ -61,7 +69,7 @@ def load(train: str, test: str, data_root: str | None, sizes: Sizes, valid_every
     Source: A. Bagnall et al., The UEA multivariate time series classification archive, arXiv:1811.00075.
     """
     files = [read(find([name], data_root), _LIMIT) for name in (train, test)]
-    of_train, of_test = read_ts(files[0]), read_ts(files[1])
+    of_train, of_test = (read_ts(file, missing != "refuse") for file in files)
     if of_train.classes != of_test.classes or of_train.x[0].shape[1] != of_test.x[0].shape[1]:
         raise damaged(files[1].path, f"has other classes or channels than {files[0].path.name}")
     held = np.zeros(len(of_train.y), bool)
@@ -78,9 +86,14 @@ def load(train: str, test: str, data_root: str | None, sizes: Sizes, valid_every
     )
     check_sizes(files[1].path, test=(sizes.test, len(of_test.x)))
     seen = np.concatenate([of_train.x[i] for i in kept])
-    mean = seen.mean(0, dtype=np.float64).astype(np.float32)
-    deviation = np.maximum(seen.std(0, dtype=np.float64), 1e-8).astype(np.float32)
-    x, test_x = ([(each - mean) / deviation for each in series.x] for series in (of_train, of_test))
+    never = np.isnan(seen).all(0)
+    if never.any():
+        raise damaged(files[0].path, f"has no value in channel {never.argmax() + 1}", "leave the channel out")
+    mean = np.nanmean(seen, 0, dtype=np.float64).astype(np.float32)
+    deviation = np.maximum(np.nanstd(seen, 0, dtype=np.float64), 1e-8).astype(np.float32)
+    x, test_x = (
+        [_filled((each - mean) / deviation, missing) for each in series.x] for series in (of_train, of_test)
+    )
     equal = len({len(each) for each in (*x, *test_x)}) == 1
     splits = [
         _split([x[i] for i in kept], of_train.y[kept], equal),
@@ -91,7 +104,16 @@ def load(train: str, test: str, data_root: str | None, sizes: Sizes, valid_every
         f"{files[0].path.name}: {len(of_train.classes)} classes; one of {valid_every} training series of each class is"
         f" for validation: {len(kept)} train, {len(left)} validation, {len(test_x)} test"
     )
-    return Dataset(splits[0], splits[1], splits[2], description, fingerprint(files, "uea", valid_every))
+    kind = () if missing == "refuse" else (missing,)
+    return Dataset(splits[0], splits[1], splits[2], description, fingerprint(files, "uea", valid_every, *kind))
+
+
+def _filled(x: np.ndarray, missing: Missing) -> np.ndarray:
+    """A series without holes; what was not seen yet is 0, the mean."""
+    if missing == "refuse":
+        return x
+    made = observed(x)
+    return made.x if missing == "gaps" else made.value if missing == "last" else np.nan_to_num(x)
 
 
 def _split(x: list[np.ndarray], y: Any, equal: bool) -> Split | Source:
@@ -99,7 +121,7 @@ def _split(x: list[np.ndarray], y: Any, equal: bool) -> Split | Source:
     return Split(stacked, y) if equal else Sequences(x, list(y))
 
 
-def read_ts(file: DataFile) -> Series:
+def read_ts(file: DataFile, holes: bool = False) -> Series:
     r"""The series of one file.
 
     Lines of `#` are comments and of `@` are the header; after `@data` a line is channels, parted by `:`, of numbers,
@@ -107,6 +129,7 @@ def read_ts(file: DataFile) -> Series:
 
     Args:
         file: content.
+        holes: whether values may be missing, "?" or NaN.
 
     Raises:
         DataDamaged: the file is not of that format, or has missing values or time stamps.
@@ -131,7 +154,7 @@ def read_ts(file: DataFile) -> Series:
     wrong: list[str] = []
     for place, line in rows:
         *channels, label = line.split(":")
-        values = _numbers(channels)
+        values = _numbers(channels, holes)
         if label.strip() not in number:
             wrong.append(f"line {place} ends with {label.strip()[:40]!r}, no class that its header lists")
         elif isinstance(values, str):
@@ -144,7 +167,7 @@ def read_ts(file: DataFile) -> Series:
     if wrong:
         fix = "correct the line" + "s" * (len(wrong) > 1)
         missing = all(" missing " in fact for fact in wrong)
-        raise damaged(file.path, several(wrong), "fill them in" if missing else fix)
+        raise damaged(file.path, several(wrong), "fill them in, or say what becomes of them" if missing else fix)
     if not x:
         raise damaged(file.path, "has no series after @data")
     return Series(x, np.array(y, np.int32), classes)
@@ -165,9 +188,11 @@ def _parts(file: DataFile) -> tuple[dict[str, str], list[tuple[int, str]]]:
     raise damaged(file.path, "has no line @data")
 
 
-def _numbers(channels: list[str]) -> np.ndarray | str:
-    """`[T, I]`, or what is wrong with them."""
+def _numbers(channels: list[str], holes: bool) -> np.ndarray | str:
+    """`[T, I]`, NaN where there may be holes, or what is wrong with them."""
     columns = [channel.split(",") for channel in channels]
+    if holes:
+        columns = [["nan" if value.strip() == "?" else value for value in column] for column in columns]
     if not columns or len({len(column) for column in columns}) != 1:
         return f"has channels of {[len(column) for column in columns][:8]} steps"
     try:
@@ -178,4 +203,5 @@ def _numbers(channels: list[str]) -> np.ndarray | str:
         missing = any(value.strip() == "?" for column in columns for value in column)
         return "has missing values (?)" if missing else "holds something that is no number"
     # Far below float32's largest, so that means and deviations stay finite.
-    return values.astype(np.float32) if (np.abs(values) < 1e30).all() else "has missing or infinite values"
+    good = (np.abs(values) < 1e30) | (np.isnan(values) & holes)
+    return values.astype(np.float32) if good.all() else "has missing or infinite values"

@@ -50,6 +50,11 @@ def check_options(cell: Any, options: Options) -> None:
             f"scan: recurrent_dropout needs a cell whose step takes a dropout mask, step(params, u, h, drop);"
             f" {type(cell).__name__}.step does not; set recurrent_dropout=0"
         )
+    if options.input_dropout and not gifts(cell).input_dropout:
+        raise ValueError(
+            f"scan: input_dropout scales numbers of x, and {type(cell).__name__}'s are masks and times too; set"
+            f" input_dropout=0, and drop values of the series itself"
+        )
     if options.return_gates and not gifts(cell).gates:
         raise ValueError(f"scan: return_gates needs a cell with a method gates; {type(cell).__name__} has none")
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from gru_jax import checks
-from gru_jax.between import Output
+from gru_jax.between import Output, Recurrent, Stack
 from gru_jax.cells.base import Cell
 from gru_jax.combinators import Layer, recurrent
 from gru_jax.scans.engines import llvm
@@ -39,10 +39,18 @@ def dtype(params: Params) -> np.dtype[Any]:
     return np.dtype(leaves[0].dtype)
 
 
-def input_size(params: Params) -> int | None:
-    """I, of a network whose first cell has an input matrix by the name that it has in this library."""
-    named = jax.tree_util.tree_leaves_with_path(params)
-    return next((leaf.shape[0] for path, leaf in named if getattr(path[-1], "name", None) == "w_x"), None)
+def input_size(layer: Any, params: Params) -> int | None:
+    """I, of a network whose first cell says it or has an input matrix by the name that it has in this library."""
+    made_of = getattr(layer, "made_of", None)
+    if isinstance(made_of, Output):
+        return input_size(made_of.net, params.net)
+    if isinstance(made_of, Stack):
+        return input_size(made_of.layers[0], params.layers[0])
+    if not isinstance(made_of, Recurrent):
+        return None
+    if hasattr(made_of.cell, "input_size"):
+        return made_of.cell.input_size(params)
+    return params.w_x.shape[0] if hasattr(params, "w_x") else None
 
 
 def functional(layer: Any, params: Params) -> tuple[Layer, Params]:

@@ -67,7 +67,8 @@ class Stream:
         self._dtype = arguments.dtype(self._params)
         self._h0 = jax.tree.map(np.asarray, arguments.plain(h0))
         self._network, self.reason = arguments.network(self._layer, self._params)
-        self._features = arguments.input_size(self._params) if self._network is None else self._network.features
+        known = self._network
+        self._features = arguments.input_size(self._layer, self._params) if known is None else known.features
         self._running: Any = None
         self._shape: tuple[int, ...] | None = None
         if batch is not None:

@@ -26,6 +26,8 @@ def written(folder: Path, task: str) -> Path:
             TaskShape(128_000, 1_000, 460 * 512, 39, 8, 5, tokens=True),
         ),
         ("{kind: mqar}", TaskShape(100_000, 3_000, 3_000, 64, 8_192, 8_192, "tags", tokens=True)),
+        ("{kind: irregular}", TaskShape(64_000, 2_000, 4_000, 64, 12, 4, "values", gaps=True)),
+        ("{kind: irregular, seen: last}", TaskShape(64_000, 2_000, 4_000, 64, 4, 4, "values")),
         ("{kind: listops}", TaskShape(96_000, 2_000, 2_000, 1_999, 15, 10, tokens=True)),
     ],
 )
@@ -48,6 +50,8 @@ def test_defaults_are_the_published_sizes(tmp_path: Path, task: str, shape: Task
         ("{kind: mqar, time: 63}", "task.time: 63 steps are an odd number"),
         ("{kind: mqar, pairs: 17}", "task.pairs: 17 pairs and their queries need 4 steps each, time is 64"),
         ("{kind: mqar, vocab: 64}", "task.vocab: 64 tokens are not more than time, 64"),
+        ("{kind: irregular, missing: 1.0}", "task.missing: expected .* < 1"),
+        ("{kind: irregular, seen: gap}", "task.seen: .*; did you mean 'gaps'"),
         ("{kind: listops, max_length: 501}", "task.max_length: no length lies between 500 and 501"),
     ],
 )

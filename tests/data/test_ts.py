@@ -98,7 +98,8 @@ def test_all_wrong_lines_are_told() -> None:
     facts = "line 11 has missing values (?), line 12 ends with 'left', no class that its header lists,"
     facts += " line 13 has 1 channels, and the first has 2, line 15 holds something that is no number"
     assert str(caught.value) == f"x.ts: {facts}; correct the lines"
-    with pytest.raises(DataDamaged, match=r"line 14 has missing or infinite values and 2 more; fill them in$"):
+    said = "line 14 has missing or infinite values and 2 more; fill them in, or say what becomes of them$"
+    with pytest.raises(DataDamaged, match=said):
         parsed(HEADER + LABELS + ROW.replace("2", "NaN") * 7)
 
 
@@ -113,6 +114,29 @@ def test_other_sizes_and_files_are_refused(tmp_path: Path) -> None:
         ts.load("a.ts", "a.ts", str(tmp_path), sizes._replace(time=5), 2)
     with pytest.raises(DataMissing, match=r"c\.ts: no such"):
         ts.load("a.ts", "c.ts", str(tmp_path), sizes, 2)
+
+
+def test_holes_are_filled_as_the_task_says(tmp_path: Path) -> None:
+    rows = ["1,?,3:0,1,NaN:up\n", "?,5,?:2,3,4:up\n"] * 2
+    (tmp_path / "a.ts").write_text(HEADER + LABELS + "".join(rows))
+    sizes = ts.Sizes(2, 2, 4, 3, 2, 2)
+    made = {}
+    for missing in ("gaps", "last", "zeros"):
+        made[missing] = ts.load("a.ts", "a.ts", str(tmp_path), sizes, 2, missing)  # type: ignore[arg-type]
+        assert made[missing].train.x.shape[-1] == ts.shape(sizes, missing).features  # type: ignore
+    x = made["gaps"].train.x  # type: ignore[union-attr]
+    # Training has the first and the third row: 1 and 3, 0 and 1.
+    np.testing.assert_allclose(x[0, :, 0], [-1, -1, 1])
+    np.testing.assert_array_equal(x[0, :, 2:], [[1, 1, 0, 0], [0, 1, 1, 1], [1, 0, 2, 1]])
+    np.testing.assert_array_equal(made["last"].test.x[0], x[0, :, :2])  # type: ignore[union-attr]
+    assert made["zeros"].valid.x[0, 0, 0] == 0 and np.isfinite(made["zeros"].valid.x).all()  # type: ignore[union-attr]
+    assert len({one.fingerprint for one in made.values()}) == 3
+    assert ts.shape(sizes, "gaps").gaps and not ts.shape(sizes, "last").gaps
+    with pytest.raises(DataDamaged, match=r"line 10 has missing values \(\?\) and 3 more|missing"):
+        ts.load("a.ts", "a.ts", str(tmp_path), sizes, 2)
+    (tmp_path / "a.ts").write_text(HEADER + LABELS + "?,?:0,1:up\n" * 4)
+    with pytest.raises(DataDamaged, match="has no value in channel 1; leave the channel out"):
+        ts.load("a.ts", "a.ts", str(tmp_path), sizes._replace(time=2), 2, "gaps")
 
 
 def test_damage_is_refused_or_read_within_bounds(tmp_path: Path) -> None:

@@ -85,6 +85,8 @@ def test_options_reach_the_cell() -> None:
     assert section("min_gru", form="log").cell() == gj.MinGRU(4, form="log")
     assert section("min_lstm", bias=False, init="torch").cell() == gj.MinLSTM(4, bias=False, init="torch")
     assert section("mgu", recurrent_dropout=0.1).stochastic
+    above = gj.GRU(4, reset="before", bias="none")
+    assert section("gru_d", bias="none", layers=2).cells() == [gj.GRUD(4, bias="none"), above]
 
 
 BROKEN = [
@@ -119,6 +121,14 @@ TOGETHER = [
 @pytest.mark.parametrize(("options", "shape", "keys"), TOGETHER)
 def test_what_does_not_fit_the_task(options: dict[str, Any], shape: TaskShape, keys: list[str]) -> None:
     assert [key for key, _ in section("gru", **options).broken_rules(shape)] == keys
+
+
+def test_gru_d_takes_what_it_is_shown_in_one_direction() -> None:
+    shape = task()._replace(gaps=True)
+    assert section("gru_d").broken_rules(shape) == []
+    assert [key for key, _ in section("gru_d").broken_rules(task())] == ["kind"]
+    broken = section("gru_d", bidirectional=True, input_dropout=0.1).broken_rules(shape)
+    assert [key for key, _ in broken] == ["bidirectional", "input_dropout"]
 
 
 def test_blocks_have_no_embedding_to_share_without_tokens() -> None:

@@ -251,6 +251,13 @@ def test_what_gives_no_states_is_no_network():
         stream(frames((2,))[:, 0])
 
 
+def test_the_input_size_is_that_of_the_network_and_not_of_a_cell_within():
+    block = gj.models.min_block(I + 3)
+    params, x = block.init(jax.random.key(0), I), frames((2,))
+    stream = gj.Stream(block, params)
+    np.testing.assert_allclose(streamed(stream, x), block.apply(params, x)[0], rtol=0, atol=1e-5)
+
+
 def test_no_sequences():
     stream = gj.Stream(gru(6))
     assert stream(np.zeros((0, I), np.float32)).shape == (0, 6)

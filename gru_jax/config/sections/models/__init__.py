@@ -6,11 +6,11 @@ from pydantic import Field
 
 from gru_jax.config.sections.base import members
 from gru_jax.config.sections.models.baselines import LSTMModel, TanhModel
-from gru_jax.config.sections.models.gru import GRUModel, MGUModel
+from gru_jax.config.sections.models.gru import GRUDModel, GRUModel, MGUModel
 from gru_jax.config.sections.models.minimal import MinBlocksModel, MinGRUModel, MinLSTMModel
 
 AnyModel = Annotated[
-    GRUModel | MGUModel | MinGRUModel | MinLSTMModel | MinBlocksModel | LSTMModel | TanhModel,
+    GRUModel | GRUDModel | MGUModel | MinGRUModel | MinLSTMModel | MinBlocksModel | LSTMModel | TanhModel,
     Field(discriminator="kind"),
 ]
 MODELS = members(AnyModel)

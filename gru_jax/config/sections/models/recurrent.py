@@ -136,18 +136,26 @@ class RecurrentModel(TokenModel):
         """What one step of a layer computes."""
         return given(self.of, self, hidden_size=self.hidden)
 
+    def cells(self) -> list[Cell]:
+        """The cell of each layer."""
+        return [self.cell()] * self.layers
+
     def build(self, task: TaskShape, mesh: "Mesh | None" = None) -> Model:
         """The model's pure functions, for sequences of the task's shape; with a mesh, split over it in time."""
-        layer = recurrent(
-            self.cell(),
-            method=self.method_over(mesh),
-            input_dropout=self.input_dropout,
-            recurrent_dropout=self._recurrent_dropout,
-            # Of a network that computes in bfloat16 too: a unit that forgets slowly would stop half its way.
-            state_dtype="float32",
-        )
+        method = self.method_over(mesh)
+        layers = [
+            recurrent(
+                cell,
+                method=method,
+                input_dropout=self.input_dropout,
+                recurrent_dropout=self._recurrent_dropout,
+                # Of a network that computes in bfloat16 too: a unit that forgets slowly would stop half its way.
+                state_dtype="float32",
+            )
+            for cell in self.cells()
+        ]
         if self.bidirectional:
-            layer = bidirectional(layer, merge=self.merge)
+            layers = [bidirectional(layer, merge=self.merge) for layer in layers]
         dropout = self.dropout if self.layers > 1 else 0.0
-        net = stack(*[layer] * self.layers, dropout=dropout, residual=self.residual, norm=self.norm)
+        net = stack(*layers, dropout=dropout, residual=self.residual, norm=self.norm)
         return self.with_outputs(net, task, self.embedding)

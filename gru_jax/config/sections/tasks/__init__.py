@@ -11,6 +11,7 @@ from gru_jax.config.sections.tasks.copying import CopyingTask
 from gru_jax.config.sections.tasks.digits import DigitsTask
 from gru_jax.config.sections.tasks.forecast import ForecastTask
 from gru_jax.config.sections.tasks.formal import FormalTask
+from gru_jax.config.sections.tasks.irregular import IrregularTask
 from gru_jax.config.sections.tasks.listops import ListOpsTask
 from gru_jax.config.sections.tasks.mnist import MNISTTask
 from gru_jax.config.sections.tasks.mqar import MQARTask
@@ -28,6 +29,7 @@ AnyTask = Annotated[
     | FormalTask
     | MQARTask
     | ListOpsTask
+    | IrregularTask
     | MusicTask
     | MNISTTask
     | CharactersTask

@@ -68,8 +68,8 @@ class PythonTask(Section):
             if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 10**9:
                 fact = f"{name} must be a plain whole number from 1 to 10**9, got {size!r}"
                 raise broken_rule("file", f"shape() of {self.file}: {fact}")
-        if not isinstance(made.tokens, bool) or not isinstance(made.next_step, bool):
-            raise broken_rule("file", f"shape() of {self.file}: tokens and next_step must be True or False")
+        if not all(isinstance(flag, bool) for flag in (made.tokens, made.next_step, made.gaps)):
+            raise broken_rule("file", f"shape() of {self.file}: tokens, next_step and gaps must be True or False")
         if made.target not in typing.get_args(Target):
             targets = ", ".join(map(repr, typing.get_args(Target)))
             raise broken_rule("file", f"shape() of {self.file}: target must be one of {targets}, got {made.target!r}")
