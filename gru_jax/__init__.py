@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 from gru_jax.cells import GRU as GRU
 from gru_jax.cells import MGU as MGU
 from gru_jax.cells import Cell as Cell
+from gru_jax.cells import DreamerGRU as DreamerGRU
+from gru_jax.cells import DreamerGRUParams as DreamerGRUParams
+from gru_jax.cells import DreamerLinear as DreamerLinear
 from gru_jax.cells import Gates as Gates
 from gru_jax.cells import GRUParams as GRUParams
 from gru_jax.cells import Initializers as Initializers
@@ -50,6 +53,9 @@ __all__ = [
     "Associative",
     "Cell",
     "Diagnosis",
+    "DreamerGRU",
+    "DreamerGRUParams",
+    "DreamerLinear",
     "GRUParams",
     "Gates",
     "Initializers",

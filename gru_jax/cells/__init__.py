@@ -2,6 +2,9 @@
 
 from gru_jax.cells.base import Cell as Cell
 from gru_jax.cells.base import Gates as Gates
+from gru_jax.cells.dreamer import DreamerGRU as DreamerGRU
+from gru_jax.cells.dreamer_params import DreamerGRUParams as DreamerGRUParams
+from gru_jax.cells.dreamer_params import DreamerLinear as DreamerLinear
 from gru_jax.cells.gru import GRU as GRU
 from gru_jax.cells.gru_params import GRUParams as GRUParams
 from gru_jax.cells.initializers import Initializers as Initializers
@@ -16,6 +19,9 @@ __all__ = [
     "GRU",
     "MGU",
     "Cell",
+    "DreamerGRU",
+    "DreamerGRUParams",
+    "DreamerLinear",
     "GRUParams",
     "Gates",
     "Initializers",
