@@ -86,7 +86,7 @@ class DreamerDerivative(GatedCell):
         r, z, n, q = self._gates(a)
         k_n = z * (1 - n * n)
         k_z = (n - h.astype(n.dtype)) * z * (1 - z)
-        return Linearization(1 - z, self._together(k_n * q * r * (1 - r), k_z, k_n * r), state, norms)
+        return Linearization(1 - z, jnp.concatenate([k_n * q * r * (1 - r), k_z, k_n * r], -1), state, norms)
 
     def tangent(self, params: DreamerGRUParams, at: Linearization, v: Array) -> Array:
         """`J v`, J the step's Jacobian at the linearized point; v and the result `[*batch, H]`."""
@@ -98,7 +98,7 @@ class DreamerDerivative(GatedCell):
         for k, (linear, norm) in enumerate(zip((params.joint, *params.layers), at.norms, strict=True)):
             p = block_product(linear.w, p) if k else p
             p = p if norm is None else self._after(linear, norm, p)
-        p_r, p_z, p_n = self._apart(at.k_a * p)
+        p_r, p_z, p_n = jnp.split(at.k_a * p, 3, -1)
         return (at.kept * wide + p_r + p_z + p_n).astype(v.dtype)
 
     def cotangent(
@@ -150,22 +150,29 @@ class DreamerDerivative(GatedCell):
         return d_params, d_x.reshape(shape)
 
     def products(self, params: DreamerGRUParams, h: Array) -> Array:
-        """The recurrent products of a step from h, `[*batch, 3H]`, for `step` and `linearize`; `layers=0` only."""
-        return block_product(params.joint.w, h)
+        """The products of a step that are known from h alone, for `step` and `linearize`.
+
+        `[*batch, 3H]`; with layers above 0 `[*batch, P + H]`: the state's projection before its norm, and what of the
+        joint product does not come from the input.
+        """
+        own = block_product(params.joint.w, h)
+        if params.state is None or params.w_s is None:
+            return own
+        projected = add(product(params.state.w, h), params.state.b)
+        return jnp.concatenate([projected, own + product(params.w_s, self._normed(params.state, projected)[0])], -1)
 
     @property
     def has_products(self) -> bool:
-        """Whether all recurrent products of a step are known from h alone."""
-        return not self.layers
+        """True: the larger ones are known from h alone."""
+        return True
 
     def _preactivations(
         self, params: DreamerGRUParams, u: Array, h: Array, products: Array | None
     ) -> tuple[Array, Normed | None, tuple[Normed | None, ...]]:
         """What the gates are made of, and the norms on the way there: the state's and one for each block product."""
-        a, state, norms = u + (block_product(params.joint.w, h) if products is None else products), None, []
-        if params.state is not None and params.w_s is not None:
-            inside, state = self._normed(params.state, add(product(params.state.w, h), params.state.b))
-            a = a + product(params.w_s, inside)
+        known = self.products(params, h) if products is None else products
+        state = None if params.state is None else self._normed(params.state, known[..., : -self.hidden_size])[1]
+        a, norms = u + known[..., -u.shape[-1] :], []
         for k, linear in enumerate((params.joint, *params.layers)):
             a = add(block_product(linear.w, a), linear.b) if k else a
             a, norm = (a, None) if linear.scale is None else self._normed(linear, a)
@@ -174,7 +181,7 @@ class DreamerDerivative(GatedCell):
 
     def _gates(self, a: Array) -> tuple[Array, Array, Array, Array]:
         """r, z, n, and what r multiplies in n."""
-        a_r, a_z, q = self._apart(a)
+        a_r, a_z, q = jnp.split(a, 3, -1)
         r, z = jax.nn.sigmoid(a_r), jax.nn.sigmoid(a_z + self.update_bias)
         return r, z, jnp.tanh(r * q), q
 
@@ -182,7 +189,7 @@ class DreamerDerivative(GatedCell):
         self, back: DreamerGRUParams, at: Linearization, c: Array
     ) -> tuple[Array, Reaching | None, list[Reaching]]:
         """`J^T c`; what reaches the state's projection and each block product on the way. back: `transposed`."""
-        y = at.k_a * self._together(c, c, c)
+        y = at.k_a * jnp.concatenate([c, c, c], -1)
         found: list[Reaching] = []
         for linear, norm in zip((*back.layers[::-1], back.joint), at.norms[::-1], strict=True):
             found.insert(0, self._before(linear, norm, y))
@@ -224,16 +231,6 @@ class DreamerDerivative(GatedCell):
     def _activated(self, linear: DreamerLinear, normed: Array) -> Array:
         return activations.get(self.activation)(_scaled(linear, normed))
 
-    def _apart(self, a: Array) -> list[Array]:
-        """The gates, each `[*batch, H]`, of `[*batch, 3H]`, where each head has its own side by side."""
-        by_head = a.reshape(*a.shape[:-1], self.heads, 3, -1)
-        return [by_head[..., k, :].reshape(*a.shape[:-1], -1) for k in range(3)]
-
-    def _together(self, *gates: Array) -> Array:
-        """The inverse of `_apart`."""
-        by_head = [gate.reshape(*gate.shape[:-1], self.heads, -1) for gate in gates]
-        return jnp.stack(by_head, -2).reshape(*gates[0].shape[:-1], -1)
-
 
 def product(w: Array, a: Array) -> Array:
     """`a w`, summed in float32 at least."""
@@ -241,18 +238,45 @@ def product(w: Array, a: Array) -> Array:
 
 
 def block_product(w: Array, a: Array) -> Array:
-    """`a w` for the blocks `[k, n, m]` on the diagonal of a matrix, `[*batch, k n]` to `[*batch, k m]`."""
+    """`a w` for the blocks `[k, n, m]` on the diagonal of a matrix, `[*batch, k n]` to `[*batch, k m]`.
+
+    Where a block has three gates, on either side, they stand side by side in a or the result, each of all heads.
+    """
     k, size, wide = w.shape
-    if k <= WRITTEN_OUT and jax.default_backend() == "cpu":
-        return jnp.concatenate([product(w[i], a[..., i * size : (i + 1) * size]) for i in range(k)], -1)
-    blocks = a.astype(w.dtype).reshape(*a.shape[:-1], k, size)
-    made = jnp.einsum("...ki,kij->...kj", blocks, w, preferred_element_type=accumulator(w.dtype))
-    return made.reshape(*a.shape[:-1], k * wide)
+    unit, a = min(size, wide), a.astype(w.dtype)
+    if _written_out(k):
+        made = [product(block, of_head) for block, of_head in zip(w, _heads(a, k, unit), strict=True)]
+        return _joined([one[..., g : g + unit] for g in range(0, wide, unit) for one in made])
+    blocks = jnp.moveaxis(a.reshape(*a.shape[:-1], size // unit, k, unit), -2, -3).reshape(*a.shape[:-1], k, size)
+    together = jnp.einsum("...ki,kij->...kj", blocks, w, preferred_element_type=accumulator(w.dtype))
+    gates = together.reshape(*a.shape[:-1], k, wide // unit, unit)
+    return jnp.moveaxis(gates, -2, -3).reshape(*a.shape[:-1], k * wide)
 
 
 def _block_pullback(w: Array, a: Array, g: Array) -> Array:
     """The gradient of w in `block_product`, for a `[N, k n]` and g `[N, k m]`."""
-    return jax.linear_transpose(lambda w: block_product(w, a), w)(g)[0]
+    k, size, wide = w.shape
+    if not _written_out(k):
+        return jax.linear_transpose(lambda w: block_product(w, a), w)(g)[0]
+    pairs = zip(_heads(a, k, min(size, wide)), _heads(g, k, min(size, wide)), strict=True)
+    return jnp.stack([jnp.matmul(of_a.T, of_g) for of_a, of_g in pairs])
+
+
+def _written_out(heads: int) -> bool:
+    return heads <= WRITTEN_OUT and jax.default_backend() == "cpu"
+
+
+def _heads(a: Array, heads: int, unit: int) -> list[Array]:
+    """What of a belongs to each head: `unit` numbers of each gate."""
+    whole = heads * unit
+    return [
+        _joined([a[..., start + i * unit : start + (i + 1) * unit] for start in range(0, a.shape[-1], whole)])
+        for i in range(heads)
+    ]
+
+
+def _joined(parts: list[Array]) -> Array:
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts, -1)
 
 
 def _gradients(linear: DreamerLinear, norm: Normed | None, reaching: Reaching, d_w: Array) -> DreamerLinear:
@@ -275,5 +299,4 @@ def _spread(scale: Any, a: Array) -> Array:
 
 
 def _mean(a: Array) -> Array:
-    """The mean of each row, as a product: XLA's CPU code for a sum over the last axis takes several times as long."""
-    return jnp.matmul(a, jnp.full((a.shape[-1], 1), 1 / a.shape[-1], a.dtype))
+    return a.mean(-1, keepdims=True)

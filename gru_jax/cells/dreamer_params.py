@@ -28,7 +28,7 @@ class DreamerLinear(NamedTuple):
 
 @exportable("DreamerGRUParams")
 class DreamerGRUParams(NamedTuple):
-    """The parameters of a `DreamerGRU` of k heads; wherever gates stand side by side, each head has its own r, z, n.
+    """The parameters of a `DreamerGRU` of k heads, gates r, z, n side by side, in a block those of its head.
 
     Attributes:
       inputs: with layers above 0 the projection of each part of the input, w `[I, P]`; () otherwise.
