@@ -15,6 +15,8 @@ from gru_jax import checks
 from gru_jax.cells import DreamerGRU, DreamerGRUParams, DreamerLinear
 from gru_jax.interop import arrays
 
+__all__ = ["export", "export_torchrl", "load", "load_torchrl"]
+
 
 class Form(NamedTuple):
     """How others store a cell with layers above 0.
