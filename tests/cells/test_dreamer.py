@@ -68,7 +68,10 @@ def by_equations(cell, params, x, h, resets):
     return np.stack(outputs, 1)
 
 
-@pytest.mark.parametrize("name", CELLS)
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("joint, rms, dense", "layer")]
+
+
+@pytest.mark.parametrize("name", ["joint", *SLOW, "two layers of parts, rms"])
 def test_the_numbers_are_those_of_the_equations(name):
     cell = CELLS[name]
     params, x, h0 = scattered(cell)
@@ -92,8 +95,9 @@ def test_half_precision_is_summed_in_single(name):
     [
         ("joint", CHUNKED["kept chunks"]),
         ("joint", gj.Newton("dense")),
-        ("two layers of parts, rms", CHUNKED["chunks"]),
-        ("two layers of parts, rms", gj.Sequential(keep="states")),
+        ("two layers of parts, rms", CHUNKED["kept chunks"]),
+        pytest.param("two layers of parts, rms", CHUNKED["chunks"], marks=pytest.mark.slow),
+        pytest.param("two layers of parts, rms", gj.Sequential(keep="states"), marks=pytest.mark.slow),
         pytest.param("joint", gj.Sequential(keep="states"), marks=pytest.mark.slow),
         pytest.param("joint, rms, dense", CHUNKED["one chunk"], marks=pytest.mark.slow),
         pytest.param("layer", gj.Newton("diagonal"), marks=pytest.mark.slow),
@@ -131,7 +135,7 @@ def test_time_sharding(name):
     assert_close(outputs_and_gradients(cell, *given, method=method), naive, 5e-6, 1e-4)
 
 
-@pytest.mark.parametrize("name", ["joint", "two layers of parts, rms", pytest.param("layer", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [pytest.param("joint", marks=pytest.mark.slow), *SLOW, "two layers of parts, rms"])
 def test_the_closed_form_is_the_derivative(x64, name):
     cell = CELLS[name]
     params, x, h = scattered(cell, jnp.float64, batch=(2, B))
@@ -154,7 +158,7 @@ def test_the_closed_form_is_the_derivative(x64, name):
 def test_a_norm_ties_the_blocks_together():
     cell = CELLS["joint"]
     params, x, h = scattered(cell)
-    jacobian = jax.jacobian(lambda h: cell.step(params, cell.project(params, x[0, 0]), h))(h[0])
+    jacobian = jax.jit(jax.jacobian(lambda h: cell.step(params, cell.project(params, x[0, 0]), h)))(h[0])
     assert jnp.abs(jacobian[: H // 2, H // 2 :]).min() > 1e-4
     assert not hasattr(cell, "block_size")
 
