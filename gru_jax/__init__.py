@@ -12,6 +12,9 @@ from gru_jax.cells import GRU as GRU
 from gru_jax.cells import GRUD as GRUD
 from gru_jax.cells import MGU as MGU
 from gru_jax.cells import Cell as Cell
+from gru_jax.cells import DreamerGRU as DreamerGRU
+from gru_jax.cells import DreamerGRUParams as DreamerGRUParams
+from gru_jax.cells import DreamerLinear as DreamerLinear
 from gru_jax.cells import Gates as Gates
 from gru_jax.cells import GRUDParams as GRUDParams
 from gru_jax.cells import GRUParams as GRUParams
@@ -57,6 +60,9 @@ __all__ = [
     "Associative",
     "Cell",
     "Diagnosis",
+    "DreamerGRU",
+    "DreamerGRUParams",
+    "DreamerLinear",
     "GRUDParams",
     "GRUParams",
     "Gates",

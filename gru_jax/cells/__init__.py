@@ -2,6 +2,9 @@
 
 from gru_jax.cells.base import Cell as Cell
 from gru_jax.cells.base import Gates as Gates
+from gru_jax.cells.dreamer import DreamerGRU as DreamerGRU
+from gru_jax.cells.dreamer_params import DreamerGRUParams as DreamerGRUParams
+from gru_jax.cells.dreamer_params import DreamerLinear as DreamerLinear
 from gru_jax.cells.gru import GRU as GRU
 from gru_jax.cells.gru_params import GRUParams as GRUParams
 from gru_jax.cells.grud import GRUD as GRUD
@@ -19,6 +22,9 @@ __all__ = [
     "GRUD",
     "MGU",
     "Cell",
+    "DreamerGRU",
+    "DreamerGRUParams",
+    "DreamerLinear",
     "GRUDParams",
     "GRUParams",
     "Gates",

@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import gru_jax.interop.dreamer as dreamer
     import gru_jax.interop.equinox as equinox
     import gru_jax.interop.flax as flax
     import gru_jax.interop.haiku as haiku
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     import gru_jax.interop.onnx as onnx
     import gru_jax.interop.torch as torch
 
-__all__ = ["equinox", "flax", "haiku", "keras", "onnx", "torch"]
+__all__ = ["dreamer", "equinox", "flax", "haiku", "keras", "onnx", "torch"]
 
 
 def __getattr__(name: str) -> Any:
