@@ -18,7 +18,7 @@ from gru_jax.interop import arrays
 __all__ = ["export", "export_torchrl", "load", "load_torchrl"]
 
 
-class Form(NamedTuple):
+class _Form(NamedTuple):
     """How others store a cell with layers above 0.
 
     Attributes:
@@ -45,8 +45,8 @@ def _torchrl_keys(part: str, number: int) -> tuple[str, str, str, str]:
     return f"{linear}.weight", f"{linear}.bias", f"{norm}.weight", f"{norm}.shift"
 
 
-DREAMER = Form(_dreamer_keys, inputs=2, state_first=True, transposed=False)
-TORCHRL = Form(_torchrl_keys, inputs=1, state_first=False, transposed=True)
+_DREAMER = _Form(_dreamer_keys, inputs=2, state_first=True, transposed=False)
+_TORCHRL = _Form(_torchrl_keys, inputs=1, state_first=False, transposed=True)
 
 
 def load(weights: Mapping[str, Any], *, prefix: str = "dyn/", **options: Any) -> tuple[DreamerGRU, DreamerGRUParams]:
@@ -80,7 +80,7 @@ def load(weights: Mapping[str, Any], *, prefix: str = "dyn/", **options: Any) ->
 
     Source: the code of dreamerv3; `w_x`, `w_s` and `joint.w` are the rows of `dynhid0/kernel`.
     """
-    return _load("dreamer.load", DREAMER, weights, prefix, options)
+    return _load("dreamer.load", _DREAMER, weights, prefix, options)
 
 
 def export(cell: DreamerGRU, params: DreamerGRUParams, *, prefix: str = "dyn/") -> dict[str, np.ndarray]:
@@ -96,10 +96,17 @@ def export(cell: DreamerGRU, params: DreamerGRUParams, *, prefix: str = "dyn/") 
 
     Raises:
       ValueError: for a cell that Dreamer does not have.
+
+    Example:
+      >>> import jax, gru_jax as gj
+      >>> from gru_jax.interop import dreamer
+      >>> cell = gj.DreamerGRU(4, heads=1)
+      >>> dreamer.export(cell, cell.init(jax.random.key(0), 3), prefix="rssm/")["rssm/gru/kernel"].shape
+      (7, 12)
     """
     who = "dreamer.export"
     if cell.layers:
-        return _export(who, DREAMER, cell, params, prefix)
+        return _export(who, _DREAMER, cell, params, prefix)
     if cell.heads > 1 or cell.norm != "layer":
         got = f"heads={cell.heads} and norm={cell.norm!r}"
         raise ValueError(f"{who}: with layers=0 Dreamer's cell has heads=1 and norm='layer'; got {got}")
@@ -137,7 +144,7 @@ def load_torchrl(
 
     Source: `DreamerV3BlockGRU` of TorchRL 0.14.1.
     """
-    return _load("dreamer.load_torchrl", TORCHRL, weights, prefix, options)
+    return _load("dreamer.load_torchrl", _TORCHRL, weights, prefix, options)
 
 
 def export_torchrl(cell: DreamerGRU, params: DreamerGRUParams, *, prefix: str = "cell.") -> dict[str, np.ndarray]:
@@ -153,11 +160,18 @@ def export_torchrl(cell: DreamerGRU, params: DreamerGRUParams, *, prefix: str = 
 
     Raises:
       ValueError: for a cell that TorchRL does not have.
+
+    Example:
+      >>> import jax, gru_jax as gj
+      >>> from gru_jax.interop import dreamer
+      >>> cell = gj.DreamerGRU(16, heads=2, norm="rms", layers=1)
+      >>> dreamer.export_torchrl(cell, cell.init(jax.random.key(0), 6))["cell.gates.weight"].shape
+      (2, 8, 24)
     """
     who = "dreamer.export_torchrl"
     if cell.norm != "rms":
         raise ValueError(f"{who}: TorchRL's cell has norm='rms'; got norm={cell.norm!r}")
-    return _export(who, TORCHRL, cell, params, prefix)
+    return _export(who, _TORCHRL, cell, params, prefix)
 
 
 def _joint(who: str, given: "_Given", options: dict[str, Any]) -> tuple[DreamerGRU, DreamerGRUParams]:
@@ -173,10 +187,10 @@ def _joint(who: str, given: "_Given", options: dict[str, Any]) -> tuple[DreamerG
 
 
 def _load(
-    who: str, form: Form, weights: Any, prefix: str, options: dict[str, Any]
+    who: str, form: _Form, weights: Any, prefix: str, options: dict[str, Any]
 ) -> tuple[DreamerGRU, DreamerGRUParams]:
     given = _Given(who, weights, prefix)
-    if form is DREAMER and "gru/kernel" in given.arrays:
+    if form is _DREAMER and "gru/kernel" in given.arrays:
         return _joint(who, given, options)
     gates = given.take(form.keys("gates", 0)[0], 3)
     k, size = gates.shape[:2]
@@ -214,7 +228,7 @@ def _load(
             last._replace(w=_reordered(last.w), b=_together(last.b, k)),
         ),
     )
-    lost = sorted(name for name in given.arrays if name not in given.taken and (form is TORCHRL or name[:3] == "dyn"))
+    lost = sorted(name for name in given.arrays if name not in given.taken and (form is _TORCHRL or name[:3] == "dyn"))
     if lost:
         raise ValueError(f"{who}: there is no place for {checks.listed(lost)}, which would be lost")
     sizes = features if form.inputs > 1 else None
@@ -222,7 +236,7 @@ def _load(
     return _made(who, H, params, options, heads=k, norm=norm, layers=layers, projection_size=P, input_sizes=sizes)
 
 
-def _export(who: str, form: Form, cell: DreamerGRU, params: DreamerGRUParams, prefix: str) -> dict[str, np.ndarray]:
+def _export(who: str, form: _Form, cell: DreamerGRU, params: DreamerGRUParams, prefix: str) -> dict[str, np.ndarray]:
     parts = len(cell.input_sizes or (0,))
     if not cell.layers or parts != form.inputs:
         raise ValueError(
