@@ -28,6 +28,13 @@ def in_a_cache_of_its_own(monkeypatch, tmp_path):
     monkeypatch.setattr(choices, "shipped", lambda device, backend: None)
 
 
+@pytest.fixture
+def two_forms(monkeypatch):
+    """What is looked at: compiling every form takes most of the time of these tests."""
+    found = [Choice("scan", "gates", 12), Choice("llvm", "gates", 1)]
+    monkeypatch.setattr(measure, "forms", lambda backend, training: found)
+
+
 def by(choice, cell="gru", sizes=SIZES, backend="cpu", dtype="float32"):
     return Tuned("a processor", backend, (Row(sizes, Fastest(choice, None), cell, dtype),))
 
@@ -41,7 +48,7 @@ def chosen(cell=None, sizes=SIZES, dtype=jnp.float32):
 ODD = Choice("chunked", "states", 7)
 
 
-def test_auto_goes_by_what_is_nearest_and_nearest_to_the_user():
+def test_auto_goes_by_what_is_nearest_and_nearest_to_the_user(two_forms):
     with by(ODD) as outer:
         assert chosen()[:3] == ODD[:3] == chosen(sizes=Sizes(300, 10, 50))[:3]
         assert chosen(sizes=Sizes(4000, 8, 64))[0] == "llvm"  # too far from what was measured
@@ -74,13 +81,13 @@ def test_an_estimate_where_nothing_was_measured(monkeypatch):
     assert chosen()[3] == 1
 
 
-def test_what_is_kept_counts_in_this_process_and_in_others(tmp_path):
+def test_what_is_kept_counts_in_this_process_and_in_others(two_forms):
     lines = []
     tuned = tune(shapes=[SHAPE], seconds=0.01, tell=lines.append)
     path = choices.of_user()
     assert lines[-1] == f"kept in {path}" and Tuned.load(path) == tuned == choices.kept(path)
     assert str(tuned.rows[0].fastest.training) in tuned.rows[0].ms
-    more = tune(gj.MGU, shapes=[SHAPE, (12, 1, 2, 5)], seconds=60)
+    more = tune(gj.MGU, shapes=[SHAPE, (12, 1, 2, 5)], seconds=3)
     assert [row.key for row in choices.kept(path).rows] == [row.key for row in (*tuned.rows, *more.rows)]
     # As a process finds it that was not there.
     record = json.loads(path.read_text())
@@ -91,7 +98,7 @@ def test_what_is_kept_counts_in_this_process_and_in_others(tmp_path):
     assert chosen()[:3] == ODD[:3]
 
 
-def test_two_that_tune_at_a_time_keep_both():
+def test_two_that_tune_at_a_time_keep_both(two_forms):
     threads = [
         threading.Thread(target=tune, kwargs={"shapes": [(5, 1, 2, H)], "seconds": 0.01}) for H in (2, 3)
     ]
@@ -103,7 +110,7 @@ def test_two_that_tune_at_a_time_keep_both():
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"rows": [{"T": 1}]}', "kernel", "chunk"])
-def test_what_is_damaged_is_named_and_not_taken(damage, tmp_path):
+def test_what_is_damaged_is_named_and_not_taken(damage, two_forms):
     path = choices.of_user()
     path.parent.mkdir(parents=True)
     by(ODD).save(path)
@@ -140,11 +147,19 @@ def test_what_does_not_agree_or_run_is_left_out(monkeypatch):
     assert "cudnn states 1: " in said
 
 
-def test_what_there_is_no_time_for_is_named():
+def test_what_there_is_no_time_for_is_named(two_forms):
     lines = []
     tuned = tune(shapes=[SHAPE, (7, 1, 2, 3), (8, 1, 2, 3)], seconds=1e-6, keep=False, tell=lines.append)
     assert len(tuned.rows) == 1
     assert lines[-1] == "not measured for want of time, 2 of 3 shapes: 7,1,2,3, 8,1,2,3"
+
+
+def test_every_form_of_a_cpu_runs_and_agrees():
+    lines = []
+    tuned = tune(shapes=[SHAPE], seconds=0.01, keep=False, tell=lines.append)
+    names = {str(choice) for choice in measure.forms("cpu", training=True)}
+    assert set(tuned.rows[0].ms) == names >= {"scan gates 12", "chunked states 12", "llvm gates 1", "llvm states 1"}
+    assert not any("left out" in line for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -162,14 +177,14 @@ def test_refused(given, said):
         tune(**{"shapes": [SHAPE], "seconds": 0.01} | given)
 
 
-def test_nothing_is_kept_where_nothing_is_to_be(monkeypatch):
+def test_nothing_is_kept_where_nothing_is_to_be(monkeypatch, two_forms):
     monkeypatch.setenv("GRU_JAX_CACHE", "off")
     lines = []
     tune(shapes=[SHAPE], seconds=0.01, tell=lines.append)
     assert lines[-1] == "not kept: GRU_JAX_CACHE=off"
 
 
-def test_the_command(tmp_path):
+def test_the_command(tmp_path, two_forms):
     done = gru_jax("tune", "--shapes", "9,2,3,4", "--cells", "mgu", "tanh", "--seconds", "0.1", cwd=tmp_path)
     assert done.returncode == 0 and "mgu, float32: T,B,I,H" in done.stdout
     assert len(Tuned.load(choices.of_user()).rows) == 2

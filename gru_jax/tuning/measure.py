@@ -1,5 +1,6 @@
 """The forms of a scan at one shape: compared with the plain loop, then timed in turn."""
 
+import statistics
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -11,11 +12,13 @@ from gru_jax.cells.base import Cell, fresh
 from gru_jax.scans import Sequential, scan, select
 from gru_jax.scans.choices import Choice, Fastest, Row, Sizes
 from gru_jax.scans.engines import registry
-from gru_jax.tuning.timing import interleaved
+from gru_jax.tuning.timing import digits, sampled
 from gru_jax.types import Array, State
 
 SPARED = 1.1
 """How many times faster several cores have to be for one not to be left to others."""
+FEWEST, MOST = 7, 200
+"""Rounds in which all forms take their turn."""
 AGREES = {"float64": 1e-9, "float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
 """How far numbers of two forms may be apart, in parts of the largest of each array: by more than any order of sums."""
 
@@ -76,8 +79,10 @@ def measured(cell: Cell, shape: Shape, dtype: str, budget_s: float) -> Found:
     for training in kinds:
         steps, why = _agreeing(cell, shape, dtype, forms(backend, training=training), training)
         left_out += why
-        found = interleaved({str(choice): step for choice, step in steps.items()}, budget_s / len(kinds))
-        times.append({choice: found[str(choice)].ms for choice in steps})
+        found = sampled({str(choice): step for choice, step in steps.items()}, budget_s / len(kinds), FEWEST, MOST)
+        # Means, not medians: threads that wait for each other in every step take now and then four times as long, and a
+        # training run takes the sum.
+        times.append({choice: digits(statistics.fmean(found[str(choice)])) for choice in steps})
     of_xla = [{choice: ms for choice, ms in each.items() if choice.kernel in ("scan", "chunked")} for each in times]
     if backend == "cpu":
         best = Fastest(fastest(times[0]), fastest(times[1]), fastest(of_xla[0]), fastest(of_xla[1]))
