@@ -154,6 +154,7 @@ def test_what_there_is_no_time_for_is_named(two_forms):
     assert lines[-1] == "not measured for want of time, 2 of 3 shapes: 7,1,2,3, 8,1,2,3"
 
 
+@pytest.mark.slow
 def test_every_form_of_a_cpu_runs_and_agrees():
     lines = []
     tuned = tune(shapes=[SHAPE], seconds=0.01, keep=False, tell=lines.append)

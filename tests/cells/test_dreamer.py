@@ -95,7 +95,7 @@ def test_half_precision_is_summed_in_single(name):
     [
         ("joint", CHUNKED["kept chunks"]),
         ("joint", gj.Newton("dense")),
-        ("two layers of parts, rms", CHUNKED["kept chunks"]),
+        pytest.param("two layers of parts, rms", CHUNKED["kept chunks"], marks=pytest.mark.slow),
         pytest.param("two layers of parts, rms", CHUNKED["chunks"], marks=pytest.mark.slow),
         pytest.param("two layers of parts, rms", gj.Sequential(keep="states"), marks=pytest.mark.slow),
         pytest.param("joint", gj.Sequential(keep="states"), marks=pytest.mark.slow),

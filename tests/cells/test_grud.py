@@ -133,7 +133,7 @@ def test_weights_and_numbers_of_pypots():
         ("before", gj.Sequential(keep="states")),
         ("after", CHUNKED["chunks"]),
         pytest.param("before", CHUNKED["chunks"], marks=pytest.mark.slow),
-        ("before", gj.Newton("diagonal")),
+        pytest.param("before", gj.Newton("diagonal"), marks=pytest.mark.slow),
         pytest.param("after", gj.Newton("dense"), marks=pytest.mark.slow),
         pytest.param("after", "auto", marks=pytest.mark.slow),
     ],

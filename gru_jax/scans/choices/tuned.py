@@ -131,7 +131,7 @@ class Tuned:
     Example:
       >>> import tempfile, pathlib
       >>> import jax, jax.numpy as jnp, gru_jax as gj
-      >>> tuned = gj.tune(shapes=[(8, 2, 3, 4)], seconds=0.1, keep=False)
+      >>> tuned = gj.Tuned("a processor", "cpu")  # without a row; gj.tune makes them
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     tuned.save(pathlib.Path(folder) / "mine.json")
       ...     again = gj.Tuned.load(pathlib.Path(folder) / "mine.json")
