@@ -5,6 +5,8 @@ import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
+from gru_jax.tuning.measure import Shape
+
 KINDS = ("forward", "training")
 LARGEST_GFLOP = 10
 """The grid leaves out shapes whose training step takes more."""
@@ -12,18 +14,6 @@ PATIENCE = 10_000
 """Above so many steps only ours and the floor run."""
 LONG = (1500, 750, 375, 187)
 """DeepBench's steps."""
-
-
-class Shape(NamedTuple):
-    """Steps, sequences, features, units."""
-
-    T: int
-    B: int
-    I: int
-    H: int
-
-    def __str__(self) -> str:
-        return ",".join(map(str, self))
 
 
 class Case(NamedTuple):

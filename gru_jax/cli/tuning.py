@@ -5,17 +5,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from gru_jax.cells import GRU, MGU, Cell
+from gru_jax.cli.arguments import CELLS
 from gru_jax.models import LSTM, TanhRNN
 from gru_jax.scans.choices import Tuned
 from gru_jax.tuning import USUAL, tune
 
-_CELLS: dict[str, Callable[[int], Cell]] = {
-    "gru": GRU,
-    "gru-reset-before": functools.partial(GRU, reset="before"),
-    "mgu": MGU,
-    "lstm": LSTM,
-    "tanh": TanhRNN,
-}
+_MAKERS: tuple[Callable[[int], Cell], ...] = (GRU, functools.partial(GRU, reset="before"), MGU, LSTM, TanhRNN)
+_CELLS = dict(zip(CELLS, _MAKERS, strict=True))
 
 
 def tuned(

@@ -11,12 +11,11 @@ import numpy as np
 from gru_jax.cells.base import Cell, fresh
 from gru_jax.scans import Sequential, scan, select
 from gru_jax.scans.choices import Choice, Fastest, Row, Sizes
+from gru_jax.scans.choices.costs import WORTH_THREADS
 from gru_jax.scans.engines import registry
 from gru_jax.tuning.timing import digits, sampled
 from gru_jax.types import Array, State
 
-SPARED = 1.1
-"""How many times faster several cores have to be for one not to be left to others."""
 FEWEST, MOST = 7, 200
 """Rounds in which all forms take their turn."""
 AGREES = {"float64": 1e-9, "float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
@@ -95,7 +94,7 @@ def measured(cell: Cell, shape: Shape, dtype: str, budget_s: float) -> Found:
 
 def fastest(times: dict[Choice, float]) -> Choice:
     """The one that took the least time, of two nearly the same the one that leaves the other cores alone."""
-    return min(times, key=lambda choice: times[choice] * (SPARED if choice.cores > 1 else 1))
+    return min(times, key=lambda choice: times[choice] * (WORTH_THREADS if choice.cores > 1 else 1))
 
 
 def _agreeing(
