@@ -27,7 +27,7 @@ def write(plan: Plan) -> tuple[Program, int]:
     kernel = _Backward(program, plan)
     team.handler(
         program, NAME, arguments=len(kernel.arguments), results=len(kernel.results), time_axis=plan.time_axis,
-        parts=plan.threads, together=plan.together, work=kernel.part, finish=kernel.finish,
+        threads=plan.threads, parts=plan.parts, together=plan.together, work=kernel.part, finish=kernel.finish,
     )  # fmt: skip
     return program, kernel.scratch
 
@@ -41,8 +41,8 @@ class _Backward(StepBack):
         rows = max(r for _, r in plan.rows())
         room, own = Room(), Room()
         # The sums of the gradients come first, so that `finish` finds them. Those of the matrices are where the results
-        # are; only threads that share the sequences have their own, all but the first.
-        apart = 0 if plan.together or plan.threads == 1 else cell.gates * plan.units
+        # are; only parts of the sequences have their own, all but the first.
+        apart = 0 if plan.together or plan.parts == 1 else cell.gates * plan.units
         self.d_w_x, self.d_w_h = room.take(plan.features, apart), room.take(plan.units, apart)
         self.d_b = room.take(plan.blocks, self.slots)
         self.w_x_t = room.take(self.x_blocks, self.depth, plan.lanes)
@@ -83,10 +83,10 @@ class _Backward(StepBack):
             x_blocks = tuple(code.div(code.mul(code.add(part, k), self.x_blocks), parts) for k in (0, 1))
         else:
             x_blocks = (0, self.x_blocks)
-        if not plan.together and plan.threads > 1:
-            by_caller = code.equal(part, 0)
-            d_w_x = code.builder.select(by_caller, d_w_x, code.at(shared, self.d_w_x))
-            d_w_h = code.builder.select(by_caller, d_w_h, code.at(shared, self.d_w_h))
+        if not plan.together and plan.parts > 1:
+            is_first = code.equal(part, 0)
+            d_w_x = code.builder.select(is_first, d_w_x, code.at(shared, self.d_w_x))
+            d_w_h = code.builder.select(is_first, d_w_h, code.at(shared, self.d_w_h))
         w_x_t, w_h_t = code.at(shared, self.w_x_t), code.at(shared, self.w_h_t)
         code.call(self.transpose(plan.features, cell.gates - 1 if cell.inside else 0), given["w_x"], w_x_t, *x_blocks)
         code.call(self.transpose(plan.units, 0), given["w_h"], w_h_t, *blocks)
@@ -234,10 +234,10 @@ class _Backward(StepBack):
         step_tiles.cover(code, rows, blocks, to_start)
 
     def finish(self, code: Code, job: Value) -> None:
-        """Adds up what the threads have summed, and writes the biases as they lie."""
+        """Adds up what the parts have summed, in their order whoever did them, and writes the biases as they lie."""
         plan, cell, lanes = self.plan, self.cell, self.lanes
         made = {name: code.load_word(job, team.RESULTS + i, POINTER) for i, name in enumerate(self.results)}
-        sets, width = 1 if plan.together else plan.threads, cell.gates * plan.units
+        sets, width = 1 if plan.together else plan.parts, cell.gates * plan.units
 
         def total(first: Value, at: Value, count: int, others: range) -> Value:
             for k in others:

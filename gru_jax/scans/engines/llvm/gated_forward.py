@@ -29,7 +29,7 @@ def write(plan: Plan) -> tuple[Program, int]:
     kernel = _Forward(program, plan)
     team.handler(
         program, NAME, arguments=len(kernel.arguments), results=plan.states + plan.keep + 1, time_axis=plan.time_axis,
-        parts=plan.threads, together=plan.together, work=kernel.part,
+        threads=plan.threads, parts=plan.parts, together=plan.together, work=kernel.part,
     )  # fmt: skip
     return program, kernel.scratch
 

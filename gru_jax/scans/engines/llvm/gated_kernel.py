@@ -20,7 +20,7 @@ class Kernel:
       h_row: from one row of states to the next in the scratch memory.
       b_u, b_q: where the biases of the projected input, and those inside the candidate, are in the scratch memory.
       shared: float32 of scratch memory that all threads share.
-      own: float32 that each has for itself.
+      own: float32 that each part has for itself.
     """
 
     b_u: int
@@ -40,7 +40,7 @@ class Kernel:
     @property
     def scratch(self) -> int:
         """Float32 of scratch memory in all."""
-        return self.shared + self.plan.threads * self.own
+        return self.shared + self.plan.parts * self.own
 
     def over_time(self, code: Code, rows: int, *args: Value) -> None:
         """Writes the work on so many rows.

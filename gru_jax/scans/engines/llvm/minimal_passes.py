@@ -220,7 +220,7 @@ def _handler(
 
     team.handler(
         program, name, arguments=arguments, results=results, time_axis=1 if plan.batch_leads else 0,
-        parts=plan.threads, together=False, work=work,
+        threads=plan.threads, together=False, work=work,
     )  # fmt: skip
 
 

@@ -15,6 +15,8 @@ WORTH_PACKING = 16
 """How often a matrix has to be read for it to be laid out anew."""
 TALLEST = 8
 """Rows of a tile at most."""
+PIECES = 4
+"""Parts of the sequences for each thread at most: others do those that a thread which comes late has not begun."""
 USED, RESET = 1, 2
 """Bits of a step's flag: whether it is used, and whether the state is set to another before it, which is so only of one
 that is used."""
@@ -41,6 +43,7 @@ class Plan(NamedTuple):
       keep: whether the gates are written for the backward pass, or read by it.
       threads: how many may work at a time.
       together: whether they share the units of every step; else the sequences.
+      parts: into how many the work is cut: one for each thread, of sequences more where there are whole tiles of them.
       packed: whether matrices are laid out anew, in the order in which they are read.
       chunk: steps whose input is projected at a time.
       weights: how the parameters lie; backwards in the neutral layout.
@@ -63,6 +66,7 @@ class Plan(NamedTuple):
     keep: bool
     threads: int
     together: bool
+    parts: int
     packed: bool
     chunk: int
     weights: Layout
@@ -79,7 +83,8 @@ class Plan(NamedTuple):
         together = cores > 1 and (batch < cores or 4 * units * cell.gates * units > WIDE)
         threads = min(cores, blocks if together else batch)
         together = together and threads > 1
-        rows = batch if together else -(-batch // threads)
+        parts = threads if together or threads == 1 else threads * max(1, min(PIECES, batch // (threads * TALLEST)))
+        rows = batch if together else -(-batch // parts)
         # Without units to fill up, matrices can be read where they are.
         packed = backward or units % host.lanes > 0 or steps * -(-rows // TALLEST) >= WORTH_PACKING
         packed = packed or weights.transposed
@@ -88,7 +93,7 @@ class Plan(NamedTuple):
         chunk = max(2 if backward else 1, -(-(BACKWARD_ROWS if backward else FORWARD_ROWS) // rows))
         return cls(
             cell, host.lanes, host.sums, features, units, batch, batch_leads, reverse, bias, masked, resets, dropout,
-            bfloat16, keep, threads, together, packed, chunk, weights, head or units,
+            bfloat16, keep, threads, together, parts, packed, chunk, weights, head or units,
         )  # fmt: skip
 
     @property
@@ -145,9 +150,9 @@ class Plan(NamedTuple):
     def rows(self) -> list[tuple[int, int]]:
         """For parts that share the sequences: (how many parts, of how many rows), larger ones first."""
         if self.together:
-            return [(self.threads, self.batch)]
-        small, more = divmod(self.batch, self.threads)
-        return [(n, r) for n, r in ((more, small + 1), (self.threads - more, small)) if n and r]
+            return [(self.parts, self.batch)]
+        small, more = divmod(self.batch, self.parts)
+        return [(n, r) for n, r in ((more, small + 1), (self.parts - more, small)) if n and r]
 
     def strides(self, code: Code, steps: Value, width: int) -> tuple[Value, Value, Value]:
         """Of an array of all steps: from one sequence to the next, one step to the next, and where the first is."""

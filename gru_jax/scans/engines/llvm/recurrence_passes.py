@@ -188,8 +188,8 @@ def _handler(
                             of_share(code, job, share, past_caches)
 
     team.handler(
-        program, name, arguments=arguments, results=len(results), time_axis=1, parts=plan.threads, together=False,
-        work=work,
+        program, name, arguments=arguments, results=len(results), time_axis=1, threads=plan.threads,
+        together=False, work=work,
     )  # fmt: skip
 
 

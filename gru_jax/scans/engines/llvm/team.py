@@ -2,7 +2,9 @@
 
 The threads are those that XLA has for its own operations. It promises neither that a task starts soon nor that two run
 at the same time. So parts that do not need each other are taken one after the other by whoever is there, the caller
-first; and work that is done in step by several threads waits a little for them to come, and else goes on without.
+first, and there may be more of them than threads, so that one that comes late finds less left to do. Work that is done
+in step by several threads waits a little for them to come, and else goes on without; where they keep coming late, the
+caller does not ask them (`alone`).
 
 What they have in common lives in a block of 64-bit words that is freed by the last who looks at it: a task may start
 when the call that it was made for is long over.
@@ -12,7 +14,7 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from gru_jax.scans.engines.llvm import pages
+from gru_jax.scans.engines.llvm import alone, pages
 from gru_jax.scans.engines.llvm.code import I32, I64, POINTER, X86, Code, Program, Value
 
 # Words of the job. Those that several threads write stand on cache lines of their own.
@@ -35,8 +37,9 @@ _OPEN, _SHUT = 1, 2
 
 
 def handler(
-    program: Program, name: str, *, arguments: int, results: int, time_axis: int, parts: int, together: bool,
-    work: Callable[[Code, Value, Value, Value], None], finish: Callable[[Code, Value], None] | None = None,
+    program: Program, name: str, *, arguments: int, results: int, time_axis: int, threads: int, together: bool,
+    work: Callable[[Code, Value, Value, Value], None], parts: int | None = None,
+    finish: Callable[[Code, Value], None] | None = None,
 ) -> None:  # fmt: skip
     """Writes the function that XLA calls.
 
@@ -46,11 +49,14 @@ def handler(
       arguments: how many arrays it is given.
       results: how many it writes.
       time_axis: the axis of the first argument that holds the steps.
-      parts: how many threads may work at a time, the caller being one.
-      together: whether they do so in step; else each takes parts that need no other.
+      threads: how many may work at a time, the caller being one.
+      together: whether they work in step; else each takes parts that need no other.
       work: writes the work of a part, from the job, the part and the number of parts.
+      parts: into how many the work is cut, by default as many as there are threads; in step no other number is.
       finish: writes what the caller does when all parts are done.
     """
+
+    parts = parts or threads
 
     def part(code: Code, job: Value, which: Value, of: Value) -> None:
         work(code, job, which, of)
@@ -67,9 +73,17 @@ def handler(
                 _answer(code, code.load_word(extension, _METADATA, POINTER), code.load_word(frame, _FRAME_API, POINTER))
             with otherwise:
                 job = _job(code, frame, arguments, results, time_axis)
-                if parts > 1:
-                    _schedule(code, frame, take.task, job, parts - 1)
-                code.call(take.caller, job)
+
+                def shared() -> None:
+                    if threads > 1:
+                        _schedule(code, frame, take.task, job, threads - 1)
+                    code.call(take.caller, job)
+
+                if together and threads > 1:
+                    by_caller = lambda: code.call(do_part, job, 0, 1)  # noqa: E731
+                    alone.in_turn(code, name, code.load_word(job, STEPS), by_caller, shared)
+                else:
+                    shared()
                 if finish is not None:
                     finish(code, job)
                 code.call(_release(program), job)
