@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gru_jax.scans.engines import cache
-from gru_jax.scans.engines.llvm import host
+from gru_jax.scans.engines.llvm import compilation, host
 from gru_jax.scans.engines.llvm.code import POINTER, Program
 
 
@@ -106,14 +106,19 @@ def test_many_write_at_once(folder):
     assert len(list(folder.iterdir())) == 2
 
 
-def test_a_kernel_is_compiled_once(folder, monkeypatch):
-    program = Program(host.host().lanes)
-    program.function("once", [POINTER], lambda code, at: at, POINTER)
-    text = str(program.module)
-    code = host._compiled(text)
-    monkeypatch.setattr(host, "_asked", lambda program: pytest.fail("compiled again"))
-    assert host._compiled(text) == code
-    monkeypatch.setattr(host, "_asked", lambda program: b"of another processor")
+def test_a_kernel_is_written_and_compiled_once(folder, monkeypatch):
+    def write():
+        program = Program(host.host().lanes)
+        program.function("once", [POINTER], lambda code, at: at, POINTER)
+        return program
+
+    source = host.Source("once", (1, "one"), write)
+    code = host._compiled(source)
+    assert code == host._compiled(source._replace(write=lambda: pytest.fail("written again")))
+    assert host._compiled(source._replace(made_from=(2, "one"))) and len(list(folder.iterdir())) == 2
+    monkeypatch.setattr(compilation, "asked", lambda program: b"of another processor")
     monkeypatch.setattr(host, "_made_by", lambda: ("another processor",))
-    assert host._compiled(text) == b"of another processor"
-    assert len(list(folder.iterdir())) == 2
+    assert host._compiled(source) == b"of another processor"
+    monkeypatch.setattr(host, "_package", lambda: "another version of this package")
+    assert host._compiled(source) == b"of another processor"
+    assert len(list(folder.iterdir())) == 4

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from typing import NamedTuple
 
 import chex
 import jax
@@ -15,6 +16,7 @@ import gru_jax as gj
 from gru_jax.cells.gru_layout import NEUTRAL, Layout
 from gru_jax.scans.engines.llvm import (
     cells,
+    compilation,
     gated,
     gated_backward,
     gated_forward,
@@ -50,8 +52,8 @@ def grus(lanes, units, *, wide):
             {"keep": True, "weights": Layout("zrn", True), "batch": 9, "cores": 2},
         ]
     for each in options:
-        yield gated_forward.write(gru_plan(lanes, units, **each))[0]
-        yield gated_backward.write(gru_plan(lanes, units, backward=True, **each | {"weights": NEUTRAL}))[0]
+        yield gated_forward.write(gru_plan(lanes, units, **each))
+        yield gated_backward.write(gru_plan(lanes, units, backward=True, **each | {"weights": NEUTRAL}))
 
 
 def linear(lanes, units, *, wide):
@@ -76,7 +78,7 @@ def check(programs):
     for program in programs:
         text = str(program.module)
         assert not re.search(r"<1 x ", text), "passes of LLVM end the process at vectors of one"
-        assert host._compiled(text)
+        assert compiled(program)
 
 
 @pytest.mark.parametrize("lanes", [4, 8, 16])
@@ -92,32 +94,68 @@ def test_every_tail_of_every_kernel(lanes, tail):
         check([*linear(lanes, units, wide=True), *grus(lanes, units, wide=True)])
 
 
-class Deadly:
-    """A program at which LLVM ends its process: there is nobody to translate this instruction."""
+class Text(NamedTuple):
+    module: str
 
-    module = 'define void @deadly() {\n  call void asm sideeffect "nonsense", ""()\n  ret void\n}'
+
+# LLVM ends its process at it: there is nobody to translate this instruction.
+DEADLY = Text('define void @deadly() {\n  call void asm sideeffect "nonsense", ""()\n  ret void\n}')
+NONSENSE = Text("no program")
+
+
+def compiled(program):
+    return host._compiled(host.Source.of(program, "program"))
 
 
 def test_a_program_that_ends_its_process_ends_no_other(monkeypatch):
     monkeypatch.setattr(host, "_FAILED", {})
     for _ in range(2):
         with pytest.raises(host.NoKernel, match="LLVM cannot compile this kernel for this processor .LLVM ERROR: "):
-            host.register(Deadly(), "deadly")
+            host.register(host.Source.of(DEADLY, "deadly"))
     with pytest.raises(host.NoKernel, match="expected top-level entity"):
-        host._compiled("no program")
+        compiled(NONSENSE)
     program = Program(4)
     program.function("nothing", [POINTER], lambda code, at: at, POINTER)
-    assert host._compiled(str(program.module))
+    assert compiled(program)
 
 
 def test_where_no_process_may_be_started_this_one_compiles(monkeypatch):
-    monkeypatch.setattr(host, "_COMPILER", None)
-    monkeypatch.setattr(host.sys, "executable", "/opt/studio/studio")
+    monkeypatch.setattr(compilation, "_COMPILERS", [])
+    monkeypatch.setattr(compilation.sys, "executable", "/opt/studio/studio")
     program = Program(4)
     program.function("nothing", [POINTER], lambda code, at: at, POINTER)
-    assert host._compiled(str(program.module)) and host._COMPILER is None
+    assert compiled(program) and not compilation._COMPILERS
     with pytest.raises(host.NoKernel, match="expected top-level entity"):
-        host._compiled("no program")
+        compiled(NONSENSE)
+
+
+def test_what_is_compiled_ahead_is_waited_for(monkeypatch, tmp_path):
+    monkeypatch.setenv("GRU_JAX_CACHE", str(tmp_path))
+    monkeypatch.setattr(host, "_FAILED", {})
+    asked, given = compilation.asked, []
+    monkeypatch.setattr(compilation, "asked", lambda program, **how: given.append(program) or asked(program, **how))
+
+    def write():
+        program = Program(4)
+        program.function("coming", [POINTER], lambda code, at: at, POINTER)
+        return program
+
+    source = host.Source("coming", tmp_path, write)
+    host.ahead(source)
+    host.ahead(source)
+    assert host._loaded(source) and len(given) == 1
+    host.ahead(source)  # is there
+    assert len(given) == 1
+    # What cannot be compiled is said where it is wanted.
+    bad = host.Source.of(DEADLY, "deadly")._replace(made_from=tmp_path)
+    host.ahead(bad)
+    with pytest.raises(host.NoKernel, match="LLVM cannot compile this kernel for this processor .LLVM ERROR: "):
+        host.register(bad)
+    # A process that was forked off has no thread that compiles, and does it itself.
+    again = host.Source("coming", (tmp_path, "again"), write)
+    host.ahead(again)
+    host._COMING[again.name]._owner += 1
+    assert host._loaded(again) and len(given) == 5
 
 
 def no_kernel(*_):
@@ -194,7 +232,7 @@ def test_kernels_in_memory_are_bounded(monkeypatch):
     program = Program(4)
     program.function("one_more", [POINTER], lambda code, at: at, POINTER)
     with pytest.raises(host.NoKernel, match=r"the \d+ kernels of this process take 0 MiB; .* use fewer"):
-        host.register(program, "one_more")
+        host.register(host.Source.of(program, "one_more"))
 
 
 @pytest.mark.parametrize("backward", [False, True])

@@ -183,7 +183,7 @@ class _Call:
     def run(
         self, kernel: Callable[[Plan], tuple[str, int]], loop: Callable[..., dict[str, Array]],
         plan: Callable[..., Plan], given: dict[str, Array], names: list[str], results: Callable[..., dict[str, Any]],
-        more: Any = (),
+        more: Any = (), ahead: Callable[[dict[str, Array]], None] = lambda given: None,
     ) -> dict[str, Array]:  # fmt: skip
         """The results of these names, of a kernel or, where there is none, of XLA's loop.
 
@@ -195,12 +195,14 @@ class _Call:
           names: of the results.
           results: their shapes, of a plan and an input.
           more: what comes after `given`.
+          ahead: is shown the arguments before the kernel is compiled.
         """
         given = {name: given[name] for name in plan(given).arguments} | dict(more)
 
         def of_batch(*args: Array) -> tuple[Array, ...]:
             now = dict(zip(given, args, strict=True))
             made = plan(now)
+            ahead(now)
             try:
                 name, scratch = kernel(made)
             except host.NoKernel as error:
@@ -233,7 +235,13 @@ def _find(call: _Call, context: Context, steps: Steps) -> tuple[State, Any]:
         shapes = dict.fromkeys(names, (*x.shape[:2], plan.units))
         return shapes | {"kept": (x.shape[1 - at], x.shape[at], plan.blocks, plan.cell.kept, plan.lanes)}
 
-    found = call.run(lambda plan: _forward(plan), loops.forward, plan, given, names, results)
+    def backward(given: dict[str, Array]) -> None:
+        """What is kept is kept for a backward pass: its kernel is compiled while the forward pass's is."""
+        if call.keep:
+            to_come = {name: a for name, a in given.items() if not name.startswith("b_")}
+            host.ahead(_source(gated_backward, call.plan(to_come, steps, backward=True)))
+
+    found = call.run(lambda plan: _forward(plan), loops.forward, plan, given, names, results, ahead=backward)
     states = [call.rows.back(a, call.batch) for name, a in found.items() if name != "kept"]
     states = jax.tree.map(lambda a, h: a.astype(h.dtype), call.whole(states, context.h0), context.h0)
     return states, (found["kept"],) if call.keep else ()
@@ -293,11 +301,13 @@ def _resets(steps: Any) -> Array:
 @functools.cache
 def _forward(plan: Plan) -> tuple[str, int]:
     """The name of a compiled kernel, and its scratch memory."""
-    program, scratch = gated_forward.write(plan)
-    return host.register(program, gated_forward.NAME), scratch
+    return host.register(_source(gated_forward, plan)), gated_forward.scratch(plan)
 
 
 @functools.cache
 def _backward(plan: Plan) -> tuple[str, int]:
-    program, scratch = gated_backward.write(plan)
-    return host.register(program, gated_backward.NAME), scratch
+    return host.register(_source(gated_backward, plan)), gated_backward.scratch(plan)
+
+
+def _source(of: Any, plan: Plan) -> host.Source:
+    return host.Source(of.NAME, plan, lambda: of.write(plan))

@@ -16,8 +16,13 @@ from gru_jax.scans.engines.llvm.products import Tiling
 NAME = "gated_backward"
 
 
-def write(plan: Plan) -> tuple[Program, int]:
-    """The program, whose handler is NAME, and the float32 of scratch memory that it takes.
+def scratch(plan: Plan) -> int:
+    """Float32 of scratch memory that the kernel takes."""
+    return _Backward(Program(plan.lanes), plan).scratch
+
+
+def write(plan: Plan) -> Program:
+    """The program, whose handler is NAME.
 
     Arguments: those of the forward pass, biases only without `keep`; the states, with `keep` what was kept, and the
     gradients of the states. Results: the gradients of x, of the states before the first step, of w_x and w_h, of all
@@ -29,7 +34,7 @@ def write(plan: Plan) -> tuple[Program, int]:
         program, NAME, arguments=len(kernel.arguments), results=len(kernel.results), time_axis=plan.time_axis,
         threads=plan.threads, parts=plan.parts, together=plan.together, work=kernel.part, finish=kernel.finish,
     )  # fmt: skip
-    return program, kernel.scratch
+    return program
 
 
 class _Backward(StepBack):

@@ -18,8 +18,13 @@ from gru_jax.scans.engines.llvm.vectors import Vectors
 NAME = "gated_forward"
 
 
-def write(plan: Plan) -> tuple[Program, int]:
-    """The program, whose handler is NAME, and the float32 of scratch memory that it takes.
+def scratch(plan: Plan) -> int:
+    """Float32 of scratch memory that the kernel takes."""
+    return _Forward(Program(plan.lanes), plan).scratch
+
+
+def write(plan: Plan) -> Program:
+    """The program, whose handler is NAME.
 
     Arguments: x, the states before the first step `[B, H]`, w_x `[I, G H]`, w_h `[H, G H]`, the biases that there are,
     the factors of dropout `[B, H]` if there is any, flags if there are any, and the states after resets if there are
@@ -31,7 +36,7 @@ def write(plan: Plan) -> tuple[Program, int]:
         program, NAME, arguments=len(kernel.arguments), results=plan.states + plan.keep + 1, time_axis=plan.time_axis,
         threads=plan.threads, parts=plan.parts, together=plan.together, work=kernel.part,
     )  # fmt: skip
-    return program, kernel.scratch
+    return program
 
 
 class _Forward(Kernel):

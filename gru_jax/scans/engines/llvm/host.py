@@ -1,17 +1,13 @@
 """The processor that kernels are written for, and their compilation."""
 
-import atexit
-import contextlib
 import ctypes
 import functools
 import hashlib
-import os
 import struct
-import subprocess
 import sys
-import tempfile
 import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +15,11 @@ import jax
 import llvmlite
 from llvmlite import binding
 
+from gru_jax.cells import gru_layout
 from gru_jax.scans.engines import cache
-from gru_jax.scans.engines.llvm import compiler
+from gru_jax.scans.engines.llvm import compilation, compiler
 from gru_jax.scans.engines.llvm.code import I64, POINTER, Program
+from gru_jax.scans.engines.llvm.compilation import Coming, NoKernel
 
 
 class Host(NamedTuple):
@@ -61,17 +59,17 @@ def problem() -> str | None:
     if sys.byteorder != "little" or struct.calcsize("P") != 8:
         return "no 64-bit processor of the usual byte order"
     try:
-        program = Program(host().lanes)
-        write = lambda code, at: code.builder.inttoptr(code.add(0, code.builder.ptrtoint(at, I64)), POINTER)  # noqa: E731
-        program.function("nothing", [POINTER], write, POINTER)
-        _linked(_compiled(str(program.module)))
+        _linked(_compiled(Source("nothing", host(), _nothing)))
     except Exception as error:  # whatever a compiler may say on a machine that nobody has tried
         return f"its code cannot be compiled ({type(error).__name__}: {error})"
     return None
 
 
-class NoKernel(Exception):
-    """There is no kernel for a program, and why."""
+def _nothing() -> Program:
+    program = Program(host().lanes)
+    write = lambda code, at: code.builder.inttoptr(code.add(0, code.builder.ptrtoint(at, I64)), POINTER)  # noqa: E731
+    program.function("nothing", [POINTER], write, POINTER)
+    return program
 
 
 LIMIT = 2**28
@@ -83,19 +81,56 @@ _SIZES: dict[str, int] = {}
 """How many bytes of code each of them has."""
 _REGISTERED: set[str] = set()
 _FAILED: dict[str, NoKernel] = {}
+_COMING: dict[str, Coming] = {}
+"""What is being compiled in the background."""
 _LOCK = threading.RLock()
 
 
-def register(program: Program, handler: str) -> str:
+class Source(NamedTuple):
+    """A program that is written only where nobody has compiled it before: writing one takes as long as a small model.
+
+    Attributes:
+      handler: the function that is asked for.
+      made_from: all that the program depends on besides the source of this package, with a `repr` that tells it.
+      write: writes it.
+    """
+
+    handler: str
+    made_from: Any
+    write: Callable[[], Program]
+
+    @classmethod
+    def of(cls, program: Program, handler: str) -> "Source":
+        """A program that is written already."""
+        return cls(handler, str(program.module), lambda: program)
+
+    @property
+    def name(self) -> str:
+        """Its name in this process, and in others on this machine."""
+        told = repr((self.handler, self.made_from, _package()))
+        return f"gru_jax.{self.handler}.{hashlib.sha256(told.encode()).hexdigest()[:32]}"
+
+
+def ahead(source: Source) -> None:
+    """Begins to compile a program in the background; `register` waits for it and says what became of it."""
+    name = source.name
+    with _LOCK:
+        if name in _ENGINES or name in _FAILED or name in _COMING or cache.kept(name, *_made_by()) is not None:
+            return
+        _COMING[name] = Coming(str(source.write().module))
+
+
+def register(source: Source) -> str:
     """Compiles a program and makes its handler known to XLA; the name to call it by.
 
     Raises:
       NoKernel: where LLVM could not, or there are enough.
     """
+    name = source.name
     with _LOCK:
-        name, engine = _loaded(program, handler)
+        engine = _loaded(source)
         if name not in _REGISTERED:
-            jax.ffi.register_ffi_target(name, _capsule(engine.get_function_address(handler)), platform="cpu")
+            jax.ffi.register_ffi_target(name, _capsule(engine.get_function_address(source.handler)), platform="cpu")
             _REGISTERED.add(name)
     return name
 
@@ -106,8 +141,9 @@ def addresses(program: Program, *functions: str) -> tuple[int, ...]:
     Raises:
       NoKernel: where LLVM could not, or there are enough.
     """
+    source = Source.of(program, functions[0])
     with _LOCK:
-        engine = _loaded(program, functions[0])[1]
+        engine = _loaded(source)
         return tuple(engine.get_function_address(function) for function in functions)
 
 
@@ -118,13 +154,12 @@ def object_file(program: Program) -> bytes:
       NoKernel: where LLVM could not.
     """
     with _LOCK:
-        return _asked(compiler.LINKED + str(program.module))
+        return compilation.asked(compiler.LINKED + str(program.module))
 
 
-def _loaded(program: Program, handler: str) -> tuple[str, Any]:
-    """A program's name and what holds its code."""
-    text = str(program.module)
-    name = f"gru_jax.{handler}.{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+def _loaded(source: Source) -> Any:
+    """What holds a program's code."""
+    name = source.name
     if name in _FAILED:
         raise _FAILED[name]
     if name not in _ENGINES:
@@ -134,12 +169,12 @@ def _loaded(program: Program, handler: str) -> tuple[str, Any]:
                 f" needs one, so use fewer"
             )
         try:
-            code = _compiled(text)
+            code = _compiled(source)
         except NoKernel as error:
             _FAILED[name] = NoKernel(f"LLVM cannot compile this kernel for this processor ({error})")
             raise _FAILED[name] from error
         _ENGINES[name], _SIZES[name] = _linked(code), len(code)
-    return name, _ENGINES[name]
+    return _ENGINES[name]
 
 
 def warn(who: str, error: NoKernel) -> None:
@@ -160,19 +195,28 @@ def _linked(code: bytes) -> Any:
     return engine
 
 
-def _compiled(program: str) -> bytes:
+def _compiled(source: Source) -> bytes:
     """A program's object file: one that an earlier process kept, or made by a process that LLVM may end.
 
     Raises:
       NoKernel: with LLVM's words.
     """
-    key = (program, *_made_by())
-    code = cache.kept(*key)
+    name = source.name
+    key = (name, *_made_by())
+    coming = _COMING.pop(name, None)
+    code = cache.kept(*key) if coming is None else None
     if code is None:
-        with _LOCK:
-            code = _asked(program)
+        code = coming.code() if coming is not None else compilation.asked(str(source.write().module))
         cache.keep(code, *key)
     return code
+
+
+@functools.cache
+def _package() -> str:
+    """What programs depend on besides what they are made from: how they are written."""
+    folder = Path(__file__).parent
+    files = [*sorted(folder.rglob("*.py")), Path(gru_layout.__file__)]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 @functools.cache
@@ -181,92 +225,6 @@ def _made_by() -> tuple[str, ...]:
     how = Path(compiler.__file__).read_text()
     processor = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
     return how, llvmlite.__version__, str(binding.llvm_version_info), binding.get_default_triple(), *processor
-
-
-def _compiled_here(program: str) -> bytes:
-    """Where no process may be started, this one has to do."""
-    try:
-        return compiler.compiled(program)
-    except RuntimeError as error:
-        raise NoKernel(str(error)) from error
-
-
-def _asked(program: str) -> bytes:
-    global _COMPILER
-    lost = ""
-    for _ in range(2):  # one that was lost to something else, or has just ended because it was idle, gets a second one
-        if _COMPILER is None or not _COMPILER.alive():
-            if _COMPILER is not None:
-                _COMPILER.end()
-            try:
-                _COMPILER = _Compiler()
-            except OSError:
-                return _compiled_here(program)
-        found = _COMPILER.ask(program)
-        if found is not None:
-            done, answer = found
-            if done:
-                return answer
-            raise NoKernel(answer.decode())
-        lost = _COMPILER.last_words
-    raise NoKernel(lost)
-
-
-class _Compiler:
-    """A process that compiles.
-
-    Attributes:
-      last_words: the last line that it wrote before it ended, such as LLVM's assertion.
-    """
-
-    last_words = ""
-
-    def __init__(self) -> None:
-        if "python" not in Path(sys.executable or "").name.lower():  # Python inside of another program
-            raise OSError(f"{sys.executable} does not run Python files")
-        self.owner, self.errors = os.getpid(), tempfile.TemporaryFile()  # noqa: SIM115
-        near = str(Path(llvmlite.__file__).parent.parent)
-        self.process = subprocess.Popen(
-            [sys.executable, "-I", compiler.__file__, near], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=self.errors, start_new_session=True,  # keys that end a foreground process are not meant for it
-        )  # fmt: skip
-        atexit.register(self.end)
-
-    def alive(self) -> bool:
-        """Whether it can be asked; a process that was forked off has none yet."""
-        return self.owner == os.getpid() and self.process.poll() is None
-
-    def ask(self, program: str) -> tuple[bool, bytes] | None:
-        """Whether it could compile a program, and the code or an error's text; None where the process is lost."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        data, found = program.encode(), None
-        try:
-            self.process.stdin.write(compiler.SIZE.pack(len(data)) + data)
-            self.process.stdin.flush()
-            found = compiler.received(self.process.stdout)
-        except OSError:
-            pass
-        finally:
-            if found is None:  # also where a signal's handler has raised: half an answer must not stay in the pipe
-                self.end()
-        return found
-
-    def end(self) -> None:
-        """Ends it."""
-        if self.owner != os.getpid() or self.errors.closed:
-            return
-        atexit.unregister(self.end)
-        self.process.kill()
-        self.process.wait()
-        self.errors.seek(0)
-        lines = self.errors.read().decode(errors="replace").strip().splitlines()
-        self.last_words = lines[-1][-200:] if lines else f"its process ended with {self.process.returncode}"
-        for stream in (self.process.stdin, self.process.stdout, self.errors):
-            with contextlib.suppress(OSError):
-                stream.close()  # type: ignore[union-attr]
-
-
-_COMPILER: _Compiler | None = None
 
 
 def _capsule(address: int) -> Any:

@@ -125,9 +125,9 @@ def _by_loop(cell: Cell, plan: Plan, u: Array, h0: Array, *flags: Array) -> Arra
 
 @functools.cache
 def _forward(plan: Plan) -> str:
-    return host.register(minimal_passes.write_forward(plan), minimal_passes.FORWARD)
+    return host.register(host.Source(minimal_passes.FORWARD, plan, lambda: minimal_passes.write_forward(plan)))
 
 
 @functools.cache
 def _backward(plan: Plan) -> str:
-    return host.register(minimal_passes.write_backward(plan), minimal_passes.BACKWARD)
+    return host.register(host.Source(minimal_passes.BACKWARD, plan, lambda: minimal_passes.write_backward(plan)))

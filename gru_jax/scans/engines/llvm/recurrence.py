@@ -92,9 +92,9 @@ def _plan(a: Array, reverse: bool, batch_leads: bool, cores: int) -> tuple[Plan,
 
 @functools.cache
 def _forward(plan: Plan) -> str:
-    return host.register(recurrence_passes.write_forward(plan), recurrence_passes.FORWARD)
+    return host.register(host.Source(recurrence_passes.FORWARD, plan, lambda: recurrence_passes.write_forward(plan)))
 
 
 @functools.cache
 def _backward(plan: Plan) -> str:
-    return host.register(recurrence_passes.write_backward(plan), recurrence_passes.BACKWARD)
+    return host.register(host.Source(recurrence_passes.BACKWARD, plan, lambda: recurrence_passes.write_backward(plan)))
