@@ -13,7 +13,7 @@ from gru_jax.cells.base import Dense, gifts
 from gru_jax.scans import derivative, masking, solve_by_steps
 from gru_jax.scans.engines import foreign
 from gru_jax.scans.engines.batch import Rows
-from gru_jax.scans.engines.llvm import cells, gated_backward, gated_forward, host, loops
+from gru_jax.scans.engines.llvm import cells, gated_backward, gated_forward, host, loops, team
 from gru_jax.scans.engines.llvm.plan import RESET, USED, Plan
 from gru_jax.scans.engines.registry import Asked
 from gru_jax.scans.masking import Context, Steps
@@ -301,13 +301,19 @@ def _resets(steps: Any) -> Array:
 @functools.cache
 def _forward(plan: Plan) -> tuple[str, int]:
     """The name of a compiled kernel, and its scratch memory."""
-    return host.register(_source(gated_forward, plan)), gated_forward.scratch(plan)
+    return _registered(gated_forward, plan), gated_forward.scratch(plan)
 
 
 @functools.cache
 def _backward(plan: Plan) -> tuple[str, int]:
-    return host.register(_source(gated_backward, plan)), gated_backward.scratch(plan)
+    return _registered(gated_backward, plan), gated_backward.scratch(plan)
+
+
+def _registered(of: Any, plan: Plan) -> str:
+    return host.register(_source(of, plan), team.REVERSED if plan.reverse else "")
 
 
 def _source(of: Any, plan: Plan) -> host.Source:
+    """The program, which is the same for both directions."""
+    plan = plan._replace(reverse=False)
     return host.Source(of.NAME, plan, lambda: of.write(plan))

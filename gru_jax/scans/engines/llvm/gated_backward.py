@@ -76,7 +76,7 @@ class _Backward(StepBack):
     ) -> None:  # fmt: skip
         """Writes the work on so many rows."""
         plan, cell, lanes, states = self.plan, self.cell, self.lanes, range(self.plan.states)
-        steps = code.load_word(job, team.STEPS)
+        steps, reverse = code.load_word(job, team.STEPS), code.load_word(job, team.REVERSE)
         given = {name: code.load_word(job, team.ARGUMENTS + i, POINTER) for i, name in enumerate(self.arguments)}
         made = {name: code.load_word(job, team.RESULTS + i, POINTER) for i, name in enumerate(self.results)}
         scratch, d_w_x, d_w_h = made["scratch"], made["d_w_x"], made["d_w_h"]
@@ -113,7 +113,7 @@ class _Backward(StepBack):
         wait()
 
         place = lambda a, row, at: code.at(a, code.add(code.mul(row, at[0]), at[2]))  # noqa: E731
-        x_at, y_at, f_at = (plan.strides(code, steps, width) for width in (plan.features, plan.units, 1))
+        x_at, y_at, f_at = (plan.strides(code, steps, width, reverse) for width in (plan.features, plan.units, 1))
         x, d_x = (place(a, row0, x_at) for a in (given["x"], made["d_x"]))
         ys, cs = ([place(given[f"{name}_{k}"], row0, y_at) for k in states] for name in "yc")
         f_at = f_at if plan.flagged else (0, 0, 0)

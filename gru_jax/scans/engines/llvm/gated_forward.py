@@ -71,7 +71,7 @@ class _Forward(Kernel):
         base: Value, own: Value,
     ) -> None:  # fmt: skip
         plan, cell, states = self.plan, self.cell, range(self.plan.states)
-        steps = code.load_word(job, team.STEPS)
+        steps, reverse = code.load_word(job, team.STEPS), code.load_word(job, team.REVERSE)
         given = {name: code.load_word(job, team.ARGUMENTS + i, POINTER) for i, name in enumerate(self.arguments)}
         made = [code.load_word(job, team.RESULTS + i, POINTER) for i in range(plan.states + plan.keep + 1)]
         scratch = made[-1]
@@ -92,9 +92,9 @@ class _Forward(Kernel):
         wait = lambda: code.call(team.barrier(self.program), job, parts) if plan.together and plan.threads > 1 else None  # noqa: E731
         wait()
 
-        x_row, x_step, x_first = plan.strides(code, steps, plan.features)
-        y_row, y_step, y_first = plan.strides(code, steps, plan.units)
-        f_row, f_step, f_first = plan.strides(code, steps, 1) if plan.flagged else (0, 0, 0)
+        x_row, x_step, x_first = plan.strides(code, steps, plan.features, reverse)
+        y_row, y_step, y_first = plan.strides(code, steps, plan.units, reverse)
+        f_row, f_step, f_first = plan.strides(code, steps, 1, reverse) if plan.flagged else (0, 0, 0)
         place = lambda a, row, row_size, first: code.at(a, code.add(code.mul(row, row_size), first))  # noqa: E731
         x, ys = place(given["x"], row0, x_row, x_first), [place(made[k], row0, y_row, y_first) for k in states]
         flags = code.bytes(given["flags"], code.add(code.mul(row0, f_row), f_first)) if plan.flagged else scratch

@@ -120,17 +120,22 @@ def ahead(source: Source) -> None:
         _COMING[name] = Coming(str(source.write().module))
 
 
-def register(source: Source) -> str:
+def register(source: Source, suffix: str = "") -> str:
     """Compiles a program and makes its handler known to XLA; the name to call it by.
+
+    Args:
+      source: the program.
+      suffix: what stands behind the handler's name in that of another one which is meant.
 
     Raises:
       NoKernel: where LLVM could not, or there are enough.
     """
-    name = source.name
+    name = source.name + suffix
     with _LOCK:
         engine = _loaded(source)
         if name not in _REGISTERED:
-            jax.ffi.register_ffi_target(name, _capsule(engine.get_function_address(source.handler)), platform="cpu")
+            address = engine.get_function_address(source.handler + suffix)
+            jax.ffi.register_ffi_target(name, _capsule(address), platform="cpu")
             _REGISTERED.add(name)
     return name
 

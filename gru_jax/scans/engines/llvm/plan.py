@@ -33,7 +33,8 @@ class Plan(NamedTuple):
       units: H.
       batch: B.
       batch_leads: whether x and the states are `[B, T, n]`, else `[T, B, n]`.
-      reverse: whether time runs from the last index to the first.
+      reverse: whether time runs from the last index to the first. A kernel is told when it runs: layers of both
+        directions would need two that differ in nothing else.
       bias: "full" for one of each gate's projected input and product, "minimal" for the former and the candidate's
         product, "input" for the former, or "none".
       masked: whether the flags `[B, T]` or `[T, B]` say which steps to use.
@@ -154,15 +155,21 @@ class Plan(NamedTuple):
         small, more = divmod(self.batch, self.parts)
         return [(n, r) for n, r in ((more, small + 1), (self.parts - more, small)) if n and r]
 
-    def strides(self, code: Code, steps: Value, width: int) -> tuple[Value, Value, Value]:
-        """Of an array of all steps: from one sequence to the next, one step to the next, and where the first is."""
+    def strides(self, code: Code, steps: Value, width: int, reverse: Value) -> tuple[Value, Value, Value]:
+        """Of an array of all steps: from one sequence to the next, one step to the next, and where the first is.
+
+        Args:
+          code: the function that is being written.
+          steps: how many there are.
+          width: numbers of a step of a sequence.
+          reverse: 1 where time runs from the last index to the first, else 0.
+        """
         if self.batch_leads:
             row, step = code.mul(steps, width), width
         else:
             row, step = width, self.batch * width
-        if not self.reverse:
-            return row, step, 0
-        return row, -step, code.mul(code.sub(steps, 1), step)
+        first = code.mul(reverse, code.mul(code.sub(steps, 1), step))
+        return row, code.mul(code.sub(1, code.mul(reverse, 2)), step), first
 
 
 class Room:

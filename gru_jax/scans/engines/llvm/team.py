@@ -19,8 +19,10 @@ from gru_jax.scans.engines.llvm.code import I32, I64, POINTER, X86, Code, Progra
 
 # Words of the job. Those that several threads write stand on cache lines of their own.
 _REFERENCES, _CLAIMED, _DONE, _WAITING, _PHASE, _ARRIVED, _DOOR = range(0, 56, 8)
-ARGUMENTS, RESULTS, STEPS = 56, 72, 88
-"""Where the pointers to arguments and results stand, and the number of steps."""
+ARGUMENTS, RESULTS, STEPS, REVERSE = 56, 72, 88, 89
+"""Where the pointers to arguments and results stand, the number of steps, and 1 where time runs the other way."""
+REVERSED = ".reversed"
+"""Behind the name of the function that XLA calls for that."""
 _WORDS = 96
 
 # Words of XLA's structures, version 0 of its interface (xla/ffi/api/c_api.h).
@@ -41,7 +43,7 @@ def handler(
     work: Callable[[Code, Value, Value, Value], None], parts: int | None = None,
     finish: Callable[[Code, Value], None] | None = None,
 ) -> None:  # fmt: skip
-    """Writes the function that XLA calls.
+    """Writes the function that XLA calls, and one of the name with `REVERSED` that says so to the work.
 
     Args:
       program: the module it is written into.
@@ -64,7 +66,7 @@ def handler(
     do_part = program.function(f"{name}.part", [POINTER, I64, I64], part)
     take = _together(program, name, do_part, parts) if together else _one_by_one(program, name, do_part, parts)
 
-    def run(code: Code, frame: Value) -> Value:
+    def run(code: Code, frame: Value, reverse: Value) -> Value:
         b = code.builder
         extension = code.load_word(frame, _FRAME_EXTENSION, POINTER)
         asked = b.icmp_unsigned("!=", b.ptrtoint(extension, I64), I64(0))
@@ -73,6 +75,7 @@ def handler(
                 _answer(code, code.load_word(extension, _METADATA, POINTER), code.load_word(frame, _FRAME_API, POINTER))
             with otherwise:
                 job = _job(code, frame, arguments, results, time_axis)
+                code.store_word(reverse, job, REVERSE)
 
                 def shared() -> None:
                     if threads > 1:
@@ -89,7 +92,10 @@ def handler(
                 code.call(_release(program), job)
         return POINTER(None)
 
-    program.function(name, [POINTER], run, POINTER)
+    run_so = program.function(f"{name}.run", [POINTER, I64], run, POINTER)
+    for suffix, reverse in (("", 0), (REVERSED, 1)):
+        forth = lambda code, frame, reverse=reverse: code.call(run_so, frame, reverse)  # noqa: E731
+        program.function(name + suffix, [POINTER], forth, POINTER)
 
 
 def barrier(program: Program) -> ir.Function:
