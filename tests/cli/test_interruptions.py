@@ -113,9 +113,9 @@ def test_preempted_at_any_step_changes_no_number(folder: Path, uninterrupted: Pa
         "import os, signal\n"
         "from gru_jax.runs import loop\n"
         "at_boundary = loop.Loop._at_boundary\n"
-        "def stop_at(self, step, state, log):\n"
+        "def stop_at(self, step, state):\n"
         "    if step == 17: os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    return at_boundary(self, step, state, log)\n"
+        "    return at_boundary(self, step, state)\n"
         "loop.Loop._at_boundary = stop_at\n"
     )
     stopped = process(*RUN, cwd=folder, before=script)
