@@ -376,12 +376,25 @@ def imported(backend):
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stderr
 
 
-@pytest.mark.parametrize("backend", ["numpy", pytest.param("tensorflow", marks=pytest.mark.slow)])
-def test_another_backend_is_refused_with_the_fix(backend):
-    said = imported(backend).splitlines()[-1]
+def refused_with_the_fix(said, backend):
     fact, _, fix = said.partition("; set ")
-    assert fact.startswith("ImportError: gru_jax.inside.keras: needs Keras on its JAX backend; ") and backend in fact
-    assert fix.startswith("the environment variable KERAS_BACKEND=jax before keras is first imported")
+    return (
+        fact.startswith("gru_jax.inside.keras: needs Keras on its JAX backend; ") and backend in fact
+        and fix.startswith("the environment variable KERAS_BACKEND=jax before keras is first imported")
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["numpy", "tensorflow"])
+def test_another_backend_is_refused_on_import(backend):
+    assert refused_with_the_fix(imported(backend).splitlines()[-1].removeprefix("ImportError: "), backend)
+
+
+def test_another_backend_is_refused(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "numpy")
+    with pytest.raises(ImportError) as error:
+        import_module("gru_jax.inside.keras.backend").check()
+    assert refused_with_the_fix(str(error.value), "numpy")
 
 
 @pytest.mark.parametrize("name", ["gru", "lstm", "models"])

@@ -201,7 +201,7 @@ def test_every_mode_of_differentiation(keep):
     chex.assert_trees_all_close(*found, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("of", ["x", "params", "all"])
+@pytest.mark.parametrize("of", ["x", "params", pytest.param("all", marks=pytest.mark.slow)])
 def test_under_vmap(of):
     cell = gj.GRU(4)
     params, x, h0 = arrays(cell, batch=(2, B), steps=T)
