@@ -1,7 +1,5 @@
 """Every method computes what `naive` writes down: outputs, final state and every gradient."""
 
-from functools import cache
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +19,7 @@ from .cases import (
     T,
     arrays,
     assert_close,
+    oracle,
     outputs_and_gradients,
     table,
     to_time_major,
@@ -32,13 +31,6 @@ METHODS = {
     "gates": gj.Sequential(keep="gates", hoist=True),
     "hoisted": gj.Sequential(unroll=2, keep="states", hoist=True),
 } | CHUNKED
-
-
-@cache
-def oracle(cell_name, situation, reverse):
-    cell = CELLS[cell_name]
-    options = SITUATIONS[situation]
-    return outputs_and_gradients(cell, *arrays(cell), method="naive", reverse=reverse, **options)
 
 
 # Compiling is what these tests cost, so the quick ones are a cut through the full cross product.

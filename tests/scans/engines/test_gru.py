@@ -1,7 +1,5 @@
 """The Pallas kernels behind `Sequential`, in Pallas's interpreter: `scan` computes by them what `naive` does."""
 
-from functools import cache
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -10,7 +8,17 @@ import pytest
 
 import gru_jax as gj
 
-from ..cases import CELLS, SITUATIONS, arrays, assert_close, outputs_and_gradients, table, to_time_major, weigh
+from ..cases import (
+    CELLS,
+    SITUATIONS,
+    arrays,
+    assert_close,
+    oracle,
+    outputs_and_gradients,
+    table,
+    to_time_major,
+    weigh,
+)  # fmt: skip
 
 P = jax.sharding.PartitionSpec
 SERVED = [name for name in CELLS if name not in ("activations", "callables")]
@@ -18,13 +26,6 @@ MAIN = ("after-full-1", "before-minimal-2", "after-full-4")
 INTERPRETED = {name: gj.Sequential(kernel=name) for name in ("interpret-gpu", "interpret-tpu")}
 CELL = CELLS["after-full-1"]
 LENGTHS = jnp.array([5, 2, 0])
-
-
-@cache
-def oracle(cell, situation, reverse):
-    return outputs_and_gradients(
-        CELLS[cell], *arrays(CELLS[cell]), method="naive", reverse=reverse, **SITUATIONS[situation]
-    )
 
 
 @pytest.mark.parametrize(
