@@ -20,6 +20,7 @@ CELLS = {
 }
 
 
+@cache
 def scattered(cell, dtype=jnp.float32, **sizes):
     """Arrays whose biases, scales and shifts are not those of `init`."""
     params, x, h0 = arrays(cell, dtype, **sizes)
@@ -101,7 +102,7 @@ def naive(name):
     ("name", "method"),
     [
         ("joint", CHUNKED["kept chunks"]),
-        ("joint", gj.Newton("dense")),
+        pytest.param("joint", gj.Newton("dense"), marks=pytest.mark.slow),
         pytest.param("two layers of parts, rms", CHUNKED["kept chunks"], marks=pytest.mark.slow),
         pytest.param("two layers of parts, rms", CHUNKED["chunks"], marks=pytest.mark.slow),
         pytest.param("two layers of parts, rms", gj.Sequential(keep="states"), marks=pytest.mark.slow),
