@@ -91,7 +91,7 @@ FITS = {
     "several steps": ({"compiled": {"steps_per_execution": 2}}, 1),
     "unrolled": ({"unroll": True}, 1),
 }
-QUICK_FITS = ("masked", "two directions", "recurrent dropout")
+QUICK_FITS = ("two masked", "recurrent dropout")
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,12 @@ LEFT_TO_KERAS = {
 }
 
 
-@pytest.mark.parametrize("kind", LEFT_TO_KERAS)
+SELDOM = ("a function", "a layer")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow if kind in SELDOM else ()) for kind in LEFT_TO_KERAS]
+)
 def test_what_the_scan_does_not_serve_is_left_to_keras(kind, scans):
     layer, stock = (LEFT_TO_KERAS[kind](GRU) for GRU in (ours.GRU, STOCK))
     for one in (layer, stock):
