@@ -34,7 +34,7 @@ CELLS = {
     "LSTM": lambda H: LSTM(H, forget_bias=1.0),
 }
 B, T, I = 5, 11, 3
-UNITS = {"whole": 16, "a tail": 20, "one": 1}
+UNITS = {"whole": 16, "a tail": 22, "one": 1}  # 22: a vector and pieces of four and of two
 MASK = jax.random.bernoulli(jax.random.key(5), 0.7, (B, T)).at[3].set(False)
 RESETS = jax.random.bernoulli(jax.random.key(6), 0.3, (B, T)).at[0, 0].set(True).at[1, -1].set(True)
 KEY = jax.random.key(7)
