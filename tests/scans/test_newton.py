@@ -14,9 +14,8 @@ import gru_jax as gj
 from .cases import CELLS, SITUATIONS, B, H, I, T, arrays, assert_close, oracle, outputs_and_gradients, table, weigh
 
 JACOBIANS = ("dense", "diagonal")
-QUICK = {
-    ("after-full-1", "diagonal", "everything", False),
-}
+# Windows with resets and gradients are quick in test_episodes.py, dropout in tests/cells/test_mgu.py.
+QUICK = {("after-full-1", "diagonal", "resets and holes", False)}
 
 
 @pytest.mark.parametrize(
