@@ -99,6 +99,18 @@ def x64() -> Iterator[None]:
         yield
 
 
+# Examples in docstrings that take more than a few seconds: every form of a scan is compiled.
+SLOW_EXAMPLES = {"gru_jax/tuning/__init__.py::gru_jax.tuning.tune"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A docstring cannot say itself that it is slow."""
+    for item in items:
+        if item.nodeid in SLOW_EXAMPLES:
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_collection_finish() -> None:
     """Thousands of test items and a dozen frameworks stay to the end: the garbage collector need not look at them."""
     gc.freeze()

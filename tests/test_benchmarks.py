@@ -98,10 +98,11 @@ def test_the_command_runs():
     assert "newton diagonal" in done.stdout and "drawn: newton_iterations.svg" in done.stdout
 
 
-def test_quick_numbers_are_not_written():
-    command = [sys.executable, "-m", "benchmarks.parallel", "--quick", "--write"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 2 and "measures nothing worth writing" in done.stderr
+def test_quick_numbers_are_not_written(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmarks.parallel", "--quick", "--write"])
+    with pytest.raises(SystemExit) as ended:
+        parallel.main()
+    assert ended.value.code == 2 and "measures nothing worth writing" in capsys.readouterr().err
 
 
 def test_what_fails_is_told_and_left_out(capsys):

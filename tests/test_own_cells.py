@@ -12,6 +12,8 @@ import pytest
 
 import gru_jax as gj
 
+from .scans.cases import table
+
 B, T, I, H = 2, 5, 3, 4
 X = jax.random.normal(jax.random.key(0), (B, T, I))
 LENGTHS = jnp.array([5, 3])
@@ -113,10 +115,10 @@ def final(cell, params, x, lengths, reverse=False):
     return cell.output(gj.scan(cell, params, x, lengths=lengths, reverse=reverse)[1])
 
 
-QUICK = ("newton.md", "peephole, a named state")
+HARDEST = "peephole, a named state"
 
 
-@pytest.mark.parametrize("name", [pytest.param(one, marks=() if one in QUICK else pytest.mark.slow) for one in CELLS])
+@pytest.mark.parametrize("name", table(CELLS, quick=lambda name: name == HARDEST))
 def test_every_combinator_and_model(name):
     cell = CELLS[name]()
     rnn = gj.recurrent(cell)

@@ -110,7 +110,7 @@ def test_two_that_tune_at_a_time_keep_both(two_forms):
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"rows": [{"T": 1}]}', "kernel", "chunk"])
-def test_what_is_damaged_is_named_and_not_taken(damage, two_forms):
+def test_what_is_damaged_is_named_and_not_taken(damage):
     path = choices.of_user()
     path.parent.mkdir(parents=True)
     by(ODD).save(path)
@@ -123,7 +123,12 @@ def test_what_is_damaged_is_named_and_not_taken(damage, two_forms):
     assert str(path) in str(error.value)
     with pytest.warns(UserWarning, match="the choices of this machine cannot be read, others are taken"):
         assert chosen()[0] == "llvm"
-    choices.kept.cache_clear()
+
+
+def test_what_is_damaged_is_measured_again(two_forms):
+    path = choices.of_user()
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
     with pytest.warns(UserWarning, match="cannot be read"):
         tune(shapes=[SHAPE], seconds=0.01)
     assert len(choices.kept(path).rows) == 1

@@ -131,7 +131,7 @@ def test_weights_and_numbers_of_pypots():
     ("reset", "method"),
     [
         ("before", gj.Sequential(keep="states")),
-        ("after", CHUNKED["chunks"]),
+        pytest.param("after", CHUNKED["chunks"], marks=pytest.mark.slow),
         pytest.param("before", CHUNKED["chunks"], marks=pytest.mark.slow),
         pytest.param("before", gj.Newton("diagonal"), marks=pytest.mark.slow),
         pytest.param("after", gj.Newton("dense"), marks=pytest.mark.slow),

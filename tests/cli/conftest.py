@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .command import TINY, process
+from .command import TINY, gru_jax
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
         if not (folder / "out" / "result.json").exists():
             folder.mkdir(exist_ok=True)
             (folder / "config.yaml").write_text(TINY)
-            done = process("run", "config.yaml", "--out", "out", cwd=folder)
+            done = gru_jax("run", "config.yaml", "--out", "out", cwd=folder)
             assert done.returncode == 0, done.stderr
             assert done.stderr == ""
             assert "1266 train, 178 validation, 353 test" in done.stdout

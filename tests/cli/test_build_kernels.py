@@ -73,11 +73,14 @@ def home_of_nothing(root: Path) -> dict[str, str]:
 
 
 @pytest.mark.skipif(not is_missing(), reason="NVIDIA's own packages come first")
-def test_what_fails_is_said_in_one_line(tmp_path: Path) -> None:
-    variables = home_of_nothing(tmp_path / "home")
+def test_what_fails_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in home_of_nothing(tmp_path / "home").items():
+        monkeypatch.setenv(name, value)
     for compiler, said in ((f"{sys.executable} --no-such-option", "failed with exit code"), ("none", "is no command")):
-        done = run("--into", "here", cwd=tmp_path, CXX=compiler, **variables)
+        monkeypatch.setenv("CXX", compiler)
+        done = gru_jax("build-kernels", "--into", "here", cwd=tmp_path)
         assert done.returncode == (3 if compiler == "none" else 1) and done.stdout == ""
         assert said in done.stderr and "Traceback" not in done.stderr and done.stderr.count("\n") == 1
-    into = run("--into", tmp_path / "home" / "include" / "cudnn.h", cwd=tmp_path, CXX=sys.executable, **variables)
+    monkeypatch.setenv("CXX", sys.executable)
+    into = gru_jax("build-kernels", "--into", tmp_path / "home" / "include" / "cudnn.h", cwd=tmp_path)
     assert into.returncode == 1 and "cannot hold the library" in into.stderr

@@ -99,11 +99,6 @@ def test_a_second_run_is_kept_out_and_sigterm_saves_and_exits_75(folder: Path) -
     newest = max(int(p.name) for p in (folder / "out" / "ckpt").iterdir())
     assert f"saved at step {newest}" in out
     assert max(line["step"] for line in metrics(folder / "out")) <= newest
-    again = start_and_wait(folder, lambda out: (out / "STATUS").read_text() == "running\n")
-    again.send_signal(signal.SIGINT)
-    out, err = again.communicate(timeout=120)
-    assert again.returncode == 75, err
-    assert f"resuming at step {newest}" in out
 
 
 @pytest.mark.slow
@@ -152,6 +147,16 @@ def halfway(folder: Path, uninterrupted: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
+def test_a_run_that_goes_on_is_stopped_by_sigint_too(halfway: Path) -> None:
+    (halfway / "out" / "STATUS").write_text("preempted\n")
+    again = start_and_wait(halfway, lambda out: (out / "STATUS").read_text() == "running\n")
+    again.send_signal(signal.SIGINT)
+    out, err = again.communicate(timeout=120)
+    assert again.returncode == 75, err
+    assert "resuming at step 35" in out
+
+
 def test_torn_newest_checkpoint_is_skipped(halfway: Path, uninterrupted: Path) -> None:
     checkpoints = halfway / "out" / "ckpt"
     newest, older = sorted((int(p.name) for p in checkpoints.iterdir()), reverse=True)
@@ -194,7 +199,7 @@ def test_half_a_line_of_metrics_is_dropped(halfway: Path, uninterrupted: Path) -
 
 @pytest.mark.parametrize(
     "module",
-    [*(pytest.param(name, marks=pytest.mark.slow) for name in ("pydantic", "sklearn.datasets")), "orbax.checkpoint"],
+    ["pydantic", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sklearn.datasets", "orbax.checkpoint"))],
 )
 def test_interrupted_before_the_training(module: str, folder: Path) -> None:
     script = (

@@ -49,12 +49,24 @@ def test_the_numbers_of_one_process_with_two_devices(uninterrupted: Path, folder
     np.testing.assert_allclose(ours["test/loss"], theirs["test/loss"], rtol=2e-3)
 
 
-def test_the_run_is_one_that_a_process_alone_can_go_on_with(uninterrupted: Path) -> None:
-    before = snapshot(uninterrupted / "out")
-    assert "mode: 'off'" in (uninterrupted / "out" / "config.yaml").read_text()
-    again = gru_jax(*RUN, cwd=uninterrupted)
+def test_the_run_is_one_that_a_process_alone_can_go_on_with(folder: Path) -> None:
+    # Four steps, of data that take no import.
+    task = "task={kind: adding, time: 4, batch: 16, epoch: 64}"
+    short = (task, "train.epochs=1", "train.eval_every=1 epoch")
+    done = process(*LAUNCH, *short, devices=1, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "2 processes, 2 devices, strategy data" in done.stdout and not done.stderr
+    before = snapshot(folder / "out")
+    assert "mode: 'off'" in (folder / "out" / "config.yaml").read_text()
+    again = gru_jax(*RUN, *short, cwd=folder)
     assert again.returncode == 0, again.stderr
     assert "this run is finished" in again.stdout
+    assert snapshot(folder / "out") == before
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_left_alone(uninterrupted: Path) -> None:
+    before = snapshot(uninterrupted / "out")
     at_once = process(*LAUNCH, devices=1, cwd=uninterrupted)
     assert at_once.returncode == 0, at_once.stderr
     assert "this run is finished" in at_once.stdout
@@ -221,7 +233,7 @@ def test_another_config_is_noticed_before_anything_is_written(key: str, folder: 
 )  # fmt: skip
 def test_what_cannot_be_launched_is_said(words: tuple[str, ...], said: str, folder: Path) -> None:
     # A cluster can be looked for only where JAX has not begun to compute.
-    start = process if "distributed.mode=auto" in words else gru_jax
+    start = process if words[0] == "run" and "distributed.mode=auto" in words else gru_jax
     done = start(*words, cwd=folder)
     assert done.returncode == 2, done.stderr
     assert said in done.stderr

@@ -86,7 +86,7 @@ def close(ours: Any, theirs: Any, tolerance: float = 1e-5) -> None:
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         assert a.dtype == b.dtype
-        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1.0, float(jnp.abs(b).max(initial=0))))
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1.0, float(np.abs(b).max(initial=0))))
 
 
 def case(cell: Any, call: dict[str, Any], getkey: Any, api: str) -> tuple[jax.Array, dict[str, Any]]:

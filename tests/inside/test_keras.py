@@ -91,7 +91,7 @@ FITS = {
     "several steps": ({"compiled": {"steps_per_execution": 2}}, 1),
     "unrolled": ({"unroll": True}, 1),
 }
-QUICK_FITS = ("masked", "two directions", "recurrent dropout")
+QUICK_FITS = ("two masked", "recurrent dropout")
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,12 @@ LEFT_TO_KERAS = {
 }
 
 
-@pytest.mark.parametrize("kind", LEFT_TO_KERAS)
+SELDOM = ("a function", "a layer")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow if kind in SELDOM else ()) for kind in LEFT_TO_KERAS]
+)
 def test_what_the_scan_does_not_serve_is_left_to_keras(kind, scans):
     layer, stock = (LEFT_TO_KERAS[kind](GRU) for GRU in (ours.GRU, STOCK))
     for one in (layer, stock):
@@ -376,12 +381,25 @@ def imported(backend):
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stderr
 
 
-@pytest.mark.parametrize("backend", ["numpy", pytest.param("tensorflow", marks=pytest.mark.slow)])
-def test_another_backend_is_refused_with_the_fix(backend):
-    said = imported(backend).splitlines()[-1]
+def refused_with_the_fix(said, backend):
     fact, _, fix = said.partition("; set ")
-    assert fact.startswith("ImportError: gru_jax.inside.keras: needs Keras on its JAX backend; ") and backend in fact
-    assert fix.startswith("the environment variable KERAS_BACKEND=jax before keras is first imported")
+    return (
+        fact.startswith("gru_jax.inside.keras: needs Keras on its JAX backend; ") and backend in fact
+        and fix.startswith("the environment variable KERAS_BACKEND=jax before keras is first imported")
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["numpy", "tensorflow"])
+def test_another_backend_is_refused_on_import(backend):
+    assert refused_with_the_fix(imported(backend).splitlines()[-1].removeprefix("ImportError: "), backend)
+
+
+def test_another_backend_is_refused(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "numpy")
+    with pytest.raises(ImportError) as error:
+        import_module("gru_jax.inside.keras.backend").check()
+    assert refused_with_the_fix(str(error.value), "numpy")
 
 
 @pytest.mark.parametrize("name", ["gru", "lstm", "models"])

@@ -71,7 +71,7 @@ FITS = {
 }
 
 
-@pytest.mark.parametrize("kind", FITS)
+@pytest.mark.parametrize("kind", ["masked, two directions", pytest.param("dropout", marks=pytest.mark.slow)])
 def test_fit_has_the_losses_of_keras(kind, scans):
     options, layers = FITS[kind]
     stock, own = on_words(STOCK, **options), on_words(ours.LSTM, **options)
@@ -82,7 +82,7 @@ def test_fit_has_the_losses_of_keras(kind, scans):
 
 
 OF_GATES = {"dropout": 0.3, "implementation": 1, "use_cudnn": False}
-LEFT = [{"recurrent_dropout": 0.3}, {"activation": "softmax"}, OF_GATES]
+LEFT = [{"recurrent_dropout": 0.3}, {"activation": "softmax"}, pytest.param(OF_GATES, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("options", LEFT)

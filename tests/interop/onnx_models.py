@@ -12,6 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 import gru_jax as gj
 from gru_jax.layers.spec import GRUSpec
 
+from . import draws
+
 ort.set_default_logger_severity(4)  # its own errors are raised as well
 
 
@@ -44,8 +46,9 @@ def states(layer: gj.nnx.GRU, h0: np.ndarray | None) -> Any:
 
 def run(layer: gj.nnx.GRU, x: np.ndarray, h0: np.ndarray | None = None, lengths: np.ndarray | None = None) -> Any:
     """Our y, and our final states as `[L*D, B, H]`."""
+    named = layer.spec.to_names(layer.functional()[1])
     given = (jnp.asarray(x), states(layer, h0), None if lengths is None else jnp.asarray(lengths))
-    y, h_n = jax.jit(lambda x, h0, lengths: layer(x, h0, lengths=lengths))(*given)
+    y, h_n = draws.program(layer.spec)(named, *given)
     return np.asarray(y), np.stack(jax.tree.leaves(h_n))
 
 

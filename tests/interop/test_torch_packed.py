@@ -40,7 +40,7 @@ def draw(seed):
     return rng, x, lengths, batch_first, enforce_sorted, total
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", [*range(10), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(10, 20))])
 def test_packing_and_padding(seed):
     rng, x, lengths, batch_first, enforce_sorted, total = draw(seed)
     given = [lengths.tolist(), lengths, jnp.asarray(lengths), torch.tensor(lengths)][seed % 4]
@@ -61,7 +61,7 @@ def test_packing_and_padding(seed):
     same(ours.pad_packed_sequence(right)[0], theirs.pad_packed_sequence(right)[0])  # torch's own, too
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 8))])
 def test_lists_of_sequences(seed):
     rng, _, lengths, batch_first, enforce_sorted, _ = draw(seed)
     sequences = [rng.normal(size=(length, 2)).astype(np.float32) for length in lengths]

@@ -14,6 +14,8 @@ from flax import linen, nnx, serialization
 import gru_jax as gj
 from gru_jax.layers.spec import GRUSpec
 
+from ..scans.cases import table
+
 B, T, I, H = 2, 5, 3, 4
 X = jax.random.normal(jax.random.key(0), (B, T, I))
 LENGTHS = jnp.array([5, 2])
@@ -37,7 +39,7 @@ OPTIONS = {
 def same(a, b, bound=0.0):
     assert jax.tree.structure(a) == jax.tree.structure(b)
     leaves = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-    assert leaves and all(x.shape == y.shape and float(jnp.abs(x - y).max()) <= bound for x, y in leaves)
+    assert leaves and all(x.shape == y.shape and float(np.abs(x - y).max()) <= bound for x, y in leaves)
 
 
 def linen_of(options):
@@ -46,8 +48,15 @@ def linen_of(options):
     return gj.linen.GRU(H, **options, **init)
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_nnx_linen_and_functions_give_identical_numbers(options):
+# Parts of what the others hold.
+PARTS = ("one layer", "two layers", "bidirectional")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in PARTS else ()) for name in OPTIONS]
+)
+def test_nnx_linen_and_functions_give_identical_numbers(name):
+    options = OPTIONS[name]
     module = gj.nnx.GRU(I, H, **options, rngs=nnx.Rngs(0))
     module.eval()
     layer, params = module.functional()
@@ -81,7 +90,7 @@ def test_gradients_of_nnx_and_linen(name):
     linen_grads = jax.grad(lambda p: loss(linen_layer.apply({"params": p}, X, deterministic=True)[0]))(named)
     plain = {name: jax.tree.map(jnp.asarray, nnx_grads[name]) for name in spec.names}
     same(plain, linen_grads, 1e-7)
-    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(plain)) > 0
+    assert max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(plain)) > 0
 
 
 def test_one_list_of_options():
@@ -120,7 +129,9 @@ def test_linen_dropout_follows_its_stream():
     same(silent.apply(variables, X), gj.linen.GRU(H).apply(variables, X))
 
 
-@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "dropout": 0.5}, {"norm": "rms"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [pytest.param({}, marks=pytest.mark.slow), {"num_layers": 2, "dropout": 0.5}, {"norm": "rms"}], ids=str
+)
 def test_step_by_step_equals_the_whole_sequence(options):
     module = gj.nnx.GRU(I, H, **options, rngs=nnx.Rngs(0), deterministic=True)
     y, h_n = module(X)
@@ -135,8 +146,10 @@ def test_step_by_step_equals_the_whole_sequence(options):
     same(linen_layer.apply(variables, X[:, 0], method="step")[0], outputs[0], 1e-6)
 
 
-@pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": False}], ids=str)
+@pytest.mark.parametrize(
+    "options, jit",
+    table(({}, {"num_layers": 2}), (False, True), quick=lambda options, jit: bool(options) == jit),
+)
 def test_stateful_layers_go_on_where_they_stopped(options, jit):
     module = gj.nnx.GRU(I, H, **options, stateful=True, rngs=nnx.Rngs(0))
     whole = gj.nnx.GRU(I, H, **options, rngs=nnx.Rngs(0))
@@ -169,7 +182,7 @@ def test_gates_of_every_layer_and_direction():
 
 
 @pytest.mark.parametrize("options", [
-    {"method": "sequential"},
+    pytest.param({"method": "sequential"}, marks=pytest.mark.slow),
     {"method": gj.Newton(max_iters=1)},
     {"num_layers": 2, "bidirectional": True, "norm": "rms"},
     pytest.param({"num_layers": 2, "bidirectional": True, "method": "newton"}, marks=pytest.mark.slow),

@@ -10,6 +10,8 @@ from flax import linen, nnx
 import gru_jax as gj
 from gru_jax.interop import keras
 
+from ..scans.cases import table
+
 B, T, I, H = 2, 4, 3, 4
 X = jax.random.normal(jax.random.key(0), (B, T, I))
 
@@ -63,8 +65,12 @@ def over_chunks(layer, x):
     return layer, output(layer, x)
 
 
-@pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
-def test_every_order_of_calls_keeps_the_tree(make, tmp_path):
+QUICK = ("both directions, in bfloat16", "model", "keras, both directions")
+
+
+@pytest.mark.parametrize("name", table(LAYERS, quick=lambda name: name in QUICK))
+def test_every_order_of_calls_keeps_the_tree(name, tmp_path):
+    make = LAYERS[name]
     layer = make()
     stateful = getattr(layer, "gru", layer)
     whole = tree(nnx.state(layer))
@@ -91,8 +97,9 @@ def test_every_order_of_calls_keeps_the_tree(make, tmp_path):
         close(output(resumed, X), output(layer, X), 0)
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_linen_makes_its_collection_in_init(options):
+@pytest.mark.parametrize("name", table(OPTIONS, quick=lambda name: name in (*QUICK, "stack")))
+def test_linen_makes_its_collection_in_init(name):
+    options = OPTIONS[name]
     layer = gj.linen.GRU(H, stateful=True, **options)
     variables = layer.init(jax.random.key(0), X)
     assert all((leaf == 0).all() and leaf.shape == (B, H) for leaf in jax.tree.leaves(variables["carry"]))

@@ -1,9 +1,8 @@
 """Every method computes what `naive` writes down: outputs, final state and every gradient."""
 
-from functools import cache
-
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +19,7 @@ from .cases import (
     T,
     arrays,
     assert_close,
+    oracle,
     outputs_and_gradients,
     table,
     to_time_major,
@@ -31,13 +31,6 @@ METHODS = {
     "gates": gj.Sequential(keep="gates", hoist=True),
     "hoisted": gj.Sequential(unroll=2, keep="states", hoist=True),
 } | CHUNKED
-
-
-@cache
-def oracle(cell_name, situation, reverse):
-    cell = CELLS[cell_name]
-    options = SITUATIONS[situation]
-    return outputs_and_gradients(cell, *arrays(cell), method="naive", reverse=reverse, **options)
 
 
 # Compiling is what these tests cost, so the quick ones are a cut through the full cross product.
@@ -114,10 +107,10 @@ def test_half_precision_within_its_bound(method, cell, dtype):
     )
     assert y.dtype == h.dtype == dtype
     bound = 4 * float(jnp.finfo(dtype).eps)
-    assert float(jnp.abs(y.astype(jnp.float32) - y_single).max()) < bound
+    assert float(np.abs(y.astype(jnp.float32) - y_single).max()) < bound
     for a, b in zip(jax.tree.leaves(gradients), jax.tree.leaves(gradients_single), strict=True):
         assert a.dtype == dtype
-        assert float(jnp.abs(a.astype(jnp.float32) - b).max()) < 0.05 * float(jnp.abs(b).max())
+        assert float(np.abs(a.astype(jnp.float32) - b).max()) < 0.05 * float(np.abs(b).max())
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
@@ -129,8 +122,8 @@ def test_time_major_is_the_same_with_time_first(situation):
         y_major, h_major = gj.scan(
             cell, params, x.swapaxes(0, 1), h0, method=method, **to_time_major(SITUATIONS[situation])
         )
-        assert jnp.abs(y_major.swapaxes(0, 1) - y).max() <= 1e-6
-        assert jnp.abs(h_major - h).max() <= 1e-6
+        assert np.abs(y_major.swapaxes(0, 1) - y).max() <= 1e-6
+        assert np.abs(h_major - h).max() <= 1e-6
 
 
 @pytest.mark.parametrize(
@@ -174,7 +167,7 @@ def test_an_empty_batch_of_heads(name, method):
     params, x, h0 = arrays(CELLS[name], batch=(0,))
     (y, h), gradients = outputs_and_gradients(CELLS[name], params, x, h0, method=METHODS[method])
     assert y.shape == (0, T, H) and h.shape == (0, H)
-    assert all(float(jnp.abs(leaf).max(initial=0)) == 0 for leaf in jax.tree.leaves(gradients))
+    assert all(float(np.abs(leaf).max(initial=0)) == 0 for leaf in jax.tree.leaves(gradients))
 
 
 def test_one_hidden_unit_and_no_initial_state():
@@ -184,7 +177,7 @@ def test_one_hidden_unit_and_no_initial_state():
     y, h = gj.scan(cell, params, x)
     expected, _ = gj.scan(cell, params, x, jnp.zeros((2, 1)), method="naive")
     assert y.shape == (2, 6, 1) and h.shape == (2, 1)
-    assert jnp.abs(y - expected).max() <= 1e-6
+    assert np.abs(y - expected).max() <= 1e-6
 
 
 # What a program depends on is enumerated, and what it takes as numbers is drawn: each row compiles two programs.
@@ -248,8 +241,8 @@ def test_reverse_starts_at_each_sequence_s_own_last_step():
     params, x, h0 = arrays(cell)
     y, h = gj.scan(cell, params, x, h0, lengths=jnp.array([T, 2, 1]), reverse=True)
     alone, h_alone = gj.scan(cell, params, x[1:2, 1::-1], h0[1:2])
-    assert jnp.abs(y[1, :2] - alone[0, ::-1]).max() <= 1e-6
-    assert jnp.abs(h[1] - h_alone[0]).max() <= 1e-6
+    assert np.abs(y[1, :2] - alone[0, ::-1]).max() <= 1e-6
+    assert np.abs(h[1] - h_alone[0]).max() <= 1e-6
 
 
 def test_a_reset_splits_a_sequence_in_two():
@@ -259,7 +252,7 @@ def test_a_reset_splits_a_sequence_in_two():
     y, _ = gj.scan(cell, params, x, h0, resets=resets)
     first, _ = gj.scan(cell, params, x[:, :3], h0)
     second, _ = gj.scan(cell, params, x[:, 3:])
-    assert jnp.abs(y - jnp.concatenate([first, second], 1)).max() <= 1e-6
+    assert np.abs(y - jnp.concatenate([first, second], 1)).max() <= 1e-6
 
 
 @pytest.mark.parametrize("dtype", [jnp.int8, jnp.uint8, jnp.int16])
@@ -269,7 +262,7 @@ def test_lengths_may_be_narrow_integers(dtype):
     y, h = gj.scan(cell, params, x, lengths=jnp.array([100]))
     for method in ("auto", "naive") if dtype == jnp.int8 else ("auto",):
         narrow = gj.scan(cell, params, x, lengths=jnp.array([100], dtype), method=method)
-        assert jnp.abs(narrow[0] - y).max() <= 1e-6 and jnp.abs(narrow[1] - h).max() <= 1e-6
+        assert np.abs(narrow[0] - y).max() <= 1e-6 and np.abs(narrow[1] - h).max() <= 1e-6
 
 
 def test_lengths_out_of_range_act_as_the_nearest_under_jit():
@@ -287,11 +280,11 @@ def test_gates_explain_every_step(reverse):
     y, h, gates = gj.scan(cell, params, x, h0, padding="hold", **options)
     _, _, expected = gj.scan(cell, params, x, h0, method="naive", **options)
     for ours, naive in zip(gates, expected, strict=True):
-        assert ours.shape == (B, T, H) and jnp.abs(ours - naive).max() <= 1e-6
+        assert ours.shape == (B, T, H) and np.abs(ours - naive).max() <= 1e-6
     before = jnp.concatenate([y[:, 1:], h0[:, None]] if reverse else [h0[:, None], y[:, :-1]], 1)
     rebuilt = gates.n + gates.z * (before - gates.n)
     used = options["mask"][..., None]
-    assert jnp.where(used, jnp.abs(rebuilt - y), 0).max() <= 1e-6
+    assert jnp.where(used, np.abs(rebuilt - y), 0).max() <= 1e-6
     assert jnp.where(used, 0, gates.z).max() == 0
 
 

@@ -1,4 +1,4 @@
-"""A GRU by code that is compiled for this processor: the numbers of the naive loop, whatever the sizes and vectors."""
+"""A GRU by code that is compiled for this processor: the numbers of the plain loop, whatever the sizes and vectors."""
 
 import os
 import subprocess
@@ -53,16 +53,16 @@ SITUATIONS = {
         and (keep == "gates") == reverse,
     ),
 )  # fmt: skip
-def test_the_numbers_of_the_naive_loop(name, situation, reverse, time_major, keep):
+def test_the_numbers_of_the_plain_loop(name, situation, reverse, time_major, keep):
     cell, options = CELLS[name], SITUATIONS[situation]
     params, x, h0 = arrays(cell, batch=(B,), steps=T)
     if time_major:
         x, options = jnp.swapaxes(x, 0, 1), to_time_major(options)
-    ours, naive = (
+    ours, plain = (
         outputs_and_gradients(cell, params, x, h0, reverse=reverse, method=method, **options)
-        for method in (by_kernel(keep), "naive")
+        for method in (by_kernel(keep), gj.Sequential(kernel="scan"))
     )
-    assert_close(ours, naive, 1e-6, 2e-5)
+    assert_close(ours, plain, 1e-6, 2e-5)
 
 
 def compare(T, B, I, H, method, mask=None, reverse=False):
@@ -179,8 +179,9 @@ def test_nothing_depends_on_the_number_of_threads():
 def test_batch_dimensions(batch, keep):
     cell = gj.GRU(4)
     params, x, h0 = arrays(cell, batch=batch, steps=T)
-    ours, naive = (outputs_and_gradients(cell, params, x, h0, method=m) for m in (by_kernel(keep), "naive"))
-    assert_close(ours, naive, 1e-6, 2e-5)
+    methods = by_kernel(keep), gj.Sequential(kernel="scan")
+    ours, plain = (outputs_and_gradients(cell, params, x, h0, method=m) for m in methods)
+    assert_close(ours, plain, 1e-6, 2e-5)
 
 
 @pytest.mark.slow
@@ -201,7 +202,7 @@ def test_every_mode_of_differentiation(keep):
     chex.assert_trees_all_close(*found, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("of", ["x", "params", "all"])
+@pytest.mark.parametrize("of", ["x", "params", pytest.param("all", marks=pytest.mark.slow)])
 def test_under_vmap(of):
     cell = gj.GRU(4)
     params, x, h0 = arrays(cell, batch=(2, B), steps=T)
