@@ -59,7 +59,7 @@ ODD = {
     "no column": (CONTENT.replace("level", "height"), "has 0 columns 'level'; its header is 'day', 'height', 'a, b'"),
     "two": (CONTENT.replace("day", "level"), "has 2 columns 'level'"),
     "no rows": (CONTENT[: CONTENT.index("\n")], "no rows"),
-    "missing": (CONTENT.replace(",5.125,", ",,"), "1 of 100 values of 'level' cannot be read: line 3 is empty; .*missing says"),
+    "missing": (CONTENT.replace(",5.125,", ",,"), "1 of 100 values of 'level' cannot be read: line 3 is empty; fill"),
     "nan": (CONTENT.replace(",5.125,", ",nan,"), "line 3 holds 'nan'"),
     "huge": (CONTENT.replace(",5.125,", ",1e40,"), "line 3 holds '1e40'"),
     "short row": (CONTENT.replace(",5.125,x", ""), "line 3 is empty"),
