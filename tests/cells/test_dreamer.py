@@ -189,6 +189,8 @@ def test_fresh_parameters():
     # Of what comes into all blocks together: the state, and for each block both projections.
     assert abs(float(params.w_s.astype(jnp.float32).std()) * (64 + 4 * 64) ** 0.5 - 1) < 0.1
     assert gj.DreamerGRU(64, norm="rms").init(jax.random.key(0), 16).joint.shift is None
+    two = CELLS["two layers of parts, rms"]
+    assert two.input_size(two.init(jax.random.key(0), 3)) == 3
 
 
 def run(cell, made_by, features=I, **options):
