@@ -135,7 +135,7 @@ class DreamerGRU(DreamerDerivative):
         """
         self._check_init(key, input_size, dtype)
         shapes = self._shapes(input_size)
-        if sum(w.shape[0] for w in (linear.w for linear in shapes.inputs)) not in (0, input_size):
+        if self.input_size(shapes) != input_size:
             raise ValueError(f"{self.name}: input_size must be the sum of input_sizes; got {input_size}")
         # What comes into the joint product: the state, and for each block all of the rest.
         rest = shapes.w_x.shape[0] + (0 if shapes.w_s is None else shapes.w_s.shape[0])
@@ -156,6 +156,10 @@ class DreamerGRU(DreamerDerivative):
         leaves = [leaf(name, shape) for name, shape in names.items()]
         structure: Any = jax.tree.structure(shapes, is_leaf=lambda one: one is None)
         return structure.unflatten(leaves)
+
+    def input_size(self, params: DreamerGRUParams) -> int:
+        """How many features of the input parameters were made for, those of all its parts."""
+        return sum(self._widths(params))
 
     def check_params(self, params: DreamerGRUParams, features: int) -> None:
         """Raises unless every parameter has the shape that these options and `features` of the input ask for."""
@@ -213,9 +217,14 @@ class DreamerGRU(DreamerDerivative):
         )  # fmt: skip
 
     def _check_features(self, params: DreamerGRUParams, features: int) -> None:
-        widths = [linear.w.shape[0] for linear in params.inputs] or [params.w_x.shape[0]]
+        widths = self._widths(params)
         if sum(widths) != features:
             raise ValueError(
                 f"{self.name}: x has {features} features but params were made for {' + '.join(map(str, widths))};"
                 f" pass input_size={features} to init"
             )
+
+    @staticmethod
+    def _widths(params: DreamerGRUParams) -> list[int]:
+        """Features of each part of the input."""
+        return [linear.w.shape[0] for linear in params.inputs] or [params.w_x.shape[0]]

@@ -10,6 +10,7 @@ import numpy as np
 
 from gru_jax.data.dataset import DataDamaged, DataMissing, Dataset, Split, TaskShape
 from gru_jax.data.files import MB, DataFile, check_sizes, damaged, find, fingerprint, lines, read, several
+from gru_jax.data.missing import Missing, features, filled
 
 _LIMIT = 64 * MB
 
@@ -31,7 +32,19 @@ class Window(NamedTuple):
     stride: int = 1
 
 
-def shape(values: int, window: Window) -> TaskShape:
+class Windows(NamedTuple):
+    """Windows in each split of a series with holes: those that tell no missing value."""
+
+    train: int
+    valid: int
+    test: int
+
+
+HOLES = ("", "?", "na", "nan", "null")
+"""What stands in a field, in small letters, where a value is missing."""
+
+
+def shape(values: int, window: Window, missing: Missing = "refuse", sizes: Windows | None = None) -> TaskShape:
     """The sizes of the task, of a series of so many values.
 
     The values told lie in the first 70 % for training, in the next 10 % for validation, in the last 20 % for testing.
@@ -40,9 +53,14 @@ def shape(values: int, window: Window) -> TaskShape:
     Example:
         >>> shape(1000, Window(50, 5))[:6]
         (646, 96, 196, 50, 1, 5)
+        >>> shape(1000, Window(50, 5), "gaps", Windows(400, 80, 150))[:6]
+        (400, 80, 150, 50, 3, 5)
     """
-    train, valid, test = map(len, _starts(values, window))
-    return TaskShape(train, valid, test, time=window.steps, features=1, outputs=window.horizon, target="values")
+    train, valid, test = map(len, _starts(values, window)) if sizes is None else sizes
+    gaps, seen = missing == "gaps", features(1, missing)
+    return TaskShape(
+        train, valid, test, time=window.steps, features=seen, outputs=window.horizon, target="values", gaps=gaps
+    )
 
 
 def _starts(values: int, window: Window) -> tuple[range, range, range]:
@@ -55,15 +73,26 @@ def _starts(values: int, window: Window) -> tuple[range, range, range]:
     )
 
 
-def load(file: str | None, column: str, values: int, window: Window, data_root: str | None) -> Dataset:
+def load(
+    file: str | None,
+    column: str,
+    values: int,
+    window: Window,
+    data_root: str | None,
+    missing: Missing = "refuse",
+    sizes: Windows | None = None,
+) -> Dataset:
     """Windows of a series, less the mean and over the deviation of its training part: x `[N, T, 1]`, y `[N, O]`.
 
     Args:
         file: name of a CSV file with a header line under the folder of data files; None is weekly CO2 at Mauna Loa.
         column: the name of the column in the header.
-        values: how many it should have.
+        values: how many it should have, missing ones too.
         window: what is seen and told.
         data_root: the folder, see `files.root`.
+        missing: what becomes of a missing value that is seen: with "gaps" x is `[N, T, 3]`, see `missing.filled`. A
+            window knows nothing from before its first step, and one that tells a missing value is left out.
+        sizes: how many windows should be left; None unless values may be missing.
 
     Raises:
         DataMissing: the file, or statsmodels, is not there.
@@ -71,32 +100,46 @@ def load(file: str | None, column: str, values: int, window: Window, data_root: 
 
     Source: C. D. Keeling and T. P. Whorf, Atmospheric CO2 records (2004), as statsmodels.datasets.co2.
     """
+    holes = missing != "refuse"
     if file is None:
-        series, name = co2(), "weekly CO2 at Mauna Loa (ppm), missing weeks filled in straight lines"
+        series = co2(holes)
+        name = "weekly CO2 at Mauna Loa (ppm)" + (", missing weeks filled in straight lines" if not holes else "")
         content = DataFile(Path(name), b"", hashlib.sha256(series.tobytes()).digest(), "")
     else:
         content = read(find([file], data_root), _LIMIT)
-        series, name = read_column(content, column), f"{content.path.name}, column {column!r}"
+        series, name = read_column(content, column, holes), f"{content.path.name}, column {column!r}"
     check_sizes(content.path, values=(values, len(series)))
     seen = series[: values * 7 // 10]
-    mean, deviation = seen.mean(), max(float(seen.std()), 1e-8)
+    if np.isnan(seen).all():
+        raise damaged(content.path, f"has no value of {column!r} in its first 70 %, the training part", "fill some in")
+    mean, deviation = np.nanmean(seen), max(float(np.nanstd(seen)), 1e-8)
     scaled = ((series - mean) / deviation).astype(np.float32)
-    train, valid, test = (_windows(scaled, starts, window) for starts in _starts(values, window))
+    train, valid, test = (_windows(scaled, starts, window, missing) for starts in _starts(values, window))
+    if sizes is not None:
+        left = {"train": train, "valid": valid, "test": test}
+        found = {name: (getattr(sizes, name), len(split.y)) for name, split in left.items()}
+        check_sizes(content.path, **found)
     description = (
         f"{name}: the next {window.horizon} from {window.steps}, in units of {deviation:.4g} around {mean:.4g};"
         f" split by time: {len(train.y)} train, {len(valid.y)} validation, {len(test.y)} test"
     )
-    return Dataset(train, valid, test, description, fingerprint([content], "forecast", column, *window))
+    kind = (missing,) if holes else ()
+    return Dataset(train, valid, test, description, fingerprint([content], "forecast", column, *window, *kind))
 
 
-def _windows(series: np.ndarray, starts: range, window: Window) -> Split:
+def _windows(series: np.ndarray, starts: range, window: Window, missing: Missing) -> Split:
     both: Any = np.lib.stride_tricks.sliding_window_view(series, window.steps + window.horizon)
     rows = both[starts.start - window.steps : starts.stop - window.steps : starts.step]
-    return Split(rows[:, : window.steps, None].copy(), rows[:, window.steps :].copy())
+    x, y = rows[:, : window.steps, None], rows[:, window.steps :]
+    told = ~np.isnan(y).any(-1)
+    return Split(filled(x[told], missing), y[told])
 
 
-def co2() -> np.ndarray:
-    """Weekly CO2 at Mauna Loa in ppm, 1958 to 2001, `[2284]`, the missing weeks filled in by straight lines.
+def co2(holes: bool = False) -> np.ndarray:
+    """Weekly CO2 at Mauna Loa in ppm, 1958 to 2001, `[2284]`.
+
+    Args:
+        holes: whether the missing weeks are NaN, and not filled in by straight lines.
 
     Raises:
         DataMissing: statsmodels is not installed.
@@ -110,18 +153,19 @@ def co2() -> np.ndarray:
         ) from error
     series = carried.load_pandas().data["co2"].to_numpy(np.float64)
     weeks, known = np.arange(len(series)), np.isfinite(series)
-    return np.interp(weeks, weeks[known], series[known])
+    return series if holes else np.interp(weeks, weeks[known], series[known])
 
 
-def read_column(file: DataFile, column: str) -> np.ndarray:
+def read_column(file: DataFile, column: str, holes: bool = False) -> np.ndarray:
     r"""One column of a CSV file.
 
     Args:
         file: content, with a header line.
         column: a name in the header.
+        holes: whether values may be missing, one of `HOLES` in their place.
 
     Returns:
-        `[N]` float64, at least one.
+        `[N]` float64, at least one, NaN where there may be holes.
 
     Raises:
         DataDamaged: there is no such column, or a value is missing or no number.
@@ -145,7 +189,7 @@ def read_column(file: DataFile, column: str) -> np.ndarray:
             if not row:
                 continue  # an empty line, such as after the last
             cell = row[place].strip() if place < len(row) else ""
-            value = _number(cell)
+            value = np.nan if holes and place < len(row) and cell.lower() in HOLES else _number(cell)
             if any(map(str.strip, row[len(header) :])):
                 # Such as 2,5 for 2.5, of which a column would be read as 2.
                 commas = True
@@ -160,6 +204,8 @@ def read_column(file: DataFile, column: str) -> np.ndarray:
     if wrong:
         fact = f"{len(wrong)} of {len(found) + len(wrong)} values of {column!r} cannot be read: {several(wrong)}"
         fix = "write 2.5 for 2,5" if commas else "fill them in, or leave their lines out"
+        if not (commas or holes):
+            fix += "; the key missing says what else becomes of them"
         raise damaged(file.path, fact, fix)
     if not found:
         raise damaged(file.path, "has no rows under its header")

@@ -1,17 +1,14 @@
 """Time series with a class each, in the `.ts` files of the UEA and UCR archives."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gru_jax.data.dataset import Dataset, Sequences, Source, Split, TaskShape
 from gru_jax.data.files import MB, DataFile, check_sizes, damaged, find, fingerprint, lines, read, several
-from gru_jax.irregular import observed
+from gru_jax.data.missing import Missing, features, filled
 
 _LIMIT = 512 * MB
-
-Missing = Literal["refuse", "gaps", "last", "zeros"]
-"""What becomes of a missing value: an error, a mask and the time since, the last value, or 0, the channel's mean."""
 
 
 class Sizes(NamedTuple):
@@ -41,8 +38,8 @@ class Series(NamedTuple):
 
 def shape(sizes: Sizes, missing: Missing = "refuse") -> TaskShape:
     """The sizes of the task."""
-    gaps = missing == "gaps"
-    return TaskShape(*sizes[:4], features=sizes.channels * (3 if gaps else 1), outputs=sizes.classes, gaps=gaps)
+    seen = features(sizes.channels, missing)
+    return TaskShape(*sizes[:4], features=seen, outputs=sizes.classes, gaps=missing == "gaps")
 
 
 def load(
@@ -91,9 +88,7 @@ def load(
         raise damaged(files[0].path, f"has no value in channel {never.argmax() + 1}", "leave the channel out")
     mean = np.nanmean(seen, 0, dtype=np.float64).astype(np.float32)
     deviation = np.maximum(np.nanstd(seen, 0, dtype=np.float64), 1e-8).astype(np.float32)
-    x, test_x = (
-        [_filled((each - mean) / deviation, missing) for each in series.x] for series in (of_train, of_test)
-    )
+    x, test_x = ([filled((each - mean) / deviation, missing) for each in series.x] for series in (of_train, of_test))
     equal = len({len(each) for each in (*x, *test_x)}) == 1
     splits = [
         _split([x[i] for i in kept], of_train.y[kept], equal),
@@ -106,14 +101,6 @@ def load(
     )
     kind = () if missing == "refuse" else (missing,)
     return Dataset(splits[0], splits[1], splits[2], description, fingerprint(files, "uea", valid_every, *kind))
-
-
-def _filled(x: np.ndarray, missing: Missing) -> np.ndarray:
-    """A series without holes; what was not seen yet is 0, the mean."""
-    if missing == "refuse":
-        return x
-    made = observed(x)
-    return made.x if missing == "gaps" else made.value if missing == "last" else np.nan_to_num(x)
 
 
 def _split(x: list[np.ndarray], y: Any, equal: bool) -> Split | Source:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen, nnx
 
 import gru_jax as gj
 
@@ -133,6 +134,22 @@ def test_half_precision_through_chunks():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["joint", "two layers of parts, rms"])
+def test_the_fronts_of_flax_and_streams_compute_the_same(name):
+    cell = CELLS[name]
+    held, x = gj.inside.nnx.Cell(cell, I, rngs=nnx.Rngs(0)), arrays(cell)[1]
+    params = jax.tree.map(lambda a: a[...], held.params, is_leaf=lambda a: isinstance(a, nnx.Variable))
+    y, _ = gj.scan(cell, params, x)
+    np.testing.assert_allclose(gj.inside.nnx.RNN(held)(x), y, atol=1e-6)
+    np.testing.assert_allclose(nnx.RNN(held)(x), y, atol=1e-6)
+    ours, theirs = (rnn(gj.inside.linen.Cell(cell)) for rnn in (gj.inside.linen.RNN, linen.RNN))
+    variables = ours.init(jax.random.key(0), x)
+    np.testing.assert_allclose(ours.apply(variables, x), theirs.apply(variables, x), atol=1e-6)
+    stream = gj.Stream(cell, params, batch=B)
+    np.testing.assert_allclose(np.stack([stream(frame) for frame in np.moveaxis(x, 1, 0)], 1), y, atol=1e-6)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CELLS)
 def test_time_sharding(name):
     cell = CELLS[name]
@@ -181,10 +198,12 @@ def test_fresh_parameters():
     # Of what comes into all blocks together: the state, and for each block both projections.
     assert abs(float(params.w_s.astype(jnp.float32).std()) * (64 + 4 * 64) ** 0.5 - 1) < 0.1
     assert gj.DreamerGRU(64, norm="rms").init(jax.random.key(0), 16).joint.shift is None
+    two = CELLS["two layers of parts, rms"]
+    assert two.input_size(two.init(jax.random.key(0), 3)) == 3
 
 
-def run(cell, made_by, features=I):
-    return gj.scan(cell, made_by.init(jax.random.key(0), I), jnp.ones((2, T, features)))
+def run(cell, made_by, features=I, **options):
+    return gj.scan(cell, made_by.init(jax.random.key(0), I), jnp.ones((2, T, features)), **options)
 
 
 SMALL, LAYER = gj.DreamerGRU(4, heads=2), gj.DreamerGRU(4, heads=2, layers=1)
@@ -201,6 +220,7 @@ SMALL, LAYER = gj.DreamerGRU(4, heads=2), gj.DreamerGRU(4, heads=2, layers=1)
         (lambda: gj.DreamerGRU(8, epsilon=0), ValueError, "epsilon must be above 0"),
         (lambda: gj.DreamerGRU(8, update_bias="-1"), TypeError, "update_bias must be a plain number"),
         (lambda: CELLS["two layers of parts, rms"].init(jax.random.key(0), 4), ValueError, "the sum of input_sizes"),
+        (lambda: run(SMALL, SMALL, method="associative"), ValueError, "linear in its state.*DreamerGRU is not"),
         (lambda: run(SMALL, SMALL, 5), ValueError, "x has 5 features but params were made for 3"),
         (lambda: run(SMALL, gj.DreamerGRU(8, heads=2)), ValueError, r"w_x must have shape \[3, 12\]; got \[3, 24\]"),
         (lambda: run(SMALL, gj.DreamerGRU(4, heads=2, norm="rms")), ValueError, r"joint.shift must have shape \[12\]"),

@@ -76,8 +76,19 @@ def drawn(cell, features=3 * D, dtype=jnp.float32):
     return params._replace(w_value=slow, w_state=jnp.abs(params.w_state) * slow[:, None], b_value=slow * 0.1 - 0.001)
 
 
-@pytest.mark.parametrize("reset", ("before", "after"))
-def test_values_and_gradients_are_those_of_the_paper(reset):
+@pytest.mark.parametrize(
+    ("reset", "method"),
+    [
+        ("before", "auto"),
+        ("after", "auto"),
+        pytest.param("before", gj.Newton("diagonal"), marks=pytest.mark.slow),
+        pytest.param("after", gj.Newton("dense"), marks=pytest.mark.slow),
+        pytest.param("before", gj.Sequential(checkpoint_every=3), marks=pytest.mark.slow),
+        pytest.param("after", gj.Sequential(kernel="scan", keep="gates"), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_values_and_gradients_are_those_of_the_paper(reset, method):
     cell = gj.GRUD(H, mean=MEAN, reset=reset)
     params, h0 = drawn(cell), jnp.linspace(-0.5, 0.5, B * H).reshape(B, H)
     x = gj.observed(SERIES, TIMES, mean=np.array(MEAN)).x.astype(np.float32)
@@ -85,7 +96,7 @@ def test_values_and_gradients_are_those_of_the_paper(reset):
     wide = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
 
     def ours(params, h0):
-        y = gj.scan(cell, params, x, h0)[0]
+        y = gj.scan(cell, params, x, h0, method=method)[0]
         return (y * weight.astype(np.float32)).sum(), y
 
     (_, y), gradients = jax.jit(jax.value_and_grad(ours, (0, 1), has_aux=True))(params, h0)
@@ -218,6 +229,18 @@ def test_linen_and_flax_s_own_loop():
     np.testing.assert_allclose(rnn.apply(variables, x), theirs.apply(variables, x), atol=1e-6)
 
 
+@pytest.mark.slow
+def test_an_episode_knows_nothing_of_the_one_before():
+    cell, resets = gj.GRUD(H, mean=MEAN), np.zeros((B, T), bool)
+    resets[:, 4] = True
+    params, mean = drawn(cell), np.array(MEAN)
+    x = gj.observed(SERIES, TIMES, mean=mean, resets=resets).x.astype(np.float32)
+    y, _ = gj.scan(cell, params, x, resets=jnp.asarray(resets))
+    for part in (slice(0, 4), slice(4, T)):
+        alone = gj.observed(SERIES[:, part], TIMES[:, part], mean=mean).x.astype(np.float32)
+        np.testing.assert_allclose(y[:, part], gj.scan(cell, params, alone)[0], atol=1e-6)
+
+
 def test_half_precision_keeps_masks_and_sums_wide():
     cell = gj.GRUD(H, mean=MEAN)
     params = drawn(cell)
@@ -252,6 +275,9 @@ def test_fresh_parameters():
         (lambda: run(gj.GRUD(5), gj.GRUD(4)), ValueError, r"w_state must have shape \[2, 5\]; got \[2, 4\]"),
         (lambda: run(gj.GRUD(4, bias="none"), gj.GRUD(4)), ValueError, "b_x must be None"),
         (lambda: run(gj.GRUD(4), gj.GRU(4)), TypeError, "must be GRUDParams"),
+        (lambda: run(gj.GRUD(4), gj.GRUD(4), method="associative"), ValueError, "linear in its state.*GRUD is not"),
+        (lambda: run(gj.GRUD(4), gj.GRUD(4), method=gj.Sequential(kernel="llvm")), ValueError, "does not serve GRUD"),
+        (lambda: stream_of(gj.GRUD(4)).export("x"), ValueError, "machine code, and there is none for GRUD"),
         (
             lambda: run(gj.GRUD(4), gj.GRUD(4), input_dropout=0.1, key=jax.random.key(0)),
             ValueError,
@@ -266,3 +292,7 @@ def test_what_is_refused(call, error, match):
 
 def run(cell, made_by, features=3 * D, **options):
     return gj.scan(cell, made_by.init(jax.random.key(0), 3 * D), jnp.ones((2, 7, features)), **options)
+
+
+def stream_of(cell):
+    return gj.Stream(cell, cell.init(jax.random.key(0), 3 * D), batch=B)

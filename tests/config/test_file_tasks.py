@@ -42,6 +42,10 @@ SHAPES = {
         TaskShape(9, 8, 7, 6, 5, 4),
     ),
     "forecast": ({"window": 100, "horizon": 4}, TaskShape(1495, 226, 454, 100, 1, 4, "values")),
+    "forecast with holes": (
+        {"kind": "forecast", "missing": "gaps", "sizes": {"train": 9, "valid": 8, "test": 7}},
+        TaskShape(9, 8, 7, 104, 3, 1, "values", gaps=True),
+    ),
 }
 
 
@@ -61,6 +65,8 @@ BROKEN = {
         "time",
     ),
     "a column without a count": ({"kind": "forecast", "file": "x.csv"}, "values"),
+    "holes without sizes": ({"kind": "forecast", "missing": "last"}, "sizes"),
+    "sizes without holes": ({"kind": "forecast", "sizes": {"train": 9, "valid": 8, "test": 7}}, "sizes"),
     "a window longer than the series": ({"kind": "forecast", "window": 2000}, "window"),
     "a horizon longer than a part": ({"kind": "forecast", "window": 2, "horizon": 300}, "window"),
     "too many windows": ({"kind": "forecast", "values": 1_000_000, "window": 1000}, "stride"),
@@ -81,6 +87,14 @@ def test_a_permutation_is_written_only_where_there_is_one() -> None:
     assert permuted.model_dump(mode="json")["permutation_seed"] == 0
     assert SECTION.validate_python(permuted.model_dump(mode="json")) == permuted
     assert permuted.load(None).fingerprint != DigitsTask(kind="digits").load(None).fingerprint
+
+
+def test_what_becomes_of_holes_is_written_only_where_there_may_be_some() -> None:
+    plain = SECTION.validate_python({"kind": "forecast"}).model_dump(mode="json")
+    assert "missing" not in plain and "sizes" not in plain
+    keys = {"missing": "gaps", "sizes": {"train": 9, "valid": 8, "test": 7}}
+    found = SECTION.validate_python({"kind": "forecast", **keys})
+    assert SECTION.validate_python(found.model_dump(mode="json")) == found
 
 
 OWN = """

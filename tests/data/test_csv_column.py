@@ -81,6 +81,50 @@ def test_other_content_is_refused(case: str, tmp_path: Path) -> None:
         load(tmp_path, Window(4), content)
 
 
+HOLES = CONTENT.replace(",5.125,", ",,").replace(",6.5,", ", NaN,").replace(",15.5,", ",?,")
+
+
+def test_holes_are_filled_as_the_task_says(tmp_path: Path) -> None:
+    """Rows 1, 12 and 84 are missing: a window that tells one of them is left out, one that sees it says so."""
+    (tmp_path / "x.csv").write_text(HOLES)
+    window, sizes = Window(6, 3), csv_column.Windows(59, 8, 15)
+    made = {
+        missing: csv_column.load("x.csv", "level", 100, window, str(tmp_path), missing, sizes)  # type: ignore[arg-type]
+        for missing in ("gaps", "last", "zeros")
+    }
+    known = np.delete(SERIES[:70], [1, 12])
+    scaled = ((SERIES - known.mean()) / known.std()).astype(np.float32)
+    x: np.ndarray = np.asarray(made["gaps"].train.x)  # type: ignore[union-attr]
+    assert x.shape == (59, 6, 3) and csv_column.shape(100, window, "gaps", sizes)[:6] == (59, 8, 15, 6, 3, 3)
+    np.testing.assert_allclose(x[0, :, 0], scaled[[0, 0, 2, 3, 4, 5]], atol=1e-6)
+    np.testing.assert_array_equal(x[0, :, 1:].T, [[1, 0, 1, 1, 1, 1], [0, 1, 2, 1, 1, 1]])
+    # A window knows nothing of the time before it: what it has not seen is 0, the mean.
+    np.testing.assert_array_equal(x[1, 0], [0, 0, 0])
+    np.testing.assert_array_equal(made["last"].train.x[0], x[0, :, :1])  # type: ignore[union-attr, index]
+    assert made["zeros"].train.x[0, 1] == 0  # type: ignore[union-attr, index]
+    # Those that tell row 12 begin at its third, second and first place.
+    np.testing.assert_allclose(made["zeros"].train.y[3:5, 0], scaled[[9, 13]], atol=1e-6)  # type: ignore[union-attr]
+    assert all(np.isfinite(split.y).all() for split in made["gaps"][:3])  # type: ignore[union-attr]
+    assert len({one.fingerprint for one in made.values()}) == 3
+    assert csv_column.shape(100, window, "gaps", sizes).gaps and not csv_column.shape(100, window, "last", sizes).gaps
+
+
+@pytest.mark.parametrize(
+    ("content", "fact"),
+    [
+        (HOLES, "other sizes than announced: train 59, not 60; correct"),
+        (HOLES.replace("2,5.25,x", "2"), "line 4 is empty; fill them in, or leave their lines out$"),
+        (HOLES.replace("5.25", "5;25"), "line 4 holds '5;25'"),
+        ("level\n" + "nan\n" * 70 + "1\n" * 30, "has no value of 'level' in its first 70 %"),
+    ],
+)
+def test_what_is_no_hole_is_refused(content: str, fact: str, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text(content)
+    with pytest.raises(DataDamaged, match=fact):
+        sizes = csv_column.Windows(60, 8, 15)
+        csv_column.load("x.csv", "level", 100, Window(6, 3), str(tmp_path), "gaps", sizes)
+
+
 def test_a_constant_series_stays_finite(tmp_path: Path) -> None:
     dataset = load(tmp_path, Window(4), "level\n" + "7\n" * 100)
     assert not dataset.train.x.any() and not dataset.test.y.any()
@@ -100,6 +144,7 @@ def test_co2_comes_with_statsmodels() -> None:
     assert 310 < series.min() < series.max() < 380
     dataset = csv_column.load(None, "co2", len(series), Window(104), None)
     assert abs(float(np.mean(dataset.train.y))) < 0.1 and "CO2" in dataset.description
+    assert np.isnan(csv_column.co2(holes=True)).sum() == 59
 
 
 def test_without_statsmodels_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

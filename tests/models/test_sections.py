@@ -21,6 +21,7 @@ TARGETS = ("class", "values", "tags", "notes")
 
 def section(kind: str, **options: Any) -> Any:
     size = {"width": 4} if kind == "min_blocks" else {"hidden": 4}
+    size |= {"heads": 2} if kind == "dreamer_gru" else {}
     return SECTIONS.validate_python({"kind": kind, **size, **options})
 
 
@@ -85,11 +86,17 @@ def test_options_reach_the_cell() -> None:
     assert section("min_gru", form="log").cell() == gj.MinGRU(4, form="log")
     assert section("min_lstm", bias=False, init="torch").cell() == gj.MinLSTM(4, bias=False, init="torch")
     assert section("mgu", recurrent_dropout=0.1).stochastic
+    dreamer = section("dreamer_gru", cell_layers=1, cell_norm="rms", projection_size=3, norm="layer", layers=2)
+    assert dreamer.cells() == [gj.DreamerGRU(4, heads=2, layers=1, norm="rms", projection_size=3)] * 2
     above = gj.GRU(4, reset="before", bias="none")
     assert section("gru_d", bias="none", layers=2).cells() == [gj.GRUD(4, bias="none"), above]
 
 
 BROKEN = [
+    ("dreamer_gru", {"heads": 8}, "8 heads do not divide hidden"),
+    ("dreamer_gru", {"activation": "tanh"}, "set cell_layers: 1"),
+    ("dreamer_gru", {"projection_size": 4}, "set cell_layers: 1"),
+    ("dreamer_gru", {"recurrent_dropout": 0.1}, "recurrent_dropout"),
     ("gru", {"heads": 3}, "3 heads do not divide hidden"),
     ("lstm", {"tied": True}, "no embedding to share; set embedding: 4"),
     ("lstm", {"tied": True, "bidirectional": True, "embedding": 4}, "sees 8 features, and the embedding has 4"),

@@ -19,6 +19,7 @@ RESET_TO = jnp.asarray(RNG.random((B, H), np.float32))
 CELLS = {
     "GRU": gj.GRU(H),
     "GRU, heads": gj.GRU(H, heads=2, reset="before"),
+    "GRU-D": gj.GRUD(H),
     "MGU": gj.MGU(H),
     "MinGRU": gj.MinGRU(H),
     "MinGRU, log": gj.MinGRU(H, form="log"),
@@ -28,6 +29,7 @@ LINEAR = ("associative", gj.Associative("chunked"), gj.Associative("associative"
 METHODS = {
     "GRU": ("newton", gj.Newton("dense"), "sequential"),
     "GRU, heads": ("newton",),
+    "GRU-D": ("newton",),
     "MGU": (gj.Newton("diagonal"),),
     "MinGRU": LINEAR,
     "MinGRU, log": LINEAR,

@@ -6,11 +6,20 @@ from pydantic import Field
 
 from gru_jax.config.sections.base import members
 from gru_jax.config.sections.models.baselines import LSTMModel, TanhModel
+from gru_jax.config.sections.models.dreamer import DreamerModel
 from gru_jax.config.sections.models.gru import GRUDModel, GRUModel, MGUModel
 from gru_jax.config.sections.models.minimal import MinBlocksModel, MinGRUModel, MinLSTMModel
 
 AnyModel = Annotated[
-    GRUModel | GRUDModel | MGUModel | MinGRUModel | MinLSTMModel | MinBlocksModel | LSTMModel | TanhModel,
+    GRUModel
+    | GRUDModel
+    | DreamerModel
+    | MGUModel
+    | MinGRUModel
+    | MinLSTMModel
+    | MinBlocksModel
+    | LSTMModel
+    | TanhModel,
     Field(discriminator="kind"),
 ]
 MODELS = members(AnyModel)

@@ -8,6 +8,7 @@ from gru_jax.config.sections.base import Count
 from gru_jax.config.sections.by_name import section_of
 from gru_jax.config.sections.tasks.task import Task
 from gru_jax.data import ts
+from gru_jax.data.missing import Missing
 
 
 class SeriesSizes(section_of(ts.Sizes)):  # type: ignore[misc]
@@ -25,7 +26,7 @@ class SeriesTask(Task, data=ts):
     train: str
     test: str
     valid_every: Annotated[int, Field(ge=2, le=10**7)] = 5
-    missing: ts.Missing = "refuse"
+    missing: Missing = "refuse"
     sizes: SeriesSizes
     batch: Count = 32
 

@@ -1,0 +1,31 @@
+"""What files with holes become: series without any, by one of four words."""
+
+from typing import Literal
+
+import numpy as np
+
+from gru_jax.irregular import observed
+
+Missing = Literal["refuse", "gaps", "last", "zeros"]
+"""What becomes of a missing value: an error, a mask and the time since, the last value, or 0, the mean."""
+
+
+def features(channels: int, missing: Missing) -> int:
+    """Numbers at each step of `filled`."""
+    return channels * (3 if missing == "gaps" else 1)
+
+
+def filled(x: np.ndarray, missing: Missing) -> np.ndarray:
+    """Series `[*batch, T, D]` less their means without holes; what was not seen yet is 0, and steps are 1 apart.
+
+    Example:
+        >>> x = np.array([[np.nan], [2.0], [np.nan]])
+        >>> filled(x, "gaps").tolist()
+        [[0.0, 0.0, 0.0], [2.0, 1.0, 1.0], [2.0, 0.0, 1.0]]
+    """
+    if missing == "refuse":
+        return x
+    if missing == "zeros":
+        return np.nan_to_num(x)
+    made = observed(x)
+    return np.asarray(made.x if missing == "gaps" else made.value)
