@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -127,9 +128,7 @@ def broken_rules(config: Config) -> list[tuple[tuple[str, ...], str]]:
     if batch % accumulate:
         fact = f"{accumulate} parts do not divide the batch of {batch} sequences evenly"
         found.append((("parallel", "accumulate"), fact))
-    warmup = getattr(config.optim.schedule, "warmup", "1 step")
-    if interval_steps(warmup, max(config.steps_per_epoch, 1)) >= 2**31:
-        found.append((("optim", "schedule", "warmup"), f"{warmup} is more steps than can be counted"))
+    found += [(("optim", *path), fact) for path, fact in _broken_optim_rules(config)]
     shape = config.shape
     numbers = (shape.valid + shape.test) * shape.time * (1 if shape.tokens else shape.features)
     if numbers > MOST_NUMBERS:
@@ -159,6 +158,17 @@ def broken_rules(config: Config) -> list[tuple[tuple[str, ...], str]]:
         fact = "strategy 'time' solves the parts of time at once; leave window out"
         found.append((("model", "method", "window"), fact))
     return found
+
+
+def _broken_optim_rules(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    schedule, per_epoch = config.optim.schedule, max(config.steps_per_epoch, 1)
+    many = [each for each in schedule.intervals() if interval_steps(each[1], per_epoch) >= 2**31]
+    yield from ((("schedule", key), f"{text} is more steps than can be counted") for key, text in many)
+    if not many and config.total_steps < 2**31:
+        try:
+            schedule.build(max(config.total_steps, 1), per_epoch)
+        except ValueError as error:
+            yield ("schedule", "kind"), f"optax does not take these values: {error}".replace("\n", " ")
 
 
 def broken_device_rules(
@@ -203,6 +213,8 @@ def broken_device_rules(
 _LATER_KEYS: dict[str, object] = {
     "train.early_stop.reached": None,
     "optim.weight_noise": 0.0,
+    "optim.rates": {},
+    "optim.ema": None,
     "model.embedding": None,
     "model.tied": False,
     "precision": PrecisionConfig().model_dump(),

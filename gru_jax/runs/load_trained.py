@@ -75,7 +75,7 @@ def newest(directory: RunDirectory, experiment: Experiment) -> Checkpoint:
         CheckpointError: there are checkpoints, and none can be read.
     """
     like = abstract_state(experiment)
-    found, _ = checkpoint.restore(directory.checkpoints, like, like.params)
+    found, _ = checkpoint.restore(directory.checkpoints, like, like.evaluated)
     if found is None:
         raise RunError(f"{directory.path} holds no checkpoint yet")
     task, then = experiment.config.task, found.meta.get("config_hash")
