@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from gru_jax.checks import did_you_mean, listed
 from gru_jax.config.sections.base import (
     ALONE_IN_FILES,
     Count,
@@ -21,7 +22,7 @@ from gru_jax.config.sections.devices import DistributedConfig, ParallelConfig, P
 from gru_jax.config.sections.log import LogConfig
 from gru_jax.config.sections.methods import AutoMethod, NewtonMethod
 from gru_jax.config.sections.models import AnyModel
-from gru_jax.config.sections.optim import Adam, AnyOptimizer
+from gru_jax.config.sections.optim import Adam, AnyOptimizer, dotted, fits
 from gru_jax.config.sections.sweep import SweepConfig
 from gru_jax.config.sections.tasks import AnyTask
 from gru_jax.config.sections.tasks.python_file import PythonTask
@@ -157,7 +158,7 @@ def broken_rules(config: Config) -> list[tuple[tuple[str, ...], str]]:
     if config.parallel.strategy == "time" and config.newton is not None and config.newton.window is not None:
         fact = "strategy 'time' solves the parts of time at once; leave window out"
         found.append((("model", "method", "window"), fact))
-    return found
+    return found or list(_unknown_parameters(config))
 
 
 def _broken_optim_rules(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -169,6 +170,25 @@ def _broken_optim_rules(config: Config) -> Iterator[tuple[tuple[str, ...], str]]
             schedule.build(max(config.total_steps, 1), per_epoch)
         except ValueError as error:
             yield ("schedule", "kind"), f"optax does not take these values: {error}".replace("\n", " ")
+
+
+def _unknown_parameters(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What is wrong with `optim.rates`: names that no parameter of the model has."""
+    if not config.optim.rates:
+        return
+    names = parameter_names(config)
+    for pattern in config.optim.rates:
+        if not any(fits(pattern, name) for name in names):
+            nearest = did_you_mean(pattern, names, f"they are {listed(names)}")
+            yield ("optim", "rates"), f"no parameter is called {pattern!r}{nearest}"
+
+
+def parameter_names(config: Config) -> list[str]:
+    """The names of the model's parameters, `net.layers.0.w_h`; computes nothing."""
+    import jax
+
+    shapes = jax.eval_shape(config.model.build(config.shape).init, jax.random.key(0))
+    return [dotted(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
 
 
 def broken_device_rules(
@@ -213,7 +233,7 @@ def broken_device_rules(
 _LATER_KEYS: dict[str, object] = {
     "train.early_stop.reached": None,
     "optim.weight_noise": 0.0,
-    "optim.rates": {},
+    "optim.rates": None,
     "optim.ema": None,
     "model.embedding": None,
     "model.tied": False,

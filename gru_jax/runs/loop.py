@@ -139,7 +139,8 @@ class Loop:
         evaluates = step % self.eval_every == 0 or last
         saves = step % self.save_every == 0 or last
         if step % self.config.log.every == 0 or last:
-            factor, plateau = self.run.experiment.schedule(jnp.asarray(step - 1, jnp.int32)), plateau_factor(state.opt_state)
+            factor = self.run.experiment.schedule(jnp.asarray(step - 1, jnp.int32))
+            plateau = plateau_factor(state.opt_state)
             # A copy: the state's own is overwritten by the next step.
             self.held = _Held(step, state.sums, factor, None if plateau is None else jnp.copy(plateau))
             state = state._replace(sums=self.trainees.no_sums())

@@ -169,7 +169,9 @@ class Stack(Trainees):
         for record in self.open():
             record.log.sync()
         keeps = np.array([record.open for record in self.records])
-        best = [record.of(host.evaluated) if record.best_params is None else record.best_params for record in self.records]
+        best = [
+            record.of(host.evaluated) if record.best_params is None else record.best_params for record in self.records
+        ]
         stacked_best = jax.tree.map(lambda *leaves: np.stack(leaves), *best)
         meta = {
             "fingerprint": self.dataset.fingerprint,

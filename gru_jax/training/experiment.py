@@ -76,7 +76,7 @@ def first_state(experiment: Experiment, params: Params | None = None) -> TrainSt
     """The state of the config's seed and learning rate before the first step, from other parameters if given."""
     config = experiment.config
     seed, rate = jnp.asarray(config.seed, jnp.uint32), jnp.asarray(config.optim.lr, jnp.float32)
-    return jax.jit(experiment.init_state)(seed, rate, params)
+    return jax.jit(experiment.init_state)(seed, rate, params=params)
 
 
 def abstract_state(experiment: Experiment) -> TrainState:

@@ -1,6 +1,5 @@
 """The optimizer of a config as a function of the learning rate, and what it averages."""
 
-import fnmatch
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from optax import contrib
 
-from gru_jax.config.sections.optim import OfOptax, Optimizer, Plain, ScheduleFree
+from gru_jax.config.sections.optim import Optimizer, Plain, ScheduleFree, dotted, fits
 from gru_jax.config.sections.schedules import PlateauSchedule, mixed_dtypes_allowed
 from gru_jax.types import Array, IntArray, Params
 
@@ -41,6 +40,7 @@ def optimizer_of(optim: Optimizer, steps_per_epoch: int) -> OfRate:
         >>> sgd.update(jnp.array([1.0, -1.0]), sgd.init(params), params)[0]
         Array([-0.5,  0.5], dtype=float32)
     """
+
     def of_rate(rate: Array) -> optax.GradientTransformationExtraArgs:
         transform = _plain(optim, rate) if isinstance(optim, Plain) else _of_optax(optim, rate)
         return optax.GradientTransformationExtraArgs(
@@ -62,16 +62,6 @@ def factors(rates: Mapping[str, float], tree: Params) -> Any:
     return jax.tree_util.tree_map_with_path(
         lambda path, _: math.prod(factor for name, factor in rates.items() if fits(name, dotted(path))), tree
     )
-
-
-def dotted(path: tuple[Any, ...]) -> str:
-    """The name of a parameter: `net.layers.0.w_h`."""
-    return jax.tree_util.keystr(path, simple=True, separator=".")
-
-
-def fits(pattern: str, name: str) -> bool:
-    """Whether the name of a parameter is one that is meant."""
-    return fnmatch.fnmatchcase(name, pattern)
 
 
 def _plain(optim: Plain, rate: Array) -> optax.GradientTransformationExtraArgs:
@@ -149,7 +139,7 @@ def average_of(optim: Optimizer) -> Average | None:
 def _moving_average(decay: float) -> Average:
     def average(averaged: Params, params: Params, opt_state: optax.OptState, step: IntArray) -> Params:
         # The weights of all steps so far sum to one: the first step's parameters are no start to be forgotten.
-        share = (1 - decay) / (1 - jnp.float32(decay) ** (step + 1).astype(jnp.float32))
+        share = (1 - decay) / -jnp.expm1((step + 1).astype(jnp.float32) * math.log(decay))
         return jax.tree.map(lambda a, p: a + share * (p - a), averaged, params)
 
     return average

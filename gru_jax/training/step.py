@@ -95,12 +95,11 @@ def batch_of(split: Split, target: Target, weight: Array | np.ndarray | None = N
 def init_state(
     seed: IntArray,
     rate: Array,
-    params: Params | None = None,
-    *,
     model: Model,
     optimizer: OfRate,
     average: Average | None = None,
     newton: bool = False,
+    params: Params | None = None,
 ) -> TrainState:
     """The state before the first step, from scalars: `seed` uint32, `rate` float32; from other parameters, if given."""
     params = model.init(jax.random.fold_in(jax.random.key(seed), _INIT)) if params is None else params

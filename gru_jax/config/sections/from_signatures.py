@@ -51,7 +51,7 @@ def section_for(
         elif parameter.default is parameter.empty:
             raise TypeError(f"{kind}: {name} has no default, and is no number")
     summary = (inspect.getdoc(function) or kind).splitlines()[0]
-    keys = found | fields | {"kind": (Literal[kind], ...)}  # type: ignore[valid-type]  # a name of ours
+    keys = found | fields | {"kind": (Literal[kind], ...)}
     return create_model(kind, __base__=base, __doc__=summary, **keys)
 
 

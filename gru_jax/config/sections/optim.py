@@ -4,6 +4,7 @@ The peak learning rate is no part of what is built: the training step says it at
 rates are one `jax.vmap`.
 """
 
+import fnmatch
 import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
@@ -46,11 +47,11 @@ _Rates = Annotated[
 class Optimizer(Section):
     """What all optimizers share.
 
-    The gradient is clipped first. `weight_decay` is then added to the gradient, times the parameters (as in torch); only
-    those that have a decay of their own, as `adamw` has, keep it apart from the moments. `weight_noise` is the standard
-    deviation of normal noise on the parameters under which each gradient is taken. `rates`: factors on the learning rate
-    of the parameters whose names fit, `*` for anything; of several that fit, the product. `ema`: the decay of a moving
-    average of the parameters, which is what is evaluated, tested and kept as the best.
+    The gradient is clipped first. `weight_decay` is then added to the gradient, times the parameters (as in torch);
+    only those with a decay of their own, such as `adamw`, keep it apart from the moments. `weight_noise` is the
+    standard deviation of normal noise on the parameters under which each gradient is taken. `rates`: factors on the
+    learning rate of the parameters whose names fit, `*` for anything; of several that fit, the product. `ema`: the
+    decay of a moving average of the parameters, which is what is evaluated, tested and kept as the best.
     """
 
     lr: Positive = 1e-3
@@ -58,7 +59,7 @@ class Optimizer(Section):
     clip_norm: Positive | None = None
     weight_noise: NonNegative = 0.0
     schedule: Annotated[AnySchedule, ALONE_IN_FILES] = ConstantSchedule(kind="constant")
-    rates: _Rates = {}
+    rates: _Rates | None = None
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
 
     decays: ClassVar[Literal["before", "after", "inside"]] = "before"
@@ -70,6 +71,18 @@ class Optimizer(Section):
         decay = [optax.add_decayed_weights(self.weight_decay)] if self.weight_decay and self.decays != "inside" else []
         parts = [transform, *decay] if self.decays == "after" else [*decay, transform]
         return optax.with_extra_args_support(optax.chain(*clip, *parts))
+
+
+def dotted(path: tuple[Any, ...]) -> str:
+    """The name of a parameter, of its path in the model's: `net.layers.0.w_h`."""
+    import jax
+
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def fits(pattern: str, name: str) -> bool:
+    """Whether the name of a parameter is one that is meant: `*` stands for anything, dots too."""
+    return fnmatch.fnmatchcase(name, pattern)
 
 
 class Plain(Optimizer):
@@ -159,17 +172,23 @@ class ScheduleFree(OfOptax):
         return self
 
 
-# What needs more than a gradient and a loss: second derivatives, a search along a line, a gradient for each example.
-_MORE_THAN_A_GRADIENT = ("lbfgs", "sophia", "dpsgd")
+# What needs more than a gradient and a loss: a search along a line, second derivatives, a gradient for each example;
+# and what has a random key in its state, of a dtype that NumPy does not know.
+_MORE_THAN_A_GRADIENT = ("lbfgs", "sophia", "dpsgd", "noisy_sgd")
+_DEPRECATED = ("optimistic_adam",)  # by optax, for optimistic_adam_v2
+# What a signature does not say of its arguments.
+_SAID: dict[str, dict[str, tuple[Any, Any]]] = {
+    "polyak_sgd": {"variant": (Literal["sps", "sps+"], "sps")},
+}
 _RATE = ("learning_rate", "max_learning_rate")
-_BESIDES = (*_RATE, "adam_learning_rate")  # as `rates` does
+_BESIDES = (*_RATE, "adam_learning_rate")  # `rates` says the same
 
 
 def _of_optax() -> list[type[Optimizer]]:
     """A section for every function of optax that makes an optimizer of numbers alone, by its name."""
     found: list[type[Optimizer]] = []
     functions = {name: each for room in (contrib, optax) for name, each in vars(room).items() if callable(each)}
-    for kind in sorted(functions.keys() - {"adam", "adamw", "sgd", "rmsprop", *_MORE_THAN_A_GRADIENT}):
+    for kind in sorted(functions.keys() - {"adam", "adamw", "sgd", "rmsprop", *_MORE_THAN_A_GRADIENT, *_DEPRECATED}):
         function = functions[kind]
         first = None if inspect.isclass(function) else _first_parameter(function)
         if kind.startswith(("_", "scale_by")) or first is None or first.name not in _RATE:
@@ -180,7 +199,9 @@ def _of_optax() -> list[type[Optimizer]]:
 
 def _section_of(kind: str, function: Callable[..., Any], rate: object) -> type[Optimizer]:
     averages = kind.startswith("schedule_free")
-    own: dict[str, Any] = {"lr": (Positive, rate)} if isinstance(rate, float) else {}
+    own: dict[str, Any] = dict(_SAID.get(kind, {}))
+    if isinstance(rate, float):
+        own["lr"] = (Positive, rate)
     if averages:
         own["b1"] = (Annotated[float, Field(gt=0, lt=1)], 0.9)  # it is divided by
     made: Any = section_for(kind, function, ScheduleFree if averages else OfOptax, _BESIDES, **own)

@@ -12,7 +12,6 @@ from pydantic_core import PydanticCustomError
 
 from gru_jax.config.sections.base import (
     INTERVAL_PATTERN,
-    Expected,
     Interval,
     Section,
     interval_steps,
@@ -102,11 +101,31 @@ class WSDSchedule(Schedule):
         return optax.join_schedules(pieces, [max(total - decay, warmup)])
 
 
+def _check_intervals(got: Any) -> Any:
+    if isinstance(got, list) and 1 <= len(got) <= 1000 and all(map(is_interval, got)):
+        return got
+    raise PydanticCustomError("expected", "a list of intervals, such as [10 epochs, 20 epochs]")
+
+
+_Intervals = Annotated[
+    list[str],
+    BeforeValidator(_check_intervals),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"type": "string", "pattern": INTERVAL_PATTERN},
+            "minItems": 1,
+            "maxItems": 1000,
+        }
+    ),
+]
+
+
 class SGDRSchedule(Schedule):
-    """Warm restarts: a cosine from the peak to `final` times it over each of the `cycles`, Loshchilov and Hutter 2017."""
+    """Warm restarts, Loshchilov and Hutter 2017: over each of `cycles` a cosine from the peak to `final` times it."""
 
     kind: Literal["sgdr"]
-    cycles: Annotated[list[Interval], Field(min_length=1, max_length=100), Expected("a list of intervals")]
+    cycles: _Intervals
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     def curve(self, total: int, steps: Callable[[str], int]) -> optax.Schedule:
@@ -117,8 +136,8 @@ class SGDRSchedule(Schedule):
 class PlateauSchedule(Schedule):
     """Times `factor` whenever the training loss, its mean over each `every`, has not fallen for `patience` of them.
 
-    It never goes below `final` times the peak, rests for `cooldown` of them after each time, and takes for a fall what is
-    more than the share `rtol`.
+    It never goes below `final` times the peak and rests for `cooldown` of them after each time; a fall is one by more
+    than the share `rtol`.
     """
 
     kind: Literal["plateau"]
@@ -163,7 +182,7 @@ _Boundaries = Annotated[
 
 
 class OfOptax(Schedule):
-    """A schedule of optax, with the peak at 1; numbers of steps are intervals, null is the whole run (`..._begin`: 0)."""
+    """A schedule of optax with the peak at 1: steps are intervals, null is all of them, or, where it begins, none."""
 
     function: ClassVar[Callable[..., optax.Schedule]]
 
@@ -173,7 +192,7 @@ class OfOptax(Schedule):
     def _arguments(self, total: int, steps: Callable[[str], int]) -> Iterator[tuple[str, Any]]:
         names = inspect.signature(self.function).parameters
         for name in names:
-            value = getattr(self, name, None)
+            value: Any = getattr(self, name, None)
             if name == "peak_value" or (name == "init_value" and "peak_value" not in names):
                 yield name, 1.0
             elif name.endswith("_steps"):
@@ -211,8 +230,8 @@ def _of_optax(name: str) -> type[Schedule]:
     if "exponential" in name:
         own["end_value"] = (_Share | None, None)
     kind = name.removesuffix("_schedule")
-    made = section_for(kind, function, OfOptax, besides, **own)
-    made.function = staticmethod(function)  # type: ignore[attr-defined]
+    made: Any = section_for(kind, function, OfOptax, besides, **own)
+    made.function = staticmethod(function)
     return made
 
 
