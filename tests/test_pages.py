@@ -117,6 +117,9 @@ def test_the_training_page_names_every_config_key() -> None:
     named = set(re.findall(r"`([a-z_.0-9]+)`", training))
     # The page of tasks has a section for each kind, where the keys stand without the word before them.
     named |= {prefix + name for name in re.findall(r"`([a-z_.0-9]+)`", tasks) for prefix in ("task.", "task.sizes.")}
+    # As that of optimizers has.
+    optimizers = re.findall(r"`([a-z_0-9]+)`", (ROOT / "docs" / "guide" / "optimizers.md").read_text())
+    named |= {prefix + name for name in optimizers for prefix in ("optim.", "optim.schedule.")}
     keys = set(keys_of(config.Config))
     assert "optim.schedule.warmup" in keys
     assert not keys - named, f"not on the page: {sorted(keys - named)}"
