@@ -23,9 +23,9 @@ from gru_jax.config.sections.log import LogConfig
 from gru_jax.config.sections.methods import AutoMethod, NewtonMethod
 from gru_jax.config.sections.models import AnyModel
 from gru_jax.config.sections.optim import Adam, AnyOptimizer, dotted, fits
+from gru_jax.config.sections.python_file import PythonFile
 from gru_jax.config.sections.sweep import SweepConfig
 from gru_jax.config.sections.tasks import AnyTask
-from gru_jax.config.sections.tasks.python_file import PythonTask
 from gru_jax.data.dataset import TARGET_METRICS, TaskShape
 
 
@@ -107,6 +107,11 @@ class Config(Section):
         if self.parallel.strategy == "time" and isinstance(self.model.method, AutoMethod):
             return NewtonMethod(kind="newton")
         return self.model.newton
+
+    @property
+    def own_files(self) -> dict[str, PythonFile]:
+        """The sections, by their keys, that name a Python file of one's own."""
+        return {each.place: each for each in (self.task, self.model) if isinstance(each, PythonFile)}
 
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, defaults included, as plain nested mappings."""
@@ -253,9 +258,9 @@ def config_hash(config: Config) -> str:
     """8 hex digits of everything that decides the numbers of a run, the seed aside."""
     outside = {"name", "seed", "data_root", "checkpoint", "log", "parallel", "distributed", "sweep"}
     deciding = {key: value for key, value in config.resolved().items() if key not in outside}
-    if isinstance(config.task, PythonTask):
+    for key, section in config.own_files.items():
         # Wherever it lies: what counts is what it says.
-        deciding["task"] |= {"file": Path(config.task.file).name, "source": config.task.source_hash}
+        deciding[key] |= {"file": Path(section.file).name, "source": section.source_hash}
     for path, default in _LATER_KEYS.items():
         _forget(deciding, path.split("."), default)
     # How the steps run over time changes the numbers by rounding alone, as the strategy does; only a tolerance of
@@ -276,8 +281,8 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def compared(config: Config) -> dict[str, Any]:
     """Every key, dotted, with its value; a Python file stands for what it says, not for where it lies."""
     flat = _flat(config.resolved())
-    if isinstance(config.task, PythonTask):
-        flat["task.file"] = f"{Path(config.task.file).name} ({config.task.source_hash})"
+    for key, section in config.own_files.items():
+        flat[f"{key}.file"] = f"{Path(section.file).name} ({section.source_hash})"
     return flat
 
 

@@ -101,6 +101,12 @@ def test_an_optimizer_of_optax_is_that_of_optax(kind: str) -> None:
     assert all(leaf.dtype.kind in "biuf" and np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
+@pytest.mark.parametrize("section", OPTIMIZERS)
+def test_what_is_written_down_reads_back(section: type[Optimizer]) -> None:
+    made = section.model_validate({"kind": section.model_fields["kind"].annotation.__args__[0]})
+    assert section.model_validate(made.model_dump(mode="json")) == made
+
+
 def test_every_optimizer_of_optax_is_there() -> None:
     """All that stand beside `sgd` in optax, and those of contrib; what wraps them and parts of them aside."""
     kinds = {section.model_fields["kind"].annotation.__args__[0] for section in OPTIMIZERS}

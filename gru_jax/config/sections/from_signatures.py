@@ -94,12 +94,12 @@ def _numbers(name: str, default: tuple[float, ...]) -> Any:
         numbers = isinstance(got, list | tuple) and all(type(part) in (int, float) for part in got)
         if not numbers or len(got) != len(default) or not all(low <= part < high for part in got):
             raise PydanticCustomError("expected", "{expected}", {"expected": expected})
-        return [float(part) for part in got]
+        return tuple(float(part) for part in got)
 
     schema = {"type": "array", "items": {"type": "number"}, "minItems": len(default), "maxItems": len(default)}
     if within:
         schema["items"] = {"type": "number", "minimum": 0, "exclusiveMaximum": 1}
-    return Annotated[list[float], BeforeValidator(check), Expected(expected), WithJsonSchema(schema)]
+    return Annotated[tuple[float, ...], BeforeValidator(check), Expected(expected), WithJsonSchema(schema)]
 
 
 def _admitted(hint: Any) -> Iterator[Any]:

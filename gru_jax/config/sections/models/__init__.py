@@ -8,9 +8,10 @@ from gru_jax.config.sections.base import members
 from gru_jax.config.sections.models.baselines import LSTMModel, TanhModel
 from gru_jax.config.sections.models.gru import GRUDModel, GRUModel, MGUModel
 from gru_jax.config.sections.models.minimal import MinBlocksModel, MinGRUModel, MinLSTMModel
+from gru_jax.config.sections.models.own_cell import PythonModel
 
 AnyModel = Annotated[
-    GRUModel | GRUDModel | MGUModel | MinGRUModel | MinLSTMModel | MinBlocksModel | LSTMModel | TanhModel,
+    GRUModel | GRUDModel | MGUModel | MinGRUModel | MinLSTMModel | MinBlocksModel | LSTMModel | TanhModel | PythonModel,
     Field(discriminator="kind"),
 ]
 MODELS = members(AnyModel)
