@@ -8,7 +8,7 @@ import pytest
 from .command import TINY, gru_jax, metrics, result
 
 ROOT = Path(__file__).parents[2]
-PLATEAU = "{kind: plateau, every: 3 steps, patience: 1, factor: 0.5}"
+PLATEAU = "{kind: plateau, every: 3 steps, patience: 1, factor: 0.5, rtol: 0.9}"
 # Each with another state than its parameters and moments.
 STATES = [
     "{kind: schedule_free_adamw, lr: 1e-2, rates: {b: 0.5}}",
@@ -52,10 +52,11 @@ def test_rates_of_an_optimizer_of_optax_are_trained_at_once(tmp_path: Path) -> N
         assert found[name] == pytest.approx(alone[name], rel=1e-4)
 
 
+# Seen: 0.975, 0.972, 0.977 and 0.966, in this order.
 GOOD_ENOUGH = {
-    "lion": "{kind: lion, lr: 5e-4, clip_norm: 1.0, schedule: cosine}",
+    "lion": "{kind: lion, lr: 1.5e-3, clip_norm: 1.0, schedule: cosine}",
     "muon": "{kind: muon, lr: 1e-2, clip_norm: 1.0, schedule: cosine}",
-    "adafactor": "{kind: adafactor, lr: 1e-2, schedule: cosine}",
+    "adafactor": "{kind: adafactor, lr: 5e-2, schedule: cosine}",
     "schedule_free_adamw": "{kind: schedule_free_adamw, lr: 5e-3, clip_norm: 1.0, schedule: {kind: warmup_constant}}",
 }
 
@@ -63,8 +64,6 @@ GOOD_ENOUGH = {
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", GOOD_ENOUGH)
 def test_it_learns_the_digits(tmp_path: Path, kind: str) -> None:
-    early = "train.early_stop={metric: valid/accuracy, reached: 0.972, patience: 1000}"
-    config = ROOT / "configs" / "digits" / "gru.yaml"
-    words = ("--out", "run", "train.epochs=30", early, f"optim={GOOD_ENOUGH[kind]}")
-    assert gru_jax("run", config, *words, cwd=tmp_path).returncode == 0
+    config, optim = ROOT / "configs" / "digits" / "gru.yaml", f"optim={GOOD_ENOUGH[kind]}"
+    assert gru_jax("run", config, optim, "train.epochs=30", "--out", "run", cwd=tmp_path).returncode == 0
     assert result(tmp_path / "run")["test/accuracy"] >= 0.95

@@ -1,7 +1,9 @@
 """Optimizers against their formulas and against optax, schedules at their corners."""
 
 import inspect
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +17,8 @@ from gru_jax.config.sections import optim
 from gru_jax.config.sections.optim import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, RMSProp
 from gru_jax.config.sections.schedules import SCHEDULES, Schedule
 from gru_jax.training.optimizer import average_of, factors, optimizer_of, plateau_factor
+
+from .config_files import GOOD, errors
 
 RATE = 0.1
 
@@ -105,6 +109,40 @@ def test_an_optimizer_of_optax_is_that_of_optax(kind: str) -> None:
 def test_what_is_written_down_reads_back(section: type[Optimizer]) -> None:
     made = section.model_validate({"kind": section.model_fields["kind"].annotation.__args__[0]})
     assert section.model_validate(made.model_dump(mode="json")) == made
+
+
+MISTAKES = [
+    ("{kind: lion, b11: 0.5}", "b11: unknown key for kind 'lion'; did you mean 'b1'?"),
+    ("{kind: lion, b1: x}", "b1: expected a number >= 0 and < 1, got 'x'"),
+    ("{kind: adafactor, factored: 1}", "factored: expected true or false, got 1"),
+    ("{kind: muon, ns_steps: 5.5}", "ns_steps: expected a whole number >= 0 and <= 1000000000, got 5.5"),
+    ("{kind: muon, preconditioning: spektral}", "preconditioning: expected one of 'frobenius', 'spectral', 'aol',"
+     " 'schatten', got 'spektral'; did you mean 'spectral'?"),
+    ("{kind: prodigy, betas: [1]}", "betas: expected 2 numbers >= 0 and < 1, such as [0.9, 0.999], got a list"),
+    ("{kind: schedule_free}", "kind: unknown kind 'schedule_free'; did you mean 'schedule_free_sgd'?"),
+    ("{kind: schedule_free_sgd, ema: 0.9}", "ema: schedule_free_sgd has an average of its own; leave it out"),
+    ("{kind: adam, rates: {w: -1}}", "rates: expected names of parameters with factors >= 0, such as {embedding: 0.1,"
+     " 'net.layers.0.*': 0}, got a mapping"),
+    ("{kind: adam, rates: {net.layer.*: 0}}", "rates: no parameter is called 'net.layer.*'; did you mean"),
+    ("{kind: adam, rates: {qqq: 0}}", "rates: no parameter is called 'qqq'; they are net.layers.0.w_x, "),
+    ("{kind: adam, schedule: {kind: exponentialdecay}}",
+     "schedule.kind: unknown kind 'exponentialdecay'; did you mean 'exponential_decay'?"),
+    ("{kind: adam, schedule: exponential_decay}", "schedule.decay_rate: is missing; expected a number > 0"),
+    ("{kind: adam, schedule: {kind: sgdr, cycles: [20]}}", "schedule.cycles: expected a list of intervals, such as"),
+    ("{kind: adam, schedule: {kind: wsd, decay: 5}}", "schedule.decay: expected an interval such as '20 steps' or"),
+    ("{kind: adam, schedule: {kind: wsd, decay: 999999999 epochs}}", "schedule.decay: 999999999 epochs is more steps"),
+    ("{kind: adam, schedule: {kind: piecewise_constant, boundaries_and_scales: {a: 1}}}",
+     "schedule.boundaries_and_scales: expected intervals since the start with factors >= 0"),
+    ("{kind: adam, schedule: {kind: warmup_cosine_decay, warmup_steps: 3 epochs, decay_steps: 1 epoch}}",
+     "schedule.kind: optax does not take these values: "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("section", "error"), MISTAKES)
+def test_a_mistake_is_answered_as_everywhere(section: str, error: str, tmp_path: Path) -> None:
+    text = re.sub(r"optim:\n(  .*\n)+", f"optim: {section}\n", GOOD)
+    (line,) = errors(tmp_path, text)
+    assert f": optim.{error}" in line
 
 
 def test_every_optimizer_of_optax_is_there() -> None:
