@@ -59,14 +59,14 @@ class PythonFile(Section):
         except (OSError, RuntimeError, ValueError):
             return True
 
-    def defined(self, name: str, missing: str) -> Callable[..., Any]:
-        """What the file defines under a name; `missing` is the fact where that is nothing that can be called."""
+    def defined(self, name: str, missing: PydanticCustomError) -> Callable[..., Any]:
+        """What the file defines under a name; `missing` is raised where that is nothing that can be called."""
         try:
             found = own_file.function(self._own, self.file, name)
         except (Exception, SystemExit) as error:
             raise broken_rule("file", f"{self.file} cannot be imported: {said(error, self.file)}") from error
         if not callable(found):
-            raise broken_rule("file", missing)
+            raise missing
         return cast(Callable[..., Any], found)
 
     def require_options(self, function: Callable[..., Any], name: str, fix: str, **more: Any) -> None:

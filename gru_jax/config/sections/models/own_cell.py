@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationInfo, model_validator
 
 from gru_jax.cells import Cell
-from gru_jax.checks import described, did_you_mean
-from gru_jax.config.sections.base import Fraction, broken_rule
+from gru_jax.checks import did_you_mean
+from gru_jax.config.sections.base import Expected, Fraction, broken_rule
 from gru_jax.config.sections.models.recurrent import RecurrentModel
 from gru_jax.config.sections.python_file import PythonFile, said
 from gru_jax.scans.masking import takes_dropout
@@ -22,7 +22,9 @@ class PythonModel(PythonFile, RecurrentModel):
     place: ClassVar[str] = "model"
 
     kind: Literal["python"]
-    name: Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
+    name: Annotated[
+        str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$", max_length=128), Expected("a name such as 'LiGRU'")
+    ]
     recurrent_dropout: Fraction = 0.0
 
     @model_validator(mode="after")
@@ -36,7 +38,8 @@ class PythonModel(PythonFile, RecurrentModel):
 
     def cell(self) -> Cell:
         """What one step of a layer computes, as the file has it."""
-        make = self.defined(self.name, f"{self.file} has no class {self.name}" + self._nearest())
+        nearest = did_you_mean(self.name, self.source.names())
+        make = self.defined(self.name, broken_rule("name", f"{self.file} has no class {self.name}{nearest}"))
         width = {"hidden_size": self.hidden} if "hidden_size" in _parameters(make) else {}
         self.require_options(make, self.name, "they are its arguments, beside hidden_size", **width)
         try:
@@ -47,13 +50,9 @@ class PythonModel(PythonFile, RecurrentModel):
         if not isinstance(made, Cell):
             members = ("init", "project", "step", "initial_state", "output")
             missing = ", ".join(name for name in members if not hasattr(made, name))
-            fact = f"{self.name} of {self.file} is no cell: {described(made)} has no {missing}"
+            fact = f"{self.name} of {self.file} is no cell: {type(made).__name__} has no {missing}"
             raise broken_rule("name", fact)
         return made
-
-    def _nearest(self) -> str:
-        names = {node for node in self._own.defined_names() if not node.startswith("_")}
-        return did_you_mean(self.name, names, "")
 
 
 def _parameters(make: Any) -> Any:

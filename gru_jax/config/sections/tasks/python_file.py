@@ -60,7 +60,8 @@ class PythonTask(PythonFile):
         return {"data_root": data_root} if "data_root" in _parameters(self._function("load")) else {}
 
     def _function(self, name: str) -> Callable[..., Any]:
-        return self.defined(name, f"{self.file} has no function {name}(); a task has shape() and load()")
+        fact = f"{self.file} has no function {name}(); a task has shape() and load()"
+        return self.defined(name, broken_rule("file", fact))
 
     def _bound(self, name: str, **more: Any) -> Callable[[], Any]:
         """The function with its arguments, the options."""
