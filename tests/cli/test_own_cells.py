@@ -3,8 +3,10 @@
 import json
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import pytest
 
 from gru_jax.config.config import config_hash
@@ -21,7 +23,17 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
 
 
+@pytest.fixture
+def settings_of_readers() -> Iterator[None]:
+    """JAX's own ones, in every thread: a vector may be added to a matrix."""
+    strict = jax.config.jax_numpy_rank_promotion
+    jax.config.update("jax_numpy_rank_promotion", "allow")
+    yield
+    jax.config.update("jax_numpy_rank_promotion", strict)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("settings_of_readers")
 def test_the_page_can_be_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     light, peephole, *_ = blocks("python")
     config, table = blocks("yaml")
