@@ -60,7 +60,8 @@ def factors(rates: Mapping[str, float], tree: Params) -> Any:
         {'net': {'b': 0.5, 'w': 0.05}, 'w': 1.0}
     """
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: math.prod(factor for name, factor in rates.items() if fits(name, dotted(path))), tree
+        lambda path, _: math.prod((factor for name, factor in rates.items() if fits(name, dotted(path))), start=1.0),
+        tree,
     )
 
 
