@@ -173,7 +173,7 @@ def _broken_optim_rules(config: Config) -> Iterator[tuple[tuple[str, ...], str]]
     if not many and config.total_steps < 2**31:
         try:
             schedule.build(max(config.total_steps, 1), per_epoch)
-        except ValueError as error:
+        except (ValueError, ArithmeticError) as error:
             yield ("schedule", "kind"), f"optax does not take these values: {error}".replace("\n", " ")
 
 

@@ -135,6 +135,7 @@ MISTAKES = [
      "schedule.boundaries_and_scales: expected intervals since the start with factors >= 0"),
     ("{kind: adam, schedule: {kind: warmup_cosine_decay, warmup_steps: 3 epochs, decay_steps: 1 epoch}}",
      "schedule.kind: optax does not take these values: "),
+    ("{kind: adam, schedule: {kind: cosine_onecycle, div_factor: 0}}", "schedule.kind: optax does not take these"),
 ]  # fmt: skip
 
 

@@ -157,7 +157,7 @@ class OfOptax(Optimizer):
     def _optax_takes_it(self) -> "OfOptax":
         try:
             self.made(self.lr)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, ArithmeticError) as error:
             raise broken_rule("kind", f"optax does not take these values: {error}".replace("\n", " ")) from error
         return self
 
