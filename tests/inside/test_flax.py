@@ -254,7 +254,9 @@ def test_a_cell_of_ours_is_to_be_held() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("half", [False, True])
-@pytest.mark.parametrize("cell", [gj.GRU(H), gj.GRUD(H), gj.DreamerGRU(H, heads=2), gj.LSTM(H), gj.TanhRNN(H)], ids=type)
+@pytest.mark.parametrize(
+    "cell", [gj.GRU(H), gj.GRUD(H), gj.DreamerGRU(H, heads=2), gj.LSTM(H), gj.TanhRNN(H)], ids=type
+)
 def test_any_cell_of_ours_in_both_holders(cell: Any, half: bool, getkey: Any) -> None:
     options = {"dtype": jnp.bfloat16, "state_dtype": jnp.float32} if half else {}
     size = 3 * I if isinstance(cell, gj.GRUD) else I
