@@ -48,6 +48,8 @@ NEXT_TESTS := tests/cells/test_mgu.py::test_the_numbers_are_those_of_flax tests/
   tests/layers/test_layers.py::test_flax_s_own_rnn_and_bidirectional_take_the_cells \
   tests/layers/test_layers.py::test_nnx_trains_with_optax_and_state_round_trips \
   tests/interop/test_flax.py::test_linen_both_ways tests/interop/test_flax.py::test_nnx_both_ways \
+  tests/config/test_optim.py::test_what_is_written_down_reads_back \
+  tests/config/test_optim.py::test_an_optimizer_of_optax_is_that_of_optax \
   tests/training/test_step.py::test_loss_falls tests/cli/test_run.py::test_result \
   'tests/test_pages.py::test_python_blocks_run[README.md]'
 

@@ -52,10 +52,13 @@ if TYPE_CHECKING:
     from gru_jax import models as models
     from gru_jax.layers import linen as linen
     from gru_jax.layers import nnx as nnx
+    from gru_jax.models import LSTM as LSTM
+    from gru_jax.models import TanhRNN as TanhRNN
 
 __all__ = [
     "GRU",
     "GRUD",
+    "LSTM",
     "MGU",
     "Associative",
     "Cell",
@@ -79,6 +82,7 @@ __all__ = [
     "StackParams",
     "Stats",
     "Stream",
+    "TanhRNN",
     "TimeSharded",
     "Tuned",
     "bidirectional",
@@ -110,9 +114,15 @@ _LAZY = {
 }
 
 
+# Of flax.linen, which takes long too.
+_OF_MODELS = ("LSTM", "TanhRNN")
+
+
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return importlib.import_module(_LAZY[name])
+    if name in _OF_MODELS:
+        return getattr(importlib.import_module("gru_jax.models"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

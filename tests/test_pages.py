@@ -44,7 +44,7 @@ WITH_PYTHON = [page for page in PAGES if blocks(page, {"python"})]
 # What is shown with many programs takes long to compile.
 LONG = (
     "newton.md", "time-sharding.md", "models.md", "from-torch.md", "layers.md", "cell.md", "converting.md", "inside.md",
-    "tuning.md",
+    "tuning.md", "own-cells.md",
 )  # fmt: skip
 SLOW = {ROOT / "docs" / "guide" / name for name in LONG}
 RUN = [pytest.param(page, marks=pytest.mark.slow if page in SLOW else ()) for page in WITH_PYTHON]
@@ -118,6 +118,9 @@ def test_the_training_page_names_every_config_key() -> None:
     named = set(re.findall(r"`([a-z_.0-9]+)`", training))
     # The page of tasks has a section for each kind, where the keys stand without the word before them.
     named |= {prefix + name for name in re.findall(r"`([a-z_.0-9]+)`", tasks) for prefix in ("task.", "task.sizes.")}
+    # As that of optimizers has.
+    optimizers = re.findall(r"`([a-z_0-9]+)`", (ROOT / "docs" / "guide" / "optimizers.md").read_text())
+    named |= {prefix + name for name in optimizers for prefix in ("optim.", "optim.schedule.")}
     keys = set(keys_of(config.Config))
     assert "optim.schedule.warmup" in keys
     assert not keys - named, f"not on the page: {sorted(keys - named)}"

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from gru_jax.checks import did_you_mean, listed
 from gru_jax.config.sections.base import (
     ALONE_IN_FILES,
     Count,
@@ -20,10 +22,10 @@ from gru_jax.config.sections.devices import DistributedConfig, ParallelConfig, P
 from gru_jax.config.sections.log import LogConfig
 from gru_jax.config.sections.methods import AutoMethod, NewtonMethod
 from gru_jax.config.sections.models import AnyModel
-from gru_jax.config.sections.optim import Adam, AnyOptimizer
+from gru_jax.config.sections.optim import Adam, AnyOptimizer, dotted, fits
+from gru_jax.config.sections.python_file import PythonFile
 from gru_jax.config.sections.sweep import SweepConfig
 from gru_jax.config.sections.tasks import AnyTask
-from gru_jax.config.sections.tasks.python_file import PythonTask
 from gru_jax.data.dataset import TARGET_METRICS, TaskShape
 
 
@@ -106,6 +108,11 @@ class Config(Section):
             return NewtonMethod(kind="newton")
         return self.model.newton
 
+    @property
+    def own_files(self) -> dict[str, PythonFile]:
+        """The sections, by their keys, that name a Python file of one's own."""
+        return {each.place: each for each in (self.task, self.model) if isinstance(each, PythonFile)}
+
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, defaults included, as plain nested mappings."""
         return self.model_dump(mode="json", by_alias=True)
@@ -127,9 +134,7 @@ def broken_rules(config: Config) -> list[tuple[tuple[str, ...], str]]:
     if batch % accumulate:
         fact = f"{accumulate} parts do not divide the batch of {batch} sequences evenly"
         found.append((("parallel", "accumulate"), fact))
-    warmup = getattr(config.optim.schedule, "warmup", "1 step")
-    if interval_steps(warmup, max(config.steps_per_epoch, 1)) >= 2**31:
-        found.append((("optim", "schedule", "warmup"), f"{warmup} is more steps than can be counted"))
+    found += [(("optim", *path), fact) for path, fact in _broken_optim_rules(config)]
     shape = config.shape
     numbers = (shape.valid + shape.test) * shape.time * (1 if shape.tokens else shape.features)
     if numbers > MOST_NUMBERS:
@@ -158,7 +163,37 @@ def broken_rules(config: Config) -> list[tuple[tuple[str, ...], str]]:
     if config.parallel.strategy == "time" and config.newton is not None and config.newton.window is not None:
         fact = "strategy 'time' solves the parts of time at once; leave window out"
         found.append((("model", "method", "window"), fact))
-    return found
+    return found or list(_unknown_parameters(config))
+
+
+def _broken_optim_rules(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    schedule, per_epoch = config.optim.schedule, max(config.steps_per_epoch, 1)
+    many = [each for each in schedule.intervals() if interval_steps(each[1], per_epoch) >= 2**31]
+    yield from ((("schedule", key), f"{text} is more steps than can be counted") for key, text in many)
+    if not many and config.total_steps < 2**31:
+        try:
+            schedule.build(max(config.total_steps, 1), per_epoch)
+        except (ValueError, ArithmeticError) as error:
+            yield ("schedule", "kind"), f"optax does not take these values: {error}".replace("\n", " ")
+
+
+def _unknown_parameters(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What is wrong with `optim.rates`: names that no parameter of the model has."""
+    if not config.optim.rates:
+        return
+    names = parameter_names(config)
+    for pattern in config.optim.rates:
+        if not any(fits(pattern, name) for name in names):
+            nearest = did_you_mean(pattern, names, f"they are {listed(names)}")
+            yield ("optim", "rates"), f"no parameter is called {pattern!r}{nearest}"
+
+
+def parameter_names(config: Config) -> list[str]:
+    """The names of the model's parameters, `net.layers.0.w_h`; computes nothing."""
+    import jax
+
+    shapes = jax.eval_shape(config.model.build(config.shape).init, jax.random.key(0))
+    return [dotted(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
 
 
 def broken_device_rules(
@@ -203,6 +238,8 @@ def broken_device_rules(
 _LATER_KEYS: dict[str, object] = {
     "train.early_stop.reached": None,
     "optim.weight_noise": 0.0,
+    "optim.rates": None,
+    "optim.ema": None,
     "model.embedding": None,
     "model.tied": False,
     "precision": PrecisionConfig().model_dump(),
@@ -221,9 +258,9 @@ def config_hash(config: Config) -> str:
     """8 hex digits of everything that decides the numbers of a run, the seed aside."""
     outside = {"name", "seed", "data_root", "checkpoint", "log", "parallel", "distributed", "sweep"}
     deciding = {key: value for key, value in config.resolved().items() if key not in outside}
-    if isinstance(config.task, PythonTask):
+    for key, section in config.own_files.items():
         # Wherever it lies: what counts is what it says.
-        deciding["task"] |= {"file": Path(config.task.file).name, "source": config.task.source_hash}
+        deciding[key] |= {"file": Path(section.file).name, "source": section.source_hash}
     for path, default in _LATER_KEYS.items():
         _forget(deciding, path.split("."), default)
     # How the steps run over time changes the numbers by rounding alone, as the strategy does; only a tolerance of
@@ -244,8 +281,8 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def compared(config: Config) -> dict[str, Any]:
     """Every key, dotted, with its value; a Python file stands for what it says, not for where it lies."""
     flat = _flat(config.resolved())
-    if isinstance(config.task, PythonTask):
-        flat["task.file"] = f"{Path(config.task.file).name} ({config.task.source_hash})"
+    for key, section in config.own_files.items():
+        flat[f"{key}.file"] = f"{Path(section.file).name} ({section.source_hash})"
     return flat
 
 

@@ -9,7 +9,7 @@ import annotated_types
 from pydantic import BeforeValidator, ValidationError
 from pydantic.fields import FieldInfo
 
-from gru_jax.checks import did_you_mean
+from gru_jax.checks import did_you_mean, listed
 from gru_jax.config.sections.base import AloneInFiles, Expected, Section, of_kind_alone
 from gru_jax.config.sections.in_words import show
 from gru_jax.config.yaml_document import KeyPath
@@ -38,7 +38,7 @@ def _under(path: KeyPath, sections: set[KeyPath]) -> bool:
 def suggestion(got: object, options: Iterable[str]) -> str:
     """ "; did you mean 'x'?" for the nearest option, or the choices when none is near."""
     options = list(options)
-    return did_you_mean(got, options, "choose one of " + ", ".join(map(repr, options)))
+    return did_you_mean(got, options, f"choose one of {listed(options, repr)}")
 
 
 def _problem(detail: Any, root: type[Section]) -> Problem:
@@ -57,8 +57,7 @@ def _problem(detail: Any, root: type[Section]) -> Problem:
             return Problem(path, known, at_key=True)
         return Problem(path, known + suggestion(path[-1], keys), at_key=True)
     if kind == "union_tag_not_found":
-        choices = ", ".join(repr(name) for name in kinds_at(root, path))
-        return Problem((*path, "kind"), f"is missing; choose one of {choices}")
+        return Problem((*path, "kind"), f"is missing; choose one of {listed(kinds_at(root, path), repr)}")
     if kind == "union_tag_invalid":
         got = detail["input"]["kind"]
         return Problem((*path, "kind"), _unknown_kind(got, kinds_at(root, path)))

@@ -14,13 +14,13 @@ from gru_jax.config.error_messages import Problem
 from gru_jax.config.overrides import Overrides
 from gru_jax.config.sections.base import Section
 from gru_jax.config.sections.in_words import short, show
-from gru_jax.config.sections.tasks.python_file import KEPT
 from gru_jax.config.yaml_document import Document, KeyPath
 
 AnySection = TypeVar("AnySection", bound=Section)
 
-TASK_FOLDER = "task"
-"""In the directory of a run: its Python file, and what that imports from beside it, as they were at its start."""
+PYTHON_FILES = ("task", "model")
+"""The sections that may name a Python file. A run keeps it, and what it imports from beside it, as they were at its
+start, in a folder of the section's name."""
 
 
 class ConfigError(Exception):
@@ -133,24 +133,28 @@ def _sources(file: str, document: Document, base: Base | None) -> Sources:
 
 def _beside(values: dict[str, Any] | None, sources: Sources, laid: Overrides) -> None:
     """A Python file is looked for beside the file that names it first, then from the current directory."""
-    task = (values or {}).get("task")
-    if not isinstance(task, dict) or task.get("kind") != "python" or _origin(("task", "file"), laid):
-        return
-    file = task.get("file")
-    folder = next((Path(name).parent for name, document in sources if ("task", "file") in document.marks), Path())
-    if isinstance(file, str) and file and not Path(file).is_absolute() and (folder / file).is_file():
-        task["file"] = str(folder / file)
+    for key in PYTHON_FILES:
+        section = (values or {}).get(key)
+        if not isinstance(section, dict) or section.get("kind") != "python" or _origin((key, "file"), laid):
+            continue
+        file = section.get("file")
+        folder = next((Path(name).parent for name, document in sources if (key, "file") in document.marks), Path())
+        if isinstance(file, str) and file and not Path(file).is_absolute() and (folder / file).is_file():
+            section["file"] = str(folder / file)
 
 
 def _kept(path: Path, values: dict[str, Any] | None, laid: Overrides) -> dict[str, Path]:
-    """Where the config of a run is read again: the folder that holds its Python file as it was then."""
-    task, folder = (values or {}).get("task"), path.parent / TASK_FOLDER
-    if path.name != "config.yaml" or not isinstance(task, dict) or _origin(("task", "file"), laid):
-        return {}
-    file = task.get("file")
+    """Where the config of a run is read again: for each section the folder with its Python file as it was then."""
     # Whatever else is called so has no environment of a run beside it.
-    is_run = (path.parent / "env.json").is_file()
-    return {KEPT: folder} if isinstance(file, str) and is_run and (folder / Path(file).name).is_file() else {}
+    if path.name != "config.yaml" or not (path.parent / "env.json").is_file():
+        return {}
+    kept = {}
+    for key in PYTHON_FILES:
+        section, folder = (values or {}).get(key), path.parent / key
+        file = section.get("file") if isinstance(section, dict) and not _origin((key, "file"), laid) else None
+        if isinstance(file, str) and (folder / Path(file).name).is_file():
+            kept[key] = folder
+    return kept
 
 
 def load_section(file: str | Path, root: type[AnySection], needs: str) -> tuple[AnySection, Document]:

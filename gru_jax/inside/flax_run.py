@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gru_jax import checks
 from gru_jax.cells import activations
 from gru_jax.inside.joined import LSTM, LSTMState
 from gru_jax.scans import scan
@@ -73,6 +74,26 @@ def promoted(known: Known, x: Any, promote: Callable[[tuple[Any, ...], DType], A
     leaves, structure = jax.tree.flatten(known.params)
     x, *leaves = promote((x, *leaves), known.dtype)
     return x, known._replace(params=structure.unflatten(leaves))
+
+
+def check_dtypes(dtype: DType, param_dtype: DType, state_dtype: DType) -> None:
+    """Raises TypeError for a dtype of a `Cell` that is no floating-point one."""
+    for name, one in (("dtype", dtype), ("param_dtype", param_dtype), ("state_dtype", state_dtype)):
+        if one is not None or name == "param_dtype":
+            checks.floating_dtype("Cell", one, name)
+
+
+def carry_dtype(dtype: DType, param_dtype: DType, state_dtype: DType) -> DType:
+    """Of the carry that a `Cell` begins with."""
+    return state_dtype or dtype or param_dtype
+
+
+def step(known: Known, carry: State, x: Array) -> tuple[State, Array]:
+    """The carry after one step, and what is put out, in the dtype of x, which is that of the parameters."""
+    h = jax.tree.map(lambda leaf: jnp.asarray(leaf, known.state_dtype or x.dtype), carry)
+    after = known.cell.step(known.params, known.cell.project(known.params, x), h)
+    after = jax.tree.map(lambda new, old: new.astype(old.dtype), after, h)
+    return after, known.cell.output(after).astype(x.dtype)
 
 
 def fits(known: Known, call: Call, x: Array, carry: State) -> bool:

@@ -151,7 +151,9 @@ class Cell(linen.RNNCellBase):
 
     Args:
       cell: what one step computes.
+      dtype: of the computation; when None, that which input and parameters promote to.
       param_dtype: of the parameters.
+      state_dtype: of the carry; that of the computation when None.
 
     Example:
       >>> import jax, jax.numpy as jnp, gru_jax as gj
@@ -163,6 +165,8 @@ class Cell(linen.RNNCellBase):
 
     cell: AnyCell
     param_dtype: DType = jnp.float32
+    dtype: DType = None
+    state_dtype: DType = None
 
     @linen.compact
     def __call__(self, carry: State, inputs: Array) -> tuple[State, Array]:
@@ -175,19 +179,21 @@ class Cell(linen.RNNCellBase):
         Returns:
           The state after it, and what the cell puts out.
         """
+        flax_run.check_dtypes(self.dtype, self.param_dtype, self.state_dtype)
         features, dtype = jnp.shape(inputs)[-1], self.param_dtype
         params = self.param("cell", lambda key: fresh(self.cell.init, key, features, dtype))
-        x, known = flax_run.promoted(Known(self.cell, params, None), inputs, _promote)
-        carry = jax.tree.map(lambda h: jnp.asarray(h, x.dtype), carry)
-        state = self.cell.step(known.params, self.cell.project(known.params, x), carry)
-        return state, self.cell.output(state)
+        known = Known(self.cell, params, self.dtype, self.state_dtype)
+        x, known = flax_run.promoted(known, inputs, _promote)
+        return flax_run.step(known, carry, x)
 
     @linen.nowrap
     def initialize_carry(self, rng: Key, input_shape: tuple[int, ...]) -> State:
         """The cell's initial state, most often zeros, for inputs of shape `[*batch, I]`."""
         if not isinstance(self.cell, AnyCell):
             raise TypeError(f"Cell: cell must be one such as gj.MinGRU(4); got {checks.described(self.cell)}")
-        return self.cell.initial_state(tuple(input_shape[:-1]), self.param_dtype)
+        return self.cell.initial_state(
+            tuple(input_shape[:-1]), flax_run.carry_dtype(self.dtype, self.param_dtype, self.state_dtype)
+        )
 
     @property
     def num_feature_axes(self) -> int:
@@ -241,7 +247,7 @@ def _of_layers(cell: layers.GRUCell, params: Params) -> Known:
 
 
 def _own(cell: Cell, params: Params) -> Known:
-    return Known(cell.cell, params["cell"], None)
+    return Known(cell.cell, params["cell"], cell.dtype, cell.state_dtype)
 
 
 _KNOWN: dict[type, Callable[[Any, Params], Known | None]] = {

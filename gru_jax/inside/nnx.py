@@ -151,7 +151,9 @@ class Cell(nnx.RNNCellBase):
     Args:
       cell: what one step computes.
       in_features: I, the number of input features.
+      dtype: of the computation; when None, that which input and parameters promote to.
       param_dtype: of the parameters.
+      state_dtype: of the carry; that of the computation when None.
       rngs: `nnx.Rngs`; "params" initialises.
 
     Example:
@@ -162,13 +164,22 @@ class Cell(nnx.RNNCellBase):
       (2, 7, 4)
     """
 
-    def __init__(self, cell: AnyCell, in_features: int, *, param_dtype: DType = jnp.float32, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self,
+        cell: AnyCell,
+        in_features: int,
+        *,
+        dtype: DType = None,
+        param_dtype: DType = jnp.float32,
+        state_dtype: DType = None,
+        rngs: nnx.Rngs,
+    ) -> None:
         if not isinstance(cell, AnyCell) or isinstance(cell, type):
             raise TypeError(f"Cell: cell must be one such as gj.MinGRU(4); got {checks.described(cell)}")
         checks.positive("Cell", "in_features", in_features)
-        checks.floating_dtype("Cell", param_dtype)
+        flax_run.check_dtypes(dtype, param_dtype, state_dtype)
         self.cell = cell
-        self.param_dtype = param_dtype
+        self.dtype, self.param_dtype, self.state_dtype = dtype, param_dtype, state_dtype
         self.params = nnx.data(jax.tree.map(nnx.Param, fresh(cell.init, rngs.params(), in_features, param_dtype)))
 
     def __call__(self, carry: State, inputs: Array) -> tuple[State, Array]:
@@ -181,14 +192,14 @@ class Cell(nnx.RNNCellBase):
         Returns:
           The state after it, and what the cell puts out.
         """
-        x, known = flax_run.promoted(_known(self), inputs, _promote)  # type: ignore[arg-type]
-        carry = jax.tree.map(lambda h: jnp.asarray(h, x.dtype), carry)
-        state = self.cell.step(known.params, self.cell.project(known.params, x), carry)
-        return state, self.cell.output(state)
+        x, known = flax_run.promoted(_own(self), inputs, _promote)
+        return flax_run.step(known, carry, x)
 
     def initialize_carry(self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = None) -> State:
         """The cell's initial state, most often zeros, for inputs of shape `[*batch, I]`."""
-        return self.cell.initial_state(tuple(input_shape[:-1]), self.param_dtype)
+        return self.cell.initial_state(
+            tuple(input_shape[:-1]), flax_run.carry_dtype(self.dtype, self.param_dtype, self.state_dtype)
+        )
 
     @property
     def num_feature_axes(self) -> int:
@@ -234,7 +245,8 @@ def _own(cell: Cell) -> Known:
     def values(leaf: Any) -> Any:
         return leaf[...] if isinstance(leaf, nnx.Variable) else leaf
 
-    return Known(cell.cell, jax.tree.map(values, cell.params, is_leaf=lambda a: isinstance(a, nnx.Variable)), None)
+    params = jax.tree.map(values, cell.params, is_leaf=lambda a: isinstance(a, nnx.Variable))
+    return Known(cell.cell, params, cell.dtype, cell.state_dtype)
 
 
 _KNOWN: dict[type, Callable[[Any], Known | None]] = {

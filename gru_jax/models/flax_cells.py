@@ -49,7 +49,7 @@ class LSTM:
 
     Example:
       >>> import jax, jax.numpy as jnp, gru_jax as gj
-      >>> cell = gj.models.LSTM(4)
+      >>> cell = gj.LSTM(4)
       >>> params = cell.init(jax.random.key(0), input_size=3)
       >>> y, (c, h) = gj.scan(cell, params, jnp.ones((2, 7, 3)))
       >>> y.shape, bool((y[:, -1] == h).all())
@@ -129,7 +129,7 @@ class TanhRNN:
 
     Example:
       >>> import jax, jax.numpy as jnp, gru_jax as gj
-      >>> cell = gj.models.TanhRNN(4)
+      >>> cell = gj.TanhRNN(4)
       >>> params = cell.init(jax.random.key(0), input_size=3)
       >>> y, h = gj.scan(cell, params, jnp.ones((2, 7, 3)))
       >>> y.shape, h.shape

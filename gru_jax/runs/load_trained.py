@@ -8,10 +8,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gru_jax.config import loading
 from gru_jax.config.config import Config, config_hash
 from gru_jax.config.loading import load_config
-from gru_jax.config.sections.tasks.python_file import PythonTask
 from gru_jax.models import Model
 from gru_jax.runs.evaluation import split_metrics, split_sums
 from gru_jax.runs.on_disk import checkpoint
@@ -75,15 +73,15 @@ def newest(directory: RunDirectory, experiment: Experiment) -> Checkpoint:
         CheckpointError: there are checkpoints, and none can be read.
     """
     like = abstract_state(experiment)
-    found, _ = checkpoint.restore(directory.checkpoints, like, like.params)
+    found, _ = checkpoint.restore(directory.checkpoints, like, like.evaluated)
     if found is None:
         raise RunError(f"{directory.path} holds no checkpoint yet")
-    task, then = experiment.config.task, found.meta.get("config_hash")
-    kept = (directory.path / loading.TASK_FOLDER).is_dir()
+    then = found.meta.get("config_hash")
+    lost = [each for key, each in experiment.config.own_files.items() if not (directory.path / key).is_dir()]
     # Runs from before there was a copy have only their hash to tell.
-    if isinstance(task, PythonTask) and not kept and then not in (None, config_hash(experiment.config)):
+    if lost and then not in (None, config_hash(experiment.config)):
         raise RunError(
-            f"{task.source.path} is not the file that {directory.path} was trained with (its config's hash is"
+            f"{lost[0].source.path} is not the file that {directory.path} was trained with (its config's hash is"
             f" {config_hash(experiment.config)}, and was {then}); put the old one there",
             exit_code=1,
         )
@@ -120,10 +118,11 @@ def evaluate_run(
     loaded = load_config(directory.path / "config.yaml", elsewhere)
     config, experiment = loaded.config, prepare(loaded)
     found = newest(directory, experiment)
-    task = config.task
-    if isinstance(task, PythonTask) and task.changed():
-        copy = directory.path / loading.TASK_FOLDER / task.source.path.name
-        note(f"{task.source.path} has changed since, or is gone; evaluated with {copy}, as it was at the run's start")
+    for key, section in config.own_files.items():
+        if section.changed():
+            file = section.source.path
+            copy = directory.path / key / file.name
+            note(f"{file} has changed since, or is gone; evaluated with {copy}, as it was at the run's start")
     dataset = config.task.load(config.data_root)
     if found.meta["fingerprint"] != dataset.fingerprint:
         raise RunError(

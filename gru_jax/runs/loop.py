@@ -19,6 +19,7 @@ from gru_jax.training.devices import Placement
 from gru_jax.training.experiment import train_batches
 from gru_jax.training.losses import Sums, add_up, metrics_of, no_sums
 from gru_jax.training.newton_sums import newton_metrics, why_slow
+from gru_jax.training.optimizer import plateau_factor
 from gru_jax.training.step import Batch, TrainState
 from gru_jax.types import Array
 
@@ -69,11 +70,13 @@ class _Held(NamedTuple):
         step: the newest of the steps.
         sums: their totals.
         factor: of the schedule at that step.
+        plateau: what a plateau of the loss has left of the rate, on the device; None with other schedules.
     """
 
     step: int
     sums: Sums
     factor: Array
+    plateau: Array | None
 
 
 class Loop:
@@ -136,7 +139,10 @@ class Loop:
         evaluates = step % self.eval_every == 0 or last
         saves = step % self.save_every == 0 or last
         if step % self.config.log.every == 0 or last:
-            self.held = _Held(step, state.sums, self.run.experiment.schedule(jnp.asarray(step - 1, jnp.int32)))
+            factor = self.run.experiment.schedule(jnp.asarray(step - 1, jnp.int32))
+            plateau = plateau_factor(state.opt_state)
+            # A copy: the state's own is overwritten by the next step.
+            self.held = _Held(step, state.sums, factor, None if plateau is None else jnp.copy(plateau))
             state = state._replace(sums=self.trainees.no_sums())
         # What is evaluated and saved here comes after the line of this step, and waits for the device anyhow.
         if evaluates or saves:
@@ -157,8 +163,8 @@ class Loop:
         """Writes the lines of the totals that are held, if there are any; ends those whose loss was not finite."""
         if self.held is None:
             return
-        (step, sums, factor), self.held = self.held, None
-        fetched = self.placement.get(sums)
+        (step, sums, factor, plateau), self.held = self.held, None
+        fetched, left = self.placement.get((sums, plateau))
         for record in self.open():
             own = record.of(fetched)
             totals = add_up([own])
@@ -169,7 +175,7 @@ class Loop:
                 continue
             metrics = metrics_of(totals, self.config.shape.target, "train") | {
                 "grad_norm": totals["grad_norm"] / totals["steps"],
-                "lr": record.run.config.optim.lr * float(factor),
+                "lr": record.run.config.optim.lr * float(factor) * (1.0 if left is None else float(record.of(left))),
             }
             if self.config.newton is not None:
                 metrics |= newton_metrics(own.newton)
@@ -183,7 +189,7 @@ class Loop:
     def _evaluate(self, step: int, state: TrainState) -> Iterator[Record]:
         """Looks at the validation split; ends those whose loss there is not finite."""
         experiment, train = self.run.experiment, self.config.train
-        parts = split_sums(experiment, self.dataset, self.placement, state.params, "valid", self.watch.call)
+        parts = split_sums(experiment, self.dataset, self.placement, state.evaluated, "valid", self.watch.call)
         patience, reached = (train.early_stop.patience, train.early_stop.reached) if train.early_stop else (None, None)
         best: list[Record] = []
         for record in self.open():
@@ -195,7 +201,7 @@ class Loop:
             if record.history.evaluated(step, metrics, train.best_by, patience, reached):
                 best.append(record)
             self._write(record, step, metrics)
-        params = self.placement.get(state.params) if best else None
+        params = self.placement.get(state.evaluated) if best else None
         for record in best:
             record.best_params = record.of(params)
 

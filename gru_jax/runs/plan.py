@@ -144,7 +144,7 @@ def fork_params(source: RunDirectory, experiment: Experiment) -> Params:
     wanted = abstract_state(experiment).params
     if [leaf.shape for leaf in jax.tree.leaves(like.params)] != [leaf.shape for leaf in jax.tree.leaves(wanted)]:
         raise RunError(f"--fork: the parameters of {source.path} do not fit the model of this config")
-    found, _ = checkpoint.restore(source.checkpoints, like, like.params)
+    found, _ = checkpoint.restore(source.checkpoints, like, like.evaluated)
     if found is None:
         raise RunError(f"--fork: {source.path} holds no checkpoint to start from")
     # The run may have held them in another precision.

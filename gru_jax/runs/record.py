@@ -93,7 +93,7 @@ class Record:
     def save(self, step: int, state: TrainState) -> None:
         """Writes a checkpoint into its directory, in the process that writes."""
         self.log.sync()
-        run, best = self.run, state.params if self.best_params is None else self.best_params
+        run, best = self.run, state.evaluated if self.best_params is None else self.best_params
         meta: dict[str, Any] = {"fingerprint": self.dataset.fingerprint, "config_hash": run.hash}
         meta |= {"history": self.history.to_meta(), "metrics_lines": self.log.lines}
         if state.sums.newton is not None:

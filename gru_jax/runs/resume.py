@@ -44,9 +44,9 @@ def start(run: Run, dataset: Dataset) -> Start:
                 " checkpoint; --fresh starts a new directory",
                 exit_code=1,
             )
-        state = jax.device_get(first_state(run.experiment))
+        state = jax.device_get(first_state(run.experiment, forked))
         # A run from another one's parameters saves them before all else.
-        return Start(record, state, -1) if forked is None else Start(record, state._replace(params=forked), 0)
+        return Start(record, state, -1 if forked is None else 0)
     if found.meta["fingerprint"] != dataset.fingerprint:
         raise RunError(
             f"the data have changed since {directory.path} was started (fingerprint"
@@ -67,12 +67,12 @@ def _agreed(run: Run) -> Checkpoint | None:
     like, group, checkpoints = abstract_state(run.experiment), run.group, run.directory.checkpoints
     found = None
     if group.first:
-        found, warnings = checkpoint.restore(checkpoints, like, like.params)
+        found, warnings = checkpoint.restore(checkpoints, like, like.evaluated)
         for warning in warnings:
             run.reporter.warn(warning)
     step = group.from_first(None if found is None else found.step)
     if not group.first and step is not None:
-        found, _ = checkpoint.restore(checkpoints, like, like.params, step)
+        found, _ = checkpoint.restore(checkpoints, like, like.evaluated, step)
         if found is None:
             raise RunError(f"process {group.index} does not see checkpoint {step} in {checkpoints}", 1)
     return found

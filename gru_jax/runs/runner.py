@@ -133,6 +133,8 @@ def _other_rate(old: Config, experiment: Experiment, step: int) -> str:
         return ""
     before = schedule.build(old.total_steps, old.steps_per_epoch)
     rates = [config.optim.lr * float(of(jnp.int32(at))) for of, at in ((before, step - 1), (experiment.schedule, step))]
+    if float(before(jnp.int32(step))) == float(experiment.schedule(jnp.int32(step))):
+        return ""  # one that does not know where the run ends
     said = f"the {schedule.kind} schedule now ends at step {total} in place of {old.total_steps}"
     return f"{said}: the rate goes from {rates[0]:.2g} at step {step} to {rates[1]:.2g} at step {step + 1}"
 

@@ -140,7 +140,7 @@ class Stack(Trainees):
         rates = jnp.asarray([record.run.config.optim.lr for record in self.records], jnp.float32)
         init = jax.vmap(self.experiment.init_state)
         like = jax.eval_shape(init, self.seeds, rates)
-        found, warnings = checkpoint.restore(self.directory.checkpoints, like, like.params)
+        found, warnings = checkpoint.restore(self.directory.checkpoints, like, like.evaluated)
         for warning in warnings:
             self.reporter.warn(warning)
         if found is None:
@@ -169,7 +169,9 @@ class Stack(Trainees):
         for record in self.open():
             record.log.sync()
         keeps = np.array([record.open for record in self.records])
-        best = [record.of(host.params) if record.best_params is None else record.best_params for record in self.records]
+        best = [
+            record.of(host.evaluated) if record.best_params is None else record.best_params for record in self.records
+        ]
         stacked_best = jax.tree.map(lambda *leaves: np.stack(leaves), *best)
         meta = {
             "fingerprint": self.dataset.fingerprint,

@@ -15,6 +15,7 @@ from gru_jax.data.dataset import Dataset, Generator, Source, Split, Target, Task
 from gru_jax.models import Model
 from gru_jax.training.losses import Sums
 from gru_jax.training.newton_sums import from_meta
+from gru_jax.training.optimizer import average_of, optimizer_of
 from gru_jax.training.precision import in_precision
 from gru_jax.training.step import Batch, TrainState, batch_of, data_key, eval_step, init_state, train_step
 from gru_jax.types import Array, IntArray, Params
@@ -26,7 +27,7 @@ class Experiment(NamedTuple):
     Attributes:
         config: what they were built from.
         model: the network with its output layer.
-        init_state: `(seed, rate) -> TrainState`.
+        init_state: `(seed, rate, params=None) -> TrainState`.
         train_step: `(state, batch, axis=None) -> TrainState`.
         eval_step: `(params, batch, axis=None) -> Sums`.
         schedule: `step -> factor` on the peak learning rate.
@@ -34,7 +35,7 @@ class Experiment(NamedTuple):
 
     config: Config
     model: Model
-    init_state: Callable[[IntArray, Array], TrainState]
+    init_state: Callable[..., TrainState]
     train_step: Callable[..., TrainState]
     eval_step: Callable[..., Sums]
     schedule: Callable[[IntArray], Array]
@@ -48,16 +49,18 @@ def build(config: Config, mesh: Mesh | None = None) -> Experiment:
         mesh: where the time axis is split, axes "data" and "time"; None where it is whole.
     """
     model = in_precision(config.model.build(config.shape, mesh), config.precision)
-    optimizer = config.optim.build()
+    optimizer = optimizer_of(config.optim, config.steps_per_epoch)
+    average = average_of(config.optim)
     schedule = config.optim.schedule.build(config.total_steps, config.steps_per_epoch)
     options: dict[str, Any] = {"model": model, "target": config.shape.target, "newton": config.newton is not None}
     return Experiment(
         config,
         model,
-        functools.partial(init_state, model=model, optimizer=optimizer, newton=options["newton"]),
+        functools.partial(init_state, model=model, optimizer=optimizer, average=average, newton=options["newton"]),
         functools.partial(
             train_step,
             optimizer=optimizer,
+            average=average,
             schedule=schedule,
             weight_noise=config.optim.weight_noise,
             stochastic=config.model.stochastic,
@@ -69,11 +72,11 @@ def build(config: Config, mesh: Mesh | None = None) -> Experiment:
     )
 
 
-def first_state(experiment: Experiment) -> TrainState:
-    """The state of the config's seed and learning rate before the first step."""
+def first_state(experiment: Experiment, params: Params | None = None) -> TrainState:
+    """The state of the config's seed and learning rate before the first step, from other parameters if given."""
     config = experiment.config
     seed, rate = jnp.asarray(config.seed, jnp.uint32), jnp.asarray(config.optim.lr, jnp.float32)
-    return jax.jit(experiment.init_state)(seed, rate)
+    return jax.jit(experiment.init_state)(seed, rate, params=params)
 
 
 def abstract_state(experiment: Experiment) -> TrainState:

@@ -17,6 +17,7 @@ from gru_jax.data.dataset import Split, Target
 from gru_jax.models import Model
 from gru_jax.training.losses import Sums, losses_and_hits, no_sums, plus
 from gru_jax.training.newton_sums import newton_sums
+from gru_jax.training.optimizer import Average, OfRate
 from gru_jax.training.precision import narrowed, widened
 from gru_jax.types import Array, IntArray, Key, Params
 
@@ -33,6 +34,7 @@ class TrainState(NamedTuple):
         params: the model's.
         opt_state: the optimizer's, float32 also where the parameters are held in half precision.
         sums: totals since the last line of metrics.
+        averaged: what is evaluated in place of the parameters, float32; None where these are.
     """
 
     step: IntArray
@@ -41,6 +43,12 @@ class TrainState(NamedTuple):
     params: Params
     opt_state: optax.OptState
     sums: Sums
+    averaged: Params | None = None
+
+    @property
+    def evaluated(self) -> Params:
+        """What is evaluated, tested and kept as the best."""
+        return self.params if self.averaged is None else self.averaged
 
 
 class Batch(NamedTuple):
@@ -85,12 +93,19 @@ def batch_of(split: Split, target: Target, weight: Array | np.ndarray | None = N
 
 
 def init_state(
-    seed: IntArray, rate: Array, model: Model, optimizer: optax.GradientTransformation, newton: bool = False
+    seed: IntArray,
+    rate: Array,
+    model: Model,
+    optimizer: OfRate,
+    average: Average | None = None,
+    newton: bool = False,
+    params: Params | None = None,
 ) -> TrainState:
-    """The state before the first step, from scalars: `seed` uint32, `rate` float32."""
-    params = model.init(jax.random.fold_in(jax.random.key(seed), _INIT))
-    zero = jnp.zeros((), jnp.int32)
-    return TrainState(zero, seed, rate, params, optimizer.init(widened(params)), no_sums(newton))
+    """The state before the first step, from scalars: `seed` uint32, `rate` float32; from other parameters, if given."""
+    params = model.init(jax.random.fold_in(jax.random.key(seed), _INIT)) if params is None else params
+    zero, wide = jnp.zeros((), jnp.int32), widened(params)
+    averaged = None if average is None else wide
+    return TrainState(zero, seed, rate, params, optimizer(rate).init(wide), no_sums(newton), averaged)
 
 
 def data_key(seed: IntArray) -> Key:
@@ -103,7 +118,8 @@ def train_step(
     batch: Batch,
     *,
     model: Model,
-    optimizer: optax.GradientTransformation,
+    optimizer: OfRate,
+    average: Average | None = None,
     schedule: Callable[[IntArray], Array],
     target: Target = "class",
     weight_noise: float = 0.0,
@@ -118,7 +134,8 @@ def train_step(
         state: the state before it.
         batch: the sequences; under `jax.pmap`, this device's share of them.
         model: the network with its output layer.
-        optimizer: gradient -> direction of ascent, without a learning rate.
+        optimizer: learning rate -> what makes of a gradient what is added to the parameters.
+        average: what is evaluated in the place of the parameters; None where they are.
         schedule: step -> factor on `state.rate`.
         target: what the model tells, which decides the loss.
         weight_noise: standard deviation of normal noise on every parameter, drawn at each step, under which the
@@ -162,16 +179,17 @@ def train_step(
     else:
         totals, stats = _in_turn(of_part, (jax.tree.map(jnp.zeros_like, wide), zero, zero), batch, accumulate)
     gradient, loss, hits = over_devices(totals)
-    direction, opt_state = optimizer.update(gradient, state.opt_state, wide)
     rate = state.rate * jnp.asarray(schedule(state.step), jnp.float32)
-    wide = jax.tree.map(lambda p, d: p - rate.astype(p.dtype) * d, wide, direction)
+    updates, opt_state = optimizer(rate).update(gradient, state.opt_state, wide, value=loss * share)
+    wide = jax.tree.map(lambda p, u: p + u, wide, updates)
+    averaged = None if average is None else average(state.averaged, wide, opt_state, state.step)
     params = narrowed(wide, state.params, _step_key(state, _ROUNDING))
     norm = optax.tree.norm(gradient)
     one = jnp.ones((), jnp.float32)
     bad = 1 - (jnp.isfinite(loss) & jnp.isfinite(norm)).astype(jnp.float32)
     solves = newton_sums(stats, jnp.ones((), jnp.float32), axis) if newton else None
     sums = plus(state.sums, Sums(loss, hits, targets, norm, one, bad, solves))
-    return TrainState(state.step + 1, state.seed, state.rate, params, opt_state, sums)
+    return TrainState(state.step + 1, state.seed, state.rate, params, opt_state, sums, averaged)
 
 
 def _in_turn(of_part: Callable[[Batch], tuple[Any, Any]], nothing: Any, batch: Batch, parts: int) -> tuple[Any, Any]:

@@ -20,7 +20,7 @@ GATHERED = {
     "TableTask": {"train", "valid", "test", "tokens", "drop", "cut"},
 }
 OF_DATA = [section for section in TASKS if issubclass(section, Task)]
-OF_CELLS = [section for section in MODELS if issubclass(section, RecurrentModel)]
+OF_CELLS = [section for section in MODELS if issubclass(section, RecurrentModel) and hasattr(section, "of")]
 
 
 def parameters(function: Any) -> set[str]:

@@ -36,6 +36,10 @@ model: {kind: min_blocks, cell: min_lstm, expansion: 1.5, conv: 4, feed_forward:
 model: {kind: mgu, method: {kind: newton, jacobian: diagonal, damping: 0.1, tol: 1e-3, max_iters: 9, window: 4}}
 model: {kind: lstm, hidden: 3, embedding: 4, tied: true, method: {kind: sequential, unroll: 2, keep: states}}
 optim: {kind: rmsprop, lr: 1e-3, decay: 0.9, eps: 1e-8, schedule: {kind: warmup_cosine, warmup: 2 epochs}}
+optim: {kind: muon, ns_coeffs: [3, -4.7, 2], rates: {net.*: 0.5}, ema: 0.9, schedule: {kind: sgdr, cycles: [3 steps]}}
+optim: {kind: schedule_free_sgd, schedule: {kind: piecewise_constant, boundaries_and_scales: {1 epoch: 0.1}}}
+optim: {kind: prodigy, betas: [0.9, 0.99], schedule: {kind: exponential_decay, decay_rate: 0.1, end_value: 0.5}}
+model: {kind: python, file: cell.py, name: Own, options: {gain: 0.5}, hidden: 3}
 task: {kind: mqar, time: 8, pairs: 2, vocab: 16, power: 0.1, batch: 4}
 task: {kind: listops, min_length: 5, max_length: 20, max_depth: 3, max_args: 3, train: 8, valid: 4, test: 4}
 task: {kind: forecast, window: 10, horizon: 2, stride: 3}

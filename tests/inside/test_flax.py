@@ -252,6 +252,32 @@ def test_a_cell_of_ours_is_to_be_held() -> None:
         inside.nnx.RNN(gj.GRU(H))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize(
+    "cell", [gj.GRU(H), gj.GRUD(H), gj.DreamerGRU(H, heads=2), gj.LSTM(H), gj.TanhRNN(H)], ids=type
+)
+def test_any_cell_of_ours_in_both_holders(cell: Any, half: bool, getkey: Any) -> None:
+    options = {"dtype": jnp.bfloat16, "state_dtype": jnp.float32} if half else {}
+    size = 3 * I if isinstance(cell, gj.GRUD) else I
+    x, call = jax.random.normal(getkey(), (B, T, size)), {"seq_lengths": LENGTHS, "reverse": True, "keep_order": True}
+    held = inside.nnx.Cell(cell, size, rngs=nnx.Rngs(0), **options)
+    pairs = [[where.RNN(held, return_carry=True)(x, **call) for where in (inside.nnx, nnx)]]
+    held = inside.linen.Cell(cell, **options)
+    variables = linen.RNN(held).init(getkey(), x)
+    pairs += [[where.RNN(held, return_carry=True).apply(variables, x, **call) for where in (inside.linen, linen)]]
+    for ours, theirs in pairs:
+        assert [leaf.dtype for leaf in jax.tree.leaves(ours)] == [leaf.dtype for leaf in jax.tree.leaves(theirs)]
+        assert jax.tree.leaves(ours)[-1].dtype == (jnp.bfloat16 if half else jnp.float32)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(
+                a.astype(jnp.float32), b.astype(jnp.float32), atol=0.05 if half else 1e-5
+            ),
+            ours,
+            theirs,
+        )
+
+
 def test_a_method_of_ours(getkey: Any) -> None:
     cell, x = nnx.GRUCell(I, H, rngs=nnx.Rngs(0)), jax.random.normal(getkey(), (B, T, I))
     close(inside.nnx.RNN(cell, method="newton")(x), nnx.RNN(cell)(x))

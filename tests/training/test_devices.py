@@ -30,9 +30,9 @@ WAYS = [
 STEPS = 4
 
 
-def trained(strategy: str, devices: int, model: dict[str, object]) -> tuple[Any, Any]:
+def trained(strategy: str, devices: int, model: dict[str, object], **optim: object) -> tuple[Any, Any]:
     """(state after STEPS steps, totals of an evaluation); asserts one compilation on the way."""
-    exp, data = experiment(model=model), jax.device_put(some_data())
+    exp, data = experiment(model=model, optim=optim), jax.device_put(some_data())
     parts = None
     if strategy.startswith("time"):
         strategy, parts = "time", 2 if "two" in strategy else None
@@ -70,6 +70,18 @@ def test_numbers_do_not_depend_on_devices(strategy: str, devices: int, model: di
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), state.params, expected.params)
     for got, want in ((state.sums, expected.sums), (sums, expected_sums)):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), got, want)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["data", "pmap"])
+def test_averages_and_plateaus_do_not_depend_on_devices(strategy: str) -> None:
+    # The loss of a step, which a plateau looks at, is that of all devices.
+    schedule = {"kind": "plateau", "every": "1 step", "patience": 1, "factor": 0.5, "rtol": 0.9}
+    optim = {"kind": "sgd", "lr": 0.1, "ema": 0.5, "schedule": schedule}
+    states = [trained(way, devices, PLAIN, **optim)[0] for way, devices in (("single", 1), (strategy, 8))]
+    assert float(states[0].opt_state.plateau.scale) < 1
+    pairs = [(state.params, state.averaged, state.opt_state) for state in states]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *pairs)
 
 
 def test_single_takes_the_first_device() -> None:

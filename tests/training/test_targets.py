@@ -33,10 +33,15 @@ def split(target: str) -> Split:
     return Split(x, y, LENGTHS)
 
 
+def of_rate(rate) -> optax.GradientTransformationExtraArgs:
+    """Plain gradient descent."""
+    return optax.with_extra_args_support(optax.scale_by_learning_rate(rate))
+
+
 def pieces(target: str):
     """(model, optimizer) for the random sequences."""
     steps = "all" if target in ("tags", "notes") else "last"
-    return gj.models.readout(gj.recurrent(gj.GRU(4)), I, O, steps=steps), optax.identity()
+    return gj.models.readout(gj.recurrent(gj.GRU(4)), I, O, steps=steps), of_rate
 
 
 def step_and_sums(target: str, batch: Batch, **options):

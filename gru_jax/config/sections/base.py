@@ -91,13 +91,19 @@ def _interval_hint(got: object) -> str:
     return "; its number is whole, from 1 to 999999999"
 
 
+INTERVAL_PATTERN = "^(?=.*[1-9])[0-9]{1,9} ?(step|epoch)s?$"
 Interval = Annotated[
     str,
     AfterValidator(_check_interval),
-    WithJsonSchema({"type": "string", "pattern": "^(?=.*[1-9])[0-9]{1,9} ?(step|epoch)s?$"}),
+    WithJsonSchema({"type": "string", "pattern": INTERVAL_PATTERN}),
     Expected("an interval such as '20 steps' or '1 epoch'", _interval_hint),
 ]
 """A stretch of training: '20 steps', '1 epoch'."""
+
+
+def is_interval(value: object) -> bool:
+    """Whether a value is the text of an interval."""
+    return isinstance(value, str) and re.match(INTERVAL_PATTERN, value) is not None
 
 
 def interval_steps(interval: str, steps_per_epoch: int) -> int:

@@ -2,7 +2,7 @@
 
 config.yaml    the resolved config, re-runnable as it is
 source.yaml    the file as given, its base, and the overrides
-task/          of a task of one's own, the Python file and what it imports from beside it
+task/, model/  of a task or a cell of one's own, the Python file and what it imports from beside it
 env.json       versions, devices, git commit, command line of the latest start
 metrics.jsonl  one line of metrics per log or evaluation step
 result.json    written once, at the end
@@ -20,7 +20,6 @@ from typing import Any
 from gru_jax import files
 from gru_jax.config import loading, yaml_document
 from gru_jax.config.config import Config, changes, config_hash, is_free
-from gru_jax.config.sections.tasks.python_file import PythonTask
 from gru_jax.runs.on_disk.json_files import write_json, write_text
 from gru_jax.runs.on_disk.metrics_log import read_metrics
 
@@ -183,17 +182,18 @@ class RunDirectory:
             self._lock = None
 
     def write_inputs(self, loaded: loading.LoadedConfig, environment: dict[str, Any]) -> None:
-        """Writes config.yaml, source.yaml, env.json and, of a task of one's own, its Python file."""
-        values, task = loaded.config.resolved(), loaded.config.task
-        if isinstance(task, PythonTask):
+        """Writes config.yaml, source.yaml, env.json and the Python files of a task and a cell of one's own."""
+        values, own_files = loaded.config.resolved(), loaded.config.own_files
+        for key, section in own_files.items():
             # Wherever the run is looked at again: a bare name would be that of another folder's file.
-            values["task"]["file"] = str(task.source.path)
+            values[key]["file"] = str(section.source.path)
         # First: it marks the directory as a run's, whatever a kill leaves unwritten.
         write_text(self.path / "config.yaml", yaml_document.dump(values))
         write_text(self.path / "source.yaml", loaded.source())
-        for path, text in task.source.keep(self.path / loading.TASK_FOLDER) if isinstance(task, PythonTask) else []:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, text)
+        for key, section in own_files.items():
+            for path, text in section.source.keep(self.path / key):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_text(path, text)
         write_json(self.path / "env.json", environment)
 
 

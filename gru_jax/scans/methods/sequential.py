@@ -25,7 +25,7 @@ class Sequential:
     Args:
       unroll: steps per iteration of the loop, with kernel "scan".
       kernel: what runs the loop: "scan" (`lax.scan`), "chunked" (chunks of time whose steps are written out, for cells
-        with a closed-form derivative), "xla" for the better of the two. For `GRU`, `MGU`, `gj.models.LSTM` and
+        with a closed-form derivative), "xla" for the better of the two. For `GRU`, `MGU`, `gj.LSTM` and
         `TanhRNN` on a CPU, in float32 and bfloat16, "llvm" (one call for the whole sequence, of code that is written
         for the processor at its first use; the fast one there). For `GRU` on a GPU or a TPU "pallas" (one kernel for
         the whole sequence, the recurrent matrix on the chip), "cudnn" (cuDNN's GRU, on a GPU, built at its first use:

@@ -9,6 +9,7 @@ from gru_jax.config.sections.models.baselines import LSTMModel, TanhModel
 from gru_jax.config.sections.models.dreamer import DreamerModel
 from gru_jax.config.sections.models.gru import GRUDModel, GRUModel, MGUModel
 from gru_jax.config.sections.models.minimal import MinBlocksModel, MinGRUModel, MinLSTMModel
+from gru_jax.config.sections.models.own_cell import PythonModel
 
 AnyModel = Annotated[
     GRUModel
@@ -19,7 +20,8 @@ AnyModel = Annotated[
     | MinLSTMModel
     | MinBlocksModel
     | LSTMModel
-    | TanhModel,
+    | TanhModel
+    | PythonModel,
     Field(discriminator="kind"),
 ]
 MODELS = members(AnyModel)

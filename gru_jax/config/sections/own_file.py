@@ -34,6 +34,14 @@ class OwnFile(NamedTuple):
         (_, own), *beside = self.texts
         return hashlib.sha256("\0".join([own, *(part for text in beside for part in text)]).encode()).hexdigest()[:8]
 
+    def names(self) -> list[str]:
+        """The names of the file's own functions and classes; none where it is no Python."""
+        try:
+            nodes = ast.parse(self.texts[0][1]).body
+        except (SyntaxError, ValueError, RecursionError):
+            return []  # said when it is run
+        return [node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+
     def keep(self, folder: Path) -> list[tuple[Path, str]]:
         """(where, what): the files that a copy in a folder has, for `read`."""
         return [(folder / name, text) for name, text in self.texts]
