@@ -1,9 +1,11 @@
 """Tasks that cannot be done without memory, as pure functions that run on the device.
 
 Written from their published definitions: RepeatPrevious and Autoencode of POPGym (Morad et al. 2023, arXiv:2303.01859),
-the T-maze (Bakker 2001), bsuite's memory chain (Osband et al. 2020, arXiv:1908.03568). `from_gymnax` takes any of gymnax's.
+the T-maze (Bakker 2001), bsuite's memory chain (Osband et al. 2020, arXiv:1908.03568). `from_gymnax` takes
+those of gymnax.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +14,6 @@ import jax.numpy as jnp
 from experiments.memory.ppo import Environment
 
 SUITS = 4
-NEVER = False
 
 
 class Hand(NamedTuple):
@@ -58,7 +59,7 @@ def repeat_previous(decks: int = 1, k: int = 4) -> Environment:
         worth = jnp.where(action == hand.seen[0], 1.0, -1.0) / (cards - k)
         reward = jnp.where(hand.dealt >= k, worth, 0.0)
         hand, suit = _deal(key, hand)
-        return hand, jax.nn.one_hot(suit, SUITS), reward, hand.dealt == cards, jnp.array(NEVER)
+        return hand, jax.nn.one_hot(suit, SUITS), reward, hand.dealt == cards, jnp.array(False)
 
     return Environment(reset, step, SUITS, SUITS, cards - 1)
 
@@ -66,8 +67,8 @@ def repeat_previous(decks: int = 1, k: int = 4) -> Environment:
 def autoencode(decks: int = 1) -> Environment:
     """POPGym's Autoencode, by default the easy one: watch a deck being dealt, then say all its suits backwards.
 
-    Each right answer gives 1 / cards, each wrong one takes as much. What is shown: whether to watch, and a suit, the first
-    one's while playing.
+    Each right answer gives 1 / cards, each wrong one takes as much. What is shown: a suit, the
+    first one's while reciting, and whether to watch.
     """
     cards = 52 * decks
 
@@ -85,7 +86,7 @@ def autoencode(decks: int = 1) -> Environment:
         recited = hand._replace(played=hand.played + 1)
         hand = jax.tree.map(lambda a, b: jnp.where(watch, a, b), more, recited)
         seen = shown(hand.dealt < cards, jnp.where(watch, suit, 0))
-        return hand, seen, jnp.where(watch, 0.0, worth), hand.played == cards, jnp.array(NEVER)
+        return hand, seen, jnp.where(watch, 0.0, worth), hand.played == cards, jnp.array(False)
 
     return Environment(reset, step, SUITS + 1, SUITS, 2 * cards - 1)
 
@@ -144,8 +145,8 @@ class Chain(NamedTuple):
 def memory_chain(length: int = 20, bits: int = 1) -> Environment:
     """bsuite's memory chain: bits are shown at the start and one of them is asked for after `length` steps: 1 or -1.
 
-    Seen are the time that is left, the number of the bit that is asked for, at the end, and the bits as 1 and -1, at the
-    start: in the first two observations, as in bsuite, where time begins to run with the second.
+    Seen are the time that is left, at the end the number of the bit that is asked for, and at the start the bits, as 1
+    and -1: in the first two observations, as in bsuite, where time begins to run with the second.
     """
 
     def shown(chain: Chain, time: Any) -> Any:
@@ -163,6 +164,36 @@ def memory_chain(length: int = 20, bits: int = 1) -> Environment:
         last = chain.time == length
         right = action == chain.context[chain.query]
         reward = jnp.where(last, jnp.where(right, 1.0, -1.0), 0.0)
-        return chain._replace(time=chain.time + 1), shown(chain, chain.time), reward, last, jnp.array(NEVER)
+        return chain._replace(time=chain.time + 1), shown(chain, chain.time), reward, last, jnp.array(False)
 
     return Environment(reset, step, bits + 2, 2, length + 1)
+
+
+def from_gymnax(env: Any, params: Any = None) -> Environment:
+    """An environment of gymnax (1.0 or newer) with discrete actions, its observation as a vector.
+
+    Args:
+      env, params: as `gymnax.make` returns them; params the environment's own when None.
+
+    Raises:
+      ValueError: its actions are not numbered.
+    """
+    params = env.default_params if params is None else params
+    actions = env.action_space(params)
+    if not hasattr(actions, "n"):
+        raise ValueError(f"from_gymnax: needs numbered actions; {env.name} has {type(actions).__name__}; use another")
+
+    def flat(observation: Any) -> Any:
+        return jnp.ravel(observation).astype(jnp.float32)
+
+    def reset(key: Any) -> Any:
+        observation, state = env.reset_env(key, params)
+        return state, flat(observation)
+
+    def step(key: Any, state: Any, action: Any) -> Any:
+        observation, state, reward, terminated, _ = env.step_env(key, state, action, params)
+        truncated = env.is_truncated(state, params) & ~terminated
+        return state, flat(observation), jnp.asarray(reward, jnp.float32), terminated, truncated
+
+    size = math.prod(env.observation_space(params).shape)
+    return Environment(reset, step, size, int(actions.n), int(params.max_steps_in_episode))

@@ -1,12 +1,13 @@
 """Recurrent PPO in one file: take it away and change it. It needs jax, optax and gru_jax, and nothing beside it.
 
-An `Environment` runs on the device, a `Memory` is what the policy has between its first layer and its heads. A rollout of
-`steps` steps in `envs` environments is one `lax.scan`; each minibatch replays all steps of some of the environments in
-one call of `gj.scan`, from the carries that they had at the rollout's start, with `resets` where episodes began.
+An `Environment` runs on the device, a `Memory` is what the policy has between its first layer and its heads. A rollout
+of `steps` steps in `envs` environments is one `lax.scan`; each minibatch replays all steps of some of the environments
+in one call of `gj.scan`, from the carries that they had at the rollout's start, with `resets` where episodes began.
 
     env = environments.repeat_previous()
-    trained = ppo.train(jax.random.key(0), env, ppo.recurrent(gj.GRU(64)), ppo.Options())
-    ppo.evaluate(jax.random.key(1), trained.params, env, ppo.recurrent(gj.GRU(64)))
+    memory = ppo.recurrent(gj.GRU(64))
+    params, returns = ppo.train(jax.random.key(0), env, memory, ppo.Options())
+    ppo.evaluate(jax.random.key(1), params, env, memory)
 
 Source: Schulman et al. 2017, arXiv:1707.06347; the whole of training as one program is the form of purejaxrl.
 """
@@ -29,8 +30,8 @@ class Environment(NamedTuple):
 
     Attributes:
       reset: `key -> (state, observation)`, observation `[O]`, float32.
-      step: `(key, state, action) -> (state, observation, reward, terminated, truncated)`; an episode is terminated by the
-        task, and truncated by a limit of time that the task knows nothing of.
+      step: `(key, state, action) -> (state, observation, reward, terminated, truncated)`; the task
+        terminates an episode; a limit of time, of which the task knows nothing, truncates it.
       observation_size: O.
       actions: how many there are.
       limit: steps that the longest episode has.
@@ -49,7 +50,7 @@ class Memory(NamedTuple):
     Attributes:
       init: `(key, input_size) -> params`.
       start: `batch -> state`, before the first step.
-      step: `(params, x, state, first) -> (y, state)`, x `[*batch, I]`; `first` `[*batch]` is True where an episode begins.
+      step: `(params, x, state, first) -> (y, state)`, x `[*batch, I]`; `first`, `[*batch]`: an episode begins.
       replay: `(params, x, state, first) -> y`, x `[T, B, I]` and `first` `[T, B]`, from the state before them.
       size: features of y; those of x where it is None.
     """
@@ -73,18 +74,13 @@ def recurrent(cell: gj.Cell, method: Any = "auto") -> Memory:
     def replay(params: Any, x: Any, state: Any, first: Any) -> Any:
         return gj.scan(cell, params, x, state, resets=first, time_major=True, method=method)[0]
 
-    def start(batch: tuple[int, ...]) -> Any:
-        return cell.initial_state(batch, jnp.float32)
-
+    start = lambda batch: cell.initial_state(batch, jnp.float32)  # noqa: E731
     return Memory(cell.init, start, step, replay, cell.output(start(())).shape[-1])
 
 
 def without() -> Memory:
     """No memory: y is x."""
-    return Memory(
-        lambda key, size: (), lambda batch: (), lambda params, x, state, first: (x, state),
-        lambda params, x, state, first: x, None
-    )  # fmt: skip
+    return Memory(lambda *_: (), lambda *_: (), lambda _, x, state, first: (x, state), lambda _, x, *rest: x, None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,9 +113,9 @@ class Options:
 
 
 class Params(NamedTuple):
-    """Parameters: the first layer, the memory, two layers each of actor and critic."""
+    """Parameters: of the first layer, of the memory, of two layers each of actor and critic."""
 
-    first: Any
+    embed: Any
     memory: Any
     actor: Any
     critic: Any
@@ -142,7 +138,7 @@ def init(key: Any, env: Environment, memory: Memory, hidden: int) -> Params:
 
 def embedded(params: Params, observation: Any) -> Any:
     """What the memory reads."""
-    w, b = params.first
+    w, b = params.embed
     return jax.nn.relu(observation @ w + b)
 
 
@@ -198,7 +194,7 @@ def begin(key: Any, env: Environment, memory: Memory, envs: int) -> Runner:
 
 
 def act(
-    key: Any, params: Params, runner: Runner, env: Environment, memory: Memory, greedy: bool = False
+    key: Any, params: Params, runner: Runner, env: Environment, memory: Memory, greedy: bool
 ) -> tuple[Runner, Step]:
     """One step of every environment; those that ended begin anew."""
     envs = runner.first.shape[0]
@@ -207,34 +203,29 @@ def act(
     logits, value = heads(params, y)
     action = logits.argmax(-1) if greedy else jax.random.categorical(key_action, logits)
     chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), action[:, None], -1)[:, 0]
-    old, shown, reward, terminated, truncated = jax.vmap(env.step)(
-        jax.random.split(key_step, envs), runner.env, action
-    )
+    old, shown, reward, terminated, truncated = jax.vmap(env.step)(jax.random.split(key_step, envs), runner.env, action)
     done, score = terminated | truncated, runner.score + reward
     fresh = jax.vmap(env.reset)(jax.random.split(key_reset, envs))
-    new, seen = jax.tree.map(
-        lambda a, b: jnp.where(done.reshape(-1, *(1,) * (a.ndim - 1)), a, b), fresh, (old, shown)
-    )
-    step = Step(
-        runner.observation, runner.first, action, chosen, value, state, reward, shown, terminated, done, score
-    )
+    over = lambda new, old: jnp.where(done.reshape(-1, *(1,) * (new.ndim - 1)), new, old)  # noqa: E731
+    new, seen = jax.tree.map(over, fresh, (old, shown))
+    seen_then = runner.observation, runner.first
+    step = Step(*seen_then, action, chosen, value, state, reward, shown, terminated, done, score)
     return Runner(new, seen, done, state, jnp.where(done, 0.0, score)), step
 
 
 def rollout(
-    key: Any, params: Params, runner: Runner, env: Environment, memory: Memory, steps: int
+    key: Any, params: Params, runner: Runner, env: Environment, memory: Memory, steps: int, greedy: bool = False
 ) -> tuple[Runner, Step]:
     """So many steps of every environment: the runner after them and `Step` with arrays `[T, B, ...]`."""
-    return jax.lax.scan(
-        lambda runner, key: act(key, params, runner, env, memory), runner, jax.random.split(key, steps)
-    )
+    keys = jax.random.split(key, steps)
+    return jax.lax.scan(lambda runner, key: act(key, params, runner, env, memory, greedy), runner, keys)
 
 
 def advantages(params: Params, roll: Step, memory: Memory, options: Options) -> Any:
     """Generalised advantages `[T, B]`, of Schulman et al. 2016.
 
-    The value after a step is that of what the environment showed then, whether it was cut off there or goes on: one step
-    of the memory from the state that it had, for all steps at once.
+    The value after a step is that of what the environment showed then, whether it was cut off there or goes on: one
+    step of the memory from the state that it had, for all steps at once.
     """
     y, _ = memory.step(params.memory, embedded(params, roll.shown), roll.state, jnp.zeros_like(roll.done))
     after = jnp.where(roll.terminated, 0.0, heads(params, y)[1])
@@ -290,32 +281,20 @@ def update(key: Any, learner: Any, env: Environment, memory: Memory, options: Op
     return (params, adam, runner), ended
 
 
-class Trained(NamedTuple):
-    """What training gives: parameters, and each update's mean return, NaN where no episode ended."""
-
-    params: Params
-    returns: Any
-
-
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def train(key: Any, env: Environment, memory: Memory, options: Options) -> Trained:
-    """The whole of training as one program; `jax.vmap` over keys trains several seeds at once."""
+def train(key: Any, env: Environment, memory: Memory, options: Options) -> tuple[Params, Any]:
+    """The whole of training as one program: parameters, and each update's mean return, NaN where no episode ended."""
     key_init, key_begin, key_train = jax.random.split(key, 3)
     params = init(key_init, env, memory, options.hidden)
     learner = params, optimizer(options).init(params), begin(key_begin, env, memory, options.envs)
-    (params, *_), returns = jax.lax.scan(
-        lambda learner, key: update(key, learner, env, memory, options),
-        learner, jax.random.split(key_train, options.updates)
-    )  # fmt: skip
-    return Trained(params, returns)
+    keys = jax.random.split(key_train, options.updates)
+    learner, returns = jax.lax.scan(lambda one, key: update(key, one, env, memory, options), learner, keys)
+    return learner[0], returns
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def evaluate(key: Any, params: Params, env: Environment, memory: Memory, episodes: int = 512) -> Any:
     """The mean return of so many episodes of the policy that takes its likeliest action."""
     key, key_begin = jax.random.split(key)
-    _, steps = jax.lax.scan(
-        lambda runner, key: act(key, params, runner, env, memory, greedy=True),
-        begin(key_begin, env, memory, episodes), jax.random.split(key, env.limit)
-    )  # fmt: skip
+    _, steps = rollout(key, params, begin(key_begin, env, memory, episodes), env, memory, env.limit, greedy=True)
     return jnp.take_along_axis(steps.score, steps.done.argmax(0)[None], 0).mean()
