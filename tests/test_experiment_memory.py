@@ -115,6 +115,13 @@ def test_advantages_go_on_past_a_truncation_and_end_with_a_task():
     assert np.asarray(found) == pytest.approx(expected, abs=1e-4)
 
 
+def drawn(env: ppo.Environment, memory: ppo.Memory, hidden: int) -> ppo.Params:
+    """Parameters, of which the orthogonal matrices of `init` cost a program more."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda key: ppo.init(key, env, memory, hidden), jax.random.key(0))
+    return jax.tree.map(lambda a: jnp.asarray(0.3 * rng.standard_normal(a.shape), a.dtype), shapes)
+
+
 CELLS = {
     "gru": gj.GRU(8),
     "diagonal": gj.GRU(8, heads=8),
@@ -127,14 +134,14 @@ ALL = [pytest.param(name, marks=() if name == "gru" else pytest.mark.slow) for n
 @pytest.mark.parametrize("name", ALL)
 def test_chunks_replayed_from_their_carries_are_what_was_done(name: str):
     env, memory = environments.t_maze(2, limit=5), ppo.recurrent(CELLS[name])
+    params = drawn(env, memory, 8)
 
     @jax.jit
     def rolled(key: Any) -> Any:
-        params = ppo.init(key, env, memory, 8)
         runner = ppo.begin(key, env, memory, 4)
-        return params, runner, ppo.rollout(key, params, runner, env, memory, 24)[1]
+        return runner, ppo.rollout(key, params, runner, env, memory, 24)[1]
 
-    params, runner, roll = rolled(jax.random.key(0))
+    runner, roll = rolled(jax.random.key(0))
     assert roll.first.any(1).sum() > 5 and roll.terminated.any()
 
     @jax.jit
@@ -156,14 +163,15 @@ TINY = ppo.Options(envs=4, steps=6, updates=2, epochs=1, minibatches=2, hidden=8
 def test_an_update_changes_all_parameters():
     env, memory = environments.memory_chain(2), ppo.recurrent(CELLS["gru"])
 
+    params = drawn(env, memory, TINY.hidden)
+
     @jax.jit
     def updated(key: Any) -> Any:
-        params = ppo.init(key, env, memory, TINY.hidden)
         learner = params, ppo.optimizer(TINY).init(params), ppo.begin(key, env, memory, TINY.envs)
         (after, *_), ended = ppo.update(key, learner, env, memory, TINY)
-        return params, after, ended
+        return after, ended
 
-    params, after, ended = updated(jax.random.key(0))
+    after, ended = updated(jax.random.key(0))
     assert -1 <= ended <= 1 and all(np.isfinite(a).all() for a in jax.tree.leaves(after))
     assert all((a != b).any() for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(after), strict=True))
 

@@ -274,8 +274,8 @@ def update(key: Any, learner: Any, env: Environment, memory: Memory, options: Op
         changes, adam = optimizer(options).update(grads, adam, params)
         return (optax.apply_updates(params, changes), adam), None
 
-    orders = [jax.random.permutation(key, options.envs) for key in jax.random.split(key_order, options.epochs)]
-    parts = jnp.concatenate(orders).reshape(options.epochs * options.minibatches, -1)
+    shuffled = jax.vmap(functools.partial(jax.random.permutation, x=options.envs))
+    parts = shuffled(jax.random.split(key_order, options.epochs)).reshape(options.epochs * options.minibatches, -1)
     (params, adam), _ = jax.lax.scan(learn, (params, adam), parts)
     ended = jnp.where(roll.done, roll.score, 0.0).sum() / roll.done.sum()
     return (params, adam, runner), ended
