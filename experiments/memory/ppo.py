@@ -124,32 +124,33 @@ class Params(NamedTuple):
 def init(key: Any, env: Environment, memory: Memory, hidden: int) -> Params:
     """Fresh parameters."""
 
-    def linear(key: Any, inputs: int, outputs: int, scale: float = 2**0.5) -> Any:
+    def drawn(key: Any, inputs: int, outputs: int, scale: float = 2**0.5) -> Any:
         return orthogonal(scale)(key, (inputs, outputs)), jnp.zeros(outputs)
 
     keys, features = jax.random.split(key, 6), memory.size or hidden
     return Params(
-        linear(keys[0], env.observation_size, hidden),
+        drawn(keys[0], env.observation_size, hidden),
         memory.init(keys[1], hidden),
-        (linear(keys[2], features, hidden), linear(keys[3], hidden, env.actions, 0.01)),
-        (linear(keys[4], features, hidden), linear(keys[5], hidden, 1, 1.0)),
+        (drawn(keys[2], features, hidden), drawn(keys[3], hidden, env.actions, 0.01)),
+        (drawn(keys[4], features, hidden), drawn(keys[5], hidden, 1, 1.0)),
     )
+
+
+def linear(layer: Any, x: Any) -> Any:
+    """x w + b, of all steps in a row: on a CPU XLA takes half as long again where two axes lead."""
+    w, b = layer
+    return (x.reshape(-1, x.shape[-1]) @ w + b).reshape(*x.shape[:-1], -1)
 
 
 def embedded(params: Params, observation: Any) -> Any:
     """What the memory reads."""
-    w, b = params.embed
-    return jax.nn.relu(observation @ w + b)
+    return jax.nn.relu(linear(params.embed, observation))
 
 
 def heads(params: Params, y: Any) -> Any:
     """Logits of the actions and the value, of what the memory puts out."""
-
-    def head(layers: Any) -> Any:
-        (w, b), (w_out, b_out) = layers
-        return jax.nn.relu(y @ w + b) @ w_out + b_out
-
-    return head(params.actor), head(params.critic)[..., 0]
+    logits, value = (linear(last, jax.nn.relu(linear(hidden, y))) for hidden, last in (params.actor, params.critic))
+    return logits, value[..., 0]
 
 
 class Step(NamedTuple):
@@ -208,8 +209,7 @@ def act(
     fresh = jax.vmap(env.reset)(jax.random.split(key_reset, envs))
     over = lambda new, old: jnp.where(done.reshape(-1, *(1,) * (new.ndim - 1)), new, old)  # noqa: E731
     new, seen = jax.tree.map(over, fresh, (old, shown))
-    seen_then = runner.observation, runner.first
-    step = Step(*seen_then, action, chosen, value, state, reward, shown, terminated, done, score)
+    step = Step(runner.observation, runner.first, action, chosen, value, state, reward, shown, terminated, done, score)
     return Runner(new, seen, done, state, jnp.where(done, 0.0, score)), step
 
 

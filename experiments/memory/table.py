@@ -204,12 +204,12 @@ def draw(entries: Mapping[str, Any], path: Path) -> None:
             if (entry := entries.get(Row(name, policy).label)) is None:
                 continue
             curves = np.array([ran["curve"] for ran in entry["of_seeds"].values()], float)
-            steps = (np.arange(POINTS) + 1) / POINTS * entry["steps"]
+            steps = (np.arange(POINTS) + 1) / POINTS * entry["steps"] / 1000
             axis.plot(steps, curves.mean(0), color=f"C{colour}", label=policy, linewidth=1)
             axis.fill_between(steps, curves.min(0), curves.max(0), color=f"C{colour}", alpha=0.2, linewidth=0)
         for level in (task.chance, task.best):
             axis.axhline(level, color="grey", linestyle=":", linewidth=1)
-        axis.set(title=name, xlabel="steps", ylabel="return")
+        axis.set(title=name, xlabel="thousands of steps", ylabel="return")
         axis.grid(alpha=0.3)
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize="small")
