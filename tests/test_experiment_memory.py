@@ -221,6 +221,13 @@ def test_the_table_s_files_agree():
     assert all(heading in readme for heading in ("## Question", "## Protocol", "## Result"))
 
 
+@pytest.mark.parametrize("task", ["RepeatPrevious, easy", "T-maze of 20 steps"])
+def test_a_gru_solves_what_is_at_chance_without_memory(task: str):
+    entries, (_, _, chance, best) = table.read(FOLDER), table.TASKS[task]
+    assert min(entries[f"{task}: GRU"]["values"]) > 0.99 * best
+    assert max(abs(value - chance) for value in entries[f"{task}: no memory"]["values"]) < 0.05 * best
+
+
 def test_a_row_goes_on_with_the_next_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     asked = []
 
