@@ -203,6 +203,9 @@ def broken_device_rules(
 _LATER_KEYS: dict[str, object] = {
     "train.early_stop.reached": None,
     "optim.weight_noise": 0.0,
+    "task.train_shortest": 1,
+    "task.valid_lengths": None,
+    "task.ask": False,
     "model.embedding": None,
     "model.tied": False,
     "precision": PrecisionConfig().model_dump(),
