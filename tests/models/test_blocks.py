@@ -16,6 +16,8 @@ X = jnp.asarray(np.random.default_rng(0).normal(size=(2, T, I)).astype(np.float3
 KINDS: dict[str, dict[str, Any]] = {
     "all": {},
     "lstm": {"cell": "min_lstm", "norm": "layer", "conv": 1, "forget_bias": 1.0},
+    "gru": {"cell": "gru", "conv": 2, "feed_forward": None},
+    "para_gru": {"cell": "para_gru", "conv": 2, "feed_forward": None},
     "bare": {"conv": None, "feed_forward": None, "form": "linear"},
 }
 SOME = ["all", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS if kind != "all")]
