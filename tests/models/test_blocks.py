@@ -138,7 +138,7 @@ def test_forget_bias_of_the_cell() -> None:
 
 WRONG: list[tuple[dict[str, Any], dict[str, Any], type, str]] = [
     ({"width": 0}, {}, ValueError, "width must be at least 1"),
-    ({"cell": "gru"}, {}, ValueError, "cell must be one of 'min_gru', 'min_lstm'; got 'gru'"),
+    ({"cell": "elman"}, {}, ValueError, "cell must be one of 'min_gru', 'min_lstm', 'gru', 'para_gru'; got 'elman'"),
     ({"norm": None}, {}, ValueError, "norm must be one of 'rms', 'layer'"),
     ({"expansion": 0.1}, {}, ValueError, "expansion times width must be at least 1"),
     ({"feed_forward": "4"}, {}, TypeError, "feed_forward must be a plain finite number"),
