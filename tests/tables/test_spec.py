@@ -10,9 +10,7 @@ from gru_jax.config.loading import ConfigError
 from gru_jax.tables.plans import plan
 from gru_jax.tables.spec import known, load_table
 
-from .tables import names, row, spec, table, write
-
-ROOT = Path(__file__).parents[2]
+from .tables import row, spec, table, write
 
 
 def errors_of(name: str) -> list[str]:
@@ -179,10 +177,3 @@ def test_a_metric_that_no_run_of_the_task_gives(tmp_path: Path, monkeypatch: pyt
         f"experiments/small/table.yaml:{number}:{column}: row 'a': task 'digits' gives no 'test/acuracy';"
         " did you mean 'test/accuracy'?"
     )
-
-
-@pytest.mark.parametrize("name", names(ROOT))
-def test_the_tables_here_can_be_planned(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    for scale in ("full", "smoke"):
-        assert plan(load_table(name), scale)
