@@ -124,7 +124,7 @@ def against_length(panels: Mapping[str, Mapping[str, Sequence[Lengths]]], traine
     for axis, (title, rows) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         axis.axvspan(0, trained, color="0.9", label="lengths of training")
         for label, seeds in rows.items():
-            places, values = seeds[0][0], np.stack([accuracy for _, accuracy in seeds])
+            places, values = _binned(seeds[0][0], np.stack([accuracy for _, accuracy in seeds]))
             (line,) = axis.plot(places, values.mean(axis=0), label=label, linewidth=1)
             if len(seeds) > 1:
                 low, high = values.min(axis=0), values.max(axis=0)
@@ -134,6 +134,12 @@ def against_length(panels: Mapping[str, Mapping[str, Sequence[Lengths]]], traine
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
     _save(figure, path)
+
+
+def _binned(places: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The means over bins of neighbouring lengths, some 32 of them: a length alone has few sequences."""
+    _, starts, counts = np.unique(places // max(1, places[-1] // 32), return_index=True, return_counts=True)
+    return np.add.reduceat(places, starts) / counts, np.add.reduceat(values, starts, axis=1) / counts
 
 
 def against_values(numbers: Mapping[str, Sequence[tuple[float, Sequence[float]]]], metric: str, path: Path) -> None:
