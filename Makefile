@@ -65,7 +65,7 @@ test-next: $(if $(NEXT),.venv-next/has-test)  ## some tests with the newest jax 
 	@touch $@
 
 tables: .venv/has-experiments  ## every table of experiments/ at its smoke scale, under 20 minutes on two cores
-	for table in experiments/*/table.yaml; do $(BIN)/gru-jax table "$$(basename "$$(dirname "$$table")")" --scale smoke; done
+	find experiments -name table.yaml | sort | while read -r table; do $(BIN)/gru-jax table "$$table" --scale smoke; done
 
 lint: .venv/has-dev  ## ruff: rules and import order
 	$(BIN)/ruff check .

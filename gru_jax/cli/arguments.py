@@ -106,6 +106,12 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
         type=Path,
         help="also draw the curves of the rows' runs (.png, .pdf or .svg)",
     )
+    table.add_argument(
+        "--lengths",
+        metavar="PICTURE",
+        type=Path,
+        help="also draw the accuracy of the rows' runs against the length of a sequence",
+    )
 
     again_on = reader("eval", help="evaluate a run's best parameters again")
     again_on.add_argument("run", metavar="RUN_DIR", type=Path, help="directory of a run")

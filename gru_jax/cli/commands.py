@@ -157,7 +157,7 @@ def _table(arguments: argparse.Namespace) -> int:
     def verb() -> int:
         from gru_jax.tables.command import Request, make_table
 
-        wanted = ("name", "scale", "format", "data_root", "jobs", "show", "rows", "seeds", "curves")
+        wanted = ("name", "scale", "format", "data_root", "jobs", "show", "rows", "seeds", "curves", "lengths")
         return make_table(Request(*(getattr(arguments, each) for each in wanted)))
 
     return _guarded(verb)

@@ -11,7 +11,7 @@ from gru_jax.data import mnist, music, text
 from gru_jax.data.dataset import DataDamaged, DataMissing
 from gru_jax.data.files import DataFile, KnownFile, find, read, root
 from gru_jax.data.files import text as text_of
-from gru_jax.data.idx import read_idx
+from gru_jax.data.mnist import read_idx
 
 
 class Wanted(NamedTuple):

@@ -20,7 +20,7 @@ SIZES: dict[Language, tuple[int, int]] = {
     "cycle_navigation": (3, 5),
     "modular_arithmetic": (8, 5),
 }
-"""Tokens and classes of each language."""
+"""Tokens and classes of each language, without the token that asks."""
 
 _PLUS, _MINUS, _TIMES = 5, 6, 7
 
@@ -33,16 +33,18 @@ def shape(
     test_lengths: tuple[int, int],
     test_per_length: int,
     *,
+    ask: bool = False,
     epoch: int,
     valid: int,
 ) -> TaskShape:
     """The sizes of the task; `time` is the longest training string's."""
     tokens, classes = SIZES[language]
     test = (test_lengths[1] - test_lengths[0] + 1) * test_per_length
-    return TaskShape(epoch, valid, test, _longest(language, train_length), tokens, classes, tokens=True)
+    time = _longest(language, train_length) + ask
+    return TaskShape(epoch, valid, test, time, tokens + ask, classes, tokens=True)
 
 
-def generator(language: Language, lengths: tuple[int, int], *, evenly: bool = False) -> Generator:
+def generator(language: Language, lengths: tuple[int, int], *, evenly: bool = False, ask: bool = False) -> Generator:
     """What makes strings of a language and their classes.
 
     Every token is drawn uniformly from those that may stand at its place.
@@ -59,10 +61,11 @@ def generator(language: Language, lengths: tuple[int, int], *, evenly: bool = Fa
         language: one of the four.
         lengths: shortest and longest, both included; every string's own is drawn uniformly from them.
         evenly: instead, as many strings of each length, the shortest first.
+        ask: one more token of its own after each string, which asks for the class.
 
     Returns:
         A function of (key, N) whose splits have x `[N, T]` int32 (zeros past the length), y `[N]` int32 and
-        `lengths`.
+        `lengths`, which count the token that asks.
 
     Raises:
         ValueError: no such language, or lengths that are not 1 <= shortest <= longest; of the function: with
@@ -77,9 +80,10 @@ def generator(language: Language, lengths: tuple[int, int], *, evenly: bool = Fa
     Source: G. Delétang et al., Neural networks and the Chomsky hierarchy (2022), `tasks/regular` of
     google-deepmind/neural_networks_chomsky_hierarchy, where a batch has one length, drawn uniformly at each
     step; here each string has its own, so that all of training is one compiled program. Their networks read
-    one more step, a token that asks for the class, and an unused ninth token of modular arithmetic; ours
-    answer at the last token. Their products are 32-bit integers, which some 16 factors overflow; ours are
-    taken mod 5 throughout.
+    one more step, as with `ask`, and an unused ninth token of modular arithmetic. Their products are 32-bit
+    integers, which some 16 factors overflow; ours are taken mod 5 throughout.
+    B. Walker et al., Structured linear CDEs (2025), Benjamin-Walker/structured-linear-cdes: modular arithmetic
+    has '=' at its end, as with `ask`, and an odd length is made longer by one for it.
     """
     if language not in SIZES:
         raise ValueError(f"formal: language must be one of {', '.join(map(repr, SIZES))}; got {language!r}")
@@ -102,13 +106,26 @@ def generator(language: Language, lengths: tuple[int, int], *, evenly: bool = Fa
         own = _longest(language, drawn)
         valid = generated.steps_before(own, time)
         x = jnp.where(valid, _TOKENS[language](of_tokens, (examples, time)), 0)
-        return Split(x, _CLASSES[language](x, valid).astype(jnp.int32), own)
+        y = _CLASSES[language](x, valid).astype(jnp.int32)
+        if ask:
+            x = jnp.put_along_axis(
+                jnp.pad(x, ((0, 0), (0, 1))), own[:, None], SIZES[language][0], axis=1, inplace=False
+            )
+        return Split(x, y, own + int(ask))
 
     return generate
 
 
 def load(
-    language: Language, train_length: int, test_lengths: tuple[int, int], test_per_length: int, *, valid: int
+    language: Language,
+    train_length: int,
+    test_lengths: tuple[int, int],
+    test_per_length: int,
+    *,
+    train_shortest: int = 1,
+    valid_lengths: tuple[int, int] | None = None,
+    ask: bool = False,
+    valid: int,
 ) -> Dataset:
     """The task's data.
 
@@ -118,24 +135,28 @@ def load(
 
     Args:
         language: see `generator`.
-        train_length: longest string in training and validation; the shortest has 1 token.
+        train_length: longest string in training.
         test_lengths: shortest and longest in the test split, both included.
         test_per_length: strings of each of these lengths.
+        train_shortest: shortest string in training.
+        valid_lengths: shortest and longest in the validation split; those of training when None.
+        ask: see `generator`.
         valid: strings in the validation split.
     """
     shortest, longest = test_lengths
     description = (
-        f"{language.replace('_', ' ')}, strings of 1 to {train_length} tokens made at each step;"
+        f"{language.replace('_', ' ')}, strings of {train_shortest} to {train_length} tokens made at each step;"
         f" test {test_per_length} of each length from {shortest} to {longest}"
     )
     test = (longest - shortest + 1) * test_per_length
     parts = (part for part in range(1, test_per_length) if test_per_length % part == 0)
     return generated.dataset(
-        generator(language, (1, train_length)),
+        generator(language, (train_shortest, train_length), ask=ask),
         valid=valid,
         test=test,
         description=description,
-        generate_test=generator(language, test_lengths, evenly=True),
+        generate_valid=None if valid_lengths is None else generator(language, valid_lengths, ask=ask),
+        generate_test=generator(language, test_lengths, evenly=True, ask=ask),
         test_parts=next((part for part in parts if test // part * longest <= _AT_ONCE), test_per_length),
     )
 

@@ -23,6 +23,7 @@ def dataset(
     valid: int,
     test: int,
     description: str,
+    generate_valid: Generator | None = None,
     generate_test: Generator | None = None,
     test_parts: int = 1,
 ) -> Dataset:
@@ -32,11 +33,11 @@ def dataset(
     every seed and on every device.
 
     Args:
-        generate: makes the training and validation sequences.
+        generate: makes the sequences.
         valid, test: sequences in these splits.
         description: one line for people.
-        generate_test: makes the test sequences, where they are of another kind.
-        test_parts: how many times it is called, for as many sequences each, so that memory is enough.
+        generate_valid, generate_test: make the sequences of a split, where they are of another kind.
+        test_parts: how many times the test's is called, for as many sequences each, so that memory is enough.
 
     Returns:
         A `Dataset` with `generate` as `train`, and numpy arrays in the other splits.
@@ -50,7 +51,7 @@ def dataset(
         ((3, 5), (4, 5))
     """
     fixed = (
-        _made(generate, _VALID_KEY, valid, 1),
+        _made(generate_valid or generate, _VALID_KEY, valid, 1),
         _made(generate_test or generate, _TEST_KEY, test, test_parts),
     )
     return Dataset(generate, *fixed, description, fingerprint(fixed))

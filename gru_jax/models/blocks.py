@@ -1,6 +1,7 @@
 """The block that minGRU and minLSTM are used in: a short convolution, the cell between projections, a feed-forward."""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 
 from gru_jax import checks
 from gru_jax.between import Norm, kept, normalize, only
-from gru_jax.cells import MinGRU, MinLSTM
+from gru_jax.cells import GRU, Cell, MinGRU, MinLSTM
 from gru_jax.cells.base import accumulator
 from gru_jax.combinators import Layer, recurrent
 from gru_jax.models import output_layer
@@ -16,7 +17,12 @@ from gru_jax.scans import Method
 from gru_jax.scans.mesh_axes import split_with_x
 from gru_jax.types import Array, BoolArray, DType, IntArray, Key, Params, State, exportable
 
-CELLS = {"min_gru": MinGRU, "min_lstm": MinLSTM}
+CELLS: dict[str, Callable[[int, str], Cell]] = {
+    "min_gru": lambda units, form: MinGRU(units, form=form),
+    "min_lstm": lambda units, form: MinLSTM(units, form=form),
+    "gru": lambda units, form: GRU(units),
+    "para_gru": lambda units, form: GRU(units, heads=units),
+}
 NORMS = ("rms", "layer")
 
 
@@ -99,7 +105,7 @@ def min_block(
     method: str | Method = "auto",
     state_dtype: DType | None = None,
 ) -> Layer:
-    """The residual block around a minGRU or minLSTM.
+    """The residual block around a minGRU or minLSTM, or another cell.
 
         x = x w + b                                      where x has another size than W
         x = x + mix(conv(x))                             the last K steps
@@ -112,14 +118,14 @@ def min_block(
 
     Args:
       width: W, features of the block.
-      cell: "min_gru" or "min_lstm".
+      cell: "min_gru", "min_lstm", "gru", or "para_gru", a GRU whose recurrent matrices are diagonal.
       expansion: units of the cell for each feature: H is `width * expansion`, rounded down.
       conv: K, steps that the convolution sees; None for no convolution.
       feed_forward: units of the feed-forward for each feature: F is `width * feed_forward`, rounded down; None for
         no feed-forward.
       dropout: rate in [0, 1) on what the feed-forward puts out, drawn anew at every step.
       norm: "rms" or "layer".
-      form: of the cell, "log" as in the paper, or "linear".
+      form: of minGRU and minLSTM, "log" as in the paper, or "linear".
       forget_bias: added by `init` to the bias of minLSTM's forget gate.
       last_norm: whether what comes out is normalised.
       method: how the cell's steps run over time, see `gru_jax.scan`.
@@ -156,7 +162,7 @@ def min_block(
         raise ValueError(f"{who}: dropout acts on the feed-forward; got feed_forward=None; set dropout=0")
     if forget_bias and cell != "min_lstm":
         raise ValueError(f"{who}: forget_bias is minLSTM's; got cell={cell!r}; leave it out")
-    inner = recurrent(CELLS[cell](units, form=form), method=method, state_dtype=state_dtype)
+    inner = recurrent(CELLS[cell](units, form), method=method, state_dtype=state_dtype)
 
     def fresh_norm(dtype: DType) -> Norm:
         return Norm(jnp.ones(width, dtype), jnp.zeros(width, dtype) if norm == "layer" else None)

@@ -33,7 +33,7 @@ SECONDS = 40
 # Tasks whose training sequences are arrays on the device, and tasks that make theirs; none of them has lengths. Those
 # of the others are taken to have them, and are read as they are needed.
 _HELD = ("digits", "mnist", "forecast")
-_MADE = ("adding", "copying", "irregular", "mqar", "selective_copying")
+_MADE = ("adding", "copying", "group_words", "irregular", "k_hop", "keep_nth", "mqar", "selective_copying")
 
 # Of a step's time: enough steps for a median, no more than that of a long one.
 _STEPS, _MEASURING_S = 20, 10.0

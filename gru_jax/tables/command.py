@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gru_jax.config.loading import ConfigError
+from gru_jax.runs.by_length import of_run
+from gru_jax.runs.many_runs import Task, finished
 from gru_jax.runs.on_disk.run_directory import RunDirectory
 from gru_jax.runs.pictures import check_picture
 from gru_jax.runs.watching import plots
@@ -30,6 +32,7 @@ class Request(NamedTuple):
         rows: a regular expression found in the labels of the rows to run.
         seeds: such as "0-9" or "0,2,5-7".
         curves: a picture to draw of the rows' runs.
+        lengths: a picture to draw of their accuracy against length.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Request(NamedTuple):
     rows: str | None
     seeds: str | None
     curves: Path | None
+    lengths: Path | None
 
 
 def make_table(request: Request) -> int:
@@ -54,13 +58,14 @@ def make_table(request: Request) -> int:
         OSError: something could not be written; what was there is whole.
     """
     table = load_table(request.name)
-    if request.curves is not None:
-        check_picture(request.curves, "--curves")
+    for picture, option in ((request.curves, "--curves"), (request.lengths, "--lengths")):
+        if picture is not None:
+            check_picture(picture, option)
     rows = _pattern(request.rows)
     seeds = _seeds(request.seeds) if request.seeds is not None else None
     if request.show:
-        if request.curves is not None:
-            _draw(plan(table, request.scale or "full", rows=rows, seeds=seeds), request.curves)
+        if request.curves or request.lengths:
+            _draw(plan(table, request.scale or "full", rows=rows, seeds=seeds), request)
         print(rendering.render(table, [request.scale] if request.scale else list(SCALES), request.form), end="")
         return 0
     if request.scale is None:
@@ -72,13 +77,19 @@ def make_table(request: Request) -> int:
     code = make(table, plans, request.jobs, _say)
     with results.alone(table):
         results.write_if_changed(table.folder / rendering.PAGE, rendering.page(table))
-    if request.curves is not None:
-        _draw(plans, request.curves)
+    _draw(plans, request)
     print(rendering.render(table, [request.scale], request.form), end="")
     return code
 
 
-def _draw(plans: Sequence[RowPlan], picture: Path) -> None:
+def _draw(plans: Sequence[RowPlan], request: Request) -> None:
+    if request.curves is not None:
+        _draw_curves(plans, request.curves)
+    if request.lengths is not None:
+        _draw_lengths(plans, request.lengths, request.data_root)
+
+
+def _draw_curves(plans: Sequence[RowPlan], picture: Path) -> None:
     """The curves of the rows of which there are runs."""
     rows: dict[str, list[plots.Lines]] = {}
     for each in plans:
@@ -90,6 +101,25 @@ def _draw(plans: Sequence[RowPlan], picture: Path) -> None:
         _say(f"{picture} was not drawn: there are no runs of these rows here")
         return
     plots.curves(rows, picture)
+    _say(f"picture: {picture}")
+
+
+def _draw_lengths(plans: Sequence[RowPlan], picture: Path, data_root: str | None) -> None:
+    """Accuracy against length of the rows of which there are runs; a panel for each head of labels, before ": "."""
+    panels: dict[str, dict[str, list[plots.Lengths]]] = {}
+    trained = 0
+    for each in plans:
+        for run in each.runs:
+            if finished(Task(each.row.label, run.loaded, run.path)) is None:
+                continue
+            places, accuracy, longest = of_run(run.path, data_root)
+            panel, _, label = each.row.label.rpartition(": ")
+            panels.setdefault(panel, {}).setdefault(label, []).append((places, accuracy))
+            trained = max(trained, longest)
+    if not panels:
+        _say(f"{picture} was not drawn: there are no finished runs of these rows here")
+        return
+    plots.against_length(panels, trained, picture)
     _say(f"picture: {picture}")
 
 

@@ -76,7 +76,7 @@ def plan(
     lines: list[str] = []
     for index, row in enumerate(table.spec.rows):
         own = getattr(row.scales, scale)
-        if own.skip or (rows is not None and not rows.search(row.label)):
+        if row.config is None or own.skip or (rows is not None and not rows.search(row.label)):
             continue
         file = table.config_file(row)
         arguments = _arguments(table, index, row, scale)

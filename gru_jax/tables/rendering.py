@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from gru_jax.tables.results import shown
+from gru_jax.tables.results import NOT_RUN, PUBLISHED, shown
 from gru_jax.tables.spec import EXPERIMENTS, SCALES, ScaleName, Table
 
 Format = Literal["md", "tex", "csv"]
@@ -34,7 +34,8 @@ def render(table: Table, scales: Sequence[ScaleName], form: Format) -> str:
 
 def page(table: Table) -> str:
     """What table.md holds: both scales, as far as they were run."""
-    made = [scale for scale in SCALES if any(entry["status"] != "not run" for entry in shown(table, scale))]
+    nothing = (NOT_RUN, PUBLISHED)
+    made = [scale for scale in SCALES if any(entry["status"] not in nothing for entry in shown(table, scale))]
     return render(table, made or ["full"], "md")
 
 
@@ -84,7 +85,7 @@ def _cells(table: Table, entry: Entry) -> list[str]:
     label = entry["label"]
     if entry["metric"] != table.spec.metric:
         label += f" ({entry['metric']})"
-    published = _NONE if entry["published"] is None else _as_printed(table, entry["published"])
+    published = _NONE if entry["published"] is None else as_printed(table, entry)
     if entry["scale"] != "full" and entry["published"] is not None:
         published = f"({published})"
     mean, best, steps, seconds = (entry[key] for key in ("mean", "best", "steps", "seconds"))
@@ -101,12 +102,14 @@ def _cells(table: Table, entry: Entry) -> list[str]:
     ]
 
 
-def _as_printed(table: Table, published: float) -> str:
+def as_printed(table: Table, entry: Entry) -> str:
     """A published number with the trailing zeros that papers print and YAML drops: 9.10 beside 8.54."""
+    published, sd = entry["published"], entry.get("published_sd")
     numbers = [f"{row.published:.6g}" for row in table.spec.rows if row.published is not None]
     if any("e" in number for number in numbers):
-        return f"{published:.6g}"
-    return f"{published:.{max(len(number.partition('.')[2]) for number in numbers)}f}"
+        return f"{published:.6g}" if sd is None else f"{published:.6g} ± {sd:.6g}"
+    places = max(len(number.partition(".")[2]) for number in numbers)
+    return f"{published:.{places}f}" if sd is None else f"{published:.{places}f} ± {sd:.{places}f}"
 
 
 def _heads(scale: str) -> list[str]:
@@ -120,10 +123,12 @@ def _title(table: Table, scale: str) -> str:
     return table.spec.title if scale == "full" else f"{table.spec.title}: smoke scale"
 
 
-def _below(table: Table, scale: str, entries: Sequence[Entry]) -> list[str]:
+def below(table: Table, scale: str, entries: Sequence[Entry]) -> list[str]:
     """The sentences under the table: metric, source, each row's own source and note."""
     head = "Published" if any(row.published is not None for row in table.spec.rows) else "Nothing was published. After"
     lines = [f"{table.spec.metric}, {table.spec.better} is better. {head}: {table.spec.source}."]
+    if table.spec.compared == "best":
+        lines.append("What was published is of the best seed, and is compared with ours.")
     if scale != "full":
         lines.append(f"Smoke scale: {_SMOKE}.")
     for entry in entries:
@@ -143,12 +148,12 @@ def _md(table: Table, scale: ScaleName, entries: Sequence[Entry]) -> str:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cells) + " |"
 
-    rows = [line([_md_text(cell) for cell in _cells(table, entry)]) for entry in entries]
+    rows = [line([escaped(cell) for cell in _cells(table, entry)]) for entry in entries]
     rule = ["---" if head in ("row", "hardware", "status") else "---:" for head in _HEADS]
-    first, *rest = _below(table, scale, entries)
-    lines = [f"**{_md_text(_title(table, scale))}**", "", line(_heads(scale)), line(rule), *rows, "", _md_text(first)]
+    first, *rest = below(table, scale, entries)
+    lines = [f"**{escaped(_title(table, scale))}**", "", line(_heads(scale)), line(rule), *rows, "", escaped(first)]
     if rest:
-        lines += ["", *(f"- {_md_text(each)}" for each in rest)]
+        lines += ["", *(f"- {escaped(each)}" for each in rest)]
     return "\n".join([*lines, "", *(f"{said} `{call}`." for said, call in _made_by(table, scale, entries))]) + "\n"
 
 
@@ -162,11 +167,11 @@ def _made_by(table: Table, scale: ScaleName, entries: Sequence[Entry]) -> list[t
         own = getattr(rows[entry["label"]].scales, scale).seeds or getattr(table.spec.scales, scale).seeds
         if entry["seeds"] and entry["seeds"] != own:
             of_row = ["--rows", f"^{re.escape(entry['label'])}$", "--seeds", ",".join(map(str, entry["seeds"]))]
-            made.append((f"{_md_text(entry['label'])} is of other seeds, by", shlex.join([*call, *of_row])))
+            made.append((f"{escaped(entry['label'])} is of other seeds, by", shlex.join([*call, *of_row])))
     return made
 
 
-def _md_text(text: str) -> str:
+def escaped(text: str) -> str:
     """Text that Markdown shows as it is."""
     return re.sub(r"([\\`*_|<>\[\]$~])", r"\\\1", " ".join(text.split()))
 
@@ -190,7 +195,7 @@ def _tex(table: Table, scale: ScaleName, entries: Sequence[Entry]) -> str:
 
     columns = "".join("l" if head in ("row", "hardware", "status") else "r" for head in _HEADS)
     rows = [line([_tex_text(cell) for cell in _cells(table, entry)]) for entry in entries]
-    notes = [_tex_text(each) + r"\par" for each in _below(table, scale, entries)]
+    notes = [_tex_text(each) + r"\par" for each in below(table, scale, entries)]
     return "\n".join(
         [
             *(f"% {said} {call}" for said, call in _made_by(table, scale, entries)),
@@ -218,6 +223,7 @@ def _csv(table: Table, scales: Sequence[ScaleName]) -> str:
         "row": lambda entry: entry["label"],
         "metric": lambda entry: entry["metric"],
         "published": lambda entry: entry["published"],
+        "published_sd": lambda entry: entry.get("published_sd"),
         "tolerance": lambda entry: entry["tolerance"],
         "mean": lambda entry: entry["mean"],
         "sd": lambda entry: entry["sd"],

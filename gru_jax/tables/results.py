@@ -17,6 +17,8 @@ from gru_jax.tables.spec import SCALES, ScaleName, Table
 FILE = "results.json"
 NO_DATA = "no data"
 NOT_RUN = "not run"
+PUBLISHED = "published"  # alone: there is nothing to run
+WITHOUT_RUNS = (NO_DATA, NOT_RUN, PUBLISHED)
 
 
 class Ended(NamedTuple):
@@ -35,10 +37,10 @@ class Ended(NamedTuple):
     hardware: str
 
 
-def status(scale: str, published: float | None, tolerance: float | None, mean: float | None, diverged: int) -> str:
+def status(scale: str, published: float | None, tolerance: float | None, ours: float | None, diverged: int) -> str:
     """What a row has come to.
 
-    `reproduced`: |mean - published| <= tolerance, and no run diverged; `differs`: it is not; `new`: nothing was
+    `reproduced`: |ours - published| <= tolerance, and no run diverged; `differs`: it is not; `new`: nothing was
     published; `smoke only`: a number was, but this row ran at a smaller scale.
 
     Example:
@@ -51,7 +53,7 @@ def status(scale: str, published: float | None, tolerance: float | None, mean: f
         return "smoke only"
     assert tolerance is not None
     # 8.74 - 8.54 is a little more than 0.2 in binary.
-    near = mean is not None and abs(mean - published) <= tolerance * (1 + 1e-9)
+    near = ours is not None and abs(ours - published) <= tolerance * (1 + 1e-9)
     return "reproduced" if near and not diverged else "differs"
 
 
@@ -67,14 +69,15 @@ def row_result(table: Table, plan: RowPlan, ended: Sequence[Ended]) -> dict[str,
     finite = [value for value in values if value is not None]
     mean = statistics.fmean(finite) if finite else None
     better = table.better(plan.row)
-    choose = min if better == "lower" else max
+    best = (min if better == "lower" else max)(finite) if finite else None
+    ours = best if table.spec.compared == "best" else mean
     return _entry(table, plan) | {
         "mean": _six(mean),
         "sd": _six(statistics.stdev(finite)) if len(finite) > 1 else None,
-        "best": _six(choose(finite)) if finite else None,
+        "best": _six(best),
         "seeds": [run.seed for run in plan.runs],
         "values": [_six(value) for value in values],
-        "status": status(plan.scale, plan.row.published, plan.row.tolerance, mean, len(values) - len(finite)),
+        "status": status(plan.scale, plan.row.published, plan.row.tolerance, ours, len(values) - len(finite)),
         "steps": round(statistics.fmean(each.steps for each in ended)),
         "seconds": _six(statistics.fmean(each.seconds for each in ended)),
         "hardware": "; ".join(dict.fromkeys(each.hardware for each in ended)),
@@ -90,13 +93,14 @@ def row_without_data(table: Table, plan: RowPlan) -> dict[str, Any]:
 def not_run(table: Table, index: int, scale: str) -> dict[str, Any]:
     """What is shown of a row that has no entry: it is not kept."""
     row = table.spec.rows[index]
-    nothing: dict[str, Any] = {"mean": None, "sd": None, "best": None, "seeds": [], "values": [], "status": NOT_RUN}
+    said = PUBLISHED if row.config is None else NOT_RUN
+    nothing: dict[str, Any] = {"mean": None, "sd": None, "best": None, "seeds": [], "values": [], "status": said}
     nothing |= {"steps": None, "seconds": None, "hardware": None, "command": None, "config_hash": None}
     return _of_row(table, row, scale) | nothing
 
 
 def _of_row(table: Table, row: Any, scale: str) -> dict[str, Any]:
-    return {
+    said = {
         "label": row.label,
         "scale": scale,
         "metric": table.metric(row),
@@ -106,6 +110,7 @@ def _of_row(table: Table, row: Any, scale: str) -> dict[str, Any]:
         "source": row.source or table.spec.source,
         "note": row.note,
     }
+    return said if row.published_sd is None else said | {"published_sd": row.published_sd}
 
 
 def _entry(table: Table, plan: RowPlan) -> dict[str, Any]:
@@ -198,8 +203,8 @@ def up_to_date(table: Table, index: int, entry: Mapping[str, Any]) -> dict[str, 
     row, scale = table.spec.rows[index], entry["scale"]
     diverged = sum(value is None for value in entry["values"])
     said = entry["status"]
-    if said not in (NO_DATA, NOT_RUN):
-        said = status(scale, row.published, row.tolerance, entry["mean"], diverged)
+    if said not in WITHOUT_RUNS:
+        said = status(scale, row.published, row.tolerance, entry[table.spec.compared], diverged)
     return _of_row(table, row, scale) | {key: entry[key] for key in _TYPES} | {"status": said}
 
 
@@ -209,7 +214,7 @@ def shown(table: Table, scale: ScaleName) -> list[dict[str, Any]]:
     Raises:
         ConfigError: a config that the table names is wrong.
     """
-    hashes = {each.row.label: each.config_hash for each in plans.plan(table, scale)}
+    hashes = {each.row.label: each.config_hash for each in plans.plan(table, scale, seeds=[0])}
     entries = {
         entry["label"]: entry
         for entry in read(table)
@@ -217,7 +222,7 @@ def shown(table: Table, scale: ScaleName) -> list[dict[str, Any]]:
     }
     rows = []
     for index, row in enumerate(table.spec.rows):
-        if getattr(row.scales, scale).skip:
+        if getattr(row.scales, scale).skip or (row.config is None and scale != "full"):
             continue
         entry = entries.get(row.label)
         rows.append(not_run(table, index, scale) if entry is None else up_to_date(table, index, entry))

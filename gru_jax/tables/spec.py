@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from gru_jax.config.error_messages import suggestion
 from gru_jax.config.loading import ConfigError, error_at, load_section
-from gru_jax.config.sections.base import Expected, Positive, Section, broken_rule
+from gru_jax.config.sections.base import Expected, NonNegative, Positive, Section, broken_rule
 from gru_jax.config.yaml_document import Document, KeyPath
 
 EXPERIMENTS = Path("experiments")
@@ -46,14 +46,15 @@ class RowScales(Section):
 
 
 class Row(Section):
-    """One row: a config, and the number that was published for it."""
+    """One row: a config, and the number that was published for it; without a config, that number alone."""
 
     label: Label
-    config: Text
+    config: Text | None = None
     set: Values = {}
     metric: Text | None = None
     better: Literal["lower", "higher"] | None = None
     published: float | None = None
+    published_sd: NonNegative | None = None
     tolerance: Positive | None = None
     source: Text | None = None
     note: Text | None = None
@@ -61,11 +62,21 @@ class Row(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.published is not None and self.tolerance is None:
+        if self.published is None and self.published_sd is not None:
+            raise broken_rule("published_sd", "nothing is published that it could be of; leave it out")
+        if self.config is None:
+            self._check_published_alone()
+        elif self.published is not None and self.tolerance is None:
             raise broken_rule("tolerance", "is missing; how far from the published number is still reproduced?")
         if self.published is None and self.tolerance is not None:
             raise broken_rule("tolerance", "nothing is published to compare with; leave it out")
         return self
+
+    def _check_published_alone(self) -> None:
+        if self.published is None:
+            raise broken_rule("config", "is missing; a row without one has to have a published number")
+        if self.set or self.tolerance is not None or self.scales != RowScales():
+            raise broken_rule("config", "is missing; without one there are no set, tolerance and scales")
 
 
 class Scale(Section):
@@ -89,6 +100,7 @@ class TableSpec(Section):
     source: Text
     metric: Text = "test/loss"
     better: Literal["lower", "higher"] = "lower"
+    compared: Literal["mean", "best"] = "mean"
     rows: Annotated[list[Row], Field(min_length=1), Expected("a list of rows")]
     scales: Scales
 
@@ -114,7 +126,8 @@ class Table(NamedTuple):
         return self.file.parent
 
     def config_file(self, row: Row) -> Path:
-        """The config of a row: beside experiments/, else in the table's own folder."""
+        """The config of a row that has one: beside experiments/, else in the table's own folder."""
+        assert row.config is not None
         above = [parent.parent for parent in self.file.parents if parent.name == EXPERIMENTS.name]
         beside = above[0] / row.config if above else self.folder / row.config
         return beside if beside.exists() or not (self.folder / row.config).exists() else self.folder / row.config

@@ -108,6 +108,8 @@ def test_show_runs_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert "curves.txt: a picture ends in .png" in capsys.readouterr().err
     assert main(["table", "digits", "--show", "--curves", "curves.png"]) == 0
     assert "curves.png was not drawn: there are no runs" in capsys.readouterr().err
+    assert main(["table", "digits", "--show", "--lengths", "lengths.png"]) == 0
+    assert "lengths.png was not drawn: there are no finished runs" in capsys.readouterr().err
     assert main(["eval", "nowhere"]) == 2
     assert "nowhere holds no run" in capsys.readouterr().err
     assert snapshot(folder) == before

@@ -129,6 +129,33 @@ def test_the_test_split_has_as_many_of_every_length(language: formal.Language, o
         jax.eval_shape(lambda key: generate(key, 5), jax.random.key(0))
 
 
+@pytest.mark.parametrize(
+    ("language", "token"), [("parity", 2), pytest.param("modular_arithmetic", 8, marks=pytest.mark.slow)]
+)
+def test_a_token_may_ask_after_the_string(language: formal.Language, token: int) -> None:
+    def both(key: jax.Array) -> list[Split]:
+        return [formal.generator(language, (3, 8), ask=ask)(key, 50) for ask in (False, True)]
+
+    plain, asked = jax.device_get(jax.jit(both)(jax.random.key(0)))
+    assert (asked.y == plain.y).all() and (asked.lengths == plain.lengths + 1).all()
+    shape = formal.shape(language, 8, (9, 9), 1, ask=True, epoch=1, valid=1)
+    assert asked.x.shape[1] == plain.x.shape[1] + 1 == shape.time and shape.features == token + 1
+    at = np.arange(asked.x.shape[1]) == plain.lengths[:, None]
+    assert ((asked.x == token) == at).all(), "it stands once, and after the string"
+    assert (np.where(at, 0, asked.x)[:, :-1] == plain.x).all()
+
+
+@pytest.mark.slow
+def test_strings_of_the_published_lengths() -> None:
+    """Of structured-linear-cdes: 3..40 and 40..256, modular arithmetic with '=' rounded up to an even number."""
+    lengths = {"train_length": 40, "test_lengths": (40, 256), "train_shortest": 3, "valid_lengths": (40, 256)}
+    data = formal.load("modular_arithmetic", **lengths, test_per_length=1, ask=True, valid=500)
+    assert set(data.valid.lengths.tolist()) <= set(range(40, 257, 2)) and data.valid.lengths.max() > 200
+    assert sorted(set(data.test.lengths.tolist())) == list(range(40, 257, 2))
+    trained = jax.jit(lambda key: data.train(key, 2_000).lengths)(jax.random.key(0))
+    assert sorted(set(trained.tolist())) == list(range(4, 41, 2))
+
+
 @pytest.mark.parametrize("lengths", [(0, 4), (5, 4)])
 def test_wrong_lengths(lengths: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="1 <= shortest <= longest"):

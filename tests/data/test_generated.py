@@ -11,6 +11,9 @@ from gru_jax.config.sections.base import Section
 from gru_jax.config.sections.tasks.adding import AddingTask
 from gru_jax.config.sections.tasks.copying import CopyingTask
 from gru_jax.config.sections.tasks.formal import FormalTask
+from gru_jax.config.sections.tasks.group_words import GroupWordsTask
+from gru_jax.config.sections.tasks.k_hop import KHopTask
+from gru_jax.config.sections.tasks.keep_nth import KeepNthTask
 from gru_jax.config.sections.tasks.mqar import MQARTask
 from gru_jax.config.sections.tasks.selective_copying import SelectiveCopyingTask
 from gru_jax.data import generated
@@ -25,11 +28,18 @@ TASKS = [
     FormalTask(
         kind="formal", language="modular_arithmetic", train_length=6, test_lengths=[8, 9], test_per_length=3, **SIZES
     ),
+    KeepNthTask(kind="keep_nth", time=7, positions=2, test=6, **SIZES),
     MQARTask(kind="mqar", time=8, pairs=2, vocab=20, test=6, **SIZES),
+]
+SLOW = [
+    GroupWordsTask(kind="group_words", length=4, test=6, **SIZES),
+    KHopTask(kind="k_hop", time=9, test=6, **SIZES),
 ]
 
 
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.kind)
+@pytest.mark.parametrize(
+    "task", [*TASKS, *(pytest.param(task, marks=pytest.mark.slow) for task in SLOW)], ids=lambda task: task.kind
+)
 def test_splits_are_those_announced_and_training_is_a_function_of_the_key(task: Section) -> None:
     shape, data = task.shape(), task.load(None)
     make = jax.jit(data.train, static_argnums=1)

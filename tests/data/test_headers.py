@@ -13,7 +13,7 @@ import pytest
 from gru_jax.data import files
 from gru_jax.data.dataset import DataDamaged
 from gru_jax.data.files import MB, DataFile
-from gru_jax.data.idx import read_idx
+from gru_jax.data.mnist import read_idx
 from gru_jax.data.npz import read_arrays
 
 

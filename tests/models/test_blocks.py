@@ -16,6 +16,8 @@ X = jnp.asarray(np.random.default_rng(0).normal(size=(2, T, I)).astype(np.float3
 KINDS: dict[str, dict[str, Any]] = {
     "all": {},
     "lstm": {"cell": "min_lstm", "norm": "layer", "conv": 1, "forget_bias": 1.0},
+    "gru": {"cell": "gru", "conv": 2, "feed_forward": None},
+    "para_gru": {"cell": "para_gru", "conv": 2, "feed_forward": None},
     "bare": {"conv": None, "feed_forward": None, "form": "linear"},
 }
 SOME = ["all", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS if kind != "all")]
@@ -136,7 +138,7 @@ def test_forget_bias_of_the_cell() -> None:
 
 WRONG: list[tuple[dict[str, Any], dict[str, Any], type, str]] = [
     ({"width": 0}, {}, ValueError, "width must be at least 1"),
-    ({"cell": "gru"}, {}, ValueError, "cell must be one of 'min_gru', 'min_lstm'; got 'gru'"),
+    ({"cell": "elman"}, {}, ValueError, "cell must be one of 'min_gru', 'min_lstm', 'gru', 'para_gru'; got 'elman'"),
     ({"norm": None}, {}, ValueError, "norm must be one of 'rms', 'layer'"),
     ({"expansion": 0.1}, {}, ValueError, "expansion times width must be at least 1"),
     ({"feed_forward": "4"}, {}, TypeError, "feed_forward must be a plain finite number"),

@@ -97,6 +97,9 @@ TASKS: list[dict[str, Any]] = [
     {"kind": "copying", "valid": 2, "test": 2},
     {"kind": "mqar", "valid": 2, "test": 2},
     {"kind": "selective_copying", "valid": 2, "test": 2},
+    {"kind": "group_words", "valid": 2, "test": 2},
+    {"kind": "k_hop", "valid": 2, "test": 2},
+    {"kind": "keep_nth", "valid": 2, "test": 2},
     {"kind": "formal", "language": "parity", "valid": 2},
 ]
 

@@ -43,3 +43,9 @@ def table(folder: Path, monkeypatch: pytest.MonkeyPatch, *rows: dict[str, Any], 
     write(folder, spec(*rows, **more))
     monkeypatch.chdir(folder)
     return load_table("small")
+
+
+def names(root: Path) -> list[str]:
+    """The names of the tables below root/experiments."""
+    folder = root / "experiments"
+    return sorted(file.parent.relative_to(folder).as_posix() for file in folder.rglob("table.yaml"))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gru_jax.tables import overview
 from gru_jax.tables.plans import plan
 from gru_jax.tables.rendering import mean_and_sd, number, page, render
 from gru_jax.tables.results import Ended, keep, row_result, row_without_data
@@ -65,6 +66,27 @@ def test_a_smoke_row_never_stands_beside_a_published_number_without_the_label(sm
     assert "| (8.54) | 9.900 | 9.900 | 1 | 20 | 1.230 | CPU, 2 cores | smoke only |" in lines[4]
     assert any(line.startswith("- Smoke scale: ") for line in lines)
     assert page(small) == render(small, ["full", "smoke"], "md")
+
+
+def test_a_row_without_a_config_is_what_was_published_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = {"label": "a: theirs", "published": 0.5, "published_sd": 0.012}
+    mine = row("a: ours", published=0.75, tolerance=0.1)
+    made = table(tmp_path, monkeypatch, alone, mine, row("b: ours"))
+    lines = render(made, ["full"], "md").splitlines()
+    assert lines[4] == "| a: theirs | 0.50 ± 0.01 | - | - | - | - | - | - | published |"
+    assert "theirs" not in render(made, ["smoke"], "md") and "published,0.5,0.012" not in page(made)
+    assert "full,a: theirs,test/loss,0.5,0.012," in render(made, ["full"], "csv")
+    (plan_a, plan_b) = plan(made, "full")
+    for each, value in ((plan_a, 0.7), (plan_b, 0.2)):
+        keep(made, row_result(made, each, [Ended(value, 20, 1.2, "H200")]))
+    (tmp_path / "README.md").write_text("a\n<!-- tables -->\nold\n<!-- /tables -->\nb\n")
+    (made.folder / "README.md").write_text("")
+    texts = {str(path): text for path, text in overview.written([made]).items()}
+    listed = "| [small](experiments/small/README.md): A title | 1 new, 1 reproduced |"
+    assert texts["README.md"].splitlines()[4] == listed
+    grid = texts["docs/tables.md"].splitlines()
+    rows = grid[grid.index("| | a | b |") + 2 :]
+    assert rows[:2] == ["| theirs | (0.50 ± 0.01) |  |", "| ours | 0.7000 (0.75) | 0.2000 |"]
 
 
 def test_latex(small: Table) -> None:

@@ -40,6 +40,16 @@ def test_status(
     assert status(scale, published, tolerance, mean, diverged) == expected
 
 
+def test_what_was_published_of_the_best_seed_is_compared_with_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = table(tmp_path, monkeypatch, row("a", published=1.0, tolerance=0.1), compared="best", better="higher")
+    (one,) = plan(small, "full")
+    keep(small, row_result(small, one, [Ended(value, 1, 1.0, "one") for value in (0.2, 0.95, 0.3)]))
+    (entry,) = shown(small, "full")
+    assert entry["status"] == "reproduced" and entry["best"] == 0.95 and entry["mean"] < 0.5
+
+
 def planned(small: Table, scale: str = "full") -> list[RowPlan]:
     return plan(small, scale)  # type: ignore[arg-type]
 

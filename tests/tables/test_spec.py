@@ -12,8 +12,6 @@ from gru_jax.tables.spec import known, load_table
 
 from .tables import row, spec, table, write
 
-ROOT = Path(__file__).parents[2]
-
 
 def errors_of(name: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
@@ -74,6 +72,9 @@ def test_no_tables_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         ({"rows": [row("a", published="8.54", tolerance=1.0)]}, "rows.0.published: expected a number"),
         ({"rows": [row("a", published=8, tolerance=0)]}, "rows.0.tolerance: expected a number > 0"),
         ({"rows": [row("a"), row("b"), row("a")]}, "rows.2.label: 'a' is also the label of the row on line"),
+        ({"rows": [row("a", published_sd=1.0)]}, "rows.0.published_sd: nothing is published"),
+        ({"rows": [{"label": "a"}]}, "rows.0.config: is missing; a row without one has to have a published number"),
+        ({"rows": [{"label": "a", "published": 1.0, "tolerance": 1.0}]}, "rows.0.config: is missing; without one"),
         ({"rows": [row("a", set=[1])]}, "rows.0.set: expected values laid over the config's"),
         ({"rows": [row("a", scales={"ful": {}})]}, "rows.0.scales.ful: unknown key; did you mean 'full'?"),
         ({"scales": {"full": {"seeds": [0, 0]}, "smoke": {"seeds": [0]}}}, "scales.full.seeds: expected different"),
@@ -176,10 +177,3 @@ def test_a_metric_that_no_run_of_the_task_gives(tmp_path: Path, monkeypatch: pyt
         f"experiments/small/table.yaml:{number}:{column}: row 'a': task 'digits' gives no 'test/acuracy';"
         " did you mean 'test/accuracy'?"
     )
-
-
-@pytest.mark.parametrize("name", sorted(path.parent.name for path in ROOT.glob("experiments/*/table.yaml")))
-def test_the_tables_here_can_be_planned(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    for scale in ("full", "smoke"):
-        assert plan(load_table(name), scale)

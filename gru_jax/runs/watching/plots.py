@@ -23,6 +23,9 @@ AGAINST = {"step": ("step", "step"), "epoch": ("epoch", "epoch"), "time": ("time
 Lines = Sequence[Mapping[str, Any]]
 """Those of one `metrics.jsonl`."""
 
+Lengths = tuple[np.ndarray, np.ndarray]
+"""Lengths `[N]`, and a metric at each `[N]`."""
+
 
 def _figure(width: float, height: float) -> Any:
     # Not pyplot: no global state, no display, nothing to close.
@@ -107,6 +110,36 @@ def over_seeds(seeds: Sequence[Lines], key: str, x: str = "step") -> tuple[np.nd
     enough = 2 * np.isfinite(values).sum(axis=0) >= len(seeds)
     values = values[:, enough]
     return places[enough], np.nanmin(values, axis=0), np.nanmean(values, axis=0), np.nanmax(values, axis=0)
+
+
+def against_length(panels: Mapping[str, Mapping[str, Sequence[Lengths]]], trained: int, path: Path) -> None:
+    """Accuracy against length, a panel each, in a band over the seeds; the lengths of training are shaded.
+
+    Args:
+        panels: title -> label -> (lengths, accuracy at each) of every seed, with the same lengths.
+        trained: the longest in training.
+        path: picture to write.
+    """
+    figure = _figure(5 * len(panels), 4)
+    for axis, (title, rows) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        axis.axvspan(0, trained, color="0.9", label="lengths of training")
+        for label, seeds in rows.items():
+            places, values = _binned(seeds[0][0], np.stack([accuracy for _, accuracy in seeds]))
+            (line,) = axis.plot(places, values.mean(axis=0), label=label, linewidth=1)
+            if len(seeds) > 1:
+                low, high = values.min(axis=0), values.max(axis=0)
+                axis.fill_between(places, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        axis.set(title=title, xlabel="length", ylabel="accuracy", ylim=(0, 1.02))
+        axis.set_xlim(left=0)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize="small")
+    _save(figure, path)
+
+
+def _binned(places: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The means over bins of neighbouring lengths, some 32 of them: a length alone has few sequences."""
+    _, starts, counts = np.unique(places // max(1, places[-1] // 32), return_index=True, return_counts=True)
+    return np.add.reduceat(places, starts) / counts, np.add.reduceat(values, starts, axis=1) / counts
 
 
 def against_values(numbers: Mapping[str, Sequence[tuple[float, Sequence[float]]]], metric: str, path: Path) -> None:

@@ -41,11 +41,12 @@ class MinLSTMModel(MinModel):
 class MinBlocksModel(TokenModel):
     """A stack of the residual blocks in which minGRU and minLSTM are used; tokens have embeddings of `width`.
 
-    `conv` null and `feed_forward` null leave those parts out.
+    `cell: gru` and `para_gru`, a diagonal one, are for comparison. `conv` null and `feed_forward` null leave those
+    parts out.
     """
 
     kind: Literal["min_blocks"]
-    cell: Literal["min_gru", "min_lstm"] = "min_gru"
+    cell: Literal["min_gru", "min_lstm", "gru", "para_gru"] = "min_gru"
     width: Width = 64
     layers: Layers = 1
     expansion: Annotated[Positive, Field(le=64)] = 1.5

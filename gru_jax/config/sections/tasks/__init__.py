@@ -11,7 +11,10 @@ from gru_jax.config.sections.tasks.copying import CopyingTask
 from gru_jax.config.sections.tasks.digits import DigitsTask
 from gru_jax.config.sections.tasks.forecast import ForecastTask
 from gru_jax.config.sections.tasks.formal import FormalTask
+from gru_jax.config.sections.tasks.group_words import GroupWordsTask
 from gru_jax.config.sections.tasks.irregular import IrregularTask
+from gru_jax.config.sections.tasks.k_hop import KHopTask
+from gru_jax.config.sections.tasks.keep_nth import KeepNthTask
 from gru_jax.config.sections.tasks.listops import ListOpsTask
 from gru_jax.config.sections.tasks.mnist import MNISTTask
 from gru_jax.config.sections.tasks.mqar import MQARTask
@@ -27,6 +30,9 @@ AnyTask = Annotated[
     | CopyingTask
     | SelectiveCopyingTask
     | FormalTask
+    | GroupWordsTask
+    | KeepNthTask
+    | KHopTask
     | MQARTask
     | ListOpsTask
     | IrregularTask

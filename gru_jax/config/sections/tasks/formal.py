@@ -26,16 +26,29 @@ Range = Annotated[
 
 
 class FormalTask(Task, data=formal):
-    """A formal language: strings of up to `train_length` tokens to classify, and longer ones in the test."""
+    """A formal language: strings of up to `train_length` tokens to classify, and longer ones in the test.
+
+    `ask`: one more token after each string, which asks for its class. `valid_lengths` null: as in training.
+    """
 
     kind: Literal["formal"]
     language: formal.Language
+    train_shortest: Count = 1
     train_length: Count = 40
+    valid_lengths: Range | None = None
     test_lengths: Range = [41, 100]
     test_per_length: Count = 512
+    ask: bool = False
     epoch: Count = 128_000
     valid: Count = 1_000
     batch: Count = 128
+
+    @model_validator(mode="after")
+    def _lengths_in_order(self) -> "FormalTask":
+        if self.train_shortest > self.train_length:
+            fact = f"{self.train_shortest} is more than train_length, {self.train_length}"
+            raise broken_rule("train_shortest", fact)
+        return self
 
     @model_validator(mode="after")
     def _test_can_be_held(self) -> "FormalTask":
