@@ -12,7 +12,7 @@ import torch
 from torch import _VF, Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from gru_jax.inside import torch_run
+from gru_jax.inside import torch_run, torch_threads
 
 __all__ = ["GRU", "accelerate"]
 
@@ -254,6 +254,9 @@ def _outputs_by_torch(ctx: Any, tensors: Any) -> tuple[Tensor, Tensor]:
 
 
 def _given(lengths: Any, x: Tensor, hx: Tensor, masks: Any, weights: Any) -> torch_run.Given:
+    """The arguments of a program that runs next."""
+    (places, _, units), features = hx.shape, x.shape[-1]
+    torch_threads.rest(x.numel() // max(features, 1) * places * 3 * units * (features + units))
     return torch_run.Given(
         _to_jax(x),
         _to_jax(hx),
