@@ -5,7 +5,6 @@ import hashlib
 import numpy as np
 
 from gru_jax.data.dataset import DataMissing, Dataset, Split, TaskShape
-from gru_jax.data.permutation import permutation
 
 TRAIN, VALID, TEST = 1266, 178, 353
 
@@ -70,3 +69,23 @@ def _rank_within_class(labels: np.ndarray) -> np.ndarray:
         members = np.flatnonzero(labels == label)
         rank[members] = np.arange(len(members))
     return rank
+
+
+def permutation(seed: int, steps: int) -> np.ndarray:
+    """An order of the steps that is the same on every machine and with every version of NumPy.
+
+    It is drawn by `numpy.random.RandomState(seed).permutation(steps)`, a Mersenne twister and a shuffle whose results
+    NumPy has frozen.
+
+    Args:
+        seed: 0 to 2**32 - 1.
+        steps: T.
+
+    Returns:
+        `[T]`, each number from 0 to T - 1 once.
+
+    Example:
+        >>> permutation(0, 8).tolist()
+        [6, 2, 1, 7, 3, 0, 5, 4]
+    """
+    return np.random.RandomState(seed).permutation(steps)

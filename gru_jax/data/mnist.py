@@ -7,8 +7,8 @@ from typing import Any, Literal
 import numpy as np
 
 from gru_jax.data.dataset import Dataset, Split, TaskShape
+from gru_jax.data.digits import permutation
 from gru_jax.data.files import MB, DataFile, KnownFile, array_of, check_sizes, damaged, find, fingerprint, read
-from gru_jax.data.permutation import permutation
 
 PIXELS, CLASSES = 784, 10
 TRAIN, TEST = 60_000, 10_000

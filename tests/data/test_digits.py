@@ -7,7 +7,7 @@ import pytest
 
 from gru_jax.data import digits
 from gru_jax.data.dataset import DataMissing
-from gru_jax.data.permutation import permutation
+from gru_jax.data.digits import permutation
 
 VIEWS = ("pixels", "rows")
 

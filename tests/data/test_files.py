@@ -11,7 +11,7 @@ import pytest
 
 from gru_jax.data import files
 from gru_jax.data.dataset import DataDamaged, DataMissing
-from gru_jax.data.permutation import permutation
+from gru_jax.data.digits import permutation
 
 from .hostile import MB
 

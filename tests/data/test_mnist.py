@@ -9,8 +9,8 @@ import pytest
 
 from gru_jax.data import files, mnist
 from gru_jax.data.dataset import DataDamaged, DataMissing
+from gru_jax.data.digits import permutation
 from gru_jax.data.mnist import read_idx
-from gru_jax.data.permutation import permutation
 
 from .hostile import survive
 
