@@ -8,7 +8,6 @@ processes compute without end. `--write` writes benchmarks/results/.
 
 import argparse
 import contextlib
-import os
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import jax
 
 import gru_jax as gj
 from benchmarks import timing
+from gru_jax.scans.engines import registry
 
 SHAPES = [(1024, 1, 64, 128), (256, 4, 64, 64), (256, 32, 64, 128), (64, 64, 128, 256), (32, 32, 256, 512)]
 """T, B, I and H."""
@@ -51,7 +51,7 @@ def steps(shape: tuple[int, ...]) -> dict[str, Any]:
         run = jax.jit(jax.value_and_grad(lambda params, x: (gj.scan(cell, params, x, method=method)[0] ** 2).mean()))
         return lambda: run(params, x)
 
-    numbers = (1, len(os.sched_getaffinity(0)))
+    numbers = (1, registry.usable_cores())
     loops = {f"cores={n}": step(gj.Sequential(kernel="llvm", keep="gates", cores=n)) for n in numbers}
     return {"auto": step("auto")} | loops
 

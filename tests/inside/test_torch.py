@@ -2,12 +2,8 @@
 
 import copy
 import doctest
-import importlib
-import os
 import pickle
-import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +19,6 @@ from gru_jax.scans.engines import registry
 
 torch = pytest.importorskip("torch")
 nn, ours = torch.nn, inside.torch
-torch_threads = importlib.import_module("gru_jax.inside.torch_threads")  # imports torch
 pack_padded_sequence, pad_packed_sequence = nn.utils.rnn.pack_padded_sequence, nn.utils.rnn.pad_packed_sequence
 
 T, B, I, H = 17, 3, 2, 4
@@ -387,28 +382,3 @@ def test_a_forked_process_computes_in_torch_s_way() -> None:
     np.testing.assert_allclose(found.get(timeout=60), expected, atol=1e-6)
     process.join()
     assert jax.default_backend() == "cpu"
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at Linux's list of threads")
-def test_torch_s_waiting_threads_are_put_to_rest_before_a_large_scan() -> None:
-    def number() -> int:
-        return len(os.listdir("/proc/self/task"))
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    try:
-        large = torch.randn(4, 2**20)
-        mean, waiting = large.tanh().mean(), number()
-        assert not torch_threads.rest(torch_threads.WORTH_RESTING - 1) and number() == waiting
-        if torch_threads._pause() is None:
-            pytest.skip("torch has another OpenMP here")
-        assert torch_threads.rest(torch_threads.WORTH_RESTING)
-        deadline = time.monotonic() + 10
-        while number() > waiting - 3 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert number() == waiting - 3
-        assert torch.get_num_threads() == 4 and torch.equal(large.tanh().mean(), mean)
-        torch.set_num_threads(1)
-        assert not torch_threads.rest(torch_threads.WORTH_RESTING)
-    finally:
-        torch.set_num_threads(before)
