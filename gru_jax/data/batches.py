@@ -92,6 +92,13 @@ class SourceBatches:
         return _batch(self._source, rows, self._shape, self._share)
 
 
+def evaluation_order(split: Split | Source) -> np.ndarray:
+    """The places of the sequences of a split as they are evaluated: as they stand, or, of a source, by length."""
+    if isinstance(split, Split):
+        return np.arange(len(split.y))
+    return np.argsort(split.lengths, kind="stable")
+
+
 def evaluation_batches(
     split: Split | Source, shape: TaskShape, size: int, share: slice | None = None
 ) -> Iterator[tuple[Split, np.ndarray]]:
@@ -106,8 +113,8 @@ def evaluation_batches(
     Yields:
         (batch, weight `[size]` float32): the last batch is filled up with sequences of weight 0.
     """
-    examples = len(split.y) if isinstance(split, Split) else len(split)
-    order = np.arange(examples) if isinstance(split, Split) else np.argsort(split.lengths, kind="stable")
+    order = evaluation_order(split)
+    examples = len(order)
     for start in range(0, examples, size):
         places = np.arange(start, start + size)
         weight = (places < examples).astype(np.float32)
