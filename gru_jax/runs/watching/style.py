@@ -29,8 +29,8 @@ STYLES: tuple[Style, ...] = get_args(Style)
 FORMATS = (".png", ".pdf", ".svg")
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Those of Okabe and Ito (2008), in an order in which neighbours differ in lightness too; without their yellow, which is
-not seen on white."""
+"""Those of Okabe and Ito (2008), in an order in which neighbours differ in lightness too; without their yellow, which
+is not seen on white."""
 
 _MARKS = (None, "o", "s", "^", "D")
 
