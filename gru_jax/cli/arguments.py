@@ -140,6 +140,10 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
         choices=["step", "epoch", "time"],
         help="what the curves of --out are drawn against (default: step and time, one above the other)",
     )
+    plot.add_argument(
+        "--style", choices=["talk", "paper"], default="talk", help="for a slide, or a column of print (default: talk)"
+    )
+    plot.add_argument("--format", choices=["png", "svg", "pdf"], default="png", help="of each run's own (default: png)")
 
     kernels = reader("build-kernels", help="compile what kernel='cudnn' calls cuDNN by, before its first use")
     kernels.add_argument(

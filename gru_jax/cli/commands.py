@@ -261,7 +261,8 @@ def _plot(arguments: argparse.Namespace) -> int:
         from gru_jax.runs.plan import devices_here
 
         devices_here()
-        for path in redraw(arguments.runs, arguments.out, arguments.x):
+        style, suffix = arguments.style, f".{arguments.format}"
+        for path in redraw(arguments.runs, arguments.out, arguments.x, style, suffix):
             print(path)
         return DONE
 
