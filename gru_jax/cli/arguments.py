@@ -145,6 +145,10 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
     )
     plot.add_argument("--format", choices=["png", "svg", "pdf"], default="png", help="of each run's own (default: png)")
 
+    report = reader("report", help="write one HTML file about runs: table, curves, pictures, configs")
+    report.add_argument("runs", metavar="RUN_DIR", nargs="+", type=Path, help="directory of a run, or of a sweep")
+    report.add_argument("--out", metavar="FILE", type=Path, default=Path("report.html"), help="(default: report.html)")
+
     kernels = reader("build-kernels", help="compile what kernel='cudnn' calls cuDNN by, before its first use")
     kernels.add_argument(
         "--into",

@@ -269,6 +269,17 @@ def _plot(arguments: argparse.Namespace) -> int:
     return _guarded(verb)
 
 
+def _report(arguments: argparse.Namespace) -> int:
+    def verb() -> int:
+        from gru_jax.runs.report.contents import write_report
+
+        write_report(arguments.runs, arguments.out)
+        print(arguments.out)
+        return DONE
+
+    return _guarded(verb)
+
+
 def _build_kernels(arguments: argparse.Namespace) -> int:
     from gru_jax.scans.engines.cudnn import build, library
 
@@ -318,6 +329,7 @@ _VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "data": _data,
     "check": _check,
     "plot": _plot,
+    "report": _report,
     "build-kernels": _build_kernels,
     "tune": _tune,
     "list": _list,
