@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from gru_jax.between import EPSILON
 from gru_jax.runs.exporting.network import NetworkLayer, Recurrence, refuse
 from gru_jax.runs.exporting.request import Request
 
@@ -73,10 +74,15 @@ def _model(keras: ModuleType, request: Request) -> Any:
     elif not numbers:
         y = keras.ops.one_hot(y, network.vocabulary)
     for index, layer in enumerate(network.layers):
-        whole = network.steps != "last" or index < len(network.layers) - 1
+        above = network.steps != "last" or index < len(network.layers) - 1
+        # Of two directions the final states are read, whatever follows them; of one, what does follow.
+        whole = above or (len(layer.directions) == 1 and not layer.plain)
         rnn = _layer(keras, index, layer, whole)
-        y = rnn(y, mask=mask)
+        after = rnn(y, mask=mask)
         rnn.set_weights([array for one in layer.directions for array in _weights(one)])
+        y = _followed(keras, index, layer, after, y) if whole else after
+        if whole and not above:
+            y = _at_the_end(keras, y, mask)
     if network.steps == "mean":
         y = layers.GlobalAveragePooling1D(name="pool")(y, mask=mask)
     head = layers.Dense(network.b.size, activation=network.activation, name="head")
@@ -87,8 +93,6 @@ def _model(keras: ModuleType, request: Request) -> Any:
 
 def _layer(keras: ModuleType, index: int, layer: NetworkLayer, whole: bool) -> Any:
     """The layer of Keras without its weights; `whole`: it puts out all steps."""
-    if layer.norm is not None or layer.residual:
-        raise refuse("keras", "norm or residual sum here", "'onnx' and 'torch'")
     one = layer.directions[0]
     if one.heads > 1:
         raise refuse("keras", f"recurrent matrix of blocks (heads={one.heads}), but dense ones", "'onnx'")
@@ -102,6 +106,24 @@ def _layer(keras: ModuleType, index: int, layer: NetworkLayer, whole: bool) -> A
     # Final states stand side by side, however the outputs of all steps are joined.
     merge = MERGES.get(layer.merge, layer.merge) if whole else "concat"
     return keras.layers.Bidirectional(rnn, merge_mode=merge, name=f"both_{index}")
+
+
+def _followed(keras: ModuleType, index: int, layer: NetworkLayer, y: Any, x: Any) -> Any:
+    """What follows a layer, `norm(y) + x`, the parts that there are."""
+    if layer.norm is not None and layer.scale is not None:
+        name = {"layer": "LayerNormalization", "rms": "RMSNormalization"}[layer.norm]
+        norm = getattr(keras.layers, name)(epsilon=EPSILON, name=f"norm_{index}")
+        y = norm(y)
+        norm.set_weights([array for array in layer.scale if array is not None])
+    return keras.layers.Add(name=f"sum_{index}")([y, x]) if layer.residual else y
+
+
+def _at_the_end(keras: ModuleType, y: Any, mask: Any) -> Any:
+    """y `[B, T, F]` at each sequence's last step, `[B, F]`."""
+    if mask is None:
+        return y[:, -1]
+    last = keras.ops.sum(keras.ops.cast(mask, "int32"), axis=1) - 1
+    return keras.ops.squeeze(keras.ops.take_along_axis(y, last[:, None, None], axis=1), axis=1)
 
 
 def _named(activation: Any) -> str:

@@ -191,4 +191,4 @@ def _unknown(part: str) -> ExportError:
 
 def refuse(to: str, what: str, others: str) -> ExportError:
     """The error for a part that one format lacks and others have."""
-    return ExportError(f"export: {to} has no {what}; it would be lost; {others} can have it, and 'stablehlo' anything")
+    return ExportError(f"export: {to} has no {what}; {others} can have it, and 'stablehlo' anything")

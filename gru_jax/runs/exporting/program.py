@@ -1,5 +1,6 @@
 """A whole model as a StableHLO program of `jax.export`, its parameters in it."""
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from gru_jax.runs.exporting.request import Request
 
 def files(request: Request) -> Mapping[str, bytes]:
     """The program, for any batch and any number of steps."""
+    importlib.import_module("flatbuffers")  # so that what is missing is named
     features, tokens = takes(request.model)
     # The CPU always: there it is checked.
     platforms = tuple(dict.fromkeys(("cpu", *request.platforms)))
