@@ -16,6 +16,7 @@ from gru_jax.models import Model
 from gru_jax.runs.exporting.checked import Trial
 from gru_jax.runs.exporting.writing import Exported, export
 from gru_jax.runs.load_trained import load
+from gru_jax.runs.plan import devices_here
 from gru_jax.training.precision import widened
 
 SEQUENCES = 32
@@ -52,6 +53,7 @@ def export_run(
         CheckpointError: there are checkpoints, and none can be read.
         ImportError, OSError: as `export`.
     """
+    devices_here()
     config, _, params = load(run_directory)
     if config.precision != PrecisionConfig():
         note(f"the run computes in {config.precision.compute}; what is written computes in float32")

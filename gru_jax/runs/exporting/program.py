@@ -10,7 +10,7 @@ import numpy as np
 from jax import export
 
 from gru_jax.runs.exporting.network import ExportError, takes
-from gru_jax.runs.exporting.request import Request
+from gru_jax.runs.exporting.request import Request, on_cpu
 
 
 def files(request: Request) -> Mapping[str, bytes]:
@@ -40,5 +40,5 @@ def files(request: Request) -> Mapping[str, bytes]:
 def outputs(made: Mapping[str, bytes], request: Request, x: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
     """What the program, read back, makes of sequences."""
     read = export.deserialize(bytearray(made[""]))
-    with jax.default_device(jax.devices("cpu")[0]):
+    with on_cpu():
         return np.asarray(read.call(x) if lengths is None else read.call(x, lengths.astype(np.int32)))
