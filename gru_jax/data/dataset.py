@@ -120,6 +120,7 @@ class Dataset(NamedTuple):
         valid, test: the splits that training never sees.
         description: one line for people, the split included.
         fingerprint: 16 hex digits that change with any value or with the split.
+        classes: the names of the classes or tags, in the order of their numbers; () where they have none.
     """
 
     train: Split | Source | Generator
@@ -127,6 +128,7 @@ class Dataset(NamedTuple):
     test: Split | Source
     description: str
     fingerprint: str
+    classes: tuple[str, ...] = ()
 
 
 class DataMissing(Exception):
