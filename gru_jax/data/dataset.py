@@ -129,6 +129,7 @@ class Dataset(NamedTuple):
         valid, test: the splits that training never sees.
         description: one line for people, the split included.
         fingerprint: 16 hex digits that change with any value or with the split.
+        classes: the names of the classes or tags, in the order of their numbers; () where they have none.
         series: of a forecast, the series that the windows were cut from.
     """
 
@@ -137,6 +138,7 @@ class Dataset(NamedTuple):
     test: Split | Source
     description: str
     fingerprint: str
+    classes: tuple[str, ...] = ()
     series: SeriesFacts | None = None
 
 

@@ -87,7 +87,8 @@ def load(files: tuple[str, str, str], data_root: str | None, sizes: Sizes, readi
         f"{read_files[0].path.name}: {len(labels)} classes of rows of {len(seen)} {reading.unit}; a file each of"
         f" {len(splits[0])} train, {len(splits[1])} validation, {len(splits[2])} test"
     )
-    return Dataset(splits[0], splits[1], splits[2], description, fingerprint(read_files, "tsv", *reading))
+    marked = fingerprint(read_files, "tsv", *reading)
+    return Dataset(splits[0], splits[1], splits[2], description, marked, tuple(labels))
 
 
 class _Rows(NamedTuple):

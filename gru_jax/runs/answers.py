@@ -34,15 +34,16 @@ def answers(experiment: Experiment, dataset: Dataset, params: Params, split: str
         experiment: whose model it is, whole: with no axis of time that is split over devices.
         dataset: of the task.
         params: parameters.
-        split: "valid" or "test".
+        split: "valid" or "test"; "train" where it is not generated.
     """
     config = experiment.config
     order = evaluation_order(getattr(dataset, split))
-    apply = jax.jit(lambda params, x, lengths: experiment.model.apply(params, x, lengths=lengths, deterministic=True))
+    # The function itself, not one made here: the runs of a stack have the same model, and compile it once.
+    apply = jax.jit(experiment.model.apply, static_argnames="deterministic")
     found = []
     for number, batch in enumerate(eval_batches(dataset, split, config.shape, config.task.batch)):
         told = np.nonzero(np.asarray(batch.weight) > 0)
-        outputs = np.asarray(apply(params, batch.x, batch.lengths)).astype(np.float32)
+        outputs = np.asarray(apply(params, batch.x, lengths=batch.lengths, deterministic=True)).astype(np.float32)
         found.append((outputs[told], np.asarray(batch.y)[told], order[number * config.task.batch + told[0]], *told[1:]))
     outputs, y, sequence, *steps = map(np.concatenate, zip(*found, strict=True))
     sorted_by = np.argsort(sequence, kind="stable")

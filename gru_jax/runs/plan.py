@@ -16,7 +16,7 @@ from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
 from gru_jax.runs.processes import ALONE, Group
 from gru_jax.runs.watching.progress import Mute, Reporter
 from gru_jax.training.devices import time_mesh
-from gru_jax.training.experiment import Experiment, abstract_state, build
+from gru_jax.training.experiment import Experiment, abstract_state, build, whole
 from gru_jax.types import Params
 
 
@@ -56,8 +56,8 @@ class Run:
 
     @property
     def whole(self) -> Experiment:
-        """Its functions without a mesh: one sequence does not fill one."""
-        return self.experiment if self.config.parallel.strategy != "time" else build(self.config)
+        """Its functions without a mesh."""
+        return whole(self.experiment)
 
 
 def plan(loaded: LoadedConfig, out: Path | None, *, fresh: bool, fork: bool, reporter: Reporter, group: Group) -> Run:

@@ -75,6 +75,11 @@ def build(config: Config, mesh: Mesh | None = None) -> Experiment:
     )
 
 
+def whole(experiment: Experiment) -> Experiment:
+    """The functions without a mesh that splits the axis of time: one sequence does not fill one."""
+    return experiment if experiment.config.parallel.strategy != "time" else build(experiment.config)
+
+
 def first_state(experiment: Experiment, params: Params | None = None) -> TrainState:
     """The state of the config's seed and learning rate before the first step, from other parameters if given."""
     config = experiment.config
