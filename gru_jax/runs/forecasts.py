@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gru_jax.data.dataset import Dataset
+from gru_jax.data.dataset import Dataset, TaskShape
 from gru_jax.data.series.facts import SeriesFacts
 from gru_jax.runs.answers import Answers
-from gru_jax.runs.baselines import NAMES, baselines, seasonal_naive, windows_of
+from gru_jax.runs.baselines import NAMES, baselines, windows_of
 
 _SPLITS = ("train", "valid", "test")
 
@@ -17,40 +17,46 @@ class Forecasts(NamedTuple):
     """Those of M windows, H steps ahead, of D columns, in the data's units.
 
     Attributes:
-        windows: `[M]`, their places in the split.
+        split: "train", "valid" or "test".
+        series: that the windows are of.
         starts: `[M]`, the row of the first value told.
         truth: `[M, H, D]`, NaN where a value is missing.
         quantiles: `[M, H, D, Q]`, rising; of the mean, Q is 1.
-        centre: which of them is the forecast that errors are taken of: the median.
+        others: what the baselines forecast, name -> `[M, H, D]`.
     """
 
-    windows: np.ndarray
+    split: str
+    series: SeriesFacts
     starts: np.ndarray
     truth: np.ndarray
     quantiles: np.ndarray
-    centre: int
+    others: Mapping[str, np.ndarray]
 
     @property
     def forecast(self) -> np.ndarray:
-        """`[M, H, D]`, the median, or the mean."""
-        return self.quantiles[..., self.centre]
+        """`[M, H, D]`, the median, or the mean: what errors are taken of."""
+        of = self.series.quantiles
+        return self.quantiles[..., of.index(0.5) if of else 0]
 
 
-def forecasts(found: Answers, series: SeriesFacts, split: str) -> Forecasts:
-    """What answers on a split say in the data's units.
+def of(found: Answers, dataset: Dataset, shape: TaskShape) -> Forecasts:
+    """What answers on a split of a series say in the data's units, and what the baselines do.
 
     Quantiles that cross are sorted, which is never further from the truth (Chernozhukov et al. 2010).
 
     Args:
         found: the answers.
-        series: of the dataset.
-        split: "train", "valid" or "test".
+        dataset: that they belong to, of a series.
+        shape: of the task.
     """
-    starts = series.starts[_SPLITS.index(split)][found.sequence]
+    series = dataset.series
+    assert series is not None
+    starts = series.starts[_SPLITS.index(found.split)][found.sequence]
     told = found.outputs.astype(np.float64).reshape(len(starts), series.horizon, len(series.names), -1)
     told = np.sort(told * series.deviation[:, None] + series.mean[:, None], -1)
-    centre = series.quantiles.index(0.5) if series.quantiles else 0
-    return Forecasts(found.sequence, starts, series.told(starts), told, centre)
+    seen = np.asarray(windows_of(dataset, found.split).x)[found.sequence]
+    others = baselines(dataset, series, starts, seen, shape.gaps)
+    return Forecasts(found.split, series, starts, series.told(starts), told, others)
 
 
 class Errors(NamedTuple):
@@ -108,53 +114,47 @@ def _mean(values: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
     return np.where(count > 0, np.where(known, values, 0).sum(axis) / np.maximum(count, 1), np.nan)
 
 
-def pinball(found: Forecasts, quantiles: Sequence[float]) -> np.ndarray:
+def pinball(made: Forecasts) -> np.ndarray:
     """`[D]`: the mean over quantiles and values of max(q (y - f), (q - 1) (y - f))."""
-    off = found.truth[..., None] - found.quantiles
-    of = np.asarray(quantiles)
-    return _mean(np.maximum(of * off, (of - 1) * off).mean(-1), (0, 1))
+    off, quantiles = made.truth[..., None] - made.quantiles, np.asarray(made.series.quantiles)
+    return _mean(np.maximum(quantiles * off, (quantiles - 1) * off).mean(-1), (0, 1))
 
 
-def coverage(found: Forecasts) -> np.ndarray:
+def coverage(made: Forecasts) -> np.ndarray:
     """`[D]`: the share of known values from the lowest to the highest quantile."""
-    low, high = found.quantiles[..., 0], found.quantiles[..., -1]
-    inside = np.where(np.isnan(found.truth), np.nan, (low <= found.truth) & (found.truth <= high))
+    low, high = made.quantiles[..., 0], made.quantiles[..., -1]
+    inside = np.where(np.isnan(made.truth), np.nan, (low <= made.truth) & (made.truth <= high))
     return _mean(inside, (0, 1))
 
 
-def scores(found: Forecasts, dataset: Dataset, series: SeriesFacts, split: str, gaps: bool) -> dict[str, Any]:
-    """What result.json says of the forecasts of a split, and of the baselines on the same windows.
+def scores(made: Forecasts) -> dict[str, float]:
+    """`mae`, `rmse`, `mase`, `smape`, with quantiles `pinball` and `coverage`, the split before each.
 
-    `{split}/mae`, `rmse`, `mase`, `smape`, with quantiles `pinball` and `coverage`, and `mae_by_horizon`, a list; the
-    same of each baseline under `baselines`. Of several columns it is the mean over them, and `columns` has each.
-
-    Args:
-        found: the forecasts.
-        dataset: that they are of.
-        series: of the dataset.
-        split: "valid" or "test".
-        gaps: whether masks and times since stand beside the values that are seen.
+    Of several columns it is the mean over them. What is not known, such as the MASE of a constant series, is left out.
     """
-    own = {f"{split}/{name}": value for name, value in _said(_columns(found, series)).items()}
-    seen = np.asarray(windows_of(dataset, split).x)[found.windows]
-    others = baselines(dataset, series, found.starts, seen, gaps)
-    made = {name: _said(errors(each, found.truth, series)._asdict()) for name, each in others.items()}
-    if len(series.names) == 1:
-        return own | {"baselines": made}
-    by_column = [
-        {name: value[..., place : place + 1] for name, value in _columns(found, series).items()}
-        for place in range(len(series.names))
-    ]
-    return own | {"baselines": made, "columns": dict(zip(series.names, map(_said, by_column), strict=True))}
+    found = _said(_measures(made))
+    return {f"{made.split}/{name}": value for name, value in found.items() if not isinstance(value, list)}
 
 
-def _columns(found: Forecasts, series: SeriesFacts) -> dict[str, np.ndarray]:
+def beside(made: Forecasts) -> dict[str, Any]:
+    """What result.json has beside the scores: errors of each step ahead, the baselines, each of several columns."""
+    names = made.series.names
+    others = {name: _said(errors(each, made.truth, made.series)._asdict()) for name, each in made.others.items()}
+    found = {f"{made.split}/mae_by_horizon": _said(_measures(made))["mae_by_horizon"], "baselines": others}
+    if len(names) == 1:
+        return found
+    each = [{key: value[..., at : at + 1] for key, value in _measures(made).items()} for at in range(len(names))]
+    return found | {"columns": dict(zip(names, map(_said, each), strict=True))}
+
+
+def _measures(made: Forecasts) -> dict[str, np.ndarray]:
     """Every measure, its last axis the columns."""
-    made = errors(found.forecast, found.truth, series)._asdict()
-    if series.quantiles:
-        made |= {"pinball": pinball(found, series.quantiles)}
-        made |= {"coverage": coverage(found)} if len(series.quantiles) > 1 else {}
-    return made
+    found = errors(made.forecast, made.truth, made.series)._asdict()
+    if made.series.quantiles:
+        found |= {"pinball": pinball(made)}
+    if len(made.series.quantiles) > 1:
+        found |= {"coverage": coverage(made)}
+    return found
 
 
 def _said(measures: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -185,25 +185,22 @@ def verdict(result: Mapping[str, Any]) -> str:
     return f"{better} seasonal-naive: MAE {own:.4g} beside {others['seasonal_naive']:.4g}; {rest}"
 
 
-def rows(found: Forecasts, series: SeriesFacts) -> Iterator[Sequence[object]]:
+def rows(made: Forecasts) -> Iterator[Sequence[object]]:
     """A header, and a row for every value told: when it was forecast, when it is, the truth and the forecasts.
 
     Times are those of the data, or, where it has none, the numbers of its rows, from 0. A value that is missing is
     empty.
-
-    Args:
-        found: the forecasts.
-        series: of the dataset.
     """
+    series = made.series
     told = [f"q{quantile:g}" for quantile in series.quantiles] or ["forecast"]
-    yield ["made", "time", "ahead", "column", "true", *told, "seasonal_naive"]
-    season = seasonal_naive(series, found.starts)
-    for window, start in enumerate(found.starts):
+    yield ["made", "time", "ahead", "column", "true", *told, *made.others]
+    for window, start in enumerate(made.starts):
         for ahead in range(series.horizon):
             for place, name in enumerate(series.names):
-                numbers = [found.truth[window, ahead, place], *found.quantiles[window, ahead, place]]
-                at = (moment(series, start - 1), moment(series, start + ahead), ahead + 1, name)
-                yield [*at, *map(_short, numbers), _short(season[window, ahead, place])]
+                at = (window, ahead, place)
+                numbers = [made.truth[at], *made.quantiles[at], *(other[at] for other in made.others.values())]
+                times = (moment(series, start - 1), moment(series, start + ahead))
+                yield [*times, ahead + 1, name, *map(_short, numbers)]
 
 
 def _short(number: float) -> str:

@@ -140,7 +140,7 @@ def load(
         test,
         _description(content, reading, window, facts, table),
         fingerprint([content], "series", *reading, *window, missing, *split),
-        facts,
+        series=facts,
     )
 
 

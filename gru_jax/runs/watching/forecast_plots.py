@@ -21,7 +21,7 @@ class Shown(NamedTuple):
         ahead: times or rows `[H]`, of what is told.
         truth: `[H]`, NaN where a value is missing.
         quantiles: `[H, Q]`; of the mean, Q is 1.
-        centre: which of them is the forecast.
+        forecast: `[H]`, the median, or the mean.
         season: `[H]`, the seasonal-naive forecast.
     """
 
@@ -30,11 +30,13 @@ class Shown(NamedTuple):
     ahead: np.ndarray
     truth: np.ndarray
     quantiles: np.ndarray
-    centre: int
+    forecast: np.ndarray
     season: np.ndarray
 
 
-def windows(panels: Sequence[Sequence[Shown]], names: Sequence[str], band: str, path: Path, title: str, style: Style = "talk") -> None:
+def windows(
+    panels: Sequence[Sequence[Shown]], names: Sequence[str], band: str, path: Path, title: str, style: Style = "talk"
+) -> None:
     """History, forecast with its band, what came, and the seasonal-naive forecast.
 
     Args:
@@ -64,7 +66,7 @@ def _draw(axis: Any, shown: Shown, band: str) -> dict[str, Any]:
     since = np.concatenate([shown.before[0][-1:], shown.ahead])
     (came,) = axis.plot(since, np.concatenate([shown.before[1][-1:], shown.truth]), color=_CAME, zorder=4)
     (season,) = axis.plot(shown.ahead, shown.season, "--", color=_SEASON, zorder=3)
-    (own,) = axis.plot(shown.ahead, shown.quantiles[:, shown.centre], color=_OWN, zorder=5)
+    (own,) = axis.plot(shown.ahead, shown.forecast, color=_OWN, zorder=5)
     found = {"before": before, "what came": came, "forecast": own, "seasonal-naive": season}
     quantiles = shown.quantiles.shape[1]
     for low in range(quantiles // 2):
