@@ -277,6 +277,8 @@ def config_hash(config: Config) -> str:
     for key, section in config.own_files.items():
         # Wherever it lies: what counts is what it says.
         deciding[key] |= {"file": Path(section.file).name, "source": section.source_hash}
+    if config.task.kind == "series":
+        deciding["task"]["file"] = Path(config.task.file).name
     for path, default in _LATER_KEYS.items():
         _forget(deciding, path.split("."), default)
     # How the steps run over time changes the numbers by rounding alone, as the strategy does; only a tolerance of
@@ -299,6 +301,9 @@ def compared(config: Config) -> dict[str, Any]:
     flat = _flat(config.resolved())
     for key, section in config.own_files.items():
         flat[f"{key}.file"] = f"{Path(section.file).name} ({section.source_hash})"
+    if config.task.kind == "series":
+        # Data have their fingerprint.
+        flat["task.file"] = Path(config.task.file).name
     return flat
 
 

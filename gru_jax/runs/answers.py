@@ -19,12 +19,14 @@ class Answers(NamedTuple):
         y: what was to be told: classes or tags `[M]`, values or notes `[M, O]`.
         sequence: `[M]`, the place of the sequence in the split.
         step: `[M]`, the step in the sequence; None where there is one answer a sequence.
+        split: "train", "valid" or "test".
     """
 
     outputs: np.ndarray
     y: np.ndarray
     sequence: np.ndarray
     step: np.ndarray | None
+    split: str = "test"
 
 
 def answers(experiment: Experiment, dataset: Dataset, params: Params, split: str) -> Answers:
@@ -47,4 +49,5 @@ def answers(experiment: Experiment, dataset: Dataset, params: Params, split: str
         found.append((outputs[told], np.asarray(batch.y)[told], order[number * config.task.batch + told[0]], *told[1:]))
     outputs, y, sequence, *steps = map(np.concatenate, zip(*found, strict=True))
     sorted_by = np.argsort(sequence, kind="stable")
-    return Answers(outputs[sorted_by], y[sorted_by], sequence[sorted_by], steps[0][sorted_by] if steps else None)
+    step = steps[0][sorted_by] if steps else None
+    return Answers(outputs[sorted_by], y[sorted_by], sequence[sorted_by], step, split)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from gru_jax.config.config import Config
+from gru_jax.runs import forecasts
 from gru_jax.runs.answers import Answers
 from gru_jax.runs.evaluation import split_metrics, split_sums
 from gru_jax.runs.pictures import draw
@@ -37,6 +38,8 @@ def finish(record: Record, placement: Placement) -> Result:
             told = answered(run.whole, record.dataset, record.best_params, "test")
             metrics |= scores(told, record.dataset, run.config.shape, "test")
         found = with_test_values(found, metrics)
+        if told is not None and record.dataset.series is not None:
+            found |= forecasts.beside(forecasts.of(told, record.dataset, run.config.shape))
         if not math.isfinite(metrics["test/loss"]):
             record.blame_method(newton)
     if run.group.first:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from gru_jax.config.config import config_hash
 from gru_jax.data.batches import first_of
 from gru_jax.data.dataset import Dataset
+from gru_jax.runs import forecast_pictures, forecasts
 from gru_jax.runs.answers import Answers
 from gru_jax.runs.load_trained import newest
 from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
@@ -25,7 +26,8 @@ def draw(
 ) -> list[Path]:
     """Writes the pictures of a run; returns their paths.
 
-    They are `plots/curves.png`; for a model with gates `plots/gates.png`; of classes and tags `plots/confusion.png`.
+    They are `plots/curves.png`; for a model with gates `plots/gates.png`; of classes and tags `plots/confusion.png`; of
+    series `plots/forecast.png` and `plots/error_by_horizon.png`.
 
     Args:
         directory: of the run.
@@ -49,6 +51,9 @@ def draw(
         if len(names) <= confusion_matrix.MOST_CLASSES:
             paths.append(directory.plots / "confusion.png")
             confusion_matrix.draw(confusion(told.outputs, told.y), names, paths[-1], experiment.config.name)
+    if told is not None and dataset.series is not None:
+        made = forecasts.of(told, dataset, experiment.config.shape)
+        paths += forecast_pictures.draw(directory.plots, experiment.config.name, made)
     return paths
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gru_jax.data.dataset import Dataset, TaskShape
+from gru_jax.runs import forecasts
 from gru_jax.runs.answers import Answers
 from gru_jax.runs.on_disk.json_files import write_text
 from gru_jax.runs.on_disk.run_directory import RunError
@@ -59,6 +60,9 @@ def rows(found: Answers, dataset: Dataset, shape: TaskShape) -> Iterator[Sequenc
         sequence true predicted p_down p_up
         0 up down 0.5 0.5
     """
+    if dataset.series is not None:
+        yield from forecasts.rows(forecasts.of(found, dataset, shape))
+        return
     header, columns = (_values if shape.target == "values" else _classes)(found, dataset, shape)
     places = {"sequence": found.sequence} | ({} if found.step is None else {"step": found.step})
     yield [*places, *header]

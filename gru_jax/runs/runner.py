@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from gru_jax.config.config import Config
 from gru_jax.config.loading import LoadedConfig
 from gru_jax.data.dataset import Dataset
-from gru_jax.runs import final_result
+from gru_jax.runs import final_result, forecasts
 from gru_jax.runs.environment import environment
 from gru_jax.runs.exit_codes import DIVERGED, DONE, STOPPED
 from gru_jax.runs.loop import Loop, Trainees
@@ -77,6 +77,8 @@ def _show_finished(run: Run, result: final_result.Result) -> int:
 
 def _show_result(run: Run, result: final_result.Result) -> int:
     """Shows a result; the exit code that goes with it."""
+    if "baselines" in result:
+        run.reporter.note(forecasts.verdict(result))
     run.reporter.result(result)
     if result["stopped_early"]:
         run.reporter.note(final_result.stopped_early(run.config, result))

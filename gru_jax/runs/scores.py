@@ -3,6 +3,7 @@
 import numpy as np
 
 from gru_jax.data.dataset import Dataset, TaskShape
+from gru_jax.runs import forecasts
 from gru_jax.runs.answers import Answers, answers
 from gru_jax.training.experiment import Experiment
 from gru_jax.types import Params
@@ -26,7 +27,7 @@ def has_scores(shape: TaskShape, sequences: int) -> bool:
         False
     """
     told = sequences * (shape.time if shape.target == "tags" else 1)
-    few = shape.outputs <= _MOST_CLASSES and told * shape.outputs <= _MOST_NUMBERS
+    few = told * shape.outputs <= _MOST_NUMBERS and (shape.target == "values" or shape.outputs <= _MOST_CLASSES)
     return few and shape.target != "notes" and not shape.next_step
 
 
@@ -57,6 +58,8 @@ def scores(found: Answers | None, dataset: Dataset, shape: TaskShape, split: str
     """
     if found is None:
         return {}
+    if dataset.series is not None:
+        return forecasts.scores(forecasts.of(found, dataset, shape))
     made = of_values(found.outputs, found.y) if shape.target == "values" else of_classes(found.outputs, found.y)
     return {f"{split}/{name}": value for name, value in made.items()}
 

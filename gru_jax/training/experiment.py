@@ -52,11 +52,14 @@ def build(config: Config, mesh: Mesh | None = None) -> Experiment:
     optimizer = optimizer_of(config.optim, config.steps_per_epoch)
     average = average_of(config.optim)
     schedule = config.optim.schedule.build(config.total_steps, config.steps_per_epoch)
-    options: dict[str, Any] = {"model": model, "target": config.shape.target, "newton": config.newton is not None}
+    shape, newton = config.shape, config.newton is not None
+    options: dict[str, Any] = {
+        "model": model, "target": shape.target, "quantiles": shape.quantiles, "newton": newton,
+    }  # fmt: skip
     return Experiment(
         config,
         model,
-        functools.partial(init_state, model=model, optimizer=optimizer, average=average, newton=options["newton"]),
+        functools.partial(init_state, model=model, optimizer=optimizer, average=average, newton=newton),
         functools.partial(
             train_step,
             optimizer=optimizer,

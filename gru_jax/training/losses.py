@@ -61,15 +61,21 @@ def plus(a: Sums, b: Sums) -> Sums:
 
 
 def losses_and_hits(
-    outputs: Array, y: Array, target: Target, weights: np.ndarray | None = None, smoothing: float = 0.0
+    outputs: Array,
+    y: Array,
+    target: Target,
+    quantiles: tuple[float, ...] = (),
+    weights: np.ndarray | None = None,
+    smoothing: float = 0.0,
 ) -> tuple[Array, Array]:
     """The loss of every target, and whether it was answered correctly.
 
     Args:
         outputs: of the model, `[B, O]`; for tags and notes `[B, T, O]`.
         y: see `gru_jax.data.dataset.Split`.
-        target: which loss: of classes and tags the cross-entropy, of values the mean square, of notes the sum over
-            notes of the binary cross-entropy.
+        target: which loss: of classes and tags the cross-entropy, of values the mean square, or that of quantiles, over
+            those that are not NaN, of notes the sum over notes of the binary cross-entropy.
+        quantiles: Q that are told of each value, side by side; () for its mean.
         weights, smoothing: of classes and tags, see `cross_entropy`.
 
     Returns:
@@ -78,10 +84,45 @@ def losses_and_hits(
     if target in ("class", "tags"):
         return cross_entropy(outputs, y, weights, smoothing), correct(outputs, y)
     if target == "values":
-        loss = jnp.square(outputs - y).mean(axis=-1)
+        loss = _of_values(outputs, y, quantiles)
     else:
         loss = (jax.nn.softplus(outputs) - outputs * y).sum(axis=-1)
     return loss, jnp.zeros_like(loss)
+
+
+def _of_values(outputs: Array, y: Array, quantiles: tuple[float, ...]) -> Array:
+    known = ~jnp.isnan(y)
+    # Before the difference: the gradient of what a NaN was in is NaN, also where it is left out after.
+    y = jnp.where(known, y, jnp.zeros_like(y))
+    shape = (*y.shape, len(quantiles))
+    loss = pinball(outputs.reshape(shape), y, quantiles) if quantiles else jnp.square(outputs - y)
+    count = jnp.maximum(known.sum(axis=-1), 1).astype(loss.dtype)
+    # The mean times a factor that is 1 where all are known: as it was before there were any that are not.
+    return jnp.where(known, loss, jnp.zeros_like(loss)).mean(axis=-1) * (y.shape[-1] / count)
+
+
+def pinball(outputs: Array, y: Array, quantiles: tuple[float, ...]) -> Array:
+    """The loss that the quantiles of a distribution minimise, in the mean over them.
+
+        1/Q sum_q max(q (y - f_q), (q - 1) (y - f_q))
+
+    Args:
+        outputs: f, `[*batch, Q]`.
+        y: `[*batch]`.
+        quantiles: Q of them, in (0, 1).
+
+    Returns:
+        `[*batch]`.
+
+    Example:
+        >>> round(float(pinball(jnp.array([1.0, 3.0]), jnp.array(2.0), (0.1, 0.5))), 4)
+        0.3
+
+    Source: Koenker and Bassett 1978, Regression quantiles.
+    """
+    of = jnp.asarray(quantiles, outputs.dtype).reshape((1,) * y.ndim + (-1,))
+    error = y[..., None] - outputs
+    return jnp.maximum(of * error, (of - 1) * error).mean(axis=-1)
 
 
 def metrics_of(sums: dict[str, float], target: Target, split: str) -> dict[str, float]:

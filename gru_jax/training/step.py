@@ -122,6 +122,7 @@ def train_step(
     average: Average | None = None,
     schedule: Callable[[IntArray], Array],
     target: Target = "class",
+    quantiles: tuple[float, ...] = (),
     class_weights: np.ndarray | None = None,
     label_smoothing: float = 0.0,
     weight_noise: float = 0.0,
@@ -140,6 +141,7 @@ def train_step(
         average: what is evaluated in the place of the parameters; None where they are.
         schedule: step -> factor on `state.rate`.
         target: what the model tells, which decides the loss.
+        quantiles: of values, see `TaskShape`.
         class_weights: `[O]` float32, what each class or tag counts in it, the smallest above 0 being 1: the loss is the
             mean that they weigh. None when all count the same.
         label_smoothing: the share of a label that is spread over all classes.
@@ -172,7 +174,7 @@ def train_step(
             params, part.x, lengths=part.lengths, key=keys, deterministic=not stochastic, **_asking(newton)
         )
         outputs, stats = answers if newton else (answers, None)
-        losses, hits = losses_and_hits(outputs, _counted(part), target, class_weights, label_smoothing)
+        losses, hits = losses_and_hits(outputs, _counted(part), target, quantiles, class_weights, label_smoothing)
         loss = _total(losses, part.weight)
         return loss * share, (loss, _total(hits, part.weight), stats)
 
@@ -230,13 +232,14 @@ def eval_step(
     *,
     model: Model,
     target: Target = "class",
+    quantiles: tuple[float, ...] = (),
     newton: bool = False,
     axis: str | None = None,
 ) -> Sums:
     """The totals of one evaluation batch; what has weight 0 is padding."""
     answers = model.apply(params, batch.x, lengths=batch.lengths, deterministic=True, **_asking(newton))
     outputs, stats = answers if newton else (answers, None)
-    losses, hits = losses_and_hits(outputs, _counted(batch), target)
+    losses, hits = losses_and_hits(outputs, _counted(batch), target, quantiles)
     zero = jnp.zeros((), jnp.float32)
     sums = Sums(_total(losses, batch.weight), _total(hits, batch.weight), batch.weight.sum(), zero, zero, zero)
     sums = sums if axis is None else jax.lax.psum(sums, axis)
