@@ -277,7 +277,7 @@ def config_hash(config: Config) -> str:
     for key, section in config.own_files.items():
         # Wherever it lies: what counts is what it says.
         deciding[key] |= {"file": Path(section.file).name, "source": section.source_hash}
-    if config.task.kind == "series":
+    if config.task.kind in ("series", "sequences"):
         deciding["task"]["file"] = Path(config.task.file).name
     for path, default in _LATER_KEYS.items():
         _forget(deciding, path.split("."), default)
@@ -301,7 +301,7 @@ def compared(config: Config) -> dict[str, Any]:
     flat = _flat(config.resolved())
     for key, section in config.own_files.items():
         flat[f"{key}.file"] = f"{Path(section.file).name} ({section.source_hash})"
-    if config.task.kind == "series":
+    if config.task.kind in ("series", "sequences"):
         # Data have their fingerprint.
         flat["task.file"] = Path(config.task.file).name
     return flat

@@ -44,8 +44,9 @@ def write(path: Path, found: Answers | None, dataset: Dataset, shape: TaskShape)
 def rows(found: Answers, dataset: Dataset, shape: TaskShape) -> Iterator[Sequence[object]]:
     """The header and a row for every answer.
 
-    A row begins with the number of the sequence in the split, from 0, and, of tags, of the step. Of classes and tags
-    the true and the predicted one follow, and the probability of each; of values the true and the predicted ones.
+    A row begins with the number of the sequence in the split, from 0, its name if it has one, and, of tags, the step.
+    Of classes and tags the true and the predicted one follow, and the probability of each; of values the true and the
+    predicted ones.
 
     Args:
         found: the answers.
@@ -64,7 +65,12 @@ def rows(found: Answers, dataset: Dataset, shape: TaskShape) -> Iterator[Sequenc
         yield from forecasts.rows(forecasts.of(found, dataset, shape))
         return
     header, columns = (_values if shape.target == "values" else _classes)(found, dataset, shape)
-    places = {"sequence": found.sequence} | ({} if found.step is None else {"step": found.step})
+    places: dict[str, Iterable[object]] = {"sequence": found.sequence}
+    if dataset.ids is not None:
+        ids = dataset.ids[found.split]
+        places["id"] = [ids[row] for row in found.sequence]
+    if found.step is not None:
+        places["step"] = found.step
     yield [*places, *header]
     yield from (list(row) for row in zip(*places.values(), *columns, strict=True))
 
