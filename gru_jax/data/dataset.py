@@ -131,6 +131,7 @@ class Dataset(NamedTuple):
         fingerprint: 16 hex digits that change with any value or with the split.
         classes: the names of the classes or tags, in the order of their numbers; () where they have none.
         series: of a forecast, the series that the windows were cut from.
+        ids: what the sequences of each split are called in their files; None where they have no names.
     """
 
     train: Split | Source | Generator
@@ -140,6 +141,7 @@ class Dataset(NamedTuple):
     fingerprint: str
     classes: tuple[str, ...] = ()
     series: SeriesFacts | None = None
+    ids: dict[str, tuple[str, ...]] | None = None
 
 
 class DataMissing(Exception):

@@ -1,9 +1,10 @@
 """A trained model, read back from the directory of its run: to use it, and to evaluate it again."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,8 @@ from gru_jax.runs.on_disk import checkpoint
 from gru_jax.runs.on_disk.checkpoint import Checkpoint
 from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
 from gru_jax.runs.plan import prepare
-from gru_jax.runs.scores import answered, scores
+from gru_jax.runs.predictions import class_names
+from gru_jax.runs.scores import answered, confusion, scores
 from gru_jax.training.devices import place
 from gru_jax.training.experiment import Experiment, abstract_state, build, whole
 from gru_jax.types import Params
@@ -105,6 +107,15 @@ class Evaluated(NamedTuple):
     dataset: Dataset
     metrics: dict[str, float]
     answers: Answers | None
+
+    def in_json(self) -> dict[str, Any]:
+        """The metrics, null where one is not finite, and of classes and tags the confusion matrix and their names."""
+        metrics = {name: value if math.isfinite(value) else None for name, value in self.metrics.items()}
+        if self.answers is None or self.config.shape.target not in ("class", "tags"):
+            return {"metrics": metrics}
+        counts = confusion(self.answers.outputs, self.answers.y)
+        names = class_names(self.dataset, self.config.shape)
+        return {"metrics": metrics, "classes": names, "confusion": counts.tolist()}
 
 
 def evaluate_run(

@@ -27,8 +27,15 @@ def class_names(dataset: Dataset, shape: TaskShape) -> list[str]:
     return list(dataset.classes) or list(map(str, range(shape.outputs)))
 
 
-def write(path: Path, found: Answers, dataset: Dataset, shape: TaskShape) -> None:
-    """Writes answers, whole or not at all."""
+def write(path: Path, found: Answers | None, dataset: Dataset, shape: TaskShape) -> None:
+    """Writes answers, whole or not at all.
+
+    Raises:
+        RunError: there are none.
+    """
+    if found is None:
+        what = "notes" if shape.target == "notes" else f"{shape.outputs} outputs at each of so many answers"
+        raise RunError(f"no predictions of {what}; they are written of classes, tags and values, up to 100 of them")
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows(found, dataset, shape))
     write_text(path, text.getvalue())
@@ -37,8 +44,9 @@ def write(path: Path, found: Answers, dataset: Dataset, shape: TaskShape) -> Non
 def rows(found: Answers, dataset: Dataset, shape: TaskShape) -> Iterator[Sequence[object]]:
     """The header and a row for every answer.
 
-    A row begins with the number of the sequence in the split, from 0, and, of tags, of the step. Of classes and tags the
-    true and the predicted one follow, and the probability of each; of values the true and the predicted ones.
+    A row begins with the number of the sequence in the split, from 0, its name if it has one, and, of tags, the step.
+    Of classes and tags the true and the predicted one follow, and the probability of each; of values the true and the
+    predicted ones.
 
     Args:
         found: the answers.
@@ -57,7 +65,12 @@ def rows(found: Answers, dataset: Dataset, shape: TaskShape) -> Iterator[Sequenc
         yield from forecasts.rows(forecasts.of(found, dataset, shape))
         return
     header, columns = (_values if shape.target == "values" else _classes)(found, dataset, shape)
-    places = {"sequence": found.sequence} | ({} if found.step is None else {"step": found.step})
+    places: dict[str, Iterable[object]] = {"sequence": found.sequence}
+    if dataset.ids is not None:
+        ids = dataset.ids[found.split]
+        places["id"] = [ids[row] for row in found.sequence]
+    if found.step is not None:
+        places["step"] = found.step
     yield [*places, *header]
     yield from (list(row) for row in zip(*places.values(), *columns, strict=True))
 

@@ -1,6 +1,7 @@
 """One run from its config to its result: plan, resume, train, result."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from gru_jax.runs.exit_codes import DIVERGED, DONE, STOPPED
 from gru_jax.runs.loop import Loop, Trainees
 from gru_jax.runs.on_disk import checkpoint
 from gru_jax.runs.on_disk.run_directory import RunError
-from gru_jax.runs.plan import Run, devices_here, plan
+from gru_jax.runs.plan import Run, devices_here, plan, with_weights
 from gru_jax.runs.processes import ALONE, Group
 from gru_jax.runs.resume import Start, start
 from gru_jax.runs.stop_request import StopRequest
@@ -54,6 +55,7 @@ def run(
         checkpoint.require()
         watchers.require(planned.config)
     dataset = _data(planned)
+    planned = dataclasses.replace(planned, experiment=with_weights(loaded, planned.experiment, dataset))
     with _locked(planned):
         # Read before anything is written: a run that cannot be continued is left as it is.
         begun = start(planned, dataset)

@@ -65,6 +65,7 @@ def build(config: Config, mesh: Mesh | None = None) -> Experiment:
             optimizer=optimizer,
             average=average,
             schedule=schedule,
+            label_smoothing=config.train.label_smoothing,
             weight_noise=config.optim.weight_noise,
             stochastic=config.model.stochastic,
             accumulate=config.parallel.accumulate,

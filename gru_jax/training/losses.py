@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gru_jax.data.dataset import TARGET_METRICS, DataDamaged, Target
 from gru_jax.training.newton_sums import NewtonSums, joined, no_newton_sums
@@ -60,7 +61,12 @@ def plus(a: Sums, b: Sums) -> Sums:
 
 
 def losses_and_hits(
-    outputs: Array, y: Array, target: Target, quantiles: tuple[float, ...] = ()
+    outputs: Array,
+    y: Array,
+    target: Target,
+    quantiles: tuple[float, ...] = (),
+    weights: np.ndarray | None = None,
+    smoothing: float = 0.0,
 ) -> tuple[Array, Array]:
     """The loss of every target, and whether it was answered correctly.
 
@@ -70,12 +76,13 @@ def losses_and_hits(
         target: which loss: of classes and tags the cross-entropy, of values the mean square, or that of quantiles, over
             those that are not NaN, of notes the sum over notes of the binary cross-entropy.
         quantiles: Q that are told of each value, side by side; () for its mean.
+        weights, smoothing: of classes and tags, see `cross_entropy`.
 
     Returns:
         Two arrays `[B]`, or, for tags and notes, `[B, T]`; nats, but for values. There are no correct values or notes.
     """
     if target in ("class", "tags"):
-        return cross_entropy(outputs, y), correct(outputs, y)
+        return cross_entropy(outputs, y, weights, smoothing), correct(outputs, y)
     if target == "values":
         loss = _of_values(outputs, y, quantiles)
     else:
@@ -141,18 +148,30 @@ def metrics_of(sums: dict[str, float], target: Target, split: str) -> dict[str, 
     return {f"{split}/{name}": known[name] for name in TARGET_METRICS[target]}
 
 
-def cross_entropy(logits: Array, labels: IntArray) -> Array:
-    """`logsumexp(logits) - logits[label]`.
+def cross_entropy(
+    logits: Array, labels: IntArray, weights: np.ndarray | None = None, smoothing: float = 0.0
+) -> Array:
+    """`logsumexp(logits) - logits[label]`, or, l[c] being that of class c, `(1 - s) w[label] l[label] + s mean(w l)`.
 
     Args:
         logits: `[*batch, classes]`.
         labels: `[*batch]`, class numbers.
+        weights: w, `[classes]`, what each counts; None when all count 1.
+        smoothing: s, the share of a label that is spread over all classes.
 
     Returns:
         `[*batch]`, nats.
+
+    Source: C. Szegedy et al., Rethinking the Inception architecture, arXiv:1512.00567, of the smoothing.
     """
-    chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
-    return jax.nn.logsumexp(logits, axis=-1) - chosen
+    if weights is None and not smoothing:
+        chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+        return jax.nn.logsumexp(logits, axis=-1) - chosen
+    each = jax.nn.logsumexp(logits, axis=-1, keepdims=True) - logits
+    if weights is not None:
+        each = each * jnp.expand_dims(jnp.asarray(weights, logits.dtype), range(logits.ndim - 1))
+    chosen = jnp.take_along_axis(each, labels[..., None], axis=-1)[..., 0]
+    return (1 - smoothing) * chosen + smoothing * each.mean(axis=-1)
 
 
 def correct(logits: Array, labels: IntArray) -> Array:

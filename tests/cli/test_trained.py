@@ -22,7 +22,8 @@ def test_best_parameters_of_a_run(copy: Path) -> None:
     wrote = result(out)
     for split in ("test", "valid"):
         metrics = load_trained.evaluate_run(out, split)
-        assert set(metrics) == {f"{split}/{name}" for name in ("loss", "accuracy", "macro_f1", "balanced_accuracy", "auc")}
+        names = ("loss", "accuracy", "macro_f1", "balanced_accuracy", "auc")
+        assert set(metrics) == {f"{split}/{name}" for name in names}
         # Of the validation split a run says what it has looked at on its way.
         there = {key: value for key, value in metrics.items() if split == "test" or key in wrote}
         assert there == pytest.approx({key: wrote[key] for key in there}, rel=1e-6)
