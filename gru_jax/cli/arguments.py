@@ -120,7 +120,12 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
 
     again_on = reader("eval", help="evaluate a run's best parameters again")
     again_on.add_argument("run", metavar="RUN_DIR", type=Path, help="directory of a run")
-    again_on.add_argument("--split", choices=["test", "valid"], default="test", help="on which data (default: test)")
+    splits = ["test", "valid", "train"]
+    again_on.add_argument("--split", choices=splits, default="test", help="on which data (default: test)")
+    again_on.add_argument(
+        "--predictions", metavar="CSV", type=Path, help="also write a row for each answer: what was true, what was said"
+    )
+    again_on.add_argument("--json", action="store_true", help="print one JSON object, with the confusion matrix")
     again_on.add_argument("--data-root", metavar="DIR", help="where the data files are")
 
     export = reader("export", help="write a run's best parameters in the format of another framework")

@@ -181,13 +181,22 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
 def _eval(arguments: argparse.Namespace) -> int:
     def verb() -> int:
-        from gru_jax.runs.load_trained import evaluate_run
+        from gru_jax.runs import predictions
+        from gru_jax.runs.load_trained import evaluated
 
         def note(text: str) -> None:
             print(f"note: {text}", file=sys.stderr)
 
-        for name, value in evaluate_run(arguments.run, arguments.split, arguments.data_root, note).items():
-            print(f"{name}: {value}")
+        if arguments.predictions is not None:
+            predictions.require_place(arguments.predictions)
+        found = evaluated(arguments.run, arguments.split, arguments.data_root, note)
+        if arguments.predictions is not None:
+            predictions.write(arguments.predictions, found.answers, found.dataset, found.config.shape)
+        if arguments.json:
+            print(json.dumps({"run": str(arguments.run), "split": arguments.split, **found.in_json()}, allow_nan=False))
+        else:
+            for name, value in found.metrics.items():
+                print(f"{name}: {value}")
         return DONE
 
     return _guarded(verb)

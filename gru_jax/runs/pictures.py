@@ -10,15 +10,32 @@ import jax.numpy as jnp
 from gru_jax.config.config import config_hash
 from gru_jax.data.batches import first_of
 from gru_jax.data.dataset import Dataset
+from gru_jax.runs import forecast_pictures, forecasts
+from gru_jax.runs.answers import Answers
 from gru_jax.runs.load_trained import newest
 from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
-from gru_jax.runs.watching import plots
+from gru_jax.runs.predictions import class_names
+from gru_jax.runs.scores import answered, confusion
+from gru_jax.runs.watching import confusion_matrix, plots
 from gru_jax.training.experiment import Experiment, build
 from gru_jax.types import Params
 
 
-def draw(directory: RunDirectory, experiment: Experiment, dataset: Dataset, params: Params) -> list[Path]:
-    """Writes `plots/curves.png` and, for a model with gates, `plots/gates.png`; returns their paths."""
+def draw(
+    directory: RunDirectory, experiment: Experiment, dataset: Dataset, params: Params, told: Answers | None
+) -> list[Path]:
+    """Writes the pictures of a run; returns their paths.
+
+    They are `plots/curves.png`; for a model with gates `plots/gates.png`; of classes and tags `plots/confusion.png`; of
+    series `plots/forecast.png` and `plots/error_by_horizon.png`.
+
+    Args:
+        directory: of the run.
+        experiment: its functions, whole.
+        dataset: of its task.
+        params: its best parameters.
+        told: what they answer on the test split; None where that has no scores.
+    """
     paths = [directory.plots / "curves.png"]
     plots.curves({experiment.config.name: [directory.metrics_lines()]}, paths[0])
     if experiment.config.model.kind == "gru":
@@ -29,6 +46,14 @@ def draw(directory: RunDirectory, experiment: Experiment, dataset: Dataset, para
             title += f", label {y}, predicted {outputs.argmax()}"
         paths.append(directory.plots / "gates.png")
         plots.gates(_named(layers), paths[1], title)
+    if told is not None and experiment.config.shape.target in ("class", "tags"):
+        names = class_names(dataset, experiment.config.shape)
+        if len(names) <= confusion_matrix.MOST_CLASSES:
+            paths.append(directory.plots / "confusion.png")
+            confusion_matrix.draw(confusion(told.outputs, told.y), names, paths[-1], experiment.config.name)
+    if told is not None and dataset.series is not None:
+        made = forecasts.of(told, dataset, experiment.config.shape)
+        paths += forecast_pictures.draw(directory.plots, experiment.config.name, made)
     return paths
 
 
@@ -72,7 +97,8 @@ def redraw(runs: Sequence[Path], together: Path | None, against: str | None = No
         experiment = build(config)
         found = newest(directory, experiment)
         dataset = config.task.load(config.data_root)
-        paths += draw(directory, experiment, dataset, found.best_params)
+        told = answered(experiment, dataset, found.best_params, "test")
+        paths += draw(directory, experiment, dataset, found.best_params, told)
     if together is not None:
         rows = ("step", "time") if against is None else (against,)
         plots.curves(dict(_labelled(group) for group in groups.values()), together, rows)
