@@ -25,6 +25,11 @@ CELLS = ("gru", "gru-reset-before", "mgu", "lstm", "tanh")
 """What `tune` knows by name."""
 
 
+EXPORTED = ("onnx", "torch", "keras", "safetensors", "stablehlo")
+PLATFORMS = ("cuda", "rocm", "tpu")
+"""What `export` knows by name."""
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse that suggests the nearest verb or option."""
 
@@ -115,8 +120,27 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
 
     again_on = reader("eval", help="evaluate a run's best parameters again")
     again_on.add_argument("run", metavar="RUN_DIR", type=Path, help="directory of a run")
-    again_on.add_argument("--split", choices=["test", "valid"], default="test", help="on which data (default: test)")
+    splits = ["test", "valid", "train"]
+    again_on.add_argument("--split", choices=splits, default="test", help="on which data (default: test)")
+    again_on.add_argument(
+        "--predictions", metavar="CSV", type=Path, help="also write a row for each answer: what was true, what was said"
+    )
+    again_on.add_argument("--json", action="store_true", help="print one JSON object, with the confusion matrix")
     again_on.add_argument("--data-root", metavar="DIR", help="where the data files are")
+
+    export = reader("export", help="write a run's best parameters in the format of another framework")
+    export.add_argument("run", metavar="RUN_DIR", type=Path, help="directory of a run")
+    export.add_argument("--to", choices=EXPORTED, required=True, help="the format")
+    export.add_argument("--out", metavar="FILE", type=Path, required=True, help="the file; its ending is the format's")
+    export.add_argument("--lengths", action="store_true", help="it takes lengths, though the task has none")
+    export.add_argument(
+        "--platforms",
+        metavar="LIST",
+        type=_platforms,
+        default=(),
+        help=f"of stablehlo, beside the CPU: {', '.join(PLATFORMS)}, one or several with commas between",
+    )
+    export.add_argument("--data-root", metavar="DIR", help="where the data files are")
 
     data = reader("data", help="say which data files are wanted and found")
     data.add_argument("kind", metavar="KIND", nargs="?", help="kind of a task (default: all that read files)")
@@ -201,6 +225,14 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, got {text!r}")
     return seconds
+
+
+def _platforms(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    for name in names:
+        if name not in PLATFORMS:
+            raise argparse.ArgumentTypeError(f"expected names among {', '.join(PLATFORMS)}, got {name!r}")
+    return names
 
 
 def _jobs(text: str) -> int:

@@ -41,6 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         _interrupted()
 
 
+_BROUGHT_BY = {
+    "watch": ("tensorboardX", "wandb"),
+    "interop": ("flatbuffers", "keras", "onnx", "onnxruntime", "safetensors", "torch"),
+}
+"""Which extra has which packages; "experiments" has all others."""
+
+
 def _fail(message: str, code: int) -> int:
     print(f"error: {short(message, 4000)}", file=sys.stderr)
     return code
@@ -57,7 +64,7 @@ def _interrupted() -> NoReturn:
 
 
 def _needs_extra(error: ImportError) -> int:
-    extra = "watch" if error.name in ("tensorboardX", "wandb") else "experiments"
+    extra = next((extra for extra, names in _BROUGHT_BY.items() if error.name in names), "experiments")
     fix = f"gru-jax[{extra}] brings it: pip install '.[{extra}]' in a clone"
     return _fail(f"{error.name} is not installed; {fix}", MISSING)
 
@@ -174,13 +181,39 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
 def _eval(arguments: argparse.Namespace) -> int:
     def verb() -> int:
-        from gru_jax.runs.load_trained import evaluate_run
+        from gru_jax.runs import predictions
+        from gru_jax.runs.load_trained import evaluated
 
         def note(text: str) -> None:
             print(f"note: {text}", file=sys.stderr)
 
-        for name, value in evaluate_run(arguments.run, arguments.split, arguments.data_root, note).items():
-            print(f"{name}: {value}")
+        if arguments.predictions is not None:
+            predictions.require_place(arguments.predictions)
+        found = evaluated(arguments.run, arguments.split, arguments.data_root, note)
+        if arguments.predictions is not None:
+            predictions.write(arguments.predictions, found.answers, found.dataset, found.config.shape)
+        if arguments.json:
+            print(json.dumps({"run": str(arguments.run), "split": arguments.split, **found.in_json()}, allow_nan=False))
+        else:
+            for name, value in found.metrics.items():
+                print(f"{name}: {value}")
+        return DONE
+
+    return _guarded(verb)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    def verb() -> int:
+        from gru_jax.runs.exporting.of_run import export_run
+
+        def note(text: str) -> None:
+            print(f"note: {text}", file=sys.stderr)
+
+        which = {"lengths": arguments.lengths, "platforms": arguments.platforms, "data_root": arguments.data_root}
+        made = export_run(arguments.run, arguments.out, arguments.to, **which, note=note)
+        print(f"max difference {made.difference:.0e} on {made.sequences} {made.what} sequences")
+        for path in made.paths:
+            print(path)
         return DONE
 
     return _guarded(verb)
@@ -326,6 +359,7 @@ _VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "sweep": _sweep,
     "table": _table,
     "eval": _eval,
+    "export": _export,
     "data": _data,
     "check": _check,
     "plot": _plot,

@@ -9,15 +9,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from gru_jax.checks import did_you_mean, listed
+from gru_jax.config.sections import class_weights
 from gru_jax.config.sections.base import (
     ALONE_IN_FILES,
     Count,
     Expected,
+    Fraction,
     Interval,
     NonNegative,
     Section,
     interval_steps,
 )
+from gru_jax.config.sections.class_weights import ClassWeights
 from gru_jax.config.sections.devices import DistributedConfig, ParallelConfig, PrecisionConfig
 from gru_jax.config.sections.log import LogConfig
 from gru_jax.config.sections.methods import AutoMethod, NewtonMethod
@@ -41,11 +44,17 @@ class EarlyStopConfig(Section):
 
 
 class TrainConfig(Section):
-    """How long to train and how often to look at the validation split."""
+    """How long to train, how often to look at the validation split, and what counts in the loss of training.
+
+    `class_weights`: `balanced`, by the inverse of how often a class occurs, or a list. `label_smoothing`: the share of
+    a label that is spread over all classes. The losses of the validation and test splits know neither.
+    """
 
     epochs: Count = 10
     eval_every: Interval = "1 epoch"
     early_stop: EarlyStopConfig | None = None
+    class_weights: ClassWeights = None
+    label_smoothing: Fraction = 0.0
 
     @property
     def best_by(self) -> str:
@@ -149,6 +158,8 @@ def broken_rules(config: Config) -> list[tuple[tuple[str, ...], str]]:
     reached = config.train.early_stop.reached if config.train.early_stop else None
     if best_by == "accuracy" and reached is not None and reached > 1:
         found.append((("train", "early_stop", "reached"), f"an accuracy is at most 1, got {reached:g}"))
+    weighing = class_weights.broken_rules(config.train.class_weights, config.train.label_smoothing, shape)
+    found += [(("train", key), fact) for key, fact in weighing]
     pick = config.sweep.pick if config.sweep is not None else None
     if pick is not None and pick.removeprefix("valid/") not in metrics:
         has = " and ".join(f"'valid/{name}'" for name in metrics)
@@ -237,6 +248,8 @@ def broken_device_rules(
 # Keys that came after runs had been given their hashes: with these values they change nothing, and are left out.
 _LATER_KEYS: dict[str, object] = {
     "train.early_stop.reached": None,
+    "train.class_weights": None,
+    "train.label_smoothing": 0.0,
     "optim.weight_noise": 0.0,
     "optim.rates": None,
     "optim.ema": None,
@@ -264,6 +277,8 @@ def config_hash(config: Config) -> str:
     for key, section in config.own_files.items():
         # Wherever it lies: what counts is what it says.
         deciding[key] |= {"file": Path(section.file).name, "source": section.source_hash}
+    if config.task.kind in ("series", "sequences"):
+        deciding["task"]["file"] = Path(config.task.file).name
     for path, default in _LATER_KEYS.items():
         _forget(deciding, path.split("."), default)
     # How the steps run over time changes the numbers by rounding alone, as the strategy does; only a tolerance of
@@ -286,6 +301,9 @@ def compared(config: Config) -> dict[str, Any]:
     flat = _flat(config.resolved())
     for key, section in config.own_files.items():
         flat[f"{key}.file"] = f"{Path(section.file).name} ({section.source_hash})"
+    if config.task.kind in ("series", "sequences"):
+        # Data have their fingerprint.
+        flat["task.file"] = Path(config.task.file).name
     return flat
 
 

@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from gru_jax.data.series.facts import SeriesFacts
 from gru_jax.types import Array, BoolArray, IntArray, Key
 
 Target = Literal["class", "values", "tags", "notes"]
@@ -31,6 +32,7 @@ class TaskShape(NamedTuple):
         tokens: whether a step is the number of a token, from 0.
         next_step: whether what is told of a step is the step after it, which must not be seen.
         gaps: whether a step is values, masks and times since side by side, as `gru_jax.observed` makes them.
+        quantiles: that are told of each value, in (0, 1) and rising, so many outputs side by side; () for its mean.
     """
 
     train: int
@@ -43,6 +45,12 @@ class TaskShape(NamedTuple):
     tokens: bool = False
     next_step: bool = False
     gaps: bool = False
+    quantiles: tuple[float, ...] = ()
+
+    @property
+    def values(self) -> int:
+        """Numbers told of a sequence, where values are."""
+        return self.outputs // max(1, len(self.quantiles))
 
 
 class Split(NamedTuple):
@@ -50,7 +58,8 @@ class Split(NamedTuple):
 
     Attributes:
         x: `[N, T, I]` float32, or `[N, T]` int32 tokens.
-        y: the target: class `[N]` int32, values `[N, O]` float32, tags `[N, T]` int32, notes `[N, T, O]` float32.
+        y: the target: class `[N]` int32, values `[N, O]` float32, NaN for one that is missing and does not count, tags
+            `[N, T]` int32, notes `[N, T, O]` float32.
         lengths: `[N]` int32, steps of each; None when all have T.
         asked: `[N, T]` bool, the steps whose tags or notes count; None when all do. Steps past the length never do.
     """
@@ -120,6 +129,9 @@ class Dataset(NamedTuple):
         valid, test: the splits that training never sees.
         description: one line for people, the split included.
         fingerprint: 16 hex digits that change with any value or with the split.
+        classes: the names of the classes or tags, in the order of their numbers; () where they have none.
+        series: of a forecast, the series that the windows were cut from.
+        ids: what the sequences of each split are called in their files; None where they have no names.
     """
 
     train: Split | Source | Generator
@@ -127,6 +139,9 @@ class Dataset(NamedTuple):
     test: Split | Source
     description: str
     fingerprint: str
+    classes: tuple[str, ...] = ()
+    series: SeriesFacts | None = None
+    ids: dict[str, tuple[str, ...]] | None = None
 
 
 class DataMissing(Exception):

@@ -9,10 +9,14 @@ import jax.numpy as jnp
 
 from gru_jax.data.batches import first_of
 from gru_jax.data.dataset import Dataset
+from gru_jax.runs import forecast_pictures, forecasts
+from gru_jax.runs.answers import Answers
 from gru_jax.runs.comparison import groups_of
 from gru_jax.runs.load_trained import newest
 from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
-from gru_jax.runs.watching import plots
+from gru_jax.runs.predictions import class_names
+from gru_jax.runs.scores import answered, confusion
+from gru_jax.runs.watching import confusion_matrix, plots
 from gru_jax.runs.watching.style import FORMATS, Style
 from gru_jax.training.experiment import Experiment, build
 from gru_jax.types import Params
@@ -23,22 +27,45 @@ def draw(
     experiment: Experiment,
     dataset: Dataset,
     params: Params,
+    told: Answers | None,
     style: Style = "talk",
     suffix: str = ".png",
 ) -> list[Path]:
-    """Writes `plots/curves.png` and, for a model with gates, `plots/gates.png`; returns their paths."""
-    config = experiment.config
+    """Writes the pictures of a run; returns their paths.
+
+    They are `plots/curves.png`; for a model with gates `plots/gates.png`; of classes and tags `plots/confusion.png`; of
+    series `plots/forecast.png` and `plots/error_by_horizon.png`.
+
+    Args:
+        directory: of the run.
+        experiment: its functions, whole.
+        dataset: of its task.
+        params: its best parameters.
+        told: what they answer on the test split; None where that has no scores.
+        style: for what they are.
+        suffix: in place of .png, one of `FORMATS`.
+    """
+    config, shape = experiment.config, experiment.config.shape
     paths = [directory.plots / f"curves{suffix}"]
     lines = [directory.metrics_lines()]
     plots.curves({config.name: lines}, paths[0], plots.metrics_of([config]), style=style, title=config.name)
     if config.model.kind == "gru":
-        x, y = first_of(dataset.test, config.shape)
+        x, y = first_of(dataset.test, shape)
         outputs, layers = experiment.model.apply(params, jnp.asarray(x), deterministic=True, return_gates=True)
         title = f"{config.name}: gates over the first test sequence"
-        if config.shape.target == "class":
-            title += f" (label {y}, predicted {outputs.argmax()})"
+        if shape.target == "class":
+            names = class_names(dataset, shape)
+            title += f" (label {names[int(y)]}, predicted {names[int(outputs.argmax())]})"
         paths.append(directory.plots / f"gates{suffix}")
         plots.gates(_named(layers), paths[-1], title, style)
+    if told is not None and shape.target in ("class", "tags"):
+        names = class_names(dataset, shape)
+        if len(names) <= confusion_matrix.MOST_CLASSES:
+            paths.append(directory.plots / f"confusion{suffix}")
+            confusion_matrix.draw(confusion(told.outputs, told.y), names, paths[-1], config.name, style)
+    if told is not None and dataset.series is not None:
+        made = forecasts.of(told, dataset, shape)
+        paths += forecast_pictures.draw(directory.plots, config.name, made, style, suffix)
     return paths
 
 
@@ -82,7 +109,8 @@ def redraw(
         experiment = build(config)
         found = newest(directory, experiment)
         dataset = config.task.load(config.data_root)
-        paths += draw(directory, experiment, dataset, found.best_params, style, suffix)
+        told = answered(experiment, dataset, found.best_params, "test")
+        paths += draw(directory, experiment, dataset, found.best_params, told, style, suffix)
     if together is not None:
         groups = groups_of(directories)
         rows = ("step", "time") if against is None else (against,)

@@ -14,7 +14,7 @@ task: {kind: digits, view: rows, batch: 128}
 model: {kind: gru, hidden: 4}
 sweep: {seed: 0-1}
 """
-VERBS = ("run", "launch", "sweep", "table", "eval", "data", "check", "plot", "build-kernels", "tune", "list")
+VERBS = ("run", "launch", "sweep", "table", "eval", "export", "data", "check", "plot", "build-kernels", "tune", "list")
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,36 @@
+"""What a task of series keeps beside its windows: what results in the data's own units are made from."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class SeriesFacts(NamedTuple):
+    """Of D columns that are told H steps ahead.
+
+    Attributes:
+        names: of the columns.
+        values: `[N, D]` float64, in the data's units, NaN where one is missing; rows are evenly spaced.
+        times: `[N]` datetime64, as the file's clock shows them; None where it has no times.
+        mean, deviation: `[D]`, of the training part; the model is told (value - mean) / deviation.
+        period: steps of a season.
+        horizon: H.
+        quantiles: Q of them, that are told of every value; () where one number is.
+        starts: the row of the first value told, of every window of the training, validation and test split.
+        trained: rows of the training part.
+    """
+
+    names: tuple[str, ...]
+    values: np.ndarray
+    times: np.ndarray | None
+    mean: np.ndarray
+    deviation: np.ndarray
+    period: int
+    horizon: int
+    quantiles: tuple[float, ...]
+    starts: tuple[np.ndarray, np.ndarray, np.ndarray]
+    trained: int
+
+    def told(self, starts: np.ndarray) -> np.ndarray:
+        """The values told of windows that begin to tell at rows `[M]`: `[M, H, D]`, NaN where one is missing."""
+        return self.values[starts[:, None] + np.arange(self.horizon)]

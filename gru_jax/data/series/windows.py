@@ -1,0 +1,228 @@
+"""Windows of a CSV file's columns, and what is to be told after them: the task of kind series."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gru_jax.data import files
+from gru_jax.data.csv_column import Window, Windows
+from gru_jax.data.dataset import Dataset, Split, TaskShape
+from gru_jax.data.files import MB, DataFile, check_sizes, damaged, fingerprint, several
+from gru_jax.data.missing import Missing, features, filled
+from gru_jax.data.series.facts import SeriesFacts
+from gru_jax.data.series.table import Reading, Table, read_table
+
+_LIMIT = 64 * MB
+# Windows that are filled at once: what stands beside them meanwhile is many times as large.
+_AT_ONCE = 1024
+
+
+class Parts(NamedTuple):
+    """The shares of the rows in which values are told for training, validation and testing."""
+
+    train: float
+    valid: float
+    test: float
+
+
+def shape(
+    reading: Reading, window: Window, missing: Missing, quantiles: tuple[float, ...], sizes: Windows
+) -> TaskShape:
+    """The sizes of the task; nothing is read.
+
+    Example:
+        >>> reading = Reading(("load",), ("temperature", "hour"), time="when")
+        >>> shape(reading, Window(168, 24), "gaps", (0.1, 0.5, 0.9), Windows(400, 80, 150))[:6]
+        (400, 80, 150, 168, 12, 72)
+    """
+    channels = len(reading.columns) + 2 * len(reading.words)
+    outputs = window.horizon * len(reading.target) * max(1, len(quantiles))
+    return TaskShape(
+        *sizes,
+        time=window.steps,
+        features=features(channels, missing),
+        outputs=outputs,
+        target="values",
+        gaps=missing == "gaps",
+        quantiles=quantiles,
+    )
+
+
+def read(file: str, beside: str | None, data_root: str | None) -> DataFile:
+    """The file, beside the config or below the folder of data files.
+
+    Args:
+        file: its name.
+        beside: the folder of the config; None where it is not known.
+        data_root: see `files.root`.
+
+    Raises:
+        DataMissing: it is in neither; the message says where it was looked for.
+        DataDamaged: it is empty, too large, or no regular file.
+    """
+    return files.read(files.find([file] if beside is None else [str(Path(beside, file)), file], data_root), _LIMIT)
+
+
+def sizes_of(
+    content: DataFile, reading: Reading, window: Window, missing: Missing, period: int | None, split: Parts
+) -> Windows:
+    """How many windows tell something, in each part of a file.
+
+    Raises:
+        DataDamaged: the file cannot be read so; it has values missing, and they are refused.
+    """
+    table = _table(content, reading, missing)
+    _period(content, table, period, _ends(len(table.values), split)[0])
+    return Windows(*(len(starts) for starts in _starts(table.values, window, _ends(len(table.values), split))))
+
+
+def load(
+    file: str,
+    reading: Reading,
+    window: Window,
+    missing: Missing,
+    period: int | None,
+    quantiles: tuple[float, ...],
+    split: Parts,
+    sizes: Windows,
+    data_root: str | None,
+) -> Dataset:
+    """Windows of a series: x `[M, T, D + K]`, three times as wide with gaps, y `[M, H D]`, NaN where one is missing.
+
+    Every column is taken less its mean and over its deviation, both of the training part; sines and cosines are as they
+    are. What is known ahead is given as of the step that is told: at step t of a window stands what is known of step
+    t + H, so that its last H steps carry all of the horizon.
+
+    Args:
+        file: of the data, absolute or below `data_root`.
+        reading: how it is read.
+        window: what is seen and told.
+        missing: what becomes of a value that is missing and seen, see `missing.filled`; all columns are filled alike.
+        period: steps of a season; None for that of the grid.
+        quantiles: that are told; () for the mean.
+        split: shares of the rows, the later parts last.
+        sizes: windows in each part.
+        data_root: the folder of data files.
+
+    Raises:
+        DataMissing: the file is not there.
+        DataDamaged: it cannot be read so, or has other sizes.
+    """
+    # The file of a run may be elsewhere by now: then its name, below the folder that is said.
+    content = files.read(files.find([file, file.replace("\\", "/").rpartition("/")[2]], data_root), _LIMIT)
+    table = _table(content, reading, missing)
+    ends = _ends(len(table.values), split)
+    starts = _starts(table.values, window, ends)
+    check_sizes(content.path, **{name: (getattr(sizes, name), len(part)) for name, part in
+                                 zip(Windows._fields, starts, strict=True)})  # fmt: skip
+    trained = slice(ends[0])
+    mean, deviation = _scale(content, reading, np.concatenate([table.values, table.known], 1)[trained])
+    facts = SeriesFacts(
+        names=reading.target,
+        values=table.values,
+        times=None if table.grid is None else table.grid.times,
+        mean=mean[: len(reading.target)],
+        deviation=deviation[: len(reading.target)],
+        period=_period(content, table, period, ends[0]),
+        horizon=window.horizon,
+        quantiles=quantiles,
+        starts=starts,
+        trained=ends[0],
+    )
+    told = (facts.values - facts.mean) / facts.deviation
+    ahead = np.concatenate([(table.known - mean[told.shape[1] :]) / deviation[told.shape[1] :], table.calendar], 1)
+    channels = np.concatenate([told, _shifted(ahead, window.horizon)], 1).astype(np.float32)
+    train, valid, test = (_split(channels, told.astype(np.float32), each, window, missing) for each in starts)
+    return Dataset(
+        train,
+        valid,
+        test,
+        _description(content, reading, window, facts, table),
+        fingerprint([content], "series", *reading, *window, missing, *split),
+        series=facts,
+    )
+
+
+def _table(content: DataFile, reading: Reading, missing: Missing) -> Table:
+    """The rows of the file; raises where values are missing that must not be."""
+    table = read_table(content, reading)
+    if missing != "refuse":
+        return table
+    lost = np.isnan(np.concatenate([table.values, table.known], 1))
+    rows = np.flatnonzero(lost.any(1))
+    if rows.size:
+        before = np.maximum.accumulate(table.line)
+        said = [
+            f"line {table.line[row]} ({', '.join(np.array(reading.columns)[lost[row]])})"
+            if table.line[row]
+            else f"no row after line {before[row]}"
+            for row in rows
+        ]
+        fact = f"{len(rows)} of {len(lost)} rows have values missing: {several(list(dict.fromkeys(said)))}"
+        raise damaged(content.path, fact, "fill them in, or say what becomes of them: missing: gaps, last or zeros")
+    return table
+
+
+def _ends(rows: int, split: Parts) -> tuple[int, int, int]:
+    """The rows after the last of each part."""
+    return round(rows * split.train), round(rows * (split.train + split.valid)), rows
+
+
+def _starts(values: np.ndarray, window: Window, ends: tuple[int, int, int]) -> tuple[np.ndarray, ...]:
+    """The row of the first value told, of the windows of each part that tell some value."""
+    begins = (0, *ends[:-1])
+    strides = (window.stride, 1, 1)
+    seen = np.concatenate([[0], np.cumsum(~np.isnan(values).all(1))])
+    found = []
+    for begin, end, stride in zip(begins, ends, strides, strict=True):
+        rows = np.arange(max(begin, window.steps), max(end - window.horizon + 1, 0), stride)
+        found.append(rows[seen[rows + window.horizon] > seen[rows]])
+    return tuple(found)
+
+
+def _period(content: DataFile, table: Table, period: int | None, trained: int) -> int:
+    """Steps of a season: as said, or as the times have it, or 1 where the training part has not two of them."""
+    if period is not None:
+        if period >= trained:
+            fact = f"has {trained} rows in its training part, and a season of {period}"
+            raise damaged(content.path, fact, "choose a shorter period, or take more rows")
+        return period
+    of_grid = 1 if table.grid is None else table.grid.period
+    return of_grid if 2 * of_grid <= trained else 1
+
+
+def _scale(content: DataFile, reading: Reading, trained: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of every column in the training part."""
+    for name, empty in zip(reading.columns, np.isnan(trained).all(0), strict=True):
+        if empty:
+            raise damaged(content.path, f"has no value of {name!r} in its training part", "fill some in")
+    return np.nanmean(trained, 0), np.maximum(np.nanstd(trained, 0), 1e-8)
+
+
+def _shifted(ahead: np.ndarray, horizon: int) -> np.ndarray:
+    """What is known of the step `horizon` later; of the last ones, which no window sees, nothing."""
+    return np.concatenate([ahead[horizon:], np.full_like(ahead[:horizon], np.nan)])
+
+
+def _split(channels: np.ndarray, told: np.ndarray, starts: np.ndarray, window: Window, missing: Missing) -> Split:
+    views: Any = np.lib.stride_tricks.sliding_window_view(channels, window.steps, axis=0)
+    x = np.empty((len(starts), window.steps, features(channels.shape[1], missing)), np.float32)
+    for first in range(0, len(starts), _AT_ONCE):
+        rows = starts[first : first + _AT_ONCE]
+        x[first : first + _AT_ONCE] = filled(views[rows - window.steps].swapaxes(1, 2), missing)
+    y = told[starts[:, None] + np.arange(window.horizon)]
+    return Split(x, y.reshape(len(starts), -1))
+
+
+def _description(content: DataFile, reading: Reading, window: Window, facts: SeriesFacts, table: Table) -> str:
+    columns = ", ".join(map(repr, reading.target))
+    rows = f"{len(table.values)} rows" + ("" if table.grid is None else f" of {table.grid.step}")
+    lost = int(np.isnan(table.values).any(1).sum())
+    holes = f", {lost} with values missing" if lost else ""
+    season = f", a season of {facts.period}" if facts.period > 1 else ""
+    train, valid, test = map(len, facts.starts)
+    return (
+        f"{content.path.name}, column {columns}: the next {window.horizon} from {window.steps}; {rows}{holes}{season};"
+        f" split by time: {train} train, {valid} validation, {test} test"
+    )
