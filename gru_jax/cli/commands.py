@@ -234,6 +234,22 @@ def _report(arguments: argparse.Namespace) -> int:
     return guarded(verb)
 
 
+def _new(arguments: argparse.Namespace) -> int:
+    def verb() -> int:
+        from gru_jax.cli.new import write_new
+
+        try:
+            paths = write_new(arguments.what, arguments.name, arguments.out)
+        except ValueError as error:
+            return fail(f"{error}\nnothing was written.", BAD_ARGUMENTS)
+        for path in paths:
+            print(path)
+        print(f"next: gru-jax check {paths[-1]}; gru-jax run {paths[-1]}")
+        return DONE
+
+    return guarded(verb)
+
+
 def _build_kernels(arguments: argparse.Namespace) -> int:
     from gru_jax.scans.engines.cudnn import build, library
 
@@ -286,6 +302,7 @@ _VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "check": _check,
     "plot": _plot,
     "report": _report,
+    "new": _new,
     "build-kernels": _build_kernels,
     "tune": _tune,
     "list": _list,
