@@ -1,6 +1,8 @@
 """Files of other frameworks, opened as their users do, against the models that they were made of."""
 
+import ast
 import importlib.util
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,13 @@ from jax import export as jax_export
 
 import gru_jax as gj
 from gru_jax.config.config import Config
-from gru_jax.runs.exporting import ExportError, export, onnx_graph, read_safetensors
+from gru_jax.data.dataset import DataMissing, Dataset, Split
+from gru_jax.data.series.facts import SeriesFacts
+from gru_jax.runs.exporting import ExportError, export, of_run, onnx_graph, read_safetensors
 from gru_jax.runs.exporting.network import takes
 from gru_jax.runs.exporting.of_run import plain
+from gru_jax.runs.load_trained import Trained
+from gru_jax.training.experiment import build
 
 from ..interop import keras_oracle
 
@@ -107,7 +113,7 @@ QUICK = {
     ("tags of tokens", "model.onnx", False),
     ("lstm, mean", "model.onnx", True),
     ("two directions", "model.pt", True),
-    ("lstm, mean", "model.keras", False),
+    ("probabilities", "model.keras", True),
     ("two directions", "model.safetensors", False),
     ("Newton's method", "model.stablehlo", True),
 }
@@ -221,6 +227,53 @@ def test_what_differs_is_not_written(wrong: float, tmp_path: Path, monkeypatch: 
         export((model, params_of(model)), path, "onnx")
     assert refused.value.exit_code == 1
     assert [each.name for each in tmp_path.iterdir()] == ["model.onnx"] and path.read_text() == "before"
+
+
+def test_what_the_data_say_goes_along() -> None:
+    split = Split(np.zeros((1, 2, 1), np.float32), np.zeros((1, 1), np.float32))
+    facts = SeriesFacts(
+        names=("load",), values=np.zeros((9, 1)), times=None, mean=np.array([3.5]), deviation=np.array([0.25]),
+        period=1, horizon=2, quantiles=(0.5,), starts=(np.zeros(1, int),) * 3, trained=5,
+    )  # fmt: skip
+    about = of_run._of_data(Dataset(split, split, split, "of a file", "", ("no", "yes"), facts))
+    assert about["data"] == "of a file" and json.loads(about["classes"]) == ["no", "yes"]
+    scaling = {"columns": ["load"], "mean": [3.5], "deviation": [0.25], "horizon": 2, "quantiles": [0.5]}
+    assert json.loads(about["series"]) == scaling
+
+
+def test_a_run_in_half_precision_whose_data_are_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("safetensors")
+    values = {"schema": 1, "name": "tiny", "task": ROWS, "model": {"kind": "gru", "hidden": 4}}
+    config = Config.model_validate({**values, "precision": {"params": "bfloat16", "compute": "bfloat16"}})
+    model = build(config).model
+    params, path, notes = params_of(model), tmp_path / "model.safetensors", list[str]()
+
+    def missing(*_: Any) -> None:
+        raise DataMissing("no such file")
+
+    monkeypatch.setattr(type(config.task), "load", missing)
+    monkeypatch.setattr(of_run, "load", lambda _: Trained(config, model, params))
+    made = of_run.export_run("out", path, "safetensors", note=notes.append)
+    assert (made.sequences, made.what) == (8, "random")
+    first, second = notes
+    assert "computes in bfloat16; what is written computes in float32" in first
+    assert second == "compared on random sequences, and with lengths, for no such file"
+    _, back = read_safetensors(path)
+    jax.tree.map(np.testing.assert_array_equal, back, params)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(back)} == {"bfloat16"}
+
+
+def test_the_source_of_a_module(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    model, about = MODELS["probabilities"](), {"data": 'of "x" \\ """ and more'}
+    for _ in ("new", "in the place of the older one"):
+        export((model, params_of(model)), tmp_path / "model.pt", "torch", about=about)
+    source = ast.parse((tmp_path / "model.py").read_text())
+    assert f"data: {about['data']}" in (ast.get_docstring(source) or "").splitlines()
+    (tmp_path / "model.py").write_text("my = 'own'\n")
+    with pytest.raises(ExportError, match=r"model\.py is there, and no export wrote it"):
+        export((model, params_of(model)), tmp_path / "model.pt", "torch")
+    assert (tmp_path / "model.py").read_text() == "my = 'own'\n"
 
 
 def test_parameters_of_another_model(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from gru_jax.between import EPSILON
-from gru_jax.runs.exporting.network import NetworkLayer, Recurrence, refuse
+from gru_jax.runs.exit_codes import MISSING
+from gru_jax.runs.exporting.network import ExportError, NetworkLayer, Recurrence, refuse
 from gru_jax.runs.exporting.request import Request
 
 LAYERS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
@@ -55,6 +56,11 @@ def _keras() -> Iterator[ModuleType]:
         os.environ.setdefault("KERAS_BACKEND", "jax")
         try:
             import keras
+        except ImportError as error:
+            if error.name == "keras":
+                raise
+            fix = "set KERAS_BACKEND=jax, or install the other"
+            raise ExportError(f"export: Keras finds no backend: {error}; {fix}", exit_code=MISSING) from error
         finally:
             if "KERAS_BACKEND" not in before:
                 del os.environ["KERAS_BACKEND"]

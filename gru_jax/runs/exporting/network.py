@@ -173,14 +173,18 @@ def _recurrence(cell: Any, params: Params) -> Recurrence:
     kind = cell.equations.name if gifts(cell).equations else ""
     if kind not in GATES:
         raise _unknown(f"the cell {type(cell).__name__}")
-    w_x, w_h, *biases = (None if part is None else np.asarray(part) for part in cell.dense(params))
-    full = []
-    for bias in biases:
-        zeros = np.zeros(w_x.shape[-1], np.float32)
-        if bias is not None:
-            zeros[zeros.size - bias.size :] = bias  # the candidate's alone stands last
-        full.append(zeros)
-    return Recurrence(kind, cell.equations.gate, cell.equations.candidate, getattr(cell, "heads", 1), w_x, w_h, *full)
+    dense, equations = cell.dense(params), cell.equations
+    w_x, w_h = np.asarray(dense.w_x), np.asarray(dense.w_h)
+    b_x, b_h = (_full(bias, w_x.shape[-1]) for bias in (dense.b_x, dense.b_h))
+    return Recurrence(kind, equations.gate, equations.candidate, getattr(cell, "heads", 1), w_x, w_h, b_x, b_h)
+
+
+def _full(bias: Any, size: int) -> np.ndarray:
+    """A bias of all products: 0 where there is none; the candidate's alone stands last."""
+    zeros = np.zeros(size, np.float32)
+    if bias is not None:
+        zeros[size - bias.size :] = np.asarray(bias)
+    return zeros
 
 
 def _unknown(part: str) -> ExportError:

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from gru_jax.config.config import Config
 from gru_jax.config.sections.devices import PrecisionConfig
 from gru_jax.config.sections.methods import AutoMethod
 from gru_jax.data.batches import evaluation_batches
-from gru_jax.data.dataset import DataMissing
+from gru_jax.data.dataset import DataMissing, Dataset
 from gru_jax.models import Model
 from gru_jax.runs.exporting.checked import Trial
 from gru_jax.runs.exporting.writing import Exported, export
@@ -65,14 +66,26 @@ def export_run(
         note(f"compared on random sequences, and with lengths, for {error}")
         lengths = True
     else:
-        about["data"] = dataset.description
+        about |= _of_data(dataset)
         part, weight = next(evaluation_batches(dataset.test, config.shape, SEQUENCES))
         rows = weight > 0
         differ = part.lengths is not None
         trial = Trial(np.asarray(part.x)[rows], np.asarray(part.lengths)[rows] if differ else None, "test")
         lengths = lengths or differ
-    given = {"lengths": lengths, "about": about, "platforms": platforms, "trial": trial}
+    given: dict[str, Any] = {"lengths": lengths, "about": about, "platforms": platforms, "trial": trial}
     return export((plain(config), widened(params)), path, to, **given)
+
+
+def _of_data(dataset: Dataset) -> dict[str, str]:
+    """What the numbers that go in and come out are, as far as the data say it."""
+    about = {"data": dataset.description}
+    if dataset.classes:
+        about["classes"] = json.dumps(dataset.classes)
+    if dataset.series is not None:
+        facts = dataset.series
+        scaling = {"columns": facts.names, "mean": facts.mean.tolist(), "deviation": facts.deviation.tolist()}
+        about["series"] = json.dumps({**scaling, "horizon": facts.horizon, "quantiles": facts.quantiles})
+    return about
 
 
 def plain(config: Config) -> Model:

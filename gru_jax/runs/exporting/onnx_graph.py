@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from gru_jax.interop.onnx import activations
 from gru_jax.interop.onnx.building import merged, normalized
+from gru_jax.interop.onnx.exporting import LARGEST
 from gru_jax.interop.onnx.graph import Builder
 from gru_jax.interop.onnx.package import onnx
 from gru_jax.interop.onnx.ragged import Ragged
@@ -27,6 +29,8 @@ OPERATORS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
 def files(request: Request) -> Mapping[str, bytes]:
     """The model as a file."""
     package = onnx(WHO)
+    if (size := sum(leaf.nbytes for leaf in jax.tree.leaves(request.params))) > LARGEST:
+        raise ExportError(f"export: the parameters take {size / 2**30:.1f} GiB and an ONNX file holds less than 2 GiB")
     network, helper, types = request.network, package.helper, package.TensorProto
     g = Builder(WHO)
     y = _graph(g, network, lengths=request.lengths)

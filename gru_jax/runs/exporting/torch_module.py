@@ -1,7 +1,6 @@
 """A whole network as torch's: a state dict, and the source of the module that it belongs to."""
 
 import io
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -155,11 +154,15 @@ def _source(network: Network, groups: list[tuple[NetworkLayer, ...]], about: Map
     return SOURCE.format(
         x=given,
         y=f"{shape}{network.b.size}]",
-        # As text in quotes, so that whatever it holds ends no docstring.
-        about="\n".join(f"{key}: {json.dumps(text)[1:-1]}" for key, text in about.items()),
+        # Not the config, which is long; and whatever a text holds, it ends no docstring.
+        about="\n".join(f"{key}: {_quoted(text)}" for key, text in about.items() if key != "config"),
         parts="\n".join(" " * 8 + line for line in parts),
         steps="\n".join(" " * 8 + line for line in steps),
     )
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
 
 
 def _group(index: int, group: tuple[NetworkLayer, ...]) -> tuple[list[str], list[str]]:
@@ -170,9 +173,10 @@ def _group(index: int, group: tuple[NetworkLayer, ...]) -> tuple[list[str], list
     options += ["bidirectional=True"] if len(first.directions) == 2 else []
     sizes = ", ".join([str(first.features), str(one.units), *options, "batch_first=True"])
     parts = [f"self.rnn_{index} = nn.{MODULES[one.kind][0]}({sizes})"]
-    steps = [f"y, h = over_time(self.rnn_{index}, x, lengths)"]
-    if one.kind == "lstm":
-        steps = [f"y, (h, _) = over_time(self.rnn_{index}, x, lengths)"]
+    y, h = "x" if last.plain else "y", "(h, _)" if one.kind == "lstm" else "h"
+    steps = [f"{y}, {h} = over_time(self.rnn_{index}, x, lengths)"]
+    if last.plain:
+        return parts, steps
     if last.merge != "concat":
         sign, half = {"sum": "+", "mean": "+", "mul": "*"}[last.merge], one.units
         joined = f"y[..., :{half}] {sign} y[..., {half}:]"
