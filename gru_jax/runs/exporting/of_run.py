@@ -58,7 +58,8 @@ def export_run(
     config, _, params = load(run_directory)
     if config.precision != PrecisionConfig():
         note(f"the run computes in {config.precision.compute}; what is written computes in float32")
-    about = {"config": json.dumps(config.resolved()), "target": config.shape.target}
+    # Without the folder of the data, which is of this machine.
+    about = {"config": json.dumps(config.resolved() | {"data_root": None}), "target": config.shape.target}
     trial = None
     try:
         dataset = config.task.load(config.data_root if data_root is None else data_root)
