@@ -20,7 +20,7 @@ from gru_jax.data.series.facts import SeriesFacts
 from gru_jax.runs.exporting import ExportError, export, of_run, onnx_graph, read_safetensors
 from gru_jax.runs.exporting.network import takes
 from gru_jax.runs.exporting.of_run import plain
-from gru_jax.runs.load_trained import Trained
+from gru_jax.runs.on_disk.run_directory import RunError
 from gru_jax.training.experiment import build
 
 from ..interop import keras_oracle
@@ -56,6 +56,9 @@ MODELS: dict[str, Callable[[], Any]] = {
         ROWS, kind="gru", hidden=16, layers=2, norm="rms", residual=True, bidirectional=True, merge="sum", pool="mean"
     ),
     "relu, reset before": lambda: of_config(ROWS, kind="gru", reset="before", activation="relu", bias="none"),
+    "unlike directions": lambda: gj.models.readout(
+        gj.bidirectional(gj.recurrent(gj.GRU(4)), gj.recurrent(gj.models.LSTM(3))), 3, 2
+    ),
     "blocks of heads": lambda: of_config(ROWS, kind="gru", heads=2),
     "Newton's method": lambda: of_config(ROWS, kind="gru", method={"kind": "newton"}),
     "convolutions": lambda: plain(
@@ -120,6 +123,7 @@ QUICK = {
 NOT = {
     "convolutions": ("model.onnx", "model.pt", "model.keras"),
     "blocks of heads": ("model.pt", "model.keras"),
+    "unlike directions": ("model.pt", "model.keras"),
     "relu, reset before": ("model.pt",),
 }
 TABLE = [
@@ -161,6 +165,7 @@ OTHER = "'stablehlo' and 'safetensors' alone"
 REFUSED: list[tuple[str, str, str]] = [
     ("convolutions", "model.onnx", f"the block of a convolution, a cell and a feed-forward.*{OTHER}"),
     ("relu, reset before", "model.pt", "torch has no GRU with the reset gate before the .*'onnx' and 'keras' can have"),
+    ("unlike directions", "model.pt", "torch has no layer whose two directions are of different .*'onnx' can have it"),
     ("blocks of heads", "model.keras", r"keras has no recurrent matrix of blocks \(heads=2\).*'onnx' can have it"),
 ]
 
@@ -252,15 +257,19 @@ def test_a_run_in_half_precision_whose_data_are_not_here(tmp_path: Path, monkeyp
         raise DataMissing("no such file")
 
     monkeypatch.setattr(type(config.task), "load", missing)
-    monkeypatch.setattr(of_run, "load", lambda _: Trained(config, model, params))
+    monkeypatch.setattr(of_run, "_best", lambda _: (config, params, "of other data"))
     made = of_run.export_run("out", path, "safetensors", note=notes.append)
     assert (made.sequences, made.what) == (8, "random")
     first, second = notes
-    assert "computes in bfloat16; what is written computes in float32" in first
+    assert first.endswith(" parameters in bfloat16 and computes in bfloat16; what is written does both in float32")
     assert second == "compared on random sequences, and with lengths, for no such file"
     _, back = read_safetensors(path)
     jax.tree.map(np.testing.assert_array_equal, back, params)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(back)} == {"bfloat16"}
+    monkeypatch.undo()
+    monkeypatch.setattr(of_run, "_best", lambda _: (config, params, "of other data"))
+    with pytest.raises(RunError, match="the data are not those that out was trained on"):
+        of_run.export_run("out", path, "safetensors")
 
 
 def test_the_source_of_a_module(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from gru_jax.between import EPSILON
 from gru_jax.runs.exit_codes import MISSING
-from gru_jax.runs.exporting.network import ExportError, NetworkLayer, Recurrence, refuse
+from gru_jax.runs.exporting.network import ExportError, NetworkLayer, Recurrence, check_directions, refuse
 from gru_jax.runs.exporting.request import Request
 
 LAYERS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
@@ -99,9 +99,8 @@ def _model(keras: ModuleType, request: Request) -> Any:
 
 def _layer(keras: ModuleType, index: int, layer: NetworkLayer, whole: bool) -> Any:
     """The layer of Keras without its weights; `whole`: it puts out all steps."""
+    check_directions("keras", layer)
     one = layer.directions[0]
-    if one.heads > 1:
-        raise refuse("keras", f"recurrent matrix of blocks (heads={one.heads}), but dense ones", "'onnx'")
     name, _, options = LAYERS[one.kind]
     options = {"activation": _named(one.candidate), "return_sequences": whole, "name": f"rnn_{index}", **options}
     if one.kind != "tanh rnn":

@@ -87,6 +87,12 @@ class NetworkLayer(NamedTuple):
         return self.norm is None and not self.residual and self.merge == "concat"
 
 
+    @property
+    def alike(self) -> bool:
+        """Whether two directions differ in nothing but their numbers."""
+        return len({(one.kind, one.gate, one.candidate, one.heads, one.units) for one in self.directions}) == 1
+
+
 class Network(NamedTuple):
     """Recurrent layers with what stands in front of them and behind.
 
@@ -191,6 +197,15 @@ def _unknown(part: str) -> ExportError:
     return ExportError(
         f"export: {part} is known to the formats 'stablehlo' and 'safetensors' alone; export to one of them"
     )
+
+
+def check_directions(to: str, layer: NetworkLayer) -> None:
+    """Raises unless a layer is one of a format whose layers have one cell, and a dense matrix."""
+    if not layer.alike:
+        raise refuse(to, "layer whose two directions are of different cells", "'onnx'")
+    heads = layer.directions[0].heads
+    if heads > 1:
+        raise refuse(to, f"recurrent matrix of blocks (heads={heads}), but dense ones", "'onnx'")
 
 
 def refuse(to: str, what: str, others: str) -> ExportError:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gru_jax.between import EPSILON
-from gru_jax.runs.exporting.network import Network, NetworkLayer, Recurrence, refuse
+from gru_jax.runs.exporting.network import Network, NetworkLayer, Recurrence, check_directions, refuse
 from gru_jax.runs.exporting.request import Request
 
 MODULES: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -85,9 +85,9 @@ def outputs(made: Mapping[str, bytes], request: Request, x: np.ndarray, lengths:
 def _groups(network: Network) -> list[tuple[NetworkLayer, ...]]:
     """The layers as torch's modules hold them: all in one where nothing stands between them, or each in its own."""
     for layer in network.layers:
-        for one in layer.directions:
-            _check(one)
-    same = {(one.kind, one.units, len(layer.directions)) for layer in network.layers for one in layer.directions}
+        check_directions("torch", layer)
+        _check(layer.directions[0])
+    same = {(layer.directions[0].kind, layer.directions[0].units, len(layer.directions)) for layer in network.layers}
     if len(same) == 1 and all(layer.plain for layer in network.layers):
         return [network.layers]
     return [(layer,) for layer in network.layers]
@@ -96,8 +96,6 @@ def _groups(network: Network) -> list[tuple[NetworkLayer, ...]]:
 def _check(one: Recurrence) -> None:
     if one.kind not in MODULES:
         raise refuse("torch", "GRU with the reset gate before the recurrent product", "'onnx' and 'keras'")
-    if one.heads > 1:
-        raise refuse("torch", f"recurrent matrix of blocks (heads={one.heads}), but dense ones", "'onnx'")
     if (one.gate, one.candidate) != ("sigmoid", "tanh"):
         named = f"activation={one.candidate!r} and gate_activation={one.gate!r}"
         raise refuse("torch", f"GRU with {named}, but with tanh and sigmoid", "'onnx' and 'keras'")
