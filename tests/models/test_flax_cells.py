@@ -45,8 +45,8 @@ def test_gates_look_at_their_own_memory() -> None:
     sigmoid = lambda a: 1 / (1 + np.exp(-a))  # noqa: E731
     for t in range(T):
         sums = {
-            gate: X[:, t] @ weights[f"i{gate}"]["kernel"] + out @ weights[f"h{gate}"]["kernel"] + weights[f"h{gate}"]["bias"]
-            for gate in "ifog"
+            g: X[:, t] @ weights[f"i{g}"]["kernel"] + out @ weights[f"h{g}"]["kernel"] + weights[f"h{g}"]["bias"]
+            for g in "ifog"
         }
         i, f = sigmoid(sums["i"] + p[0] * now), sigmoid(sums["f"] + p[1] * now)
         now = f * now + i * np.tanh(sums["g"])
