@@ -37,7 +37,8 @@ def written(tables: Sequence[Table]) -> dict[Path, str]:
     lines = ["| table | rows at full scale |", "|---|---|"]
     for table in tables:
         file = os.path.relpath(_readme(table), LIST.parent)
-        lines.append(f"| [{escaped(table.name)}]({file}): {escaped(table.spec.title)} | {_said(table, entries[table.name])} |")
+        named = f"[{escaped(table.name)}]({file}): {escaped(table.spec.title)}"
+        lines.append(f"| {named} | {_said(table, entries[table.name])} |")
     listed = "\n".join(lines) + "\n"
     return {PAGE: page, LIST: _MARKED.sub(lambda _: listed, LIST.read_text(encoding="utf-8"))}
 
@@ -53,7 +54,7 @@ def _said(table: Table, entries: Sequence[Entry]) -> str:
     counts = collections.Counter(entry["status"] for entry in entries if entry["status"] != PUBLISHED)
     said = [f"{count} {status}" for status, count in sorted(counts.items())]
     wanting = len(needed(table, "full", entries))
-    return ", ".join(said + [f"{wanting} that want data or a machine"] * bool(wanting))
+    return ", ".join(said + [f"{wanting} wanting data or a machine"] * bool(wanting))
 
 
 def _section(table: Table, entries: Sequence[Entry]) -> str:
@@ -61,7 +62,7 @@ def _section(table: Table, entries: Sequence[Entry]) -> str:
     said = not_here(table, "full", entries)
     if any(entry["status"] not in WITHOUT_RUNS for entry in entries):
         lines += [*_grid(table, entries), ""]
-        said = [line for line in below(table, "full", []) if line not in not_here(table, "full", [])] + said
+        said = below(table, "full", []) + said
     return "\n".join([*lines, *([escaped(" ".join(said)), ""] if said else [])])
 
 

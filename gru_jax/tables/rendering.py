@@ -143,7 +143,7 @@ def below(table: Table, scale: ScaleName, entries: Sequence[Entry]) -> list[str]
             said.append(" ".join(entry["note"].split()))
         if said:
             lines.append(f"{entry['label']}: {'; '.join(said)}.".replace("..", "."))
-    return lines + not_here(table, scale, entries)
+    return lines
 
 
 def not_here(table: Table, scale: ScaleName, entries: Sequence[Entry]) -> list[str]:
@@ -162,7 +162,7 @@ def _md(table: Table, scale: ScaleName, entries: Sequence[Entry]) -> str:
 
     rows = [line([escaped(cell) for cell in _cells(table, entry)]) for entry in entries]
     rule = ["---" if head in ("row", "hardware", "status") else "---:" for head in _HEADS]
-    first, *rest = below(table, scale, entries)
+    first, *rest = below(table, scale, entries) + not_here(table, scale, entries)
     lines = [f"**{escaped(_title(table, scale))}**", "", line(_heads(scale)), line(rule), *rows, "", escaped(first)]
     if rest:
         lines += ["", *(f"- {escaped(each)}" for each in rest)]
@@ -207,7 +207,7 @@ def _tex(table: Table, scale: ScaleName, entries: Sequence[Entry]) -> str:
 
     columns = "".join("l" if head in ("row", "hardware", "status") else "r" for head in _HEADS)
     rows = [line([_tex_text(cell) for cell in _cells(table, entry)]) for entry in entries]
-    notes = [_tex_text(each) + r"\par" for each in below(table, scale, entries)]
+    notes = [_tex_text(each) + r"\par" for each in below(table, scale, entries) + not_here(table, scale, entries)]
     return "\n".join(
         [
             *(f"% {said} {call}" for said, call in _made_by(table, scale, entries)),
