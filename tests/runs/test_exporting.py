@@ -49,6 +49,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "tied": lambda: gj.models.sequence_model(gj.recurrent(gj.GRU(4)), 5, 4, tied=True),
     "lstm, mean": lambda: of_config(ROWS, kind="lstm", pool="mean"),
     "lstm, two directions": lambda: of_config(ROWS, kind="lstm", bidirectional=True, forget_bias=1.0),
+    "peepholes": lambda: of_config(ROWS, kind="lstm", peepholes=True, layers=2, bidirectional=True),
     "tanh": lambda: of_config(ROWS, kind="tanh", layers=2, merge="concat"),
     "probabilities": lambda: gj.models.readout(gj.recurrent(gj.GRU(4)), 3, 2, activation="softmax", steps="mean"),
     "norms and sums": lambda: of_config(ROWS, kind="gru", hidden=8, layers=2, norm="layer", residual=True),
@@ -124,6 +125,7 @@ NOT = {
     "convolutions": ("model.onnx", "model.pt", "model.keras"),
     "blocks of heads": ("model.pt", "model.keras"),
     "unlike directions": ("model.pt", "model.keras"),
+    "peepholes": ("model.pt", "model.keras"),
     "relu, reset before": ("model.pt",),
 }
 TABLE = [
@@ -166,6 +168,7 @@ REFUSED: list[tuple[str, str, str]] = [
     ("convolutions", "model.onnx", f"the block of a convolution, a cell and a feed-forward.*{OTHER}"),
     ("relu, reset before", "model.pt", "torch has no GRU with the reset gate before the .*'onnx' and 'keras' can have"),
     ("unlike directions", "model.pt", "torch has no layer whose two directions are of different .*'onnx' can have it"),
+    ("peepholes", "model.keras", "keras has no LSTM with peepholes; 'onnx' can have it"),
     ("blocks of heads", "model.keras", r"keras has no recurrent matrix of blocks \(heads=2\).*'onnx' can have it"),
 ]
 

@@ -11,8 +11,9 @@ from gru_jax.models import BlockParams, Model
 from gru_jax.runs.on_disk.run_directory import RunError
 from gru_jax.types import Activation, Params
 
-GATES = {"gru": 3, "gru, reset before": 3, "lstm": 4, "tanh rnn": 1}
-"""The equations that other formats have too, with how many products of the input a step of each has."""
+PEEPHOLES = "lstm with peepholes"
+KINDS = ("gru", "gru, reset before", "lstm", PEEPHOLES, "tanh rnn")
+"""The equations that other formats have too."""
 
 
 class ExportError(RunError, ValueError):
@@ -23,12 +24,13 @@ class Recurrence(NamedTuple):
     """One direction of a recurrent layer.
 
     Attributes:
-        kind: of `GATES`, see `gru_jax.cells.base.Equations`.
+        kind: of `KINDS`, see `gru_jax.cells.base.Equations`.
         gate, candidate: activations.
         heads: blocks on the diagonal of the recurrent matrix, whose zeros are among its numbers here.
         w_x: `[I, G H]`, side by side r, z, n of a GRU and i, f, o, g of an LSTM.
         w_h: `[H, G H]`.
         b_x, b_h: `[G H]`, zeros where the cell has none.
+        peepholes: of an LSTM that has them, `[3, H]`, of i, f and o.
     """
 
     kind: str
@@ -39,6 +41,7 @@ class Recurrence(NamedTuple):
     w_h: np.ndarray
     b_x: np.ndarray
     b_h: np.ndarray
+    peepholes: np.ndarray | None = None
 
     @property
     def units(self) -> int:
@@ -177,12 +180,14 @@ def _layers(layer: Any, params: Params) -> list[NetworkLayer]:
 
 def _recurrence(cell: Any, params: Params) -> Recurrence:
     kind = cell.equations.name if gifts(cell).equations else ""
-    if kind not in GATES:
+    if kind not in KINDS:
         raise _unknown(f"the cell {type(cell).__name__}")
     dense, equations = cell.dense(params), cell.equations
     w_x, w_h = np.asarray(dense.w_x), np.asarray(dense.w_h)
     b_x, b_h = (_full(bias, w_x.shape[-1]) for bias in (dense.b_x, dense.b_h))
-    return Recurrence(kind, equations.gate, equations.candidate, getattr(cell, "heads", 1), w_x, w_h, b_x, b_h)
+    peepholes = params["peepholes"] if kind == PEEPHOLES else None
+    heads = getattr(cell, "heads", 1)
+    return Recurrence(kind, equations.gate, equations.candidate, heads, w_x, w_h, b_x, b_h, peepholes)
 
 
 def _full(bias: Any, size: int) -> np.ndarray:
@@ -200,12 +205,14 @@ def _unknown(part: str) -> ExportError:
 
 
 def check_directions(to: str, layer: NetworkLayer) -> None:
-    """Raises unless a layer is one of a format whose layers have one cell, and a dense matrix."""
+    """Raises unless a layer is one of a format whose layers have one cell, a dense matrix and no peepholes."""
     if not layer.alike:
         raise refuse(to, "layer whose two directions are of different cells", "'onnx'")
-    heads = layer.directions[0].heads
-    if heads > 1:
-        raise refuse(to, f"recurrent matrix of blocks (heads={heads}), but dense ones", "'onnx'")
+    one = layer.directions[0]
+    if one.heads > 1:
+        raise refuse(to, f"recurrent matrix of blocks (heads={one.heads}), but dense ones", "'onnx'")
+    if one.peepholes is not None:
+        raise refuse(to, "LSTM with peepholes", "'onnx'")
 
 
 def refuse(to: str, what: str, others: str) -> ExportError:
