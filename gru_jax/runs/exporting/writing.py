@@ -101,10 +101,10 @@ def export(
 
     Example:
         >>> import gru_jax as gj
-        >>> model = gj.models.readout(gj.recurrent(gj.MinGRU(4)), 3, 2)
+        >>> model = gj.models.readout(gj.recurrent(gj.MinLSTM(4)), 3, 2)
         >>> export((model, model.init(jax.random.key(0))), "model.onnx", "onnx")
         Traceback (most recent call last):
-        gru_jax.runs.exporting.network.ExportError: export: the cell MinGRU is known to the formats 'stablehlo' and \
+        gru_jax.runs.exporting.network.ExportError: export: the cell MinLSTM is known to the formats 'stablehlo' and \
 'safetensors' alone; export to one of them
     """
     checks.choice("export", "to", to, FORMATS)
