@@ -66,13 +66,16 @@ def windows(
 
 def _draw(axis: Any, shown: Shown, band: str) -> dict[str, Any]:
     """Draws one window: label -> what was drawn."""
-    (before,) = axis.plot(*shown.before, color=_BEFORE, zorder=2)
+    found: dict[str, Any] = {}
+    (found["before"],) = axis.plot(*shown.before, color=_BEFORE, zorder=2)
     # From the last value that was seen on, or what came would begin with a gap.
     since = np.concatenate([shown.before[0][-1:], shown.ahead])
-    (came,) = axis.plot(since, np.concatenate([shown.before[1][-1:], shown.truth]), color=_CAME, zorder=4)
+    if np.isfinite(shown.truth).any():
+        truth = np.concatenate([shown.before[1][-1:], shown.truth])
+        (found["what came"],) = axis.plot(since, truth, color=_CAME, zorder=4)
     (season,) = axis.plot(shown.ahead, shown.season, "--", color=_SEASON, zorder=3)
     (own,) = axis.plot(shown.ahead, shown.forecast, color=_OWN, zorder=5)
-    found = {"before": before, "what came": came, "forecast": own, "seasonal-naive": season}
+    found |= {"forecast": own, "seasonal-naive": season}
     quantiles = shown.quantiles.shape[1]
     for low in range(quantiles // 2):
         edges = shown.quantiles[:, [low, -1 - low]].T
