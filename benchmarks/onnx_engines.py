@@ -1,6 +1,6 @@
 """Which engines compute an exported ONNX file as the layer does.
 
-    pip install openvino onnxruntime onnx pnnx ncnn tinygrad onnx2torch torch
+    pip install openvino onnxruntime onnx pnnx ncnn tract tinygrad onnx2torch torch
     python -m benchmarks.onnx_engines
 
 Layers with random weights are exported with every kind of option, with open batch and time axes, and run in every
@@ -150,32 +150,48 @@ def ncnn(path: Path, given: Given) -> list[np.ndarray]:
     return found
 
 
-ENGINES: dict[str, Engine] = {"onnxruntime": onnxruntime, "openvino": openvino, "ncnn": ncnn, "onnx": reference}
+def tract(path: Path, given: Given) -> list[np.ndarray]:
+    """Sonos' tract, its axes open."""
+    import tract as package
+
+    try:
+        model = package.onnx().load(str(path)).into_model().into_runnable()
+        return [found.to_numpy() for found in model.run(list(given.values()))]
+    except package.TractError as error:
+        raise RefusedError(str(error).strip().splitlines()[0]) from error
+
+
+ENGINES: dict[str, Engine] = {
+    "onnxruntime": onnxruntime, "openvino": openvino, "ncnn": ncnn, "onnx": reference, "tract": tract
+}  # fmt: skip
 WITHOUT = {"tinygrad": "nn/onnx.py", "onnx2torch": "node_converters"}
 """Packages whose sources, there, have no GRU."""
 
-VERSIONS = "onnxruntime 1.32.0, openvino 2026.4.1, ncnn 1.0.20261020, onnx 1.23.2, tinygrad 0.14.0, onnx2torch 1.5.15"
+VERSIONS = (
+    "onnxruntime 1.32.0, openvino 2026.4.1, ncnn 1.0.20261020, onnx 1.23.2, tract 0.23.9, tinygrad 0.14.0,"
+    " onnx2torch 1.5.15"
+)
 
 # A letter for each engine of ENGINES: right, wrong, refused, or - for what is not run: ncnn has no lengths.
 EXPECTED = {
-    "plain": "rrrr",
-    "two layers, both directions": "rrrr",
-    "time-major, h0": "rrrr",
-    "no bias": "rrrr",
-    "minimal bias, residual, norm": "rrrr",
-    "rms": "rrwr",
-    "reverse": "rrxr",
-    "reset before": "rrwr",
-    "relu": "rrxw",
-    "hard_sigmoid": "rxxw",
-    "clip": "rrww",
-    "lengths": "rr-r",
-    "lengths, both directions, h0": "rr-r",
-    "lengths, reverse, reset before": "rr-r",
-    "lengths, hold": "rr-r",
-    "lengths, sum, time-major": "rr-r",
-    "sequence_lens": "rw-w",
-    "sequence_lens, both directions": "rr-w",
+    "plain": "rrrrr",
+    "two layers, both directions": "rrrrr",
+    "time-major, h0": "rrrrr",
+    "no bias": "rrrrr",
+    "minimal bias, residual, norm": "rrrrr",
+    "rms": "rrwrr",
+    "reverse": "rrxrw",
+    "reset before": "rrwrr",
+    "relu": "rrxww",
+    "hard_sigmoid": "rxxww",
+    "clip": "rrwww",
+    "lengths": "rr-rx",
+    "lengths, both directions, h0": "rr-rx",
+    "lengths, reverse, reset before": "rr-rx",
+    "lengths, hold": "rr-rx",
+    "lengths, sum, time-major": "rr-rx",
+    "sequence_lens": "rw-wx",
+    "sequence_lens, both directions": "rr-wx",
 }
 
 

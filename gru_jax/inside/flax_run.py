@@ -12,7 +12,7 @@ from gru_jax import checks
 from gru_jax.cells import activations
 from gru_jax.inside.joined import LSTM, LSTMState
 from gru_jax.scans import scan
-from gru_jax.types import Array, DType, IntArray, Params, State
+from gru_jax.types import Array, BoolArray, DType, IntArray, Key, Params, State
 
 
 class Known(NamedTuple):
@@ -59,6 +59,55 @@ class Call(NamedTuple):
     def input_of_a_step(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of x without time."""
         return shape[1:] if self.time_major else (*shape[:-2], shape[-1])
+
+
+class Ours(NamedTuple):
+    """What flax's RNN has no word for, see `gru_jax.scan`; with any of it padding, too, is as it is there.
+
+    Attributes:
+      mask: `[*batch, T]`, or None.
+      resets: `[*batch, T]`, or None.
+      reset_to: the state after resets, of the carry's structure; a fresh one when None.
+      padding: what stands in the outputs at padding, "zero" or "hold"; None for what flax has there.
+      input_dropout: rate on the input, one mask for a sequence's every step.
+      recurrent_dropout: the same for the state inside the recurrent products.
+      key: what dropout masks are drawn from; None draws none.
+    """
+
+    mask: BoolArray | None = None
+    resets: BoolArray | None = None
+    reset_to: State = None
+    padding: str | None = None
+    input_dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    key: Key | None = None
+
+    @property
+    def random(self) -> bool:
+        """Whether dropout is asked for."""
+        return self.input_dropout > 0 or self.recurrent_dropout > 0
+
+    @property
+    def asked(self) -> list[str]:
+        """The names of those that are in use."""
+        flags, rates = self._fields[:4], self._fields[4:6]
+        return [name for name in flags if getattr(self, name) is not None] + [n for n in rates if getattr(self, n) > 0]
+
+    def checked(self) -> "Ours":
+        """Itself; raises for what a module cannot be made with."""
+        checks.rate("RNN", "input_dropout", self.input_dropout)
+        checks.rate("RNN", "recurrent_dropout", self.recurrent_dropout)
+        if self.padding is not None:
+            checks.choice("RNN", "padding", self.padding, ("zero", "hold"))
+        return self
+
+    def refuse(self, cell: Any) -> None:
+        """Raises TypeError where anything is asked for, of a cell that is run as in flax."""
+        if self.asked:
+            raise TypeError(
+                f"RNN: {' and '.join(self.asked)} need a cell that this library runs; {type(cell).__name__} as it is"
+                f" called here runs as in flax; leave them out, or wrap a cell of gru_jax in Cell"
+            )
 
 
 def named(*functions: Any) -> list[str] | None:
@@ -144,6 +193,37 @@ def run(known: Known, call: Call, x: Array, carry: State, flip: Callable[..., Ar
     if call.reverse and call.keep_order != back:
         y = turned(y)
     return (_carry(cell, carry), y) if call.return_carry else y
+
+
+def run_with(known: Known, call: Call, ours: Ours, x: Array, carry: State, flip: Callable[..., Array]) -> Any:
+    """What `run` returns, with options of `gru_jax.scan`; at padding the carry stays and `ours.padding` stands.
+
+    Args:
+      known, call, x, carry, flip: see `run`.
+      ours: the options; their flags in the order of x.
+    """
+
+    def state(given: State) -> State:
+        # A carry of flax's is a pair.
+        return LSTMState(*given) if isinstance(known.cell, LSTM) and given is not None else given
+
+    rates = {} if ours.key is not None else {"input_dropout": 0.0, "recurrent_dropout": 0.0}
+    ours = ours._replace(reset_to=state(ours.reset_to), padding=ours.padding or "zero", **rates)
+    y, carry = scan(
+        known.cell,
+        known.params,
+        x,
+        state(carry),
+        lengths=call.seq_lengths,
+        reverse=call.reverse,
+        time_major=call.time_major,
+        method=call.method,
+        state_dtype=known.state_dtype,
+        **ours._asdict(),
+    )
+    if call.reverse and not call.keep_order:
+        y = flip(y, call.seq_lengths, num_batch_dims=x.ndim - 2, time_major=call.time_major)
+    return (_carry(known.cell, carry), y) if call.return_carry else y
 
 
 def _carry(cell: Any, state: State) -> State:

@@ -19,10 +19,10 @@ from gru_jax.cells import GRU, MGU, GRUParams, MGUParams
 from gru_jax.cells.base import Cell as AnyCell
 from gru_jax.cells.base import fresh
 from gru_jax.inside import flax_run
-from gru_jax.inside.flax_run import Call, Known
+from gru_jax.inside.flax_run import Call, Known, Ours
 from gru_jax.inside.joined import LSTM, Matrices, Simple, lstm_matrices
 from gru_jax.layers import linen as layers
-from gru_jax.types import Array, DType, IntArray, Key, Params, State
+from gru_jax.types import Array, BoolArray, DType, IntArray, Key, Params, State
 
 __all__ = ["RNN", "Bidirectional", "Cell"]
 
@@ -44,6 +44,10 @@ class RNN(linen.RNN):
       unroll: steps in one turn of flax's loop; other cells are not run by such a loop.
       variable_axes, variable_broadcast, variable_carry, split_rngs: flax's, for cells that are run as in flax.
       method: how the steps run over time, see `gru_jax.scan`.
+      padding: what outputs hold at padding, "zero" or "hold"; None for those of a cell that runs on, as in flax.
+      input_dropout: rate on the input, one mask for a sequence's every step; drawn from the stream "dropout".
+      recurrent_dropout: the same for the state inside the recurrent products.
+      deterministic: turns dropout off.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -61,6 +65,10 @@ class RNN(linen.RNN):
     """
 
     method: Any = "auto"
+    padding: str | None = None
+    input_dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    deterministic: bool = False
 
     def __call__(
         self,
@@ -73,6 +81,10 @@ class RNN(linen.RNN):
         time_major: bool | None = None,
         reverse: bool | None = None,
         keep_order: bool | None = None,
+        mask: BoolArray | None = None,
+        resets: BoolArray | None = None,
+        reset_to: State = None,
+        deterministic: bool | None = None,
     ) -> Any:
         """Runs the cell over time.
 
@@ -86,9 +98,17 @@ class RNN(linen.RNN):
           time_major: time is the leading axis.
           reverse: from each sequence's end.
           keep_order: outputs of a reversed run in the order of the inputs.
+          mask: `[*batch, T]` (`[T, *batch]` with time_major), True = use. With it, and with each of what follows,
+            the carry stays at padding as in `gru_jax.scan`, and outputs there are zeros, or what `padding` says.
+          resets: of mask's shape, True where a new episode begins: before such a step the carry is a fresh one.
+          reset_to: another carry after resets.
+          deterministic: turns dropout off; the module's own setting when None.
 
         Returns:
           The outputs, `[*batch, T, H]`; with return_carry the pair (carry, outputs).
+
+        Raises:
+          TypeError: for options of `gru_jax.scan` with a cell that is run as in flax.
         """
         call = Call.of(
             self, seq_lengths, return_carry=return_carry, time_major=time_major, reverse=reverse, keep_order=keep_order
@@ -97,14 +117,23 @@ class RNN(linen.RNN):
             # One step makes the parameters that flax's loop would have made.
             step = call.input_of_a_step(jnp.shape(inputs))
             self.cell(self.cell.initialize_carry(jax.random.key(0), step), jnp.zeros(step, jnp.result_type(inputs)))
+        ours = Ours(
+            mask, resets, reset_to, self.padding, self.input_dropout, self.recurrent_dropout
+        ).checked()
         known = _known(self.cell) if self._plain and jnp.ndim(inputs) > 1 else None
         if known is not None:
             x, known = flax_run.promoted(known, inputs, _promote)
+            off = self.deterministic if deterministic is None else deterministic
+            if ours.random and not off and not self.is_initializing():
+                ours = ours._replace(key=self.make_rng("dropout"))
             if initial_carry is None:
                 key = jax.random.key(0) if init_key is None else init_key
                 initial_carry = self.cell.initialize_carry(key, call.input_of_a_step(x.shape))
+            if ours.asked:
+                return flax_run.run_with(known, call, ours, x, initial_carry, flip_sequences)
             if flax_run.fits(known, call, x, initial_carry):
                 return flax_run.run(known, call, x, initial_carry, flip_sequences)
+        ours.refuse(self.cell)
         return super().__call__(
             inputs,
             initial_carry=initial_carry,

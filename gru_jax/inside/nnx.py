@@ -19,11 +19,11 @@ from gru_jax.cells import GRU, GRUParams
 from gru_jax.cells.base import Cell as AnyCell
 from gru_jax.cells.base import fresh
 from gru_jax.inside import flax_run
-from gru_jax.inside.flax_run import Call, Known
+from gru_jax.inside.flax_run import Call, Known, Ours
 from gru_jax.inside.joined import LSTM, Matrices, Simple, lstm_matrices
 from gru_jax.layers import nnx as layers
 from gru_jax.scans import Method
-from gru_jax.types import Array, DType, IntArray, State
+from gru_jax.types import Array, BoolArray, DType, IntArray, State
 
 __all__ = ["RNN", "Bidirectional", "Cell"]
 
@@ -39,6 +39,10 @@ class RNN(nnx.RNN):
     Args:
       cell: any `flax.nnx.RNNCellBase`.
       method: how the steps run over time, see `gru_jax.scan`.
+      padding: what outputs hold at padding, "zero" or "hold"; None for those of a cell that runs on, as in flax.
+      input_dropout: rate on the input, one mask for a sequence's every step; drawn from the stream "dropout" of rngs.
+      recurrent_dropout: the same for the state inside the recurrent products.
+      deterministic: turns dropout off; set by `module.eval()`, `module.train()` and `nnx.view`.
       **options: flax's: time_major, return_carry, reverse, keep_order, unroll, state_axes, broadcast_rngs, rngs.
 
     Example:
@@ -55,14 +59,40 @@ class RNN(nnx.RNN):
     Source: flax.nnx.RNN of flax 0.12.8.
     """
 
-    def __init__(self, cell: nnx.RNNCellBase, *, method: str | Method = "auto", **options: Any) -> None:
+    def __init__(
+        self,
+        cell: nnx.RNNCellBase,
+        *,
+        method: str | Method = "auto",
+        padding: str | None = None,
+        input_dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        deterministic: bool = False,
+        **options: Any,
+    ) -> None:
         if not isinstance(cell, nnx.Module) and isinstance(cell, AnyCell):
             raise TypeError(
                 f"RNN: a cell of flax holds its parameters, {type(cell).__name__} does not; wrap it in"
                 f" gj.inside.nnx.Cell(cell, in_features, rngs=rngs)"
             )
         super().__init__(cell, **options)
-        self.method = method
+        checks.flag("RNN", "deterministic", deterministic)
+        self.method, self.deterministic = method, deterministic
+        self.ours = Ours(
+            padding=padding, input_dropout=input_dropout, recurrent_dropout=recurrent_dropout
+        ).checked()
+        rngs = options.get("rngs")
+        self.dropout_rngs = nnx.data(layers.dropout_stream("RNN", rngs).fork() if self.ours.random else None)
+
+    def set_view(self, deterministic: bool | None = None) -> None:
+        """What `nnx.view` calls, on a copy of the module that shares its arrays.
+
+        Args:
+          deterministic: turns all dropout off; None leaves it as it is.
+        """
+        if deterministic is not None:
+            checks.flag("RNN", "deterministic", deterministic)
+            self.deterministic = deterministic
 
     def __call__(
         self,
@@ -75,6 +105,10 @@ class RNN(nnx.RNN):
         reverse: bool | None = None,
         keep_order: bool | None = None,
         rngs: nnx.Rngs | nnx.RngStream | None = None,
+        mask: BoolArray | None = None,
+        resets: BoolArray | None = None,
+        reset_to: State = None,
+        deterministic: bool | None = None,
     ) -> Any:
         """Runs the cell over time.
 
@@ -87,23 +121,37 @@ class RNN(nnx.RNN):
           time_major: time is the leading axis.
           reverse: from each sequence's end.
           keep_order: outputs of a reversed run in the order of the inputs.
-          rngs: what `initialize_carry` draws from.
+          rngs: what `initialize_carry` draws from, and, of `nnx.Rngs`, dropout.
+          mask: `[*batch, T]` (`[T, *batch]` with time_major), True = use. With it, and with each of what follows,
+            the carry stays at padding as in `gru_jax.scan`, and outputs there are zeros, or what `padding` says.
+          resets: of mask's shape, True where a new episode begins: before such a step the carry is a fresh one.
+          reset_to: another carry after resets.
+          deterministic: turns dropout off; the module's own setting when None.
 
         Returns:
           The outputs, `[*batch, T, H]`; with return_carry the pair (carry, outputs).
+
+        Raises:
+          TypeError: for options of `gru_jax.scan` with a cell that is run as in flax.
         """
         call = Call.of(
             self, seq_lengths, return_carry=return_carry, time_major=time_major, reverse=reverse, keep_order=keep_order
         )
+        ours = self.ours._replace(mask=mask, resets=resets, reset_to=reset_to)
         known = _known(self.cell) if self._plain and jnp.ndim(inputs) > 1 else None
         if known is not None:
             x, known = flax_run.promoted(known, inputs, _promote)
+            if ours.random and not (self.deterministic if deterministic is None else deterministic):
+                ours = ours._replace(key=(rngs.dropout if isinstance(rngs, nnx.Rngs) else self.dropout_rngs)())
             rngs = self.rngs if rngs is None else rngs
             rngs = rngs.carry.fork() if isinstance(rngs, nnx.Rngs) else rngs
             if initial_carry is None:
                 initial_carry = self.cell.initialize_carry(call.input_of_a_step(x.shape), rngs)
+            if ours.asked:
+                return flax_run.run_with(known, call, ours, x, initial_carry, flip_sequences)
             if flax_run.fits(known, call, x, initial_carry):
                 return flax_run.run(known, call, x, initial_carry, flip_sequences)
+        ours.refuse(self.cell)
         return super().__call__(
             inputs,
             initial_carry=initial_carry,

@@ -69,7 +69,7 @@ class GRU(nnx.Module):
             named = self.spec.init_names(_checked_rngs("GRU", rngs).params(), in_features)
         else:
             named = self.spec.given_names(params, in_features)
-        self.rngs = nnx.data(_stream("GRU", _checked_rngs("GRU", rngs)).fork() if self.spec.random else None)
+        self.rngs = nnx.data(dropout_stream("GRU", rngs).fork() if self.spec.random else None)
         for name, leaves in named.items():
             setattr(self, name, nnx.data(jax.tree.map(nnx.Param, leaves)))
         # Whole from here on: what holds the module (a checkpoint, the carry of nnx.scan, nnx.jit's cache) goes by its
@@ -207,7 +207,7 @@ class GRU(nnx.Module):
             return {"key": None, "deterministic": True}
         source = self.rngs if rngs is None else rngs
         if isinstance(source, nnx.Rngs):
-            source = _stream("GRU", source)
+            source = dropout_stream("GRU", source)
         return {"key": source() if callable(source) else source, "deterministic": False}
 
 
@@ -287,8 +287,9 @@ def _checked_rngs(who: str, rngs: Any) -> nnx.Rngs:
     return rngs
 
 
-def _stream(who: str, rngs: nnx.Rngs) -> nnx.RngStream:
+def dropout_stream(who: str, rngs: Any) -> nnx.RngStream:
     """The stream that dropout masks are drawn from."""
+    rngs = _checked_rngs(who, rngs)
     if "dropout" not in rngs and "default" not in rngs:
         raise ValueError(
             f"{who}: rngs has no stream for dropout; it has {', '.join(rngs) or 'none'};"

@@ -37,12 +37,15 @@ class LSTM:
         h'      = o * tanh(c')
 
     The parameters are flax's own, for a module `linen.OptimizedLSTMCell(hidden_size)`. There is neither recurrent
-    dropout nor a look at the gates.
+    dropout nor a look at the gates. With peepholes each gate sees its own unit's memory, i and f that before the step,
+    o that after it: `i = sigmoid(... + p_i * c)`, `o = sigmoid(... + p_o * c')`.
 
     Args:
       hidden_size: H, the number of units.
       forget_bias: added to the forget gate's bias, which flax starts from 0, by `init` alone; 1 remembers from the
         first update on.
+      peepholes: whether there are p_i, p_f and p_o, `params["peepholes"]` `[3, H]`, zeros at first. No machine code is
+        written for them.
 
     Raises:
       TypeError, ValueError: for an option of the wrong type or value.
@@ -55,14 +58,17 @@ class LSTM:
       >>> y.shape, bool((y[:, -1] == h).all())
       ((2, 7, 4), True)
 
-    Source: Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000; flax.linen.OptimizedLSTMCell.
+    Source: Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000; flax.linen.OptimizedLSTMCell. The
+    peepholes: Gers and Schmidhuber 2000, as in Graves 2013.
     """
 
     hidden_size: int
     forget_bias: float = 0.0
+    peepholes: bool = False
 
     def __post_init__(self) -> None:
         checks.positive("LSTM", "hidden_size", self.hidden_size)
+        checks.flag("LSTM", "peepholes", self.peepholes)
         got = self.forget_bias
         if isinstance(got, bool) or not isinstance(got, int | float) or not math.isfinite(got):
             raise TypeError(f"LSTM: forget_bias must be a plain finite number; got {got!r}; pass 1.0 to remember")
@@ -70,10 +76,10 @@ class LSTM:
     def init(self, key: Key, input_size: int, dtype: DType = jnp.float32) -> Params:
         """Fresh parameters, as flax draws them, for `input_size` input features."""
         params = _fresh("LSTM", self, key, input_size, dtype)
-        if not self.forget_bias:
-            return params
-        forget = params["hf"]
-        return {**params, "hf": {**forget, "bias": forget["bias"] + jnp.asarray(self.forget_bias, dtype)}}
+        if self.forget_bias:
+            forget = params["hf"]
+            params = {**params, "hf": {**forget, "bias": forget["bias"] + jnp.asarray(self.forget_bias, dtype)}}
+        return {**params, "peepholes": jnp.zeros((3, self.hidden_size), dtype)} if self.peepholes else params
 
     def check_params(self, params: Params, features: int) -> None:
         """Raises unless these are the parameters of flax's module for `features` input features."""
@@ -86,6 +92,8 @@ class LSTM:
     def step(self, params: Params, u: Array, state: LSTMState) -> LSTMState:
         """One step: u `[*batch, I]` and the state before it to the state after it."""
         params, u = _as(state.h, (params, u))
+        if self.peepholes:
+            return self._with_peepholes(params, u, state)
         return LSTMState(*self._module().apply({"params": params}, (state.c, state.h), u)[0])
 
     def initial_state(self, batch: tuple[int, ...], dtype: DType = jnp.float32) -> LSTMState:
@@ -97,10 +105,18 @@ class LSTM:
         """h, `[*batch, H]`."""
         return state.h
 
+    def _with_peepholes(self, params: Params, u: Array, state: LSTMState) -> LSTMState:
+        dense = self.dense(params)
+        sums = u @ dense.w_x + state.h @ dense.w_h
+        i, f, o, g = jnp.split(sums + jnp.broadcast_to(dense.b_x, sums.shape), 4, axis=-1)
+        p_i, p_f, p_o = (jnp.broadcast_to(p, state.c.shape) for p in params["peepholes"])
+        c = jax.nn.sigmoid(f + p_f * state.c) * state.c + jax.nn.sigmoid(i + p_i * state.c) * jnp.tanh(g)
+        return LSTMState(c, jax.nn.sigmoid(o + p_o * c) * jnp.tanh(c))
+
     @property
     def equations(self) -> Equations:
         """Those above."""
-        return Equations("lstm", "sigmoid", "tanh")
+        return Equations("lstm with peepholes" if self.peepholes else "lstm", "sigmoid", "tanh")
 
     def dense(self, params: Params) -> Dense:
         """The parameters as those equations take them: i, f, o and g side by side."""

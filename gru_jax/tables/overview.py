@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gru_jax.tables.rendering import Entry, as_printed, below, escaped, mean_and_sd, number
-from gru_jax.tables.results import NOT_RUN, PUBLISHED, shown, write_if_changed
+from gru_jax.tables.rendering import Entry, as_printed, below, escaped, mean_and_sd, not_here, number
+from gru_jax.tables.results import PUBLISHED, WITHOUT_RUNS, needed, shown, write_if_changed
 from gru_jax.tables.spec import Table, known, load_table
 
 PAGE, LIST = Path("docs/tables.md"), Path("README.md")
@@ -37,7 +37,8 @@ def written(tables: Sequence[Table]) -> dict[Path, str]:
     lines = ["| table | rows at full scale |", "|---|---|"]
     for table in tables:
         file = os.path.relpath(_readme(table), LIST.parent)
-        lines.append(f"| [{escaped(table.name)}]({file}): {escaped(table.spec.title)} | {_said(entries[table.name])} |")
+        named = f"[{escaped(table.name)}]({file}): {escaped(table.spec.title)}"
+        lines.append(f"| {named} | {_said(table, entries[table.name])} |")
     listed = "\n".join(lines) + "\n"
     return {PAGE: page, LIST: _MARKED.sub(lambda _: listed, LIST.read_text(encoding="utf-8"))}
 
@@ -48,17 +49,21 @@ def _readme(table: Table) -> Path:
     return next(folder / "README.md" for folder in folders if (folder / "README.md").exists())
 
 
-def _said(entries: Sequence[Entry]) -> str:
+def _said(table: Table, entries: Sequence[Entry]) -> str:
     """How many rows have come to what."""
     counts = collections.Counter(entry["status"] for entry in entries if entry["status"] != PUBLISHED)
-    return ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    said = [f"{count} {status}" for status, count in sorted(counts.items())]
+    wanting = len(needed(table, "full", entries))
+    return ", ".join(said + [f"{wanting} wanting data or a machine"] * bool(wanting))
 
 
 def _section(table: Table, entries: Sequence[Entry]) -> str:
-    lines = [f"## {escaped(table.name)}", "", f"{escaped(table.spec.title)}. {_said(entries)}.", ""]
-    if any(entry["status"] not in (NOT_RUN, PUBLISHED) for entry in entries):
-        lines += [*_grid(table, entries), "", escaped(" ".join(below(table, "full", []))), ""]
-    return "\n".join(lines)
+    lines = [f"## {escaped(table.name)}", "", f"{escaped(table.spec.title)}. {_said(table, entries)}.", ""]
+    said = not_here(table, "full", entries)
+    if any(entry["status"] not in WITHOUT_RUNS for entry in entries):
+        lines += [*_grid(table, entries), ""]
+        said = below(table, "full", []) + said
+    return "\n".join([*lines, *([escaped(" ".join(said)), ""] if said else [])])
 
 
 def _grid(table: Table, entries: Sequence[Entry]) -> list[str]:

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from gru_jax.tables.results import NOT_RUN, PUBLISHED, shown
+from gru_jax.tables.results import WITHOUT_RUNS, needed, shown
 from gru_jax.tables.spec import EXPERIMENTS, SCALES, ScaleName, Table
 
 Format = Literal["md", "tex", "csv"]
@@ -34,8 +34,7 @@ def render(table: Table, scales: Sequence[ScaleName], form: Format) -> str:
 
 def page(table: Table) -> str:
     """What table.md holds: both scales, as far as they were run."""
-    nothing = (NOT_RUN, PUBLISHED)
-    made = [scale for scale in SCALES if any(entry["status"] not in nothing for entry in shown(table, scale))]
+    made = [scale for scale in SCALES if any(entry["status"] not in WITHOUT_RUNS for entry in shown(table, scale))]
     return render(table, made or ["full"], "md")
 
 
@@ -104,7 +103,10 @@ def _cells(table: Table, entry: Entry) -> list[str]:
 
 def as_printed(table: Table, entry: Entry) -> str:
     """A published number with the trailing zeros that papers print and YAML drops: 9.10 beside 8.54."""
-    published, sd = entry["published"], entry.get("published_sd")
+    return _as_printed(table, entry["published"], entry.get("published_sd"))
+
+
+def _as_printed(table: Table, published: float, sd: float | None) -> str:
     numbers = [f"{row.published:.6g}" for row in table.spec.rows if row.published is not None]
     if any("e" in number for number in numbers):
         return f"{published:.6g}" if sd is None else f"{published:.6g} ± {sd:.6g}"
@@ -123,7 +125,7 @@ def _title(table: Table, scale: str) -> str:
     return table.spec.title if scale == "full" else f"{table.spec.title}: smoke scale"
 
 
-def below(table: Table, scale: str, entries: Sequence[Entry]) -> list[str]:
+def below(table: Table, scale: ScaleName, entries: Sequence[Entry]) -> list[str]:
     """The sentences under the table: metric, source, each row's own source and note."""
     head = "Published" if any(row.published is not None for row in table.spec.rows) else "Nothing was published. After"
     lines = [f"{table.spec.metric}, {table.spec.better} is better. {head}: {table.spec.source}."]
@@ -144,13 +146,23 @@ def below(table: Table, scale: str, entries: Sequence[Entry]) -> list[str]:
     return lines
 
 
+def not_here(table: Table, scale: ScaleName, entries: Sequence[Entry]) -> list[str]:
+    """A sentence for each thing that rows need to be run, with the rows that do."""
+    wanting: dict[str, list[str]] = {}
+    for row in needed(table, scale, entries):
+        printed = "" if row.published is None else _as_printed(table, row.published, row.published_sd)
+        label = row.label + (f" (published {printed})" if printed else "")
+        wanting.setdefault(" ".join(str(row.needs).split()), []).append(label)
+    return [f"Not run, for want of {needs}: {'; '.join(labels)}." for needs, labels in wanting.items()]
+
+
 def _md(table: Table, scale: ScaleName, entries: Sequence[Entry]) -> str:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cells) + " |"
 
     rows = [line([escaped(cell) for cell in _cells(table, entry)]) for entry in entries]
     rule = ["---" if head in ("row", "hardware", "status") else "---:" for head in _HEADS]
-    first, *rest = below(table, scale, entries)
+    first, *rest = below(table, scale, entries) + not_here(table, scale, entries)
     lines = [f"**{escaped(_title(table, scale))}**", "", line(_heads(scale)), line(rule), *rows, "", escaped(first)]
     if rest:
         lines += ["", *(f"- {escaped(each)}" for each in rest)]
@@ -195,7 +207,7 @@ def _tex(table: Table, scale: ScaleName, entries: Sequence[Entry]) -> str:
 
     columns = "".join("l" if head in ("row", "hardware", "status") else "r" for head in _HEADS)
     rows = [line([_tex_text(cell) for cell in _cells(table, entry)]) for entry in entries]
-    notes = [_tex_text(each) + r"\par" for each in below(table, scale, entries)]
+    notes = [_tex_text(each) + r"\par" for each in below(table, scale, entries) + not_here(table, scale, entries)]
     return "\n".join(
         [
             *(f"% {said} {call}" for said, call in _made_by(table, scale, entries)),

@@ -12,13 +12,14 @@ from gru_jax import files
 from gru_jax.runs.on_disk.json_files import write_text
 from gru_jax.tables import plans
 from gru_jax.tables.plans import RowPlan
-from gru_jax.tables.spec import SCALES, ScaleName, Table
+from gru_jax.tables.spec import SCALES, Row, ScaleName, Table
 
 FILE = "results.json"
 NO_DATA = "no data"
 NOT_RUN = "not run"
+STALE = "stale"  # it was run, and its config has changed since
 PUBLISHED = "published"  # alone: there is nothing to run
-WITHOUT_RUNS = (NO_DATA, NOT_RUN, PUBLISHED)
+WITHOUT_RUNS = (NO_DATA, NOT_RUN, STALE, PUBLISHED)
 
 
 class Ended(NamedTuple):
@@ -90,10 +91,10 @@ def row_without_data(table: Table, plan: RowPlan) -> dict[str, Any]:
     return _entry(table, plan) | nothing | {"steps": None, "seconds": None, "hardware": None}
 
 
-def not_run(table: Table, index: int, scale: str) -> dict[str, Any]:
-    """What is shown of a row that has no entry: it is not kept."""
+def not_run(table: Table, index: int, scale: str, stale: bool = False) -> dict[str, Any]:
+    """What is shown of a row that has no entry, or that of another config: it is not kept."""
     row = table.spec.rows[index]
-    said = PUBLISHED if row.config is None else NOT_RUN
+    said = PUBLISHED if row.config is None else STALE if stale else NOT_RUN
     nothing: dict[str, Any] = {"mean": None, "sd": None, "best": None, "seeds": [], "values": [], "status": said}
     nothing |= {"steps": None, "seconds": None, "hardware": None, "command": None, "config_hash": None}
     return _of_row(table, row, scale) | nothing
@@ -211,22 +212,33 @@ def up_to_date(table: Table, index: int, entry: Mapping[str, Any]) -> dict[str, 
 def shown(table: Table, scale: ScaleName) -> list[dict[str, Any]]:
     """Every row of a scale in the table's order: its entry, or that it was not run, with the config that it has now.
 
+    A row that needs what is not here, and was not run, is none of them: see `needed`.
+
     Raises:
         ConfigError: a config that the table names is wrong.
     """
     hashes = {each.row.label: each.config_hash for each in plans.plan(table, scale, seeds=[0])}
-    entries = {
-        entry["label"]: entry
-        for entry in read(table)
-        if entry["scale"] == scale and entry["config_hash"] == hashes.get(entry["label"])
-    }
+    kept = {entry["label"]: entry for entry in read(table) if entry["scale"] == scale}
     rows = []
     for index, row in enumerate(table.spec.rows):
         if getattr(row.scales, scale).skip or (row.config is None and scale != "full"):
             continue
-        entry = entries.get(row.label)
-        rows.append(not_run(table, index, scale) if entry is None else up_to_date(table, index, entry))
+        entry = kept.get(row.label)
+        stale = entry is not None and entry["config_hash"] != hashes.get(row.label)
+        if entry is not None and not stale and not (row.needs and entry["status"] == NO_DATA):
+            rows.append(up_to_date(table, index, entry))
+        elif not row.needs:
+            rows.append(not_run(table, index, scale, stale))
     return rows
+
+
+def needed(table: Table, scale: ScaleName, entries: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """The rows that were not run for want of something: those that `shown` leaves out."""
+    there = {entry["label"] for entry in entries}
+    return [
+        row for row in table.spec.rows
+        if row.needs and row.label not in there and not getattr(row.scales, scale).skip
+    ]  # fmt: skip
 
 
 def write_if_changed(path: Path, text: str) -> None:

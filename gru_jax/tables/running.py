@@ -1,5 +1,6 @@
 """The runs behind a table: in this process one after the other, or in several at a time."""
 
+import collections
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -79,9 +80,13 @@ def make(table: Table, plans: Sequence[RowPlan], jobs: int, say: Say) -> int:
     missing = list({each.task.path: each.task for each in wanted if each not in before}.values())
     many_runs.prepare(missing)
     say(f"{table.name}: {len(wanted)} runs, {len(before)} finished before")
-    told = _Told(table, plans, say)
+    for line in _changed(table, plans):
+        say(line)
+    told = _Told(table, wanted, say, jobs)
     for each in before:
         told.end(each, Outcome(DONE), before=True)
+    if missing:
+        say(told.time_left())
     stopped = False
     with StopRequest() as stop:
         for task, outcome in many_runs.make(missing, jobs, stop):
@@ -95,6 +100,29 @@ def make(table: Table, plans: Sequence[RowPlan], jobs: int, say: Say) -> int:
     return told.exit_code()
 
 
+def _changed(table: Table, plans: Sequence[RowPlan]) -> list[str]:
+    """A line for each row whose results are of another config than it has now."""
+    kept = {(entry["scale"], entry["label"]): entry["config_hash"] for entry in results.read(table)}
+    return [
+        f"{each.row.label}: stale, its config has changed since it was run; it is run anew"
+        for each in plans
+        if kept.get((each.scale, each.row.label), each.config_hash) != each.config_hash
+    ]
+
+
+def _in_words(seconds: float) -> str:
+    """A time as one says it.
+
+    Example:
+        >>> _in_words(50), _in_words(600), _in_words(8000), _in_words(400_000)
+        ('1 min', '10 min', '2 h 13 min', '4 d 15 h')
+    """
+    minutes = max(1, round(seconds / 60))
+    hours, minutes = divmod(minutes, 60)
+    days, hours_of_day = divmod(hours, 24)
+    return f"{days} d {hours_of_day} h" if days else f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
 def _named(seeds: Sequence[int]) -> str:
     return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
@@ -106,9 +134,13 @@ def _task(plan: RowPlan, run: Run) -> Task:
 class _Told:
     """What has come of each run so far; says it, and writes the row whose last run has ended."""
 
-    def __init__(self, table: Table, plans: Sequence[RowPlan], say: Say) -> None:
-        self.table, self.say = table, say
-        self.open = {id(plan): len(plan.runs) for plan in plans}
+    def __init__(self, table: Table, wanted: Sequence[_Wanted], say: Say, jobs: int) -> None:
+        self.table, self.say, self.jobs = table, say, jobs
+        # What a run of each row has taken, here or where the results were made, and the runs that have not ended.
+        kept = {(entry["scale"], entry["label"]): entry["seconds"] for entry in results.read(table)}
+        self.seconds = {id(plan): kept.get((plan.scale, plan.row.label)) for plan, _, _ in wanted}
+        self.left = {each.task.path: id(each.plan) for each in reversed(wanted)}
+        self.open = collections.Counter(id(plan) for plan, _, _ in wanted)
         self.found: dict[tuple[int, int], Ended] = {}
         self.total, self.count = sum(self.open.values()), 0
         self.no_data: set[int] = set()
@@ -121,6 +153,7 @@ class _Told:
         plan, key = wanted.plan, id(wanted.plan)
         self.count += 1
         self.open[key] -= 1
+        self.left.pop(wanted.task.path, None)
         head = f"[{self.count}/{self.total}] {wanted.task.name}: "
         if outcome.code in (DONE, DIVERGED):
             got = ended(self.table, plan, wanted.task)
@@ -129,8 +162,10 @@ class _Told:
                 self.say(f"{head}error: {got}")
             else:
                 self.found[key, wanted.seed] = got
+                self.seconds[key] = got.seconds
                 value = "diverged" if got.value is None else f"{self.table.metric(plan.row)} {got.value:.6g}"
-                self.say(f"{head}{value}, {got.seconds:.1f} s{' (finished before)' if before else ''}")
+                after = " (finished before)" if before else f"; {self.time_left()}" if self.left else ""
+                self.say(f"{head}{value}, {got.seconds:.1f} s{after}")
         elif outcome.code == MISSING:
             self.no_data.add(key)
             if outcome.message not in self.said:
@@ -141,6 +176,14 @@ class _Told:
             self.say(f"{head}error: {outcome.message}")
         if not self.open[key]:
             self._write(plan)
+
+    def time_left(self) -> str:
+        """How long the runs that have not ended will train, as far as anything is known of their rows."""
+        times = [self.seconds[key] for key in self.left.values()]
+        unknown = times.count(None)
+        more = [f"{unknown} run{'s' if unknown > 1 else ''} of rows that were never run"] if unknown else []
+        known = [f"some {_in_words(sum(filter(None, times)) / self.jobs)}"] if unknown < len(times) else []
+        return f"left: {', and '.join(known + more)}"
 
     def _write(self, plan: RowPlan) -> None:
         found = [self.found.get((id(plan), run.seed)) for run in plan.runs]

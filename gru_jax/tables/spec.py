@@ -58,6 +58,7 @@ class Row(Section):
     tolerance: Positive | None = None
     source: Text | None = None
     note: Text | None = None
+    needs: Text | None = None
     scales: RowScales = RowScales()
 
     @model_validator(mode="after")
@@ -75,8 +76,8 @@ class Row(Section):
     def _check_published_alone(self) -> None:
         if self.published is None:
             raise broken_rule("config", "is missing; a row without one has to have a published number")
-        if self.set or self.tolerance is not None or self.scales != RowScales():
-            raise broken_rule("config", "is missing; without one there are no set, tolerance and scales")
+        if self.set or self.needs or self.tolerance is not None or self.scales != RowScales():
+            raise broken_rule("config", "is missing; without one there are no set, needs, tolerance and scales")
 
 
 class Scale(Section):

@@ -281,3 +281,49 @@ def test_any_cell_of_ours_in_both_holders(cell: Any, half: bool, getkey: Any) ->
 def test_a_method_of_ours(getkey: Any) -> None:
     cell, x = nnx.GRUCell(I, H, rngs=nnx.Rngs(0)), jax.random.normal(getkey(), (B, T, I))
     close(inside.nnx.RNN(cell, method="newton")(x), nnx.RNN(cell)(x))
+
+
+@pytest.mark.parametrize("api", ["nnx", "linen"])
+def test_options_of_ours_are_those_of_scan(api: str, getkey: Any) -> None:
+    x, carry, fresh = (jax.random.normal(getkey(), shape) for shape in ((B, T, I), (B, H), (B, H)))
+    mask = jax.random.bernoulli(getkey(), 0.7, (B, T)).at[:, 0].set(True)
+    resets = jax.random.bernoulli(getkey(), 0.3, (B, T))
+    given = {"initial_carry": carry, "mask": mask, "resets": resets, "reset_to": fresh, "deterministic": True}
+    options = {"return_carry": True, "keep_order": True, "reverse": True, "padding": "hold", "recurrent_dropout": 0.5}
+    cell, key = gj.GRU(H), jax.random.key(1)
+    if api == "nnx":
+        rngs = nnx.Rngs(0, dropout=3)
+        rnn: Any = inside.nnx.RNN(inside.nnx.Cell(cell, I, rngs=rngs), **options, rngs=rngs)
+        params = type(cell.init(key, I))(*(leaf[...] for leaf in rnn.cell.params))
+        h, y = rnn(x, **given)
+        drawn = [rnn(x, **given | {"deterministic": off})[1] for off in (None, None, True)]
+    else:
+        rnn = inside.linen.RNN(inside.linen.Cell(cell), **options)
+        variables = rnn.init(key, x, **given)
+        params = variables["params"]["cell"]["cell"]
+        h, y = rnn.apply(variables, x, **given)
+        draws = [(False, 0), (False, 1), (True, 0)]
+        drawn = [
+            rnn.apply(variables, x, **given | {"deterministic": off}, rngs={"dropout": jax.random.key(seed)})[1]
+            for off, seed in draws
+        ]
+    flags = {"mask": mask, "resets": resets, "reset_to": fresh}
+    y_naive, h_naive = gj.scan(cell, params, x, carry, **flags, reverse=True, padding="hold", method="naive")
+    assert np.abs(y - y_naive).max() < 1e-6 and np.abs(h - h_naive).max() < 1e-6
+    assert np.abs(drawn[0] - drawn[1]).max() > 1e-3 and np.abs(drawn[0] - y).max() > 1e-3
+    assert np.abs(drawn[2] - y).max() < 1e-6
+
+
+def test_options_of_ours_with_a_cell_of_flax(getkey: Any) -> None:
+    x, lengths = jax.random.normal(getkey(), (B, T, I)), LENGTHS
+    cell = nnx.OptimizedLSTMCell(I, H, rngs=nnx.Rngs(0))
+    theirs, y = nnx.RNN(cell, return_carry=True)(x, seq_lengths=lengths)
+    carry, ours = inside.nnx.RNN(cell, return_carry=True, padding="zero")(x, seq_lengths=lengths)
+    valid = np.asarray(np.arange(T)[:, None] < np.asarray(lengths)[:, None, None], np.float32)
+    assert np.abs(ours - y * valid).max() < 1e-6
+    assert all(np.abs(a - b).max() < 1e-6 for a, b in zip(carry, theirs, strict=True))
+    convolving = nnx.GRUCell(I, H, activation_fn=lambda a: a, rngs=nnx.Rngs(0))
+    with pytest.raises(TypeError, match="mask and resets need a cell that this library runs; GRUCell as it is"):
+        inside.nnx.RNN(convolving)(x, mask=jnp.ones((B, T), bool), resets=jnp.zeros((B, T), bool))
+    with pytest.raises(TypeError, match="rngs must be nnx.Rngs"):
+        inside.nnx.RNN(cell, recurrent_dropout=0.5)

@@ -31,6 +31,30 @@ def test_what_is_drawn_is_flax_own() -> None:
     chex.assert_trees_all_equal(remembering, params)
 
 
+def test_gates_look_at_their_own_memory() -> None:
+    """By hand, one step after another, as Graves 2013 writes it; without weights on the memory it is flax's cell."""
+    cell = gj.LSTM(H, forget_bias=1.0, peepholes=True)
+    params = cell.init(jax.random.key(0), I)
+    plain = {name: leaf for name, leaf in params.items() if name != "peepholes"}
+    chex.assert_trees_all_equal(plain, gj.LSTM(H, forget_bias=1.0).init(jax.random.key(0), I))
+    at_zero = gj.scan(cell, params, X, lengths=LENGTHS)
+    chex.assert_trees_all_close(at_zero, gj.scan(gj.LSTM(H), plain, X, lengths=LENGTHS), atol=1e-6)
+    p = np.random.default_rng(1).normal(size=(3, H)).astype(np.float32)
+    y, (c, h) = gj.scan(cell, {**params, "peepholes": jnp.asarray(p)}, X)
+    now, out, weights = np.zeros((B, H)), np.zeros((B, H)), jax.device_get(plain)
+    sigmoid = lambda a: 1 / (1 + np.exp(-a))  # noqa: E731
+    for t in range(T):
+        sums = {
+            g: X[:, t] @ weights[f"i{g}"]["kernel"] + out @ weights[f"h{g}"]["kernel"] + weights[f"h{g}"]["bias"]
+            for g in "ifog"
+        }
+        i, f = sigmoid(sums["i"] + p[0] * now), sigmoid(sums["f"] + p[1] * now)
+        now = f * now + i * np.tanh(sums["g"])
+        out = sigmoid(sums["o"] + p[2] * now) * np.tanh(now)
+        assert np.abs(y[:, t] - out).max() < 1e-6
+    assert np.abs(c - now).max() < 1e-6 and np.abs(h - out).max() < 1e-6
+
+
 @pytest.mark.parametrize("name", CELLS)
 def test_values_and_gradients_of_linen(name: str) -> None:
     cell, module = CELLS[name]

@@ -1,12 +1,14 @@
 """results.json: what a row has come to, what is kept and what is written."""
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from gru_jax.tables import results
+from gru_jax.runs import many_runs
+from gru_jax.tables import rendering, results, running
 from gru_jax.tables.plans import RowPlan, plan
 from gru_jax.tables.results import Ended, keep, read, row_result, row_without_data, shown, status
 from gru_jax.tables.spec import Table, load_table
@@ -150,7 +152,26 @@ def test_a_row_of_another_config_is_not_shown(tmp_path: Path, monkeypatch: pytes
     assert shown(small, "full")[0]["status"] == "new"
     config = tmp_path / "configs" / "tiny.yaml"
     config.write_text(config.read_text().replace("hidden: 4", "hidden: 5"))
-    assert shown(small, "full")[0]["status"] == "not run"
+    assert shown(small, "full")[0]["status"] == "stale" and shown(small, "full")[0]["values"] == []
+    said: list[str] = []
+    monkeypatch.setattr(many_runs, "make", lambda *_: iter([]))
+    monkeypatch.setattr(many_runs, "prepare", lambda _: None)
+    assert running.make(small, planned(small), 1, said.append) == 0
+    assert said[1] == "a: stale, its config has changed since it was run; it is run anew"
+    assert said[2] == "left: some 1 min"
+
+
+def test_what_rows_need_that_were_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanting = row("b: GRU", needs="a file that is\nnot here", published=0.5, tolerance=0.1)
+    small = table(tmp_path, monkeypatch, row("a: GRU"), wanting, row("b: LSTM", needs="a file that is not here"))
+    assert [each["label"] for each in shown(small, "full")] == ["a: GRU"]
+    line = "- Not run, for want of a file that is not here: b: GRU (published 0.5); b: LSTM."
+    assert line in rendering.render(small, ["full"], "md").splitlines()
+    (b,) = plan(small, "full", rows=re.compile("b: GRU"))
+    keep(small, row_without_data(small, b))
+    assert [each["label"] for each in shown(small, "full")] == ["a: GRU"]
+    keep(small, row_result(small, b, [RUN] * 3))
+    assert [each["label"] for each in shown(small, "full")] == ["a: GRU", "b: GRU"]
 
 
 @pytest.mark.parametrize(

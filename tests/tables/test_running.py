@@ -75,7 +75,9 @@ def test_missing_runs_are_made_and_finished_ones_kept(
     code, said, entries = rows_of(small)
     assert code == 0 and runs.made == [(4, 0), (4, 1), (4, 2), (8, 0), (8, 1), (8, 2)]
     assert said[0] == "small: 9 runs, 0 finished before"
-    assert "[1/9] a, seed 0: test/loss 4, 1.5 s" in said and "[9/9] b, seed 2: test/loss 8.25, 1.5 s" in said
+    assert said[1] == "left: 6 runs of rows that were never run"
+    left = "; left: some 1 min, and 3 runs of rows that were never run"
+    assert "[1/9] a, seed 0: test/loss 4, 1.5 s" + left in said and "[9/9] b, seed 2: test/loss 8.25, 1.5 s" in said
     assert entries["a"]["values"] == [4, 4.125, 4.25] and entries["a"]["best"] == 4
     assert entries["a again"]["best"] == 4.25 and entries["b"]["hardware"] == "a CPU, 2 cores"
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -147,7 +149,7 @@ def test_a_metric_that_the_run_does_not_have(tmp_path: Path, monkeypatch: pytest
     small = table(tmp_path, monkeypatch, row("a", metric="test/accuracy"))
     code, said, entries = rows_of(small, seeds=[0])
     assert code == 1 and entries == {}
-    assert said[1].endswith("result.json has no 'test/accuracy'; it has 'test/loss'")
+    assert said[2].endswith("result.json has no 'test/accuracy'; it has 'test/loss'")
 
 
 def test_a_damaged_run_is_left_to_the_run_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Runs) -> None:

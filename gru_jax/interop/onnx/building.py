@@ -81,7 +81,9 @@ def _zeros(g: Builder, plan: Plan) -> str:
     """
     batch = g.node("Gather", g.node("Shape", "x"), g.constant("batch_axis", [1 if plan.time_major else 0]), axis=0)
     rows, units = g.constant("directions", [plan.directions]), g.constant("units", [plan.cell.hidden_size])
-    return g.node("ConstantOfShape", g.node("Concat", rows, batch, units, axis=0))
+    # The value that it has by itself, written out: tract 0.23 takes that for a double.
+    zero = g.onnx.numpy_helper.from_array(np.zeros(1, np.float32))
+    return g.node("ConstantOfShape", g.node("Concat", rows, batch, units, axis=0), value=zero)
 
 
 def _gru(
