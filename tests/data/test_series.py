@@ -10,6 +10,7 @@ from gru_jax.data.csv_column import Window, Windows
 from gru_jax.data.dataset import DataDamaged, Dataset
 from gru_jax.data.files import DataFile
 from gru_jax.data.series import windows
+from gru_jax.data.series.coming import coming
 from gru_jax.data.series.numbers import decimal_of, number
 from gru_jax.data.series.table import Reading, Table, read_table
 from gru_jax.data.series.times import calendar
@@ -234,6 +235,34 @@ def test_other_ways_to_fill_and_other_fingerprints(tmp_path: Path) -> None:
         load(tmp_path, Window(8, 3), "refuse")
     with pytest.raises(DataDamaged, match="train 56, not 59"):
         load(tmp_path, Window(8, 3), "gaps", Windows(59, 8, 18))
+
+
+def test_what_comes_is_seen_as_it_was_in_training(tmp_path: Path) -> None:
+    """Cut after a row of the test split, with what is known ahead, the file shows the window that told what follows."""
+    told, _ = file_of(tmp_path)
+    H, T = 3, 8
+    whole: Any = load(tmp_path, Window(T, H))
+    lines = (tmp_path / "x.csv").read_text().splitlines()
+    for place in (0, 6, len(whole.test.x) - 1):
+        start = int(whole.series.starts[2][place])
+        kept = [line for line in lines[1:] if int(line[8:10]) * 24 + int(line[11:13]) < 24 + start + H]
+        ahead = [";;".join([line.split(";")[0], line.split(";")[3]]) for line in kept[-H:]]
+        ahead = [line.replace(";;", ";;;") for line in ahead]
+        content = DataFile(Path("x.csv"), "\n".join([lines[0], *kept[:-H], *ahead]).encode(), b"", "")
+        made = coming(content, READING, Window(T, H), "gaps", None, (0.5,), whole.series.scale)
+        assert made.start == start and len(made.series.values) == start + H and made.series.period == 24
+        np.testing.assert_allclose(made.x[0], whole.test.x[place], atol=1e-6)
+        assert np.isnan(made.series.values[start:]).all()
+        assert str(made.series.times[-1]) == str(whole.series.times[start + H - 1])
+    without = DataFile(Path("x.csv"), "\n".join(lines).encode(), b"", "")
+    with pytest.raises(DataDamaged, match="knows 0 values of 'c' after line 95, and 3 are told ahead; append rows"):
+        coming(without, READING, Window(T, H), "gaps", None, (), whole.series.scale)
+    # A calendar goes on by itself.
+    clock = Reading(("a", "b"), ("hour",), "t")
+    made = coming(without, clock, Window(T, H), "last", None, (), whole.series.scale)
+    assert made.start == ROWS and str(made.series.times[-1])[:13] == "2025-01-05T06"
+    with pytest.raises(DataDamaged, match="has 100 rows up to the last value of 'a', 'b', fewer than the window of 101"):
+        coming(without, clock, Window(101, H), "last", None, (), whole.series.scale)
 
 
 def test_a_file_is_found_by_its_name_elsewhere(tmp_path: Path) -> None:
