@@ -191,11 +191,13 @@ READING = Reading(("a", "b"), ("c", "hour"), "t")
 SPLIT = Parts(0.7, 0.1, 0.2)
 
 
-def load(folder: Path, window: Window, missing: Any = "gaps", sizes: Windows | None = None) -> Dataset:
+def load(
+    folder: Path, window: Window, missing: Any = "gaps", sizes: Windows | None = None, relative: bool = False
+) -> Dataset:
     if sizes is None:
         content = windows.read("x.csv", str(folder), None)
         sizes = windows.sizes_of(content, READING, window, missing, None, SPLIT)
-    return windows.load("x.csv", READING, window, missing, None, (0.5,), SPLIT, sizes, str(folder))
+    return windows.load("x.csv", READING, window, missing, None, (0.5,), SPLIT, relative, sizes, str(folder))
 
 
 def test_windows_by_hand(tmp_path: Path) -> None:
@@ -228,6 +230,29 @@ def test_windows_by_hand(tmp_path: Path) -> None:
     assert "100 rows of 1:00:00, 9 with values missing, a season of 24" in dataset.description
 
 
+def test_changes_from_the_last_value(tmp_path: Path) -> None:
+    """Relative windows are shown, and told, from the last value known, over the deviation of what is told from it."""
+    told, known = file_of(tmp_path)
+    T, H = 8, 3
+    plain, made = (load(tmp_path, Window(T, H), relative=relative) for relative in (False, True))
+    assert plain.series is not None and made.series is not None and plain.fingerprint != made.fingerprint
+    last = told.copy()
+    for row in range(1, ROWS):
+        last[row] = np.where(np.isnan(last[row]), last[row - 1], last[row])
+    starts = made.series.starts[0]
+    np.testing.assert_array_equal(made.series.level(starts), last[starts - 1])
+    off = np.stack([told[s : s + H] - last[s - 1] for s in starts])
+    deviation = np.sqrt(np.nanmean(off**2, (0, 1)))
+    np.testing.assert_allclose(made.series.deviation, deviation)
+    split: Any = made.train
+    np.testing.assert_allclose(split.y.reshape(-1, H, 2), off / deviation, atol=1e-5)
+    for s, x in zip(starts, split.x, strict=True):
+        seen = (told[s - T : s] - last[s - 1]) / deviation
+        np.testing.assert_array_equal(x[:, 5:7], ~np.isnan(seen))
+        np.testing.assert_allclose(x[:, :2][~np.isnan(seen)], seen[~np.isnan(seen)], atol=1e-4)
+    np.testing.assert_array_equal(split.x[:, :, [2, 3, 4]], np.asarray(plain.train.x)[:, :, [2, 3, 4]])  # type: ignore[union-attr]
+
+
 def test_other_ways_to_fill_and_other_fingerprints(tmp_path: Path) -> None:
     file_of(tmp_path)
     made: list[Any] = [load(tmp_path, Window(8, 3), missing) for missing in ("gaps", "last", "zeros")]
@@ -240,11 +265,12 @@ def test_other_ways_to_fill_and_other_fingerprints(tmp_path: Path) -> None:
         load(tmp_path, Window(8, 3), "gaps", Windows(59, 8, 18))
 
 
-def test_what_comes_is_seen_as_it_was_in_training(tmp_path: Path) -> None:
+@pytest.mark.parametrize("relative", [False, True])
+def test_what_comes_is_seen_as_it_was_in_training(relative: bool, tmp_path: Path) -> None:
     """Cut after a row of the test split, with what is known ahead, the file shows the window that told what follows."""
     told, _ = file_of(tmp_path)
     H, T = 3, 8
-    whole: Any = load(tmp_path, Window(T, H))
+    whole: Any = load(tmp_path, Window(T, H), relative=relative)
     lines = (tmp_path / "x.csv").read_text().splitlines()
     for place in (0, 6, len(whole.test.x) - 1):
         start = int(whole.series.starts[2][place])
@@ -252,26 +278,26 @@ def test_what_comes_is_seen_as_it_was_in_training(tmp_path: Path) -> None:
         ahead = [";;".join([line.split(";")[0], line.split(";")[3]]) for line in kept[-H:]]
         ahead = [line.replace(";;", ";;;") for line in ahead]
         content = DataFile(Path("x.csv"), "\n".join([lines[0], *kept[:-H], *ahead]).encode(), b"", "")
-        made = coming(content, READING, Window(T, H), "gaps", None, (0.5,), whole.series.scale)
+        made = coming(content, READING, Window(T, H), "gaps", None, (0.5,), relative, whole.series.scale)
         assert made.start == start and len(made.series.values) == start + H and made.series.period == 24
         np.testing.assert_allclose(made.x[0], whole.test.x[place], atol=1e-6)
         assert np.isnan(made.series.values[start:]).all()
         assert str(made.series.times[-1]) == str(whole.series.times[start + H - 1])
     without = DataFile(Path("x.csv"), "\n".join(lines).encode(), b"", "")
     with pytest.raises(DataDamaged, match="knows 0 values of 'c' after line 95, and 3 are told ahead; append rows"):
-        coming(without, READING, Window(T, H), "gaps", None, (), whole.series.scale)
+        coming(without, READING, Window(T, H), "gaps", None, (), False, whole.series.scale)
     # A calendar goes on by itself.
     clock = Reading(("a", "b"), ("hour",), "t")
-    made = coming(without, clock, Window(T, H), "last", None, (), whole.series.scale)
+    made = coming(without, clock, Window(T, H), "last", None, (), False, whole.series.scale)
     assert made.start == ROWS and str(made.series.times[-1])[:13] == "2025-01-05T06"
     with pytest.raises(DataDamaged, match="has 100 rows up to the last value of 'a', 'b', fewer than .* 101"):
-        coming(without, clock, Window(101, H), "last", None, (), whole.series.scale)
+        coming(without, clock, Window(101, H), "last", None, (), False, whole.series.scale)
 
 
 def test_a_file_is_found_by_its_name_elsewhere(tmp_path: Path) -> None:
     file_of(tmp_path)
     sizes = windows.sizes_of(windows.read("x.csv", str(tmp_path), None), READING, Window(8, 3), "last", 1, SPLIT)
-    there = windows.load("/gone/x.csv", READING, Window(8, 3), "last", 1, (), SPLIT, sizes, str(tmp_path))
+    there = windows.load("/gone/x.csv", READING, Window(8, 3), "last", 1, (), SPLIT, False, sizes, str(tmp_path))
     assert there.series is not None and there.series.period == 1
 
 

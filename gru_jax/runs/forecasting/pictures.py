@@ -87,7 +87,7 @@ def _by_horizon(path: Path, name: str, made: Forecasts) -> None:
         column: {label: error[:, place] for label, error in errors_of.items()}
         for place, column in enumerate(made.series.names[:_MOST_COLUMNS])
     }
-    forecast_plots.by_horizon(panels, f"{_unit(made.series)} ahead", path, f"{name}: test error by horizon")
+    forecast_plots.by_horizon(panels, f"{_unit(made.series)} ahead", path, f"{name}: mean absolute error, test split")
 
 
 def _unit(series: SeriesFacts) -> str:
