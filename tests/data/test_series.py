@@ -228,6 +228,7 @@ def test_windows_by_hand(tmp_path: Path) -> None:
         np.testing.assert_array_equal(facts.told(starts), [told[s : s + H] for s in expected])
     assert 60 not in facts.starts[0] and 62 not in facts.starts[0] and 64 in facts.starts[0]
     assert "100 rows of 1:00:00, 9 with values missing, a season of 24" in dataset.description
+    assert "drifts" not in dataset.description
 
 
 def test_changes_from_the_last_value(tmp_path: Path) -> None:
@@ -251,6 +252,19 @@ def test_changes_from_the_last_value(tmp_path: Path) -> None:
         np.testing.assert_array_equal(x[:, 5:7], ~np.isnan(seen))
         np.testing.assert_allclose(x[:, :2][~np.isnan(seen)], seen[~np.isnan(seen)], atol=1e-4)
     np.testing.assert_array_equal(split.x[:, :, [2, 3, 4]], np.asarray(plain.train.x)[:, :, [2, 3, 4]])  # type: ignore[union-attr]
+
+
+def test_drift_is_said(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("a,b\n" + "".join(f"{row % 7},{row}\n" for row in range(100)))
+    reading, window = Reading(("a", "b")), Window(8, 3)
+    fixed: Any = ("refuse", 7, (), SPLIT)
+    sizes = Windows(60, 8, 18)
+    said = [
+        windows.load("x.csv", reading, window, *fixed, relative, sizes, str(tmp_path)).description
+        for relative in (False, True)
+    ]
+    assert said[0].endswith("; 'b' drifts, by 2.7 deviations until the test: relative: true is for that")
+    assert "drifts" not in said[1]
 
 
 def test_other_ways_to_fill_and_other_fingerprints(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from gru_jax.data.series.table import Reading, Table, read_table
 _LIMIT = 64 * MB
 # Windows that are filled at once: what stands beside them meanwhile is many times as large.
 _AT_ONCE = 1024
+# Deviations between the means of training and test, from which on a model does not know the level it is tested on.
+_FAR = 1.5
 
 
 class Parts(NamedTuple):
@@ -259,5 +261,16 @@ def _description(content: DataFile, reading: Reading, window: Window, facts: Ser
     train, valid, test = map(len, facts.starts)
     return (
         f"{content.path.name}, {columns}: the next {window.horizon} from {window.steps}; {rows}{holes}{season};"
-        f" split by time: {train} train, {valid} validation, {test} test"
+        f" split by time: {train} train, {valid} validation, {test} test{_drift(facts)}"
     )
+
+
+def _drift(facts: SeriesFacts) -> str:
+    """What is said of a series whose test part lies where no training window was."""
+    told = facts.told(facts.starts[2])
+    known = ~np.isnan(told)
+    off = np.abs(np.where(known, told - facts.mean, 0).sum((0, 1))) / np.maximum(known.sum((0, 1)), 1) / facts.deviation
+    if facts.relative or off.max() < _FAR:
+        return ""
+    far = facts.names[int(off.argmax())]
+    return f"; {far!r} drifts, by {off.max():.1f} deviations until the test: relative: true is for that"

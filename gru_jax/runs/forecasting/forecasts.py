@@ -56,9 +56,10 @@ def of(found: Answers, dataset: Dataset, shape: TaskShape) -> Forecasts:
 
 
 def in_units(outputs: np.ndarray, series: SeriesFacts, starts: np.ndarray) -> np.ndarray:
-    """What a model tells, `[M, H D Q]`, of windows that begin to tell at rows `[M]`, in the data's units: `[M, H, D, Q]`.
+    """What a model tells, `[M, H D Q]`, of windows that begin to tell at rows `[M]`, in the data's units.
 
-    The quantiles rise: those that cross are sorted, which is never further from the truth (Chernozhukov et al. 2010).
+    Of `[M, H, D, Q]` the quantiles rise: those that cross are sorted, which is never further from the truth
+    (Chernozhukov et al. 2010).
     """
     told = outputs.astype(np.float64).reshape(len(outputs), series.horizon, len(series.names), -1)
     return np.sort(told * series.deviation[:, None] + series.level(starts)[:, None, :, None], -1)
