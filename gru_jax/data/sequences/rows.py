@@ -1,4 +1,4 @@
-"""Labelled sequences in CSV files: a long table, in which a column says which row is of which, or a folder of tables."""
+"""Labelled sequences in CSV files: a long table, in which a column says what row is of which, or a folder of tables."""
 
 import csv
 import io
