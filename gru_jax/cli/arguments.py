@@ -123,6 +123,13 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
     again_on.add_argument("--json", action="store_true", help="print one JSON object, with the confusion matrix")
     again_on.add_argument("--data-root", metavar="DIR", help="where the data files are")
 
+    ahead = reader("forecast", help="forecast what comes after the last value of a series")
+    ahead.add_argument("run", metavar="RUN_DIR", type=Path, help="directory of a run of a task of kind series")
+    ahead.add_argument("--file", metavar="CSV", help="a file with the same columns (default: that of the run)")
+    ahead.add_argument("--out", metavar="CSV", type=Path, help="write it there (default: print it)")
+    ahead.add_argument("--plot", metavar="PICTURE", type=Path, help="also draw it (.png, .pdf or .svg)")
+    ahead.add_argument("--data-root", metavar="DIR", help="where the data files are")
+
     data = reader("data", help="say which data files are wanted and found")
     data.add_argument("kind", metavar="KIND", nargs="?", help="kind of a task (default: all that read files)")
     data.add_argument("--data-root", metavar="DIR", help="where the data files are")

@@ -195,6 +195,15 @@ def _eval(arguments: argparse.Namespace) -> int:
     return _guarded(verb)
 
 
+def _forecast(arguments: argparse.Namespace) -> int:
+    def verb() -> int:
+        from gru_jax.cli.forecast import forecast
+
+        return forecast(arguments.run, arguments.file, arguments.out, arguments.plot, arguments.data_root)
+
+    return _guarded(verb)
+
+
 def _data(arguments: argparse.Namespace) -> int:
     def verb() -> int:
         from gru_jax.cli.data_files import report
@@ -323,6 +332,7 @@ _VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "sweep": _sweep,
     "table": _table,
     "eval": _eval,
+    "forecast": _forecast,
     "data": _data,
     "check": _check,
     "plot": _plot,

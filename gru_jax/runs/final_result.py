@@ -7,9 +7,9 @@ from typing import Any
 import jax
 
 from gru_jax.config.config import Config
-from gru_jax.runs import forecasts
 from gru_jax.runs.answers import Answers
 from gru_jax.runs.evaluation import split_metrics, split_sums
+from gru_jax.runs.forecasting import forecasts
 from gru_jax.runs.pictures import draw
 from gru_jax.runs.record import Record
 from gru_jax.runs.scores import answered, scores

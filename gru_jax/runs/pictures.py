@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from gru_jax.config.config import config_hash
 from gru_jax.data.batches import first_of
 from gru_jax.data.dataset import Dataset
-from gru_jax.runs import forecast_pictures, forecasts
 from gru_jax.runs.answers import Answers
+from gru_jax.runs.forecasting import forecasts
+from gru_jax.runs.forecasting import pictures as forecast_pictures
 from gru_jax.runs.load_trained import newest
 from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
 from gru_jax.runs.predictions import class_names

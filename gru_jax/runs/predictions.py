@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from gru_jax.data.dataset import Dataset, TaskShape
-from gru_jax.runs import forecasts
 from gru_jax.runs.answers import Answers
+from gru_jax.runs.forecasting import forecasts
 from gru_jax.runs.on_disk.json_files import write_text
 from gru_jax.runs.on_disk.run_directory import RunError
 

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from gru_jax.config.config import Config
 from gru_jax.config.loading import LoadedConfig
 from gru_jax.data.dataset import Dataset
-from gru_jax.runs import final_result, forecasts
+from gru_jax.runs import final_result
 from gru_jax.runs.environment import environment
 from gru_jax.runs.exit_codes import DIVERGED, DONE, STOPPED
+from gru_jax.runs.forecasting import forecasts
 from gru_jax.runs.loop import Loop, Trainees
 from gru_jax.runs.on_disk import checkpoint
 from gru_jax.runs.on_disk.run_directory import RunError

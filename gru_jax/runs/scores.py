@@ -3,8 +3,8 @@
 import numpy as np
 
 from gru_jax.data.dataset import Dataset, TaskShape
-from gru_jax.runs import forecasts
 from gru_jax.runs.answers import Answers, answers
+from gru_jax.runs.forecasting import forecasts
 from gru_jax.training.experiment import Experiment
 from gru_jax.types import Params
 

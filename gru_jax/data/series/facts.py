@@ -1,5 +1,6 @@
 """What a task of series keeps beside its windows: what results in the data's own units are made from."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,8 @@ class SeriesFacts(NamedTuple):
         names: of the columns.
         values: `[N, D]` float64, in the data's units, NaN where one is missing; rows are evenly spaced.
         times: `[N]` datetime64, as the file's clock shows them; None where it has no times.
-        mean, deviation: `[D]`, of the training part; the model is told (value - mean) / deviation.
+        scale: of every column, those told first, mean and deviation in the training part; the model is shown, and
+            tells, (value - mean) / deviation.
         period: steps of a season.
         horizon: H.
         quantiles: Q of them, that are told of every value; () where one number is.
@@ -23,13 +25,22 @@ class SeriesFacts(NamedTuple):
     names: tuple[str, ...]
     values: np.ndarray
     times: np.ndarray | None
-    mean: np.ndarray
-    deviation: np.ndarray
+    scale: Mapping[str, tuple[float, float]]
     period: int
     horizon: int
     quantiles: tuple[float, ...]
     starts: tuple[np.ndarray, np.ndarray, np.ndarray]
     trained: int
+
+    @property
+    def mean(self) -> np.ndarray:
+        """`[D]`, of the columns that are told."""
+        return np.array([self.scale[name][0] for name in self.names])
+
+    @property
+    def deviation(self) -> np.ndarray:
+        """`[D]`, of the columns that are told."""
+        return np.array([self.scale[name][1] for name in self.names])
 
     def told(self, starts: np.ndarray) -> np.ndarray:
         """The values told of windows that begin to tell at rows `[M]`: `[M, H, D]`, NaN where one is missing."""

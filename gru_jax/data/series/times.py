@@ -42,14 +42,38 @@ class Grid(NamedTuple):
     Attributes:
         row: `[N]`, the row of each line of the file.
         times: of all rows, datetime64, by the clock of the file.
-        step: from one row to the next, in words.
+        unit: from one row to the next: timedelta64, of microseconds or months.
+        step: the same in words.
         period: rows of a season: of a day, of the week, of the year.
     """
 
     row: np.ndarray
     times: np.ndarray
+    unit: np.timedelta64
     step: str
     period: int
+
+    def until(self, rows: int) -> np.ndarray:
+        """The times of so many rows, past the end of the grid too, by the clock of its last one.
+
+        Example:
+            >>> ends = np.array(["2025-01-31", "2025-02-28"], "datetime64[us]")
+            >>> Grid(np.arange(2), ends, np.timedelta64(1, "M"), "1 month", 12).until(4).astype("datetime64[D]")[2:]
+            array(['2025-03-31', '2025-04-30'], dtype='datetime64[D]')
+        """
+        more = self.unit * np.arange(1, max(rows - len(self.times), 0) + 1)
+        last = self.times[-1]
+        if np.datetime_data(self.unit.dtype)[0] == "M":
+            month = last.astype("datetime64[M]")
+            ends = (np.append(month, month + more) + 1).astype("datetime64[us]")
+            left = ends[0] - last
+            # The last day of a month is that of the next one too.
+            begins = (month + more).astype("datetime64[us]")
+            from_begin = np.minimum(begins + (last - month.astype("datetime64[us]")), ends[1:] - 1)
+            later = ends[1:] - left if left <= np.timedelta64(1, "D") else from_begin
+        else:
+            later = last + more
+        return np.concatenate([self.times, later])[:rows]
 
 
 def moments(cells: Sequence[str], lines: Sequence[int], column: str, path: Path) -> Moments:
@@ -147,7 +171,7 @@ def _grid(instants: np.ndarray, offset: np.ndarray, lines: Sequence[int], path: 
     clock = offset[np.searchsorted(row, np.arange(row[-1] + 1), side="right") - 1]
     local = instants[0] + step * np.arange(row[-1] + 1) + clock
     period = _DAY // step if step < _DAY and _DAY % step == 0 else _SEASONS.get(step, 1)
-    return Grid(row, local.astype("datetime64[us]"), _length(step), period)
+    return Grid(row, local.astype("datetime64[us]"), np.timedelta64(step, "us"), _length(step), period)
 
 
 def _require_rising(instants: np.ndarray, local: np.ndarray, lines: Sequence[int], path: Path) -> None:
@@ -195,7 +219,7 @@ def _monthly(months: np.ndarray, local: np.ndarray, path: Path) -> Grid:
     # That of the row itself, or, of one that is missing, of the one before it.
     within = within[np.searchsorted(row, np.arange(row[-1] + 1), side="right") - 1]
     period = 12 // step if 12 % step == 0 else 1
-    return Grid(row, (begin + within).astype("datetime64[us]"), said, period)
+    return Grid(row, (begin + within).astype("datetime64[us]"), np.timedelta64(step, "M"), said, period)
 
 
 def _said(local: int) -> str:

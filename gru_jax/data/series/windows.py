@@ -1,5 +1,6 @@
 """Windows of a CSV file's columns, and what is to be told after them: the task of kind series."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,6 +65,11 @@ def read(file: str, beside: str | None, data_root: str | None) -> DataFile:
     return files.read(files.find([file] if beside is None else [str(Path(beside, file)), file], data_root), _LIMIT)
 
 
+def read_again(file: str, data_root: str | None) -> DataFile:
+    """The file of a run: where it was, or, by its bare name, below the folder of data files."""
+    return files.read(files.find([file, file.replace("\\", "/").rpartition("/")[2]], data_root), _LIMIT)
+
+
 def sizes_of(
     content: DataFile, reading: Reading, window: Window, missing: Missing, period: int | None, split: Parts
 ) -> Windows:
@@ -73,7 +79,7 @@ def sizes_of(
         DataDamaged: the file cannot be read so; it has values missing, and they are refused.
     """
     table = _table(content, reading, missing)
-    _period(content, table, period, _ends(len(table.values), split)[0])
+    period_of(content, table, period, _ends(len(table.values), split)[0])
     return Windows(*(len(starts) for starts in _starts(table.values, window, _ends(len(table.values), split))))
 
 
@@ -109,31 +115,25 @@ def load(
         DataMissing: the file is not there.
         DataDamaged: it cannot be read so, or has other sizes.
     """
-    # The file of a run may be elsewhere by now: then its name, below the folder that is said.
-    content = files.read(files.find([file, file.replace("\\", "/").rpartition("/")[2]], data_root), _LIMIT)
+    content = read_again(file, data_root)
     table = _table(content, reading, missing)
     ends = _ends(len(table.values), split)
     starts = _starts(table.values, window, ends)
     check_sizes(content.path, **{name: (getattr(sizes, name), len(part)) for name, part in
                                  zip(Windows._fields, starts, strict=True)})  # fmt: skip
-    trained = slice(ends[0])
-    mean, deviation = _scale(content, reading, np.concatenate([table.values, table.known], 1)[trained])
     facts = SeriesFacts(
         names=reading.target,
         values=table.values,
         times=None if table.grid is None else table.grid.times,
-        mean=mean[: len(reading.target)],
-        deviation=deviation[: len(reading.target)],
-        period=_period(content, table, period, ends[0]),
+        scale=_scale(content, reading, table, ends[0]),
+        period=period_of(content, table, period, ends[0]),
         horizon=window.horizon,
         quantiles=quantiles,
         starts=starts,
         trained=ends[0],
     )
-    told = (facts.values - facts.mean) / facts.deviation
-    ahead = np.concatenate([(table.known - mean[told.shape[1] :]) / deviation[told.shape[1] :], table.calendar], 1)
-    channels = np.concatenate([told, _shifted(ahead, window.horizon)], 1).astype(np.float32)
-    train, valid, test = (_split(channels, told.astype(np.float32), each, window, missing) for each in starts)
+    shown = channels(table, reading, facts.scale, window.horizon)
+    train, valid, test = (_split(shown, len(facts.names), each, window, missing) for each in starts)
     return Dataset(
         train,
         valid,
@@ -181,7 +181,7 @@ def _starts(values: np.ndarray, window: Window, ends: tuple[int, int, int]) -> t
     return tuple(found)
 
 
-def _period(content: DataFile, table: Table, period: int | None, trained: int) -> int:
+def period_of(content: DataFile, table: Table, period: int | None, trained: int) -> int:
     """Steps of a season: as said, or as the times have it, or 1 where the training part has not two of them."""
     if period is not None:
         if period >= trained:
@@ -192,27 +192,41 @@ def _period(content: DataFile, table: Table, period: int | None, trained: int) -
     return of_grid if 2 * of_grid <= trained else 1
 
 
-def _scale(content: DataFile, reading: Reading, trained: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _scale(content: DataFile, reading: Reading, table: Table, trained: int) -> dict[str, tuple[float, float]]:
     """Mean and deviation of every column in the training part."""
-    for name, empty in zip(reading.columns, np.isnan(trained).all(0), strict=True):
+    rows = np.concatenate([table.values, table.known], 1)[:trained]
+    for name, empty in zip(reading.columns, np.isnan(rows).all(0), strict=True):
         if empty:
             raise damaged(content.path, f"has no value of {name!r} in its training part", "fill some in")
-    return np.nanmean(trained, 0), np.maximum(np.nanstd(trained, 0), 1e-8)
+    found = zip(np.nanmean(rows, 0).tolist(), np.maximum(np.nanstd(rows, 0), 1e-8).tolist(), strict=True)
+    return dict(zip(reading.columns, found, strict=True))
 
 
-def _shifted(ahead: np.ndarray, horizon: int) -> np.ndarray:
-    """What is known of the step `horizon` later; of the last ones, which no window sees, nothing."""
-    return np.concatenate([ahead[horizon:], np.full_like(ahead[:horizon], np.nan)])
+def channels(table: Table, reading: Reading, scale: Mapping[str, tuple[float, float]], horizon: int) -> np.ndarray:
+    """What a window shows, `[N, C]` float32: the columns that are told, and of the step `horizon` later what is known.
+
+    The last rows, of which nothing is known so far ahead, have NaN there.
+    """
+    means, deviations = np.array([scale[name] for name in reading.columns]).T
+    told = table.values.shape[1]
+    known = np.concatenate([(table.known - means[told:]) / deviations[told:], table.calendar], 1)
+    later = np.concatenate([known[horizon:], np.full_like(known[:horizon], np.nan)])
+    return np.concatenate([(table.values - means[:told]) / deviations[:told], later], 1).astype(np.float32)
 
 
-def _split(channels: np.ndarray, told: np.ndarray, starts: np.ndarray, window: Window, missing: Missing) -> Split:
-    views: Any = np.lib.stride_tricks.sliding_window_view(channels, window.steps, axis=0)
-    x = np.empty((len(starts), window.steps, features(channels.shape[1], missing)), np.float32)
+def _split(shown: np.ndarray, told: int, starts: np.ndarray, window: Window, missing: Missing) -> Split:
+    y = shown[starts[:, None] + np.arange(window.horizon), :told]
+    return Split(windows(shown, starts, window.steps, missing), y.reshape(len(starts), -1))
+
+
+def windows(shown: np.ndarray, starts: np.ndarray, steps: int, missing: Missing) -> np.ndarray:
+    """The rows before each of the rows `starts`, without holes: `[M, T, features]`."""
+    views: Any = np.lib.stride_tricks.sliding_window_view(shown, steps, axis=0)
+    x = np.empty((len(starts), steps, features(shown.shape[1], missing)), np.float32)
     for first in range(0, len(starts), _AT_ONCE):
         rows = starts[first : first + _AT_ONCE]
-        x[first : first + _AT_ONCE] = filled(views[rows - window.steps].swapaxes(1, 2), missing)
-    y = told[starts[:, None] + np.arange(window.horizon)]
-    return Split(x, y.reshape(len(starts), -1))
+        x[first : first + _AT_ONCE] = filled(views[rows - steps].swapaxes(1, 2), missing)
+    return x
 
 
 def _description(content: DataFile, reading: Reading, window: Window, facts: SeriesFacts, table: Table) -> str:

@@ -40,7 +40,7 @@ def windows(
     """History, forecast with its band, what came, and the seasonal-naive forecast.
 
     Args:
-        panels: rows of windows, in each a panel a column.
+        panels: a row for each column, in each a panel a window.
         names: of the columns, on the axes.
         band: what the band is, in words; "" for none.
         path: picture to write.
@@ -48,12 +48,17 @@ def windows(
         style: for what.
     """
     with look(style):
-        figure, axes = new_figure(len(panels), len(names), style, height=0.62)
+        figure, axes = new_figure(len(panels), len(panels[0]), style)
         handles: dict[str, Any] = {}
-        for row, shown in zip(axes, panels, strict=True):
-            for axis, name, one in zip(row, names, shown, strict=True):
+        for row, name, shown in zip(axes, names, panels, strict=True):
+            for axis in row[1:]:
+                # Before anything is drawn: the range is then that of all.
+                axis.sharey(row[0])
+                axis.tick_params(labelleft=False)
+            for axis, one in zip(row, shown, strict=True):
                 handles |= _draw(axis, one, band)
-                axis.set(title=one.title, ylabel=name)
+                axis.set_title(one.title)
+            row[0].set_ylabel(name)
         figure.suptitle(title)
         legend_below(figure, handles)
         save(figure, path)
@@ -61,13 +66,16 @@ def windows(
 
 def _draw(axis: Any, shown: Shown, band: str) -> dict[str, Any]:
     """Draws one window: label -> what was drawn."""
-    (before,) = axis.plot(*shown.before, color=_BEFORE, zorder=2)
+    found: dict[str, Any] = {}
+    (found["before"],) = axis.plot(*shown.before, color=_BEFORE, zorder=2)
     # From the last value that was seen on, or what came would begin with a gap.
     since = np.concatenate([shown.before[0][-1:], shown.ahead])
-    (came,) = axis.plot(since, np.concatenate([shown.before[1][-1:], shown.truth]), color=_CAME, zorder=4)
+    if np.isfinite(shown.truth).any():
+        truth = np.concatenate([shown.before[1][-1:], shown.truth])
+        (found["what came"],) = axis.plot(since, truth, color=_CAME, zorder=4)
     (season,) = axis.plot(shown.ahead, shown.season, "--", color=_SEASON, zorder=3)
     (own,) = axis.plot(shown.ahead, shown.forecast, color=_OWN, zorder=5)
-    found = {"before": before, "what came": came, "forecast": own, "seasonal-naive": season}
+    found |= {"forecast": own, "seasonal-naive": season}
     quantiles = shown.quantiles.shape[1]
     for low in range(quantiles // 2):
         edges = shown.quantiles[:, [low, -1 - low]].T
@@ -78,7 +86,8 @@ def _draw(axis: Any, shown: Shown, band: str) -> dict[str, Any]:
     if np.issubdtype(shown.ahead.dtype, np.datetime64):
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-        locator = AutoDateLocator(minticks=3, maxticks=8)
+        # So many that it finds an interval for every stretch: it warns where it does not.
+        locator = AutoDateLocator(minticks=2, maxticks=5)
         axis.xaxis.set_major_locator(locator)
         axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     return found
@@ -105,7 +114,8 @@ def by_horizon(
                 looks = dict(line(number)) | ({} if number == 0 else {"linestyle": "--"})
                 marks = {"marker": "o"} if len(error) == 1 else {}
                 (handles[label],) = axis.plot(steps, error, **(looks | marks))
-            axis.set(xlabel=ahead, ylabel=f"MAE, {name}", ylim=(0, None))
+            axis.set(xlabel=ahead, ylabel=f"mean absolute error, {name}", ylim=(0, None))
+            axis.margins(x=0.02)
             axis.xaxis.get_major_locator().set_params(integer=True)
         figure.suptitle(title)
         legend_below(figure, handles)

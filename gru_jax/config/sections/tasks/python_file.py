@@ -42,7 +42,7 @@ class PythonTask(PythonFile):
         if not all(isinstance(flag, bool) for flag in (made.tokens, made.next_step, made.gaps)):
             raise broken_rule("file", f"shape() of {self.file}: tokens, next_step and gaps must be True or False")
         if made.quantiles != ():
-            raise broken_rule("file", f"shape() of {self.file}: quantiles are of tasks of kind 'series'; leave them out")
+            raise broken_rule("file", f"shape() of {self.file}: quantiles are of kind 'series'; leave them out")
         if made.target not in typing.get_args(Target):
             targets = ", ".join(map(repr, typing.get_args(Target)))
             raise broken_rule("file", f"shape() of {self.file}: target must be one of {targets}, got {made.target!r}")

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from gru_jax.data.series.facts import SeriesFacts
-from gru_jax.runs.baselines import NAMES
-from gru_jax.runs.forecasts import Forecasts, errors, moment
+from gru_jax.runs.forecasting.baselines import NAMES
+from gru_jax.runs.forecasting.forecasts import Forecasts, errors, moment
 from gru_jax.runs.watching import forecast_plots
 from gru_jax.runs.watching.forecast_plots import Shown
 
@@ -32,27 +32,45 @@ def draw(folder: Path, name: str, made: Forecasts) -> list[Path]:
 
 def _windows(path: Path, name: str, made: Forecasts) -> None:
     series = made.series
-    names = series.names[:_MOST_COLUMNS]
     # In deviations, so that columns of all units count alike.
     off = np.abs(made.forecast - made.truth) / series.deviation
     ranked = np.argsort([np.nanmean(each) for each in off], kind="stable")
     picked = {case: int(ranked[round(share * (len(ranked) - 1))]) for case, share in _CASES.items()}
-    panels = [[_shown(case, at, place, made) for place in range(len(names))] for case, at in picked.items()]
-    band = ""
-    if len(series.quantiles) > 1:
-        band = f"{100 * series.quantiles[0]:g} to {100 * series.quantiles[-1]:g} %"
-    forecast_plots.windows(panels, names, band, path, f"{name}: {series.horizon} {_unit(series)} ahead, test split")
+    columns = range(len(series.names[:_MOST_COLUMNS]))
+    panels = [[_shown(case, at, place, made) for case, at in picked.items()] for place in columns]
+    title = f"{name}, {series.horizon} {_unit(series)} ahead: of 10 test windows 1, 5 and 9 are better"
+    forecast_plots.windows(panels, series.names[:_MOST_COLUMNS], _band(series), path, title)
+
+
+def draw_coming(path: Path, name: str, made: Forecasts) -> None:
+    """Writes the picture of the one window that is forecast after the last value.
+
+    Args:
+        path: picture to write.
+        name: of the run.
+        made: the forecast.
+    """
+    series = made.series
+    panels = [[_shown("", 0, place, made)] for place in range(len(series.names[:_MOST_COLUMNS]))]
+    title = f"{name}: the {series.horizon} {_unit(series)} after {moment(series, int(made.starts[0]) - 1)}"
+    forecast_plots.windows(panels, series.names[:_MOST_COLUMNS], _band(series), path, title)
+
+
+def _band(series: SeriesFacts) -> str:
+    quantiles = series.quantiles
+    return f"{100 * quantiles[0]:g} to {100 * quantiles[-1]:g} %" if len(quantiles) > 1 else ""
 
 
 def _shown(case: str, window: int, place: int, made: Forecasts) -> Shown:
     series, start = made.series, int(made.starts[window])
-    history = slice(max(0, start - 2 * max(series.horizon, min(series.period, 3 * series.horizon))), start)
+    before = 3 * max(series.horizon, min(series.period, 3 * series.horizon)) // 2
+    history = slice(max(0, start - max(before, 2)), start)
     ahead = slice(start, start + series.horizon)
     axis = np.arange(len(series.values)) if series.times is None else series.times
     off = np.abs(made.forecast[window, :, place] - made.truth[window, :, place])
-    error = f"MAE {np.nanmean(off):.3g}" if np.isfinite(off).any() else "nothing known"
+    error = f"MAE {np.nanmean(off):.3g}" if np.isfinite(off).any() else "nothing came"
     return Shown(
-        f"{case}: {error}, forecast at {moment(series, start - 1)}",
+        f"{case}: {error}" if case else "",
         (axis[history], series.values[history, place]),
         axis[ahead],
         made.truth[window, :, place],

@@ -8,7 +8,7 @@ import numpy as np
 from gru_jax.data.dataset import Dataset, TaskShape
 from gru_jax.data.series.facts import SeriesFacts
 from gru_jax.runs.answers import Answers
-from gru_jax.runs.baselines import NAMES, baselines, windows_of
+from gru_jax.runs.forecasting.baselines import NAMES, baselines, windows_of
 
 _SPLITS = ("train", "valid", "test")
 
@@ -17,7 +17,7 @@ class Forecasts(NamedTuple):
     """Those of M windows, H steps ahead, of D columns, in the data's units.
 
     Attributes:
-        split: "train", "valid" or "test".
+        split: "train", "valid" or "test"; "next" after the last value.
         series: that the windows are of.
         starts: `[M]`, the row of the first value told.
         truth: `[M, H, D]`, NaN where a value is missing.
@@ -42,8 +42,6 @@ class Forecasts(NamedTuple):
 def of(found: Answers, dataset: Dataset, shape: TaskShape) -> Forecasts:
     """What answers on a split of a series say in the data's units, and what the baselines do.
 
-    Quantiles that cross are sorted, which is never further from the truth (Chernozhukov et al. 2010).
-
     Args:
         found: the answers.
         dataset: that they belong to, of a series.
@@ -52,11 +50,18 @@ def of(found: Answers, dataset: Dataset, shape: TaskShape) -> Forecasts:
     series = dataset.series
     assert series is not None
     starts = series.starts[_SPLITS.index(found.split)][found.sequence]
-    told = found.outputs.astype(np.float64).reshape(len(starts), series.horizon, len(series.names), -1)
-    told = np.sort(told * series.deviation[:, None] + series.mean[:, None], -1)
     seen = np.asarray(windows_of(dataset, found.split).x)[found.sequence]
     others = baselines(dataset, series, starts, seen, shape.gaps)
-    return Forecasts(found.split, series, starts, series.told(starts), told, others)
+    return Forecasts(found.split, series, starts, series.told(starts), in_units(found.outputs, series), others)
+
+
+def in_units(outputs: np.ndarray, series: SeriesFacts) -> np.ndarray:
+    """What a model tells, `[M, H D Q]`, in the data's units: `[M, H, D, Q]`, the quantiles rising.
+
+    Those that cross are sorted, which is never further from the truth (Chernozhukov et al. 2010).
+    """
+    told = outputs.astype(np.float64).reshape(len(outputs), series.horizon, len(series.names), -1)
+    return np.sort(told * series.deviation[:, None] + series.mean[:, None], -1)
 
 
 class Errors(NamedTuple):
@@ -86,7 +91,7 @@ def errors(forecast: np.ndarray, truth: np.ndarray, series: SeriesFacts) -> Erro
 
     Example:
         >>> day = np.arange(8.0)[:, None] % 4
-        >>> series = SeriesFacts(("a",), day + (day > 2), None, None, None, 1, 1, (), (None,) * 3, 8)
+        >>> series = SeriesFacts(("a",), day + (day > 2), None, {}, 1, 1, (), (None,) * 3, 8)
         >>> found = errors(np.array([[[1.0]], [[2.0]]]), np.array([[[3.0]], [[2.0]]]), series)
         >>> float(found.mae[0]), float(found.rmse[0]), float(found.smape[0]), round(float(found.mase[0]), 4)
         (1.0, 1.4142135623730951, 50.0, 0.5833)
@@ -137,10 +142,14 @@ def scores(made: Forecasts) -> dict[str, float]:
 
 
 def beside(made: Forecasts) -> dict[str, Any]:
-    """What result.json has beside the scores: errors of each step ahead, the baselines, each of several columns."""
+    """What result.json has beside the scores: errors by steps ahead, baselines, columns, what they are scaled by."""
     names = made.series.names
     others = {name: _said(errors(each, made.truth, made.series)._asdict()) for name, each in made.others.items()}
-    found = {f"{made.split}/mae_by_horizon": _said(_measures(made))["mae_by_horizon"], "baselines": others}
+    found = {
+        f"{made.split}/mae_by_horizon": _said(_measures(made))["mae_by_horizon"],
+        "baselines": others,
+        "scale": made.series.scale,
+    }
     if len(names) == 1:
         return found
     each = [{key: value[..., at : at + 1] for key, value in _measures(made).items()} for at in range(len(names))]
