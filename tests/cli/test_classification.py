@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from .command import gru_jax, result
+from .command import gru_jax, metrics, result
 
 
 def test_eval_says_all_in_json_and_writes_predictions(copy: Path) -> None:
@@ -39,7 +39,11 @@ name: steps
 task: {kind: sequences, file: steps.csv, time: time, batch: 16}
 model: {kind: gru, hidden: 16, pool: mean}
 optim: {kind: adam, lr: 1e-2, clip_norm: 1.0}
-train: {epochs: 12, class_weights: balanced, label_smoothing: 0.05}
+train:
+  epochs: 12
+  class_weights: balanced
+  label_smoothing: 0.05
+  early_stop: {metric: valid/macro_f1, patience: 12}
 """
 KINDS = {"walk": 0.8, "stumble": 0.12, "fall": 0.08}
 
@@ -68,6 +72,9 @@ def test_unequal_classes_from_a_table_to_their_scores(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "of 5 to 400 steps of 2, each sequence of one of 3 classes (fall, stumble, walk)" in done.stdout
     found = result(tmp_path / "out")
+    lines = [line["valid/macro_f1"] for line in metrics(tmp_path / "out") if "valid/macro_f1" in line]
+    assert len(lines) == 12 and found["valid/macro_f1"] == max(lines)
+    assert found["best_step"] == (1 + lines.index(max(lines))) * found["total_steps"] // 12
     assert found["test/macro_f1"] > 0.8 and found["test/auc"] > 0.9 and found["classes"] == ["fall", "stumble", "walk"]
     assert f"{found['test/macro_f1']:.4f}" in done.stdout
     picture = tmp_path / "out/plots/confusion.png"
@@ -97,7 +104,7 @@ def test_a_stack_weighs_classes_as_a_run_alone_does(tmp_path: Path) -> None:
     alone = result(tmp_path / "alone")
     stacked = [each for each in map(result, (tmp_path / "runs/steps").glob("*-s0")) if each["lr"] == alone["lr"]]
     assert len(stacked) == 1 and stacked[0]["config_hash"] == alone["config_hash"]
-    for name in ("train/loss", "valid/loss", "test/loss", "test/auc", "test/macro_f1"):
+    for name in ("train/loss", "valid/loss", "valid/macro_f1", "test/loss", "test/auc", "test/macro_f1"):
         np.testing.assert_allclose(stacked[0][name], alone[name], rtol=2e-3)
 
 
@@ -106,5 +113,5 @@ def test_balanced_weights_of_generated_classes_are_refused(tmp_path: Path) -> No
     (tmp_path / "made.yaml").write_text(config.replace(", pool: mean", ""))
     refused = gru_jax("run", "made.yaml", "--out", "out", cwd=tmp_path)
     assert refused.returncode == 2 and not (tmp_path / "out").exists()
-    said = "made.yaml:6:36: train.class_weights: 'balanced' counts the classes of the training data, and these are"
+    said = "made.yaml:8:18: train.class_weights: 'balanced' counts the classes of the training data, and these are"
     assert said in refused.stderr
