@@ -39,7 +39,8 @@ class TaskShape(NamedTuple):
         tokens: whether a step is the number of a token, from 0.
         next_step: whether what is told of a step is the step after it, which must not be seen.
         gaps: whether a step is values, masks and times since side by side, as `gru_jax.observed` makes them.
-        quantiles: that are told of each value, in (0, 1) and rising, so many outputs side by side; () for its mean.
+        quantiles: of a forecast, whose values may be missing: those told of each value, in (0, 1) and rising, so many
+            outputs side by side; () for its mean. None of other values, which are all there.
     """
 
     train: int
@@ -52,12 +53,12 @@ class TaskShape(NamedTuple):
     tokens: bool = False
     next_step: bool = False
     gaps: bool = False
-    quantiles: tuple[float, ...] = ()
+    quantiles: tuple[float, ...] | None = None
 
     @property
     def values(self) -> int:
         """Numbers told of a sequence, where values are."""
-        return self.outputs // max(1, len(self.quantiles))
+        return self.outputs // max(1, len(self.quantiles or ()))
 
 
 def has_scores(shape: TaskShape, sequences: int) -> bool:
@@ -83,7 +84,7 @@ class Split(NamedTuple):
 
     Attributes:
         x: `[N, T, I]` float32, or `[N, T]` int32 tokens.
-        y: the target: class `[N]` int32, values `[N, O]` float32, NaN for one that is missing and does not count, tags
+        y: the target: class `[N]` int32, values `[N, O]` float32, of a forecast NaN for one that is missing, tags
             `[N, T]` int32, notes `[N, T, O]` float32.
         lengths: `[N]` int32, steps of each; None when all have T.
         asked: `[N, T]` bool, the steps whose tags or notes count; None when all do. Steps past the length never do.
