@@ -14,6 +14,8 @@ from gru_jax.data.sequences.labelled import Labelled
 from gru_jax.data.sequences.rows import Reading
 from gru_jax.data.sequences.task import Shares, Sizes
 
+from .hostile import survive
+
 READING = Reading("id", "label")
 TAGS = Reading("id", "tag", tags=True)
 LONG = "id,a,b,label\n7,1,2,walk\n7,3,4,walk\n8,5,6,fall\n"
@@ -87,7 +89,7 @@ WRONG = [
     ({"a.csv": LONG.replace("3,4", "3,2")}, READING._replace(time="b"), "line 3 has no later 'b' than the row before"),
     ({"a.csv": "id,a,label,split\n1,2,x,train\n2,3,y,exam\n"}, READING, "line 3 says 'exam'; write train, valid"),
     ({"own/walk/7.csv": "a\n1\n", "own/8.csv": "a\n2\n"}, READING, "does not say the class of 8.csv; write it"),
-    ({"own/walk/7.csv": "a\n1\n", "own/fall/8.csv": "b\n2\n"}, READING, "7.csv: has the columns a, and fall/8.csv"),
+    ({"own/walk/7.csv": "a\n1\n", "own/fall/8.csv": "b\n2\n"}, READING, "7.csv: has the columns 'a', and fall/8.csv"),
     ({"own/7.csv": "a\n1\n", "own/labels.csv": "file,label\n7.csv,x\n8.csv,y\n"}, READING, "names 8.csv, not in the"),
     ({"a.npz": {"x": np.zeros((2, 3, 1))}}, READING, "holds no array 'y'"),
     ({"a.npz": {"x": np.zeros((2, 3, 1)), "y": np.zeros((2, 3), int)}}, READING, "'y' holds int64[2, 3]; save"),
@@ -169,6 +171,19 @@ def test_equal_sequences_lie_side_by_side_and_holes_are_filled(tmp_path: Path) -
     assert isinstance(data.train, Split) and data.train.x.shape == (4, 5, 6) and np.isfinite(data.train.x).all()
     shape = task.shape(Sizes(6, 4, 2, 5, 2, 2), READING, "gaps")
     assert (shape.features, shape.outputs, shape.gaps, shape.target) == (6, 2, True, "class")
+
+
+MANY = LONG + "".join(f"{n},{n},-{n}.5,{'walk' if n % 3 else 'fall'}\n" for n in range(9, 20))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.npz"])
+def test_damage_is_refused_or_read_within_bounds(tmp_path: Path, name: str) -> None:
+    labels, said = np.array(["walk", "fall"] * 6), np.array(["train", "valid", "test"]).repeat(4)
+    archive = {"x": np.arange(48.0).reshape(24, 2), "lengths": np.full(12, 2), "y": labels, "split": said}
+    path = write(tmp_path, {name: MANY if name == "a.csv" else archive})
+    assert len(_loaded(path).classes) == 2
+    refused, _ = survive(lambda: _loaded(path), path, path.read_bytes())
+    assert refused > 40
 
 
 CONFIG = """\
