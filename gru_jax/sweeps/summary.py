@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from gru_jax.config import yaml_document
 from gru_jax.data.dataset import BETTER_HIGHER
+from gru_jax.runs.comparison import in_short
 from gru_jax.runs.many_runs import finished
 from gru_jax.runs.on_disk.json_files import write_json, write_text
 from gru_jax.runs.on_disk.run_directory import RunDirectory
@@ -41,6 +42,13 @@ class Line(NamedTuple):
     def name(self) -> str:
         """`optim.lr=0.01 model.hidden=8`."""
         return " ".join(f"{key}={yaml_document.one_line(value)}" for key, value in self.values.items()) or "all seeds"
+
+    @property
+    def label(self) -> str:
+        """The same for a legend: `lr=0.01, hidden=8`."""
+        words = in_short(self.values)
+        said = ", ".join(f"{words[key]}={yaml_document.one_line(value)}" for key, value in self.values.items())
+        return said or "all seeds"
 
     @property
     def diverged(self) -> int:
@@ -152,11 +160,11 @@ def draw(sweep: Sweep, lines: Sequence[Line], at: Path) -> list[Path]:
     paths = []
     if whole:
         curves = {
-            line.name: [RunDirectory(member.task.path).metrics_lines() for member in line.members]
+            line.label: [RunDirectory(member.task.path).metrics_lines() for member in line.members]
             for line in whole[:MOST_CURVES]
         }
         paths.append(at / "curves.png")
-        plots.curves(curves, paths[-1])
+        plots.curves(curves, paths[-1], plots.metrics_of([sweep.loaded.config]), title=sweep.loaded.config.name)
     numbers = {
         key: [(float(line.values[key]), [float(result[sweep.pick]) for result in line.results]) for line in whole]
         for key in lines[0].values
