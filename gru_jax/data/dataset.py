@@ -19,6 +19,13 @@ TARGET_METRICS: dict[Target, tuple[str, ...]] = {
 }
 """The metrics of every kind of target."""
 
+BETTER_HIGHER = ("accuracy", "macro_f1")
+"""The metrics that are better when higher; all others are when lower."""
+
+_MOST_CLASSES = 100
+# Outputs of a split that are held at once.
+_MOST_NUMBERS = 2**26
+
 
 class TaskShape(NamedTuple):
     """The sizes of a task, known without loading it.
@@ -52,6 +59,24 @@ class TaskShape(NamedTuple):
     def values(self) -> int:
         """Numbers told of a sequence, where values are."""
         return self.outputs // max(1, len(self.quantiles or ()))
+
+
+def has_scores(shape: TaskShape, sequences: int) -> bool:
+    """Whether a split of a task has scores: of classes, tags and values, unless there are too many to look at at once.
+
+    Args:
+        shape: of the task.
+        sequences: in the split.
+
+    Example:
+        >>> has_scores(TaskShape(8, 2, 2, time=5, features=1, outputs=3), 2)
+        True
+        >>> has_scores(TaskShape(8, 2, 2, time=5, features=1, outputs=8192, target="tags"), 2)
+        False
+    """
+    told = sequences * (shape.time if shape.target == "tags" else 1)
+    few = told * shape.outputs <= _MOST_NUMBERS and (shape.target == "values" or shape.outputs <= _MOST_CLASSES)
+    return few and shape.target != "notes" and not shape.next_step
 
 
 class Split(NamedTuple):

@@ -9,6 +9,7 @@ from gru_jax.runs.forecasting.baselines import NAMES
 from gru_jax.runs.forecasting.forecasts import Forecasts, errors, moment
 from gru_jax.runs.watching import forecast_plots
 from gru_jax.runs.watching.forecast_plots import Shown
+from gru_jax.runs.watching.style import Style
 
 # The share of windows that are better.
 _CASES = {"good": 0.1, "median": 0.5, "bad": 0.9}
@@ -16,21 +17,23 @@ _MOST_COLUMNS = 3
 _UNITS = {3600: "hours", 86_400: "days", 604_800: "weeks", 60: "minutes", 1: "seconds"}
 
 
-def draw(folder: Path, name: str, made: Forecasts) -> list[Path]:
+def draw(folder: Path, name: str, made: Forecasts, style: Style = "talk", suffix: str = ".png") -> list[Path]:
     """Writes `forecast.png` and `error_by_horizon.png`; returns their paths.
 
     Args:
         folder: to write them to.
         name: of the run.
         made: its forecasts of the test split.
+        style: for what they are.
+        suffix: in place of .png.
     """
-    paths = [folder / "forecast.png", folder / "error_by_horizon.png"]
-    _windows(paths[0], name, made)
-    _by_horizon(paths[1], name, made)
+    paths = [folder / f"forecast{suffix}", folder / f"error_by_horizon{suffix}"]
+    _windows(paths[0], name, made, style)
+    _by_horizon(paths[1], name, made, style)
     return paths
 
 
-def _windows(path: Path, name: str, made: Forecasts) -> None:
+def _windows(path: Path, name: str, made: Forecasts, style: Style) -> None:
     series = made.series
     # In deviations, so that columns of all units count alike.
     off = np.abs(made.forecast - made.truth) / series.deviation
@@ -39,7 +42,7 @@ def _windows(path: Path, name: str, made: Forecasts) -> None:
     columns = range(len(series.names[:_MOST_COLUMNS]))
     panels = [[_shown(case, at, place, made) for case, at in picked.items()] for place in columns]
     title = f"{name}, {series.horizon} {_unit(series)} ahead: of 10 test windows 1, 5 and 9 are better"
-    forecast_plots.windows(panels, series.names[:_MOST_COLUMNS], _band(series), path, title)
+    forecast_plots.windows(panels, series.names[:_MOST_COLUMNS], _band(series), path, title, style)
 
 
 def draw_coming(path: Path, name: str, made: Forecasts) -> None:
@@ -80,14 +83,15 @@ def _shown(case: str, window: int, place: int, made: Forecasts) -> Shown:
     )
 
 
-def _by_horizon(path: Path, name: str, made: Forecasts) -> None:
+def _by_horizon(path: Path, name: str, made: Forecasts, style: Style) -> None:
     labels = {name: made.forecast} | {NAMES[each]: other for each, other in made.others.items()}
     errors_of = {label: errors(each, made.truth, made.series).by_horizon for label, each in labels.items()}
     panels = {
         column: {label: error[:, place] for label, error in errors_of.items()}
         for place, column in enumerate(made.series.names[:_MOST_COLUMNS])
     }
-    forecast_plots.by_horizon(panels, f"{_unit(made.series)} ahead", path, f"{name}: mean absolute error, test split")
+    title = f"{name}: mean absolute error, test split"
+    forecast_plots.by_horizon(panels, f"{_unit(made.series)} ahead", path, title, style)
 
 
 def _unit(series: SeriesFacts) -> str:

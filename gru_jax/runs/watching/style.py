@@ -32,7 +32,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Those of Okabe and Ito (2008), in an order in which neighbours differ in lightness too; without their yellow, which
 is not seen on white."""
 
-_MARKS = (None, "o", "s", "^", "D")
+# None is a dot: that is where a curve is at its best.
+_MARKS = (None, "s", "^", "D", "v")
 
 
 class _Sizes(NamedTuple):
@@ -64,7 +65,7 @@ def _settings(sizes: _Sizes) -> dict[str, Any]:
         "legend.fontsize": sizes.text * 0.9,
         "legend.frameon": False,
         "lines.linewidth": sizes.line,
-        "lines.markersize": sizes.line * 2.6,
+        "lines.markersize": sizes.text * 0.42,
         "axes.linewidth": sizes.line * 0.4,
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -72,7 +73,7 @@ def _settings(sizes: _Sizes) -> dict[str, Any]:
         "axes.axisbelow": True,
         "grid.color": "#dddddd",
         "grid.linewidth": sizes.line * 0.3,
-        # Names are a user's: a dollar in them begins no formula.
+        # Names are a user's: a dollar in them begins no formula. See `log_scale`.
         "text.parse_math": False,
         # White behind all of it, so that dark pages show the same picture.
         "figure.facecolor": "white",
@@ -121,6 +122,16 @@ def line(number: int) -> Mapping[str, Any]:
     """How the curve of that number looks, from 0: its colour, and a mark where the colours have begun again."""
     mark = _MARKS[number // len(COLOURS) % len(_MARKS)]
     return {"color": COLOURS[number % len(COLOURS)], "marker": mark, "markevery": 0.1}
+
+
+def log_scale(axis: Any, which: Literal["x", "y"]) -> None:
+    """Gives an axis a logarithmic scale; matplotlib's own labels would be formulas, which a look does not know."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axis.set(**{f"{which}scale": "log"})
+    of = getattr(axis, f"{which}axis")
+    of.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    of.set_minor_formatter(NullFormatter())
 
 
 def legend_below(figure: Any, handles: Mapping[str, Any]) -> None:
