@@ -14,12 +14,12 @@ from gru_jax.runs.forecasting.baselines import linear, naive, seasonal_naive
 NAN = np.nan
 
 
-def facts(values: Any, period: int = 1, horizon: int = 2, quantiles: tuple[float, ...] = (), **more: Any) -> SeriesFacts:
+def facts(values: Any, period: int = 1, horizon: int = 2, **more: Any) -> SeriesFacts:
     values = np.asarray(values, float).reshape(len(values), -1)
     columns = values.shape[1]
     starts = more.pop("starts", (np.arange(2, 4),) * 3)
     made = SeriesFacts(
-        tuple("ab"[:columns]), values, None, {"a": (0, 1), "b": (0, 1)}, period, horizon, quantiles, starts, 6
+        tuple("ab"[:columns]), values, None, {"a": (0, 1), "b": (0, 1)}, period, horizon, (), starts, 6
     )
     return made._replace(**more)
 
@@ -106,6 +106,21 @@ def test_quantiles_in_the_units_of_the_data() -> None:
     row = int(series.starts[2][0])
     assert first[:4] == [str(row - 1), str(row), 1, "a"] and len(rest) == 12 * 2 - 1
     np.testing.assert_allclose(list(map(float, first[4:8])), truth[0, 0] + [0, -1, 0, 1], atol=1e-5)
+
+
+def test_what_is_told_as_changes_is_what_was_meant() -> None:
+    data: Any = dataset(False)
+    data = data._replace(series=data.series._replace(relative=True, scale={"a": (0, 4)}))
+    starts = data.series.starts[2]
+    truth = data.series.told(starts)[..., 0]
+    outputs = (truth - data.series.values[starts - 1]) / 4
+    made = forecasts.of(answered(data, outputs), data, TaskShape(35, 8, 12, 4, 2, 2, "values"))
+    np.testing.assert_allclose(made.forecast[..., 0], truth, atol=1e-5)
+    # The linear model, too, tells changes: here of series that were made without, which it is off by just these.
+    plain: Any = dataset(False)
+    others = forecasts.of(answered(plain, outputs), plain, TaskShape(35, 8, 12, 4, 2, 2, "values")).others
+    moved = others["linear"] * 4 + data.series.values[starts - 1][:, None]
+    np.testing.assert_allclose(made.others["linear"], moved, atol=1e-9)
 
 
 def test_two_columns_are_told_apart() -> None:

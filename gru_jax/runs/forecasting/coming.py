@@ -19,7 +19,7 @@ from gru_jax.runs.plan import prepare
 from gru_jax.training.experiment import whole
 
 
-def coming(run_directory: Path, file: str | None = None, data_root: str | None = None) -> Forecasts:
+def coming(run_directory: Path, file: str | None = None, data_root: str | None = None) -> tuple[str, Forecasts]:
     """The forecast of one window, the last one of a file, by a run's best parameters.
 
     Args:
@@ -28,7 +28,7 @@ def coming(run_directory: Path, file: str | None = None, data_root: str | None =
         data_root: where data files are, in place of what the run's config says.
 
     Returns:
-        The forecast, with no truth, and beside it the seasonal-naive one.
+        The name of the run; the forecast, with no truth, and beside it the seasonal-naive one.
 
     Raises:
         RunError: there is no finished run of a series.
@@ -51,8 +51,8 @@ def coming(run_directory: Path, file: str | None = None, data_root: str | None =
     outputs = np.asarray(jax.jit(experiment.model.apply)(params, window.x)).astype(np.float32)
     starts = np.array([window.start])
     others = {"seasonal_naive": seasonal_naive(window.series, starts)}
-    truth = window.series.told(starts)
-    return Forecasts("next", window.series, starts, truth, in_units(outputs, window.series), others)
+    told, truth = in_units(outputs, window.series, starts), window.series.told(starts)
+    return config.name, Forecasts("next", window.series, starts, truth, told, others)
 
 
 def _window(config: Config, file: str | None, scale: Mapping[str, tuple[float, float]]) -> data.Coming:
@@ -64,5 +64,12 @@ def _window(config: Config, file: str | None, scale: Mapping[str, tuple[float, f
         content = windows.read(file, str(Path.cwd()), config.data_root)
     known = task.arguments()
     return data.coming(
-        content, known["reading"], known["window"], task.missing, task.period, known["quantiles"], scale
+        content,
+        known["reading"],
+        known["window"],
+        task.missing,
+        task.period,
+        known["quantiles"],
+        task.relative,
+        scale,
     )

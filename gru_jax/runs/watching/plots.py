@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gru_jax.config.config import Config
+from gru_jax.data.dataset import BETTER_HIGHER
 from gru_jax.runs.watching.style import COLOURS, Style, legend_below, line, log_scale, look, new_figure, save
 
 _SPLITS = {"train": ("training", ":"), "valid": ("validation", "-")}
@@ -41,7 +42,7 @@ def metrics_of(configs: Iterable[Config]) -> Metrics:
     found = list(configs)
     losses = {_LOSSES.get(config.shape.target, "loss") for config in found}
     best_by = {config.train.best_by for config in found}
-    labels = {"loss": losses.pop() if len(losses) == 1 else "loss", "accuracy": "accuracy"}
+    labels = {"loss": losses.pop() if len(losses) == 1 else "loss", "accuracy": "accuracy", "macro_f1": "macro F1"}
     return Metrics(labels, best_by.pop() if len(best_by) == 1 else None)
 
 
@@ -105,7 +106,7 @@ def _best(seeds: Sequence[Lines], best_by: str | None, x: str) -> tuple[float, f
     places, _, mean, _ = over_seeds(seeds, best_by or "", x)
     if not places.size:
         return None
-    at = mean.argmax() if (best_by or "").endswith("accuracy") else mean.argmin()
+    at = mean.argmax() if (best_by or "").endswith(BETTER_HIGHER) else mean.argmin()
     return float(places[at]), float(mean[at])
 
 

@@ -119,8 +119,9 @@ class SeriesForecastTask(Task, data=windows):
     `file`: beside the config, else below data_root. `target`: a column, or several. `known`: columns, or of the `time`
     column hour, weekday, day, month. `separator`, `decimal`: null finds them. `period`: rows of a season, null as the
     times have it. `missing`, for a value that is: refuse the file; `gaps`, the last value with a mask and the time
-    since; the `last` value; `zeros`, the mean. `quantiles`: null for the mean. `split`: shares of the rows. `stride`:
-    rows from one training example to the next. `sizes`: null counts the windows that tell something; a run notes them.
+    since; the `last` value; `zeros`, the mean. `quantiles`: null for the mean. `relative`: told as the change from the
+    last value, for what drifts. `split`: shares of the rows. `stride`: rows from one training example to the next.
+    `sizes`: null counts the windows that tell something; a run notes them.
     """
 
     kind: Literal["series"]
@@ -135,6 +136,7 @@ class SeriesForecastTask(Task, data=windows):
     horizon: Count = 24
     missing: Missing = "refuse"
     quantiles: Quantiles = None
+    relative: bool = False
     split: Shares = [0.7, 0.1, 0.2]
     stride: Count = 1
     sizes: WindowSizes | None = None
