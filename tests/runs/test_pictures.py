@@ -70,6 +70,29 @@ def test_axes_of_values(drawn: list[Any]) -> None:
     assert lr.get_ylabel() == "best validation loss"
 
 
+def config(target: str, kind: str = "digits", quantiles: tuple[float, ...] = (), best_by: str = "valid/loss") -> Any:
+    """What is asked of one."""
+    shape = types.SimpleNamespace(target=target, quantiles=quantiles)
+    return types.SimpleNamespace(
+        shape=shape, task=types.SimpleNamespace(kind=kind), train=types.SimpleNamespace(best_by=best_by)
+    )
+
+
+@pytest.mark.parametrize(
+    ("configs", "loss", "best_by"),
+    [
+        ([config("class"), config("tags")], "loss, nats", "valid/loss"),
+        ([config("class"), config("values")], "loss", "valid/loss"),
+        ([config("values", "series", (0.1, 0.5, 0.9))], "quantile loss, standardised", "valid/loss"),
+        ([config("values", "series")], "mean square error, standardised", "valid/loss"),
+        ([config("class"), config("class", best_by="valid/accuracy")], "loss, nats", None),
+    ],
+)
+def test_units(configs: list[Any], loss: str, best_by: str | None) -> None:
+    found = plots.metrics_of(configs)
+    assert (found.labels["loss"], found.best_by) == (loss, best_by)
+
+
 @pytest.mark.parametrize(("name", "suffix"), [("talk", ".png"), ("paper", ".svg"), ("paper", ".pdf")])
 def test_a_look_is_the_same_everywhere(name: style.Style, suffix: str, tmp_path: Path) -> None:
     with matplotlib.rc_context({"font.size": 3, "axes.grid": False, "svg.fonttype": "path"}):

@@ -40,10 +40,16 @@ _LOSSES = {"class": "loss, nats", "tags": "loss, nats", "notes": "loss, nats", "
 def metrics_of(configs: Iterable[Config]) -> Metrics:
     """What the curves of runs with these configs show."""
     found = list(configs)
-    losses = {_LOSSES.get(config.shape.target, "loss") for config in found}
+    losses = {_loss(config) for config in found}
     best_by = {config.train.best_by for config in found}
     labels = {"loss": losses.pop() if len(losses) == 1 else "loss", "accuracy": "accuracy", "macro_f1": "macro F1"}
     return Metrics(labels, best_by.pop() if len(best_by) == 1 else None)
+
+
+def _loss(config: Config) -> str:
+    loss = "quantile loss" if config.shape.quantiles else _LOSSES[config.shape.target]
+    # A model of series has to do with deviations from a level; their scores are in the data's units.
+    return f"{loss}, standardised" if config.task.kind == "series" else loss
 
 
 def curves(
