@@ -63,7 +63,9 @@ def test_of_a_run(copy: Path) -> None:
     # The run's own, and its curves drawn anew.
     assert page.count["img"] == len(list((run / "plots").iterdir())) > 1
     assert ["test/loss", f"{result(run)['test/loss']:.6g}"] in page.rows
-    assert "done; out <b>&" in page.words and "jaxlib" in page.words
+    assert "done; out <b>&" in page.words and "packages: jaxlib" in [row[0] for row in page.rows]
+    head, row = page.rows[:2]
+    assert row[head.index("test/loss")] == f"{result(run)['test/loss']:.5g}"
 
 
 def variant(folder: Path, name: str, lr: float, seed: int, loss: float, status: str = "done") -> None:

@@ -104,8 +104,9 @@ def _of_one(group: Group) -> list[Markup]:
     run = group.runs[0]
     return [
         element("p", text(f"{_status(run)}; {run.path}")),
+        comparison([_row(group)], None),
         *_curves([group]),
-        *_pictures(run),
+        *_pictures(run, 2),
         heading(2, "Result"),
         _result(run),
         heading(2, "Config"),
@@ -250,13 +251,13 @@ def _against_values(rows: Sequence[Row], metric: str | None) -> list[Markup]:
         return [heading(2, "Against what differs"), picture(path, f"{plots.in_words(metric)}; a point a config")]
 
 
-def _pictures(run: RunDirectory) -> list[Markup]:
+def _pictures(run: RunDirectory, level: int = 3) -> list[Markup]:
     """Those that the run has drawn, but for its curves, which a report draws itself."""
     files = sorted(run.plots.glob("*")) if run.plots.is_dir() else []
     own = [path for path in files if path.suffix in PICTURES and path.stem != "curves" and path.name[0] != "."]
     # One of each, where it was drawn in several forms.
     found = {path.stem: path for path in own}
-    return [heading(3, "Pictures"), *(picture(path, stem) for stem, path in found.items())] if found else []
+    return [heading(level, "Pictures"), *(picture(path, stem.replace("_", " ")) for stem, path in found.items())] if found else []
 
 
 def _result(run: RunDirectory) -> Markup:
@@ -264,7 +265,7 @@ def _result(run: RunDirectory) -> Markup:
     if result is None:
         lines = run.metrics_lines()
         return facts({"no result yet; the newest line of metrics": json.dumps(lines[-1]) if lines else "none"})
-    return facts({key: _shown(value) for key, value in result.items()})
+    return facts(_flat(result))
 
 
 def _environment(run: RunDirectory) -> Markup:
@@ -274,15 +275,26 @@ def _environment(run: RunDirectory) -> Markup:
         said = None
     if not isinstance(said, Mapping):
         return facts({"env.json": "cannot be read"})
-    return facts({key: _shown(value) for key, value in said.items()})
+    return facts(_flat(said))
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, str]:
+    """What a file of JSON says: key -> value, a mapping's own below its key."""
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}: {below}": said for below, said in _flat(value).items()}
+        else:
+            flat[key] = short(_shown(value), 400)
+    return flat
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
     if isinstance(value, float):
         return f"{value:.6g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_shown(each)}" for key, each in value.items())
-    return short(value if isinstance(value, str) else json.dumps(value), 400)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _read(path: Path) -> str:
