@@ -257,7 +257,8 @@ def _pictures(run: RunDirectory, level: int = 3) -> list[Markup]:
     own = [path for path in files if path.suffix in PICTURES and path.stem != "curves" and path.name[0] != "."]
     # One of each, where it was drawn in several forms.
     found = {path.stem: path for path in own}
-    return [heading(level, "Pictures"), *(picture(path, stem.replace("_", " ")) for stem, path in found.items())] if found else []
+    shown = [picture(path, stem.replace("_", " ")) for stem, path in found.items()]
+    return [heading(level, "Pictures"), *shown] if shown else []
 
 
 def _result(run: RunDirectory) -> Markup:
