@@ -40,7 +40,7 @@ _LOSSES = {"class": "loss, nats", "tags": "loss, nats", "notes": "loss, nats", "
 def metrics_of(configs: Iterable[Config]) -> Metrics:
     """What the curves of runs with these configs show."""
     found = list(configs)
-    losses = {_LOSSES.get(config.shape.target, "loss") for config in found}
+    losses = {"pinball loss" if config.shape.quantiles else _LOSSES.get(config.shape.target, "loss") for config in found}
     best_by = {config.train.best_by for config in found}
     labels = {"loss": losses.pop() if len(losses) == 1 else "loss", "accuracy": "accuracy"}
     return Metrics(labels, best_by.pop() if len(best_by) == 1 else None)
