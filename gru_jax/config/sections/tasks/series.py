@@ -136,8 +136,8 @@ class SeriesForecastTask(Task, data=windows):
     and clocks. `known`: columns, or of the time hour, weekday, day, month. `separator`, `decimal`: null finds them.
     `period`: rows of a season, null as the times have it. `missing`, for a value that is: refuse the file; `gaps`, the
     last value with a mask and the time since; the `last` value; `zeros`, the mean. `quantiles`: null for the mean.
-    `relative`: told as the change from the last value, for what drifts. `split`: shares of the rows. `stride`: rows from
-    one training example to the next. `sizes`: null counts the windows that tell something; a run notes them.
+    `relative`: told as the change from the last value, for what drifts. `split`: shares of the rows. `stride`: rows
+    from one training example to the next. `sizes`: null counts the windows that tell something; a run notes them.
     """
 
     kind: Literal["series"]
