@@ -1,4 +1,5 @@
 """`python -m gru_jax` is the command `gru-jax`."""
+# PYTHON_ARGCOMPLETE_OK
 
 import sys
 

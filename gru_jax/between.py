@@ -31,12 +31,28 @@ class Stack(NamedTuple):
     norm: str | None
 
 
+class Both(NamedTuple):
+    """What two directions were made of, see `gru_jax.bidirectional`."""
+
+    layers: tuple[Any, Any]
+    merge: str | None
+
+
 class Output(NamedTuple):
     """What a network with an output layer was made of, see `gru_jax.models.readout`."""
 
     net: Any
     steps: str
     activation: str
+    input_size: int
+
+
+class OutputOfTokens(NamedTuple):
+    """What a network over tokens was made of, see `gru_jax.models.sequence_model`."""
+
+    net: Any
+    steps: str
+    vocabulary: int
 
 
 @exportable("Norm")

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from gru_jax import checks
-from gru_jax.between import NORMS, Norm, Recurrent, Stack, adds, kept, normalize, only, padded, two_keys, unequal
+from gru_jax.between import NORMS, Both, Norm, Recurrent, Stack, adds, kept, normalize, only, padded, two_keys, unequal
 from gru_jax.cells.base import Cell, fresh
 from gru_jax.checks import described
 from gru_jax.scans import Method, scan
@@ -55,13 +55,13 @@ class Made(Layer):
     Attributes:
       output: what a final state puts out, of two directions both side by side; None where a part does not know it.
       directions, from_end: 1 or 2 of the last layer; whether any part reads its sequence from the end too.
-      made_of: what `recurrent` and `stack` were given, for what runs it otherwise than by `apply`.
+      made_of: what `recurrent`, `bidirectional` or `stack` was given, for what runs it otherwise than by `apply`.
     """
 
     output: Callable[[State], Array] | None = None
     directions: int = 1
     from_end: bool = False
-    made_of: Recurrent | Stack | None = None
+    made_of: Recurrent | Both | Stack | None = None
 
     def knowing(self, **known: Any) -> "Made":
         """The layer itself, with these attributes."""
@@ -197,7 +197,7 @@ def bidirectional(forward: Layer, backward: Layer | None = None, *, merge: str |
             )
         return MERGES[merge](*outputs), *others
 
-    made = Made(init, split_with_x(apply)).knowing(directions=2, from_end=True)
+    made = Made(init, split_with_x(apply)).knowing(directions=2, from_end=True, made_of=Both(pair, merge))
     ends: list[Any] = [getattr(one, "output", None) for one in pair]
     if None in ends:
         return made

@@ -17,7 +17,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 
 # A room is a file or a folder right under gru_jax/, or one of the folders below; "gru_jax" is the list of public names.
 # Each may import from itself and from the rooms that are named here.
-WITHIN = ("config.sections", "runs.on_disk", "runs.watching")
+WITHIN = ("config.sections", "runs.on_disk", "runs.watching", "runs.exporting")
 CORE = ["types", "checks", "files", "irregular", "cells", "scans", "between", "combinators", "layers", "streams"]
 CONFIG = ["data", "config.sections", "config"]
 RUNS = ["training", "runs.on_disk", "runs.watching", "runs"]
@@ -33,9 +33,10 @@ ALLOWED = (
         "inside": {*CORE, "interop"},
         "data": {"types", "irregular"},
         "models": set(CORE),
+        "runs.exporting": {*BELOW_CONFIG, *CONFIG, *RUNS, "interop"},
         "tables": {*BELOW_CONFIG, *CONFIG, *RUNS},
         "sweeps": {*BELOW_CONFIG, *CONFIG, *RUNS},
-        "cli": {*BELOW_CONFIG, *CONFIG, *RUNS, "tables", "sweeps", "tuning"},
+        "cli": {*BELOW_CONFIG, *CONFIG, *RUNS, "runs.exporting", "tables", "sweeps", "tuning"},
         "__main__": {"cli"},
     }
 )

@@ -9,20 +9,22 @@ from typing import NoReturn
 
 from gru_jax import __version__
 from gru_jax.checks import did_you_mean
+from gru_jax.cli.completion import answer_the_shell
+from gru_jax.cli.help_texts import end_helps
+from gru_jax.cli.new import WRITTEN
 from gru_jax.config.sections.in_words import short
-from gru_jax.runs.exit_codes import BAD_ARGUMENTS, MEANING
-
-
-def _exit_codes(*codes: int) -> str:
-    """What a verb ends with; all there are where none is named."""
-    return "exit codes: " + ", ".join(f"{code} {MEANING[code]}" for code in codes or MEANING)
-
+from gru_jax.runs.exit_codes import BAD_ARGUMENTS
 
 _OVERRIDES_HELP = "values laid over the file's"
 
 
 CELLS = ("gru", "gru-reset-before", "mgu", "lstm", "tanh")
 """What `tune` knows by name."""
+
+
+EXPORTED = ("onnx", "torch", "keras", "safetensors", "stablehlo")
+PLATFORMS = ("cuda", "rocm", "tpu")
+"""What `export` knows by name."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -38,14 +40,13 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
     parser = _Parser(
         prog="gru-jax",
         description="Train gated recurrent networks from config files.",
-        epilog=_exit_codes(),
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"gru-jax {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    reader = functools.partial(verbs.add_parser, allow_abbrev=False, epilog=_exit_codes(0, 1, 2, 3, 130))
+    reader = functools.partial(verbs.add_parser, allow_abbrev=False)
 
-    run = verbs.add_parser("run", help="start a run, or continue it", allow_abbrev=False, epilog=_exit_codes())
+    run = verbs.add_parser("run", help="start a run, or continue it", allow_abbrev=False)
     run.add_argument("config", metavar="CONFIG", help="YAML file")
     run.add_argument("overrides", metavar="key.sub=value", nargs="*", default=[], help=_OVERRIDES_HELP)
     run.add_argument(
@@ -71,7 +72,6 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
         help="make one run by several processes of this machine, on its CPU",
         usage="gru-jax launch -n N -- run CONFIG [key.sub=value ...]",
         allow_abbrev=False,
-        epilog=_exit_codes(),
     )
     launch.add_argument("-n", "--processes", metavar="N", type=_jobs, required=True, help="how many processes")
 
@@ -79,7 +79,6 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
         "sweep",
         help="train a config with every combination of the values in its section sweep",
         allow_abbrev=False,
-        epilog=_exit_codes(),
     )
     sweep.add_argument("config", metavar="CONFIG", help="YAML file with a section sweep")
     sweep.add_argument("overrides", metavar="key.sub=value", nargs="*", default=[], help=_OVERRIDES_HELP)
@@ -90,7 +89,6 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
         "table",
         help="make a published table: run what is missing, print it",
         allow_abbrev=False,
-        epilog=_exit_codes(),
     )
     table.add_argument("name", metavar="NAME", help="folder below experiments/, or the path of a table.yaml")
     table.add_argument("--scale", choices=["smoke", "full"], help="in minutes, or as it was published")
@@ -115,8 +113,34 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
 
     again_on = reader("eval", help="evaluate a run's best parameters again")
     again_on.add_argument("run", metavar="RUN_DIR", type=Path, help="directory of a run")
-    again_on.add_argument("--split", choices=["test", "valid"], default="test", help="on which data (default: test)")
+    splits = ["test", "valid", "train"]
+    again_on.add_argument("--split", choices=splits, default="test", help="on which data (default: test)")
+    again_on.add_argument(
+        "--predictions", metavar="CSV", type=Path, help="also write a row for each answer: what was true, what was said"
+    )
+    again_on.add_argument("--json", action="store_true", help="print one JSON object, with the confusion matrix")
     again_on.add_argument("--data-root", metavar="DIR", help="where the data files are")
+
+    export = reader("export", help="write a run's best parameters in the format of another framework")
+    export.add_argument("run", metavar="RUN_DIR", type=Path, help="directory of a run")
+    export.add_argument("--to", choices=EXPORTED, required=True, help="the format")
+    export.add_argument("--out", metavar="FILE", type=Path, required=True, help="the file; its ending is the format's")
+    export.add_argument("--lengths", action="store_true", help="it takes lengths, though the task has none")
+    export.add_argument(
+        "--platforms",
+        metavar="LIST",
+        type=_platforms,
+        default=(),
+        help=f"of stablehlo, beside the CPU: {', '.join(PLATFORMS)}, one or several with commas between",
+    )
+    export.add_argument("--data-root", metavar="DIR", help="where the data files are")
+
+    ahead = reader("forecast", help="forecast what comes after the last value of a series")
+    ahead.add_argument("run", metavar="RUN_DIR", type=Path, help="directory of a run of a task of kind series")
+    ahead.add_argument("--file", metavar="CSV", help="a file with the same columns (default: that of the run)")
+    ahead.add_argument("--out", metavar="CSV", type=Path, help="write it there (default: print it)")
+    ahead.add_argument("--plot", metavar="PICTURE", type=Path, help="also draw it (.png, .pdf or .svg)")
+    ahead.add_argument("--data-root", metavar="DIR", help="where the data files are")
 
     data = reader("data", help="say which data files are wanted and found")
     data.add_argument("kind", metavar="KIND", nargs="?", help="kind of a task (default: all that read files)")
@@ -140,6 +164,19 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
         choices=["step", "epoch", "time"],
         help="what the curves of --out are drawn against (default: step and time, one above the other)",
     )
+    plot.add_argument(
+        "--style", choices=["talk", "paper"], default="talk", help="for a slide, or a column of print (default: talk)"
+    )
+    plot.add_argument("--format", choices=["png", "svg", "pdf"], default="png", help="of each run's own (default: png)")
+
+    report = reader("report", help="write one HTML file about runs: table, curves, pictures, configs")
+    report.add_argument("runs", metavar="RUN_DIR", nargs="+", type=Path, help="directory of a run, or of a sweep")
+    report.add_argument("--out", metavar="FILE", type=Path, default=Path("report.html"), help="(default: report.html)")
+
+    new = reader("new", help="write a task, a cell or a config that runs, to begin one's own with")
+    new.add_argument("what", metavar="WHAT", choices=list(WRITTEN), help=f"one of {', '.join(WRITTEN)}")
+    new.add_argument("name", metavar="NAME", help="of the files and the config")
+    new.add_argument("--out", metavar="DIR", type=Path, default=Path(), help="where they go (default: here)")
 
     kernels = reader("build-kernels", help="compile what kernel='cudnn' calls cuDNN by, before its first use")
     kernels.add_argument(
@@ -173,6 +210,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
     tune.add_argument("--out", metavar="FILE", type=Path, help="write it there, for gj.Tuned.load, not into the cache")
 
     reader("list", help="list configs, tasks, models and optimizers")
+    end_helps(parser, verbs.choices)
     return parser, verbs.choices
 
 
@@ -195,6 +233,14 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _platforms(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    for name in names:
+        if name not in PLATFORMS:
+            raise argparse.ArgumentTypeError(f"expected names among {', '.join(PLATFORMS)}, got {name!r}")
+    return names
+
+
 def _jobs(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1024:
         raise argparse.ArgumentTypeError(f"expected a number from 1 to 1024, got {text!r}")
@@ -215,6 +261,7 @@ def _apart(words: list[str]) -> tuple[list[str], list[str]]:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments of a command line; an unknown one ends the process with exit code 2."""
     parser, verbs = _parser()
+    answer_the_shell(parser, verbs)
     words, command = _apart(list(sys.argv[1:] if argv is None else argv))
     arguments, rest = parser.parse_known_args(words)
     arguments.command = command

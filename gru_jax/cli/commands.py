@@ -5,22 +5,16 @@ once.
 """
 
 import argparse
-import contextlib
 import io
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
 
 from gru_jax.cli.arguments import parse
-from gru_jax.config.sections.in_words import short
-from gru_jax.runs.exit_codes import BAD_ARGUMENTS, DONE, FAILED, INTERRUPTED, MISSING
-
-if TYPE_CHECKING:
-    from gru_jax.config.loading import LoadedConfig
+from gru_jax.cli.endings import fail, guarded, interrupted, load, needs_extra
+from gru_jax.runs.exit_codes import BAD_ARGUMENTS, DONE, FAILED, MISSING
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,52 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except KeyboardInterrupt:
-        _interrupted()
-
-
-def _fail(message: str, code: int) -> int:
-    print(f"error: {short(message, 4000)}", file=sys.stderr)
-    return code
-
-
-def _interrupted() -> NoReturn:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _fail("interrupted", INTERRUPTED)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    # Not sys.exit: imports cut in the middle can crash the interpreter while it takes itself down.
-    os._exit(INTERRUPTED)
-
-
-def _needs_extra(error: ImportError) -> int:
-    extra = "watch" if error.name in ("tensorboardX", "wandb") else "experiments"
-    fix = f"gru-jax[{extra}] brings it: pip install '.[{extra}]' in a clone"
-    return _fail(f"{error.name} is not installed; {fix}", MISSING)
-
-
-def _load(arguments: argparse.Namespace) -> "LoadedConfig | int":
-    """The config, or the exit code after saying what is wrong with it."""
-    try:
-        from gru_jax.config.loading import ConfigError, load_config
-    except ImportError as error:
-        return _needs_extra(error)
-    try:
-        return load_config(arguments.config, arguments.overrides)
-    except ConfigError as error:
-        return _refuse(error.lines)
-
-
-def _refuse(lines: Sequence[str]) -> int:
-    for line in lines:
-        print(short(line, 2000), file=sys.stderr)
-    count = len(lines)
-    print(f"{count} error{'s' if count > 1 else ''}; nothing was started.", file=sys.stderr)
-    return BAD_ARGUMENTS
+        interrupted()
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    loaded = _load(arguments)
+    loaded = load(arguments)
     if isinstance(loaded, int):
         return loaded
 
@@ -106,7 +59,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 group.hear_of_others()
                 raise
 
-    code = _guarded(verb)
+    code = guarded(verb)
     if leave is not None:
         # After everything is said: the other processes of the run, if there are any, end with this one.
         leave(code)
@@ -119,40 +72,6 @@ def _launch(arguments: argparse.Namespace) -> int:
     return launch(arguments.processes, arguments.command)
 
 
-def _guarded(verb: Callable[[], int]) -> int:
-    """Calls a verb; every failure that a user can act on becomes a message and an exit code."""
-    try:
-        import jax
-
-        from gru_jax.config.loading import ConfigError
-        from gru_jax.data.dataset import DataDamaged, DataMissing
-        from gru_jax.runs.on_disk.checkpoint import CheckpointError, silence_orphans
-        from gru_jax.runs.on_disk.run_directory import RunError
-    except ImportError as error:
-        return _needs_extra(error)
-    silence_orphans()
-    try:
-        return verb()
-    except ImportError as error:
-        return _needs_extra(error)
-    except ConfigError as error:
-        return _refuse(error.lines)
-    except DataMissing as error:
-        return _fail(str(error), MISSING)
-    except DataDamaged as error:
-        return _fail(f"{error}\nnothing was changed.", FAILED)
-    except RunError as error:
-        return _fail(f"{error}\nnothing was changed.", error.exit_code)
-    except CheckpointError as error:
-        return _fail(f"{error}\nnothing was changed.", FAILED)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        return _fail(f"{error}; what was written before is whole", FAILED)
-    except jax.errors.JaxRuntimeError as error:
-        return _fail(f"the device could not go on: {str(error).splitlines()[0]}", FAILED)
-
-
 def _table(arguments: argparse.Namespace) -> int:
     def verb() -> int:
         from gru_jax.tables.command import Request, make_table
@@ -160,7 +79,7 @@ def _table(arguments: argparse.Namespace) -> int:
         wanted = ("name", "scale", "format", "data_root", "jobs", "show", "rows", "seeds", "curves", "lengths")
         return make_table(Request(*(getattr(arguments, each) for each in wanted)))
 
-    return _guarded(verb)
+    return guarded(verb)
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
@@ -169,21 +88,56 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
         return make_sweep(Request(arguments.config, arguments.overrides, arguments.jobs, arguments.show))
 
-    return _guarded(verb)
+    return guarded(verb)
 
 
 def _eval(arguments: argparse.Namespace) -> int:
     def verb() -> int:
-        from gru_jax.runs.load_trained import evaluate_run
+        from gru_jax.runs import predictions
+        from gru_jax.runs.load_trained import evaluated
 
         def note(text: str) -> None:
             print(f"note: {text}", file=sys.stderr)
 
-        for name, value in evaluate_run(arguments.run, arguments.split, arguments.data_root, note).items():
-            print(f"{name}: {value}")
+        if arguments.predictions is not None:
+            predictions.require_place(arguments.predictions)
+        found = evaluated(arguments.run, arguments.split, arguments.data_root, note)
+        if arguments.predictions is not None:
+            predictions.write(arguments.predictions, found.answers, found.dataset, found.config.shape)
+        if arguments.json:
+            print(json.dumps({"run": str(arguments.run), "split": arguments.split, **found.in_json()}, allow_nan=False))
+        else:
+            for name, value in found.metrics.items():
+                print(f"{name}: {value}")
         return DONE
 
-    return _guarded(verb)
+    return guarded(verb)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    def verb() -> int:
+        from gru_jax.runs.exporting.of_run import export_run
+
+        def note(text: str) -> None:
+            print(f"note: {text}", file=sys.stderr)
+
+        which = {"lengths": arguments.lengths, "platforms": arguments.platforms, "data_root": arguments.data_root}
+        made = export_run(arguments.run, arguments.out, arguments.to, **which, note=note)
+        print(f"max difference {made.difference:.0e} on {made.sequences} {made.what} sequences")
+        for path in made.paths:
+            print(path)
+        return DONE
+
+    return guarded(verb)
+
+
+def _forecast(arguments: argparse.Namespace) -> int:
+    def verb() -> int:
+        from gru_jax.cli.forecast import forecast
+
+        return forecast(arguments.run, arguments.file, arguments.out, arguments.plot, arguments.data_root)
+
+    return guarded(verb)
 
 
 def _data(arguments: argparse.Namespace) -> int:
@@ -193,19 +147,19 @@ def _data(arguments: argparse.Namespace) -> int:
         try:
             said = report(arguments.kind, arguments.data_root)
         except ValueError as error:
-            return _fail(f"{error}; gru-jax list names the kinds", BAD_ARGUMENTS)
+            return fail(f"{error}; gru-jax list names the kinds", BAD_ARGUMENTS)
         print("\n".join(said.lines))
         if arguments.kind is None:
             return DONE
         return FAILED if said.damaged else MISSING if said.missing else DONE
 
-    return _guarded(verb)
+    return guarded(verb)
 
 
 def _check(arguments: argparse.Namespace) -> int:
     if arguments.schema:
         return _schema()
-    loaded = _load(arguments)
+    loaded = load(arguments)
     if isinstance(loaded, int):
         return loaded
 
@@ -236,21 +190,21 @@ def _check(arguments: argparse.Namespace) -> int:
             said = ()
         code = DONE
         for file in missing(config.task, config.data_root):
-            code = _fail(file, MISSING)
+            code = fail(file, MISSING)
         if said == () and arguments.whole_process:
             sys.stdout.flush()
             # Not sys.exit: what is still being compiled beside cannot be stopped, nor left to Python's own end.
             os._exit(code)
         return code
 
-    return _guarded(verb)
+    return guarded(verb)
 
 
 def _schema() -> int:
     try:
         from gru_jax.config.schema import config_schema
     except ImportError as error:
-        return _needs_extra(error)
+        return needs_extra(error)
     print(json.dumps(config_schema(), indent=1))
     return DONE
 
@@ -261,11 +215,39 @@ def _plot(arguments: argparse.Namespace) -> int:
         from gru_jax.runs.plan import devices_here
 
         devices_here()
-        for path in redraw(arguments.runs, arguments.out, arguments.x):
+        style, suffix = arguments.style, f".{arguments.format}"
+        for path in redraw(arguments.runs, arguments.out, arguments.x, style, suffix):
             print(path)
         return DONE
 
-    return _guarded(verb)
+    return guarded(verb)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    def verb() -> int:
+        from gru_jax.runs.report.contents import write_report
+
+        write_report(arguments.runs, arguments.out)
+        print(arguments.out)
+        return DONE
+
+    return guarded(verb)
+
+
+def _new(arguments: argparse.Namespace) -> int:
+    def verb() -> int:
+        from gru_jax.cli.new import write_new
+
+        try:
+            paths = write_new(arguments.what, arguments.name, arguments.out)
+        except ValueError as error:
+            return fail(f"{error}\nnothing was written.", BAD_ARGUMENTS)
+        for path in paths:
+            print(path)
+        print(f"next: gru-jax check {paths[-1]}; gru-jax run {paths[-1]}")
+        return DONE
+
+    return guarded(verb)
 
 
 def _build_kernels(arguments: argparse.Namespace) -> int:
@@ -276,9 +258,9 @@ def _build_kernels(arguments: argparse.Namespace) -> int:
         # What does not load here is better known now than in the middle of a run.
         library.Library(built.path)
     except build.PartMissing as error:
-        return _fail(str(error), MISSING)
+        return fail(str(error), MISSING)
     except build.BuildError as error:
-        return _fail(str(error), FAILED)
+        return fail(str(error), FAILED)
     print(f"cuDNN {built.toolkit.cudnn}: {'built' if built.fresh else 'there is'} {built.path}")
     if arguments.into is not None:
         print(f"GRU_JAX_CACHE={built.path.parent} lets gru_jax find it")
@@ -294,7 +276,7 @@ def _tune(arguments: argparse.Namespace) -> int:
         tuned(arguments.cells, arguments.shapes, arguments.dtype, arguments.seconds, arguments.out)
         return DONE
 
-    return _guarded(verb)
+    return guarded(verb)
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -305,7 +287,7 @@ def _list(arguments: argparse.Namespace) -> int:
         print(listing(Path("configs"), listed()))
         return DONE
 
-    return _guarded(verb)
+    return guarded(verb)
 
 
 _VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
@@ -314,9 +296,13 @@ _VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "sweep": _sweep,
     "table": _table,
     "eval": _eval,
+    "export": _export,
+    "forecast": _forecast,
     "data": _data,
     "check": _check,
     "plot": _plot,
+    "report": _report,
+    "new": _new,
     "build-kernels": _build_kernels,
     "tune": _tune,
     "list": _list,

@@ -66,6 +66,8 @@ _OF_A_CONFIG = {
     "tsv": "Source<TAB>Target tables: task.train, task.valid, task.test",
     "uea": "files of the UEA or UCR archive (.ts): task.train, task.test",
     "forecast": "a CSV file: task.file; without it weekly CO2, which statsmodels carries along",
+    "series": "a CSV file: task.file, beside the config or here",
+    "sequences": "a file .npz or .csv, or a folder: task.file, beside the config or here",
 }
 
 
@@ -78,7 +80,7 @@ def missing(task: Any, data_root: str | None) -> list[str]:
     """
     names: dict[str, list[str]] = {
         "polyphonic": ["file"], "characters": ["file"], "tsv": ["train", "valid", "test"], "uea": ["train", "test"],
-        "forecast": ["file"],
+        "forecast": ["file"], "series": ["file"], "sequences": ["file"],
     }  # fmt: skip
     files = [getattr(task, key) for key in names.get(task.kind, [])]
     if task.kind == "mnist":

@@ -9,15 +9,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from gru_jax.checks import did_you_mean, listed
+from gru_jax.config.sections import class_weights
 from gru_jax.config.sections.base import (
     ALONE_IN_FILES,
     Count,
     Expected,
+    Fraction,
     Interval,
     NonNegative,
     Section,
     interval_steps,
 )
+from gru_jax.config.sections.class_weights import ClassWeights
 from gru_jax.config.sections.devices import DistributedConfig, ParallelConfig, PrecisionConfig
 from gru_jax.config.sections.log import LogConfig
 from gru_jax.config.sections.methods import AutoMethod, NewtonMethod
@@ -26,7 +29,7 @@ from gru_jax.config.sections.optim import Adam, AnyOptimizer, dotted, fits
 from gru_jax.config.sections.python_file import PythonFile
 from gru_jax.config.sections.sweep import SweepConfig
 from gru_jax.config.sections.tasks import AnyTask
-from gru_jax.data.dataset import TARGET_METRICS, TaskShape
+from gru_jax.data.dataset import BETTER_HIGHER, TARGET_METRICS, TaskShape, has_scores
 
 
 class EarlyStopConfig(Section):
@@ -35,17 +38,23 @@ class EarlyStopConfig(Section):
     `metric` also picks the best parameters, those that are tested.
     """
 
-    metric: Literal["valid/loss", "valid/accuracy", "valid/nll"] = "valid/loss"
+    metric: Literal["valid/loss", "valid/accuracy", "valid/macro_f1", "valid/nll"] = "valid/loss"
     patience: Count = 10
     reached: NonNegative | None = None
 
 
 class TrainConfig(Section):
-    """How long to train and how often to look at the validation split."""
+    """How long to train, how often to look at the validation split, and what counts in the loss of training.
+
+    `class_weights`: `balanced`, by the inverse of how often a class occurs, or a list. `label_smoothing`: the share of
+    a label that is spread over all classes. The losses of the validation and test splits know neither.
+    """
 
     epochs: Count = 10
     eval_every: Interval = "1 epoch"
     early_stop: EarlyStopConfig | None = None
+    class_weights: ClassWeights = None
+    label_smoothing: Fraction = 0.0
 
     @property
     def best_by(self) -> str:
@@ -141,14 +150,18 @@ def broken_rules(config: Config) -> list[tuple[tuple[str, ...], str]]:
         fact = f"the validation and test splits have {numbers:.1e} numbers, more than {MOST_NUMBERS:.1e}; make fewer"
         found.append((("task",), fact))
     metrics = TARGET_METRICS[shape.target]
+    scored = shape.target in ("class", "tags") and has_scores(shape, shape.valid)
     best_by = config.train.best_by.removeprefix("valid/")
-    if best_by not in metrics:
+    if best_by not in (*metrics, *(["macro_f1"] if scored else [])):
         has = " and ".join(f"'valid/{name}'" for name in metrics)
         fact = f"task kind {config.task.kind!r} has {has}, not {config.train.best_by!r}"
         found.append((("train", "early_stop", "metric"), fact))
     reached = config.train.early_stop.reached if config.train.early_stop else None
-    if best_by == "accuracy" and reached is not None and reached > 1:
-        found.append((("train", "early_stop", "reached"), f"an accuracy is at most 1, got {reached:g}"))
+    if best_by in BETTER_HIGHER and reached is not None and reached > 1:
+        what = "an accuracy" if best_by == "accuracy" else "an F1"
+        found.append((("train", "early_stop", "reached"), f"{what} is at most 1, got {reached:g}"))
+    weighing = class_weights.broken_rules(config.train.class_weights, config.train.label_smoothing, shape)
+    found += [(("train", key), fact) for key, fact in weighing]
     pick = config.sweep.pick if config.sweep is not None else None
     if pick is not None and pick.removeprefix("valid/") not in metrics:
         has = " and ".join(f"'valid/{name}'" for name in metrics)
@@ -203,6 +216,9 @@ def broken_device_rules(
     if processes > 1 and config.parallel.strategy in ("single", "pmap"):
         fact = f"{config.parallel.strategy!r} is for one process, and these are {processes}; choose 'data' or 'time'"
         return [(("parallel", "strategy"), fact)]
+    if processes > 1 and config.train.best_by == "valid/macro_f1":
+        fact = "'valid/macro_f1' is computed by one process, and these are more; choose another metric"
+        return [(("train", "early_stop", "metric"), fact)]
     if processes > 1 and config.parallel.devices not in (None, available):
         fact = f"{processes} processes use all of their {available} devices; leave it out"
         return [(("parallel", "devices"), fact)]
@@ -237,6 +253,8 @@ def broken_device_rules(
 # Keys that came after runs had been given their hashes: with these values they change nothing, and are left out.
 _LATER_KEYS: dict[str, object] = {
     "train.early_stop.reached": None,
+    "train.class_weights": None,
+    "train.label_smoothing": 0.0,
     "optim.weight_noise": 0.0,
     "optim.rates": None,
     "optim.ema": None,
@@ -264,6 +282,8 @@ def config_hash(config: Config) -> str:
     for key, section in config.own_files.items():
         # Wherever it lies: what counts is what it says.
         deciding[key] |= {"file": Path(section.file).name, "source": section.source_hash}
+    if config.task.kind in ("series", "sequences"):
+        deciding["task"]["file"] = Path(config.task.file).name
     for path, default in _LATER_KEYS.items():
         _forget(deciding, path.split("."), default)
     # How the steps run over time changes the numbers by rounding alone, as the strategy does; only a tolerance of
@@ -286,6 +306,9 @@ def compared(config: Config) -> dict[str, Any]:
     flat = _flat(config.resolved())
     for key, section in config.own_files.items():
         flat[f"{key}.file"] = f"{Path(section.file).name} ({section.source_hash})"
+    if config.task.kind in ("series", "sequences"):
+        # Data have their fingerprint.
+        flat["task.file"] = Path(config.task.file).name
     return flat
 
 

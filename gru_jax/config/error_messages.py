@@ -130,6 +130,15 @@ def kinds_at(root: type[Section], path: KeyPath) -> list[str]:
     return list(dict.fromkeys(_kind_of(section) for section in sections_at(root, path)))
 
 
+def options_at(root: type[Section], path: KeyPath) -> list[str]:
+    """The values to choose from at a key, as they are written; [] where it takes numbers, text or a section."""
+    fields = [field for section in sections_at(root, path[:-1]) if (field := _field(section, path[-1]))]
+    options = [option for field in fields for option in _options(field.annotation)]
+    if any(bool in (field.annotation, *typing.get_args(field.annotation)) for field in fields):
+        options += [True, False]
+    return list(dict.fromkeys(str(option).lower() if isinstance(option, bool) else str(option) for option in options))
+
+
 def keys_of_kind(root: type[Section], path: KeyPath, kind: object) -> frozenset[str] | None:
     """The keys of the section of that kind at a path, or None if there is none."""
     for section in sections_at(root, path):

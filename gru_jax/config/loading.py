@@ -1,7 +1,7 @@
 """From a YAML file and overrides to a `Config`, or to the list of all that is wrong with them."""
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -113,7 +113,7 @@ def load_config(file: str | Path, arguments: Sequence[str] = ()) -> LoadedConfig
     laid = overrides.apply(below, arguments, keys_of_kind, default_kind, kind_alone, alone_here)
     sources = _sources(str(file), document, base)
     _beside(values, sources, laid)
-    config, problems = _validate(values, Config, _kept(path, values, laid))
+    config, problems = _validate(values, Config, _kept(path, values, laid) | _data_files(path, values))
     if config is not None:
         problems = [Problem(path, fact) for path, fact in broken_rules(config)]
     problems = _unsaid(problems, sources)
@@ -141,6 +141,12 @@ def _beside(values: dict[str, Any] | None, sources: Sources, laid: Overrides) ->
         folder = next((Path(name).parent for name, document in sources if (key, "file") in document.marks), Path())
         if isinstance(file, str) and file and not Path(file).is_absolute() and (folder / file).is_file():
             section["file"] = str(folder / file)
+
+
+def _data_files(path: Path, values: dict[str, Any] | None) -> dict[str, str | None]:
+    """Where a task looks for its file: beside the config, then below the folder of data files."""
+    data_root = (values or {}).get("data_root")
+    return {"beside": str(path.parent.absolute()), "data_root": data_root if isinstance(data_root, str) else None}
 
 
 def _kept(path: Path, values: dict[str, Any] | None, laid: Overrides) -> dict[str, Path]:
@@ -200,7 +206,7 @@ def _read(path: Path, needs: str) -> tuple[Document, dict[str, Any] | None]:
 
 
 def _validate(
-    values: dict[str, Any] | None, root: type[AnySection], context: dict[str, Path] | None = None
+    values: dict[str, Any] | None, root: type[AnySection], context: Mapping[str, Any] | None = None
 ) -> tuple[AnySection | None, list[Problem]]:
     if values is None:
         return None, []

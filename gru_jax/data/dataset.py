@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from gru_jax.data.series.facts import SeriesFacts
 from gru_jax.types import Array, BoolArray, IntArray, Key
 
 Target = Literal["class", "values", "tags", "notes"]
@@ -17,6 +18,13 @@ TARGET_METRICS: dict[Target, tuple[str, ...]] = {
     "notes": ("loss", "nll"),
 }
 """The metrics of every kind of target."""
+
+BETTER_HIGHER = ("accuracy", "macro_f1")
+"""The metrics that are better when higher; all others are when lower."""
+
+_MOST_CLASSES = 100
+# Outputs of a split that are held at once.
+_MOST_NUMBERS = 2**26
 
 
 class TaskShape(NamedTuple):
@@ -31,6 +39,8 @@ class TaskShape(NamedTuple):
         tokens: whether a step is the number of a token, from 0.
         next_step: whether what is told of a step is the step after it, which must not be seen.
         gaps: whether a step is values, masks and times since side by side, as `gru_jax.observed` makes them.
+        quantiles: of a forecast, whose values may be missing: those told of each value, in (0, 1) and rising, so many
+            outputs side by side; () for its mean. None of other values, which are all there.
     """
 
     train: int
@@ -43,6 +53,30 @@ class TaskShape(NamedTuple):
     tokens: bool = False
     next_step: bool = False
     gaps: bool = False
+    quantiles: tuple[float, ...] | None = None
+
+    @property
+    def values(self) -> int:
+        """Numbers told of a sequence, where values are."""
+        return self.outputs // max(1, len(self.quantiles or ()))
+
+
+def has_scores(shape: TaskShape, sequences: int) -> bool:
+    """Whether a split of a task has scores: of classes, tags and values, unless there are too many to look at at once.
+
+    Args:
+        shape: of the task.
+        sequences: in the split.
+
+    Example:
+        >>> has_scores(TaskShape(8, 2, 2, time=5, features=1, outputs=3), 2)
+        True
+        >>> has_scores(TaskShape(8, 2, 2, time=5, features=1, outputs=8192, target="tags"), 2)
+        False
+    """
+    told = sequences * (shape.time if shape.target == "tags" else 1)
+    few = told * shape.outputs <= _MOST_NUMBERS and (shape.target == "values" or shape.outputs <= _MOST_CLASSES)
+    return few and shape.target != "notes" and not shape.next_step
 
 
 class Split(NamedTuple):
@@ -50,7 +84,8 @@ class Split(NamedTuple):
 
     Attributes:
         x: `[N, T, I]` float32, or `[N, T]` int32 tokens.
-        y: the target: class `[N]` int32, values `[N, O]` float32, tags `[N, T]` int32, notes `[N, T, O]` float32.
+        y: the target: class `[N]` int32, values `[N, O]` float32, of a forecast NaN for one that is missing, tags
+            `[N, T]` int32, notes `[N, T, O]` float32.
         lengths: `[N]` int32, steps of each; None when all have T.
         asked: `[N, T]` bool, the steps whose tags or notes count; None when all do. Steps past the length never do.
     """
@@ -120,6 +155,9 @@ class Dataset(NamedTuple):
         valid, test: the splits that training never sees.
         description: one line for people, the split included.
         fingerprint: 16 hex digits that change with any value or with the split.
+        classes: the names of the classes or tags, in the order of their numbers; () where they have none.
+        series: of a forecast, the series that the windows were cut from.
+        ids: what the sequences of each split are called in their files; None where they have no names.
     """
 
     train: Split | Source | Generator
@@ -127,6 +165,9 @@ class Dataset(NamedTuple):
     test: Split | Source
     description: str
     fingerprint: str
+    classes: tuple[str, ...] = ()
+    series: SeriesFacts | None = None
+    ids: dict[str, tuple[str, ...]] | None = None
 
 
 class DataMissing(Exception):

@@ -137,7 +137,7 @@ def _of_shapes(x: Any, y: Any, shape: TaskShape, batch: tuple[str, ...]) -> str 
     wanted: tuple[Any, ...] = (*batch, "T") if shape.tokens else (*batch, "T", shape.features)
     if not _is(x.shape, wanted):
         return f".x must be {_said(wanted)}, got {list(x.shape)}{_AGREE}"
-    told = {"class": (), "values": (shape.outputs,), "tags": ("T",), "notes": ("T", shape.outputs)}[shape.target]
+    told = {"class": (), "values": (shape.values,), "tags": ("T",), "notes": ("T", shape.outputs)}[shape.target]
     if not _is(y.shape, (*batch, *told)) or y.shape[: len(batch)] != x.shape[: len(batch)]:
         return f".y must be {_said((*batch, *told))} for target={shape.target!r}, got {list(y.shape)}{_AGREE}"
     steps = len(batch)

@@ -8,6 +8,7 @@ import zlib
 
 import numpy as np
 
+from gru_jax.data.dataset import DataDamaged
 from gru_jax.data.files import DataFile, array_of, damaged
 
 # zipfile raises all of these on damaged archives: RuntimeError for encryption, NotImplementedError for methods.
@@ -20,27 +21,47 @@ _ZIP_ERRORS = (
 )  # fmt: skip
 
 
-def read_arrays(file: DataFile, names: tuple[str, ...], limit: int) -> dict[str, np.ndarray]:
+def array_names(file: DataFile) -> set[str]:
+    """The names of the arrays of an .npz file.
+
+    Raises:
+        DataDamaged: it is none.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(file.content)) as archive:
+            return {name.removesuffix(".npy") for name in archive.namelist()}
+    except _ZIP_ERRORS as error:
+        raise _no_archive(file, error) from error
+
+
+def read_arrays(
+    file: DataFile, names: tuple[str, ...], limit: int, kinds: str = "buif"
+) -> dict[str, np.ndarray]:
     """Arrays of an .npz file by their names; others are skipped unread.
 
     Args:
         file: what `np.savez` or `np.savez_compressed` wrote.
         names: of the arrays.
         limit: most bytes that one array may have.
+        kinds: what they may hold, letters of NumPy's: "U" is text.
 
     Raises:
-        DataDamaged: an array is missing, larger, or holds anything but numbers; or the archive is damaged.
+        DataDamaged: an array is missing, larger, or holds anything else; or the archive is damaged.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(file.content)) as archive:
-            return {name: _array(file, archive, name, limit) for name in names}
+            return {name: _array(file, archive, name, limit, kinds) for name in names}
     except KeyError as error:
         raise damaged(file.path, f"holds no array {error.args[0]!r}", "save it under that name") from error
     except _ZIP_ERRORS as error:
-        raise damaged(file.path, f"is no whole .npz file ({error})") from error
+        raise _no_archive(file, error) from error
 
 
-def _array(file: DataFile, archive: zipfile.ZipFile, name: str, limit: int) -> np.ndarray:
+def _no_archive(file: DataFile, error: BaseException) -> DataDamaged:
+    return damaged(file.path, f"is no whole .npz file ({error})")
+
+
+def _array(file: DataFile, archive: zipfile.ZipFile, name: str, limit: int, kinds: str) -> np.ndarray:
     if f"{name}.npy" not in archive.namelist():
         raise KeyError(name)
     # Other methods decompress whole blocks, however long.
@@ -58,8 +79,9 @@ def _array(file: DataFile, archive: zipfile.ZipFile, name: str, limit: int) -> n
     # NumPy evaluates the header as a literal, and whatever that raises comes through.
     except _ARRAY_ERRORS as error:
         raise damaged(file.path, f"{name!r} has no header of a NumPy array") from error
-    if dtype.hasobject or dtype.kind not in "buif":
-        raise damaged(file.path, f"{name!r} holds {dtype}, and only numbers are read", "save it without objects")
+    if dtype.hasobject or dtype.kind not in kinds:
+        read = "numbers and text are" if "U" in kinds else "numbers are"
+        raise damaged(file.path, f"{name!r} holds {dtype}, and only {read} read", "save it without objects")
     array = array_of(content[stream.tell() :], dtype, shape, "F" if fortran else "C")
     if array is None:
         raise damaged(file.path, f"{name!r} claims a shape of {shape} and has {len(content) - stream.tell()} bytes")

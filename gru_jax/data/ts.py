@@ -100,7 +100,8 @@ def load(
         f" for validation: {len(kept)} train, {len(left)} validation, {len(test_x)} test"
     )
     kind = () if missing == "refuse" else (missing,)
-    return Dataset(splits[0], splits[1], splits[2], description, fingerprint(files, "uea", valid_every, *kind))
+    marked, names = fingerprint(files, "uea", valid_every, *kind), tuple(of_train.classes)
+    return Dataset(splits[0], splits[1], splits[2], description, marked, names)
 
 
 def _split(x: list[np.ndarray], y: Any, equal: bool) -> Split | Source:

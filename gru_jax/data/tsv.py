@@ -6,6 +6,7 @@ import numpy as np
 
 from gru_jax.data.dataset import Dataset, Sequences, TaskShape
 from gru_jax.data.files import MB, DataFile, check_sizes, damaged, find, fingerprint, lines, read, several
+from gru_jax.data.sequences.labelled import in_order
 
 _LIMIT = 512 * MB
 
@@ -72,7 +73,7 @@ def load(files: tuple[str, str, str], data_root: str | None, sizes: Sizes, readi
     # From the order in which training brings the tokens to the sorted one; the last stands for all others.
     place = np.empty(len(seen) + 1, np.uint16 if len(seen) < 2**16 else np.int32)
     place[[*(seen[token] for token in sorted(seen)), len(seen)]] = np.arange(len(seen) + 1)
-    labels = {label: i for i, label in enumerate(_in_order(set(rows[0].labels)))}
+    labels = {label: i for i, label in enumerate(in_order(rows[0].labels))}
     check_sizes(
         read_files[0].path,
         train=(sizes.train, len(rows[0].sources)),
@@ -87,7 +88,8 @@ def load(files: tuple[str, str, str], data_root: str | None, sizes: Sizes, readi
         f"{read_files[0].path.name}: {len(labels)} classes of rows of {len(seen)} {reading.unit}; a file each of"
         f" {len(splits[0])} train, {len(splits[1])} validation, {len(splits[2])} test"
     )
-    return Dataset(splits[0], splits[1], splits[2], description, fingerprint(read_files, "tsv", *reading))
+    marked = fingerprint(read_files, "tsv", *reading)
+    return Dataset(splits[0], splits[1], splits[2], description, marked, tuple(labels))
 
 
 class _Rows(NamedTuple):
@@ -126,13 +128,6 @@ def _rows(file: DataFile, reading: Reading, seen: dict[str, int], grow: bool) ->
     if not rows.sources:
         raise damaged(file.path, "has no rows under its header")
     return rows
-
-
-def _in_order(labels: set[str]) -> list[str]:
-    if all(label.removeprefix("-").isdecimal() and len(label) < 20 for label in labels):
-        # By the text too: 1 and 01 are two labels.
-        return sorted(labels, key=lambda label: (int(label), label))
-    return sorted(labels)
 
 
 def _numbered(file: DataFile, rows: _Rows, place: np.ndarray, labels: dict[str, int]) -> Sequences:

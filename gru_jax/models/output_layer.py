@@ -119,7 +119,7 @@ def readout(
         return (out, *asked) if asked else out
 
     made = _Made(init, split_with_x(apply))
-    made.made_of = Output(net, steps, activation)
+    made.made_of = Output(net, steps, activation, input_size)
     return made
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gru_jax import checks
+from gru_jax.between import OutputOfTokens
 from gru_jax.cells.base import accumulator, fresh
 from gru_jax.combinators import Made, StackParams
 from gru_jax.models import output_layer
@@ -55,6 +56,12 @@ class SequenceModel(NamedTuple):
     init: Callable[..., SequenceParams]
     apply: Callable[..., Any]
     sample: Callable[..., Any]
+
+
+class _Made(SequenceModel):
+    """One of this module's making, which knows what of, for what runs it otherwise than by `apply`."""
+
+    made_of: OutputOfTokens | None = None
 
 
 @checks.suggesting
@@ -206,7 +213,9 @@ def sequence_model(
         tokens, h = drawn(params, key, prompt, length, jnp.asarray(temperature, jnp.float32), h0, lengths)
         return (tokens, h) if return_state else tokens
 
-    return SequenceModel(init, split_with_x(apply, own=1), sample)
+    made = _Made(init, split_with_x(apply, own=1), sample)
+    made.made_of = OutputOfTokens(net, steps, vocabulary)
+    return made
 
 
 def _check(net: Any, vocabulary: int, width: int | None, steps: str, tied: bool, outputs: int | None) -> int:

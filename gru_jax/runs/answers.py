@@ -19,12 +19,14 @@ class Answers(NamedTuple):
         y: what was to be told: classes or tags `[M]`, values or notes `[M, O]`.
         sequence: `[M]`, the place of the sequence in the split.
         step: `[M]`, the step in the sequence; None where there is one answer a sequence.
+        split: "train", "valid" or "test".
     """
 
     outputs: np.ndarray
     y: np.ndarray
     sequence: np.ndarray
     step: np.ndarray | None
+    split: str = "test"
 
 
 def answers(experiment: Experiment, dataset: Dataset, params: Params, split: str) -> Answers:
@@ -34,16 +36,18 @@ def answers(experiment: Experiment, dataset: Dataset, params: Params, split: str
         experiment: whose model it is, whole: with no axis of time that is split over devices.
         dataset: of the task.
         params: parameters.
-        split: "valid" or "test".
+        split: "valid" or "test"; "train" where it is not generated.
     """
     config = experiment.config
     order = evaluation_order(getattr(dataset, split))
-    apply = jax.jit(lambda params, x, lengths: experiment.model.apply(params, x, lengths=lengths, deterministic=True))
+    # The function itself, not one made here: the runs of a stack have the same model, and compile it once.
+    apply = jax.jit(experiment.model.apply, static_argnames="deterministic")
     found = []
     for number, batch in enumerate(eval_batches(dataset, split, config.shape, config.task.batch)):
         told = np.nonzero(np.asarray(batch.weight) > 0)
-        outputs = np.asarray(apply(params, batch.x, batch.lengths)).astype(np.float32)
+        outputs = np.asarray(apply(params, batch.x, lengths=batch.lengths, deterministic=True)).astype(np.float32)
         found.append((outputs[told], np.asarray(batch.y)[told], order[number * config.task.batch + told[0]], *told[1:]))
     outputs, y, sequence, *steps = map(np.concatenate, zip(*found, strict=True))
     sorted_by = np.argsort(sequence, kind="stable")
-    return Answers(outputs[sorted_by], y[sorted_by], sequence[sorted_by], steps[0][sorted_by] if steps else None)
+    step = steps[0][sorted_by] if steps else None
+    return Answers(outputs[sorted_by], y[sorted_by], sequence[sorted_by], step, split)

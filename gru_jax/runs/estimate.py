@@ -32,7 +32,7 @@ SECONDS = 40
 
 # Tasks whose training sequences are arrays on the device, and tasks that make theirs; none of them has lengths. Those
 # of the others are taken to have them, and are read as they are needed.
-_HELD = ("digits", "mnist", "forecast")
+_HELD = ("digits", "mnist", "forecast", "series")
 _MADE = ("adding", "copying", "group_words", "irregular", "k_hop", "keep_nth", "mqar", "selective_copying")
 
 # Of a step's time: enough steps for a median, no more than that of a long one.
@@ -150,7 +150,7 @@ def _batch_like(config: Config, size: int, time: int) -> Batch:
         x = jax.ShapeDtypeStruct((size, time, shape.features), jnp.float32)
     y = {
         "class": jax.ShapeDtypeStruct((size,), jnp.int32),
-        "values": jax.ShapeDtypeStruct((size, shape.outputs), jnp.float32),
+        "values": jax.ShapeDtypeStruct((size, shape.values), jnp.float32),
         "tags": jax.ShapeDtypeStruct((size, time), jnp.int32),
         "notes": jax.ShapeDtypeStruct((size, time, shape.outputs), jnp.float32),
     }[shape.target]

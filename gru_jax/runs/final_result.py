@@ -7,9 +7,13 @@ from typing import Any
 import jax
 
 from gru_jax.config.config import Config
+from gru_jax.data.dataset import BETTER_HIGHER
+from gru_jax.runs.answers import Answers
 from gru_jax.runs.evaluation import split_metrics, split_sums
+from gru_jax.runs.forecasting import forecasts
 from gru_jax.runs.pictures import draw
 from gru_jax.runs.record import Record
+from gru_jax.runs.scores import answered, scores
 from gru_jax.training.devices import Placement
 from gru_jax.training.experiment import abstract_state, parameter_count
 
@@ -25,17 +29,24 @@ def finish(record: Record, placement: Placement) -> Result:
         placement: where its best parameters are tested.
     """
     run, found = record.run, _result(record, placement.devices)
+    told: Answers | None = None
     if record.status == "done":
         params = placement.put_state(record.best_params)
         sums = split_sums(run.experiment, record.dataset, placement, params, "test")
         metrics, newton = split_metrics(run.experiment, sums, "test")
+        # Of several processes the first one writes, and has all of the data.
+        if run.group.first:
+            told = answered(run.whole, record.dataset, record.best_params, "test")
+            metrics |= scores(told, record.dataset, run.config.shape, "test")
         found = with_test_values(found, metrics)
+        if told is not None and record.dataset.series is not None:
+            found |= forecasts.beside(forecasts.of(told, record.dataset, run.config.shape))
         if not math.isfinite(metrics["test/loss"]):
             record.blame_method(newton)
     if run.group.first:
         run.directory.set_result(found)
         if record.status == "done":
-            _pictures(record)
+            _pictures(record, told)
         run.directory.set_status(found["status"])
     return found
 
@@ -62,6 +73,7 @@ def _result(record: Record, devices: int) -> Result:
         "compile_s": round(history.compile_s, 3),
         "task": record.dataset.description,
         "fingerprint": record.dataset.fingerprint,
+        **({"classes": list(record.dataset.classes)} if record.dataset.classes else {}),
         "strategy": config.parallel.strategy,
         "devices": devices,
         "device_kind": jax.devices()[0].device_kind,
@@ -90,7 +102,7 @@ def with_test_values(result: Result, metrics: Mapping[str, float]) -> Result:
 def stopped_early(config: Config, result: Mapping[str, Any]) -> str:
     """Why a run ended before its last epoch."""
     early, best_by = config.train.early_stop, config.train.best_by
-    best, sign = result.get(best_by), 1 if best_by.endswith("accuracy") else -1
+    best, sign = result.get(best_by), 1 if best_by.endswith(BETTER_HIGHER) else -1
     why = "by train.early_stop"
     if early is not None and early.reached is not None and best is not None and sign * best >= sign * early.reached:
         why = f"{best_by} reached {early.reached:g}"
@@ -100,11 +112,11 @@ def stopped_early(config: Config, result: Mapping[str, Any]) -> str:
     return f"stopped early at {at}: {why}; best at step {result.get('best_step', 'an earlier one')}"
 
 
-def _pictures(record: Record) -> None:
+def _pictures(record: Record, told: Answers | None) -> None:
     """Draws the pictures of a run; they are a by-product: what keeps them from being drawn does not fail the run."""
     run, said = record.run, record.run.reporter
     try:
-        paths = draw(run.directory, run.whole, record.dataset, record.best_params)
+        paths = draw(run.directory, run.whole, record.dataset, record.best_params, told)
     except Exception as error:
         # Of whatever kind: the training is over and its result is written.
         said.warn(f"pictures were not drawn: {str(error).partition(chr(10))[0] or type(error).__name__}")

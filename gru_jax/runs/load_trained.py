@@ -1,23 +1,28 @@
 """A trained model, read back from the directory of its run: to use it, and to evaluate it again."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gru_jax.config.config import Config, config_hash
 from gru_jax.config.loading import load_config
+from gru_jax.data.dataset import Dataset, Split
 from gru_jax.models import Model
+from gru_jax.runs.answers import Answers
 from gru_jax.runs.evaluation import split_metrics, split_sums
 from gru_jax.runs.on_disk import checkpoint
 from gru_jax.runs.on_disk.checkpoint import Checkpoint
 from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
 from gru_jax.runs.plan import prepare
+from gru_jax.runs.predictions import class_names
+from gru_jax.runs.scores import answered, confusion, scores
 from gru_jax.training.devices import place
-from gru_jax.training.experiment import Experiment, abstract_state, build
+from gru_jax.training.experiment import Experiment, abstract_state, build, whole
 from gru_jax.types import Params
 
 
@@ -88,25 +93,58 @@ def newest(directory: RunDirectory, experiment: Experiment) -> Checkpoint:
     return found
 
 
+class Evaluated(NamedTuple):
+    """A run's best parameters on a split.
+
+    Attributes:
+        config: the run's config.
+        dataset: of its task.
+        metrics: by their names in result.json, scores among them.
+        answers: what the model said; None where there are too many answers to look at, or of notes.
+    """
+
+    config: Config
+    dataset: Dataset
+    metrics: dict[str, float]
+    answers: Answers | None
+
+    def in_json(self) -> dict[str, Any]:
+        """The metrics, null where one is not finite, and of classes and tags the confusion matrix and their names."""
+        metrics = {name: value if math.isfinite(value) else None for name, value in self.metrics.items()}
+        if self.answers is None or self.config.shape.target not in ("class", "tags"):
+            return {"metrics": metrics}
+        counts = confusion(self.answers.outputs, self.answers.y)
+        names = class_names(self.dataset, self.config.shape)
+        return {"metrics": metrics, "classes": names, "confusion": counts.tolist()}
+
+
 def evaluate_run(
     run_directory: str | Path,
     split: str = "test",
     data_root: str | None = None,
     note: Callable[[str], object] = lambda text: None,
 ) -> dict[str, float]:
-    """The metrics of a run's best parameters on a split, computed as the run computes them.
+    """The metrics of a run's best parameters on a split, see `evaluated`."""
+    return evaluated(run_directory, split, data_root, note).metrics
+
+
+def evaluated(
+    run_directory: str | Path,
+    split: str = "test",
+    data_root: str | None = None,
+    note: Callable[[str], object] = lambda text: None,
+) -> Evaluated:
+    """A run's best parameters on a split, evaluated as the run evaluates them.
 
     Args:
         run_directory: as for `load`.
-        split: "valid" or "test".
+        split: "valid", "test", or "train" where it is not generated.
         data_root: where the data files are, in place of what the run's config says.
         note: is told what the user should know, such as that the task's file has changed since.
 
-    Returns:
-        The metrics by their names in result.json.
-
     Raises:
-        RunError: there is no run, it has no checkpoint yet, or the data are others than those it was trained on.
+        RunError: there is no run, it has no checkpoint yet, the data are others than those it was trained on, or the
+            training data are generated.
         CheckpointError: there are checkpoints, and none can be read.
         ConfigError: the model does not fit the devices that are here.
         DataMissing: the data are not here.
@@ -130,7 +168,12 @@ def evaluate_run(
             f" {dataset.fingerprint}); name the folder of the others with --data-root",
             exit_code=1,
         )
+    part = getattr(dataset, split)
+    if not isinstance(part, Split) and callable(part):
+        raise RunError(f"the training data of {directory.path} are generated, others at each step; take another split")
     devices, parallel = jax.devices()[: config.parallel.devices], config.parallel
     placement = place(parallel.strategy, experiment.train_step, experiment.eval_step, devices, parallel.parts)
     params = placement.put_state(found.best_params)
-    return split_metrics(experiment, split_sums(experiment, dataset, placement, params, split), split)[0]
+    metrics, _ = split_metrics(experiment, split_sums(experiment, dataset, placement, params, split), split)
+    told = answered(whole(experiment), dataset, found.best_params, split)
+    return Evaluated(config, dataset, metrics | scores(told, dataset, config.shape, split), told)

@@ -11,12 +11,14 @@ from gru_jax import __version__
 from gru_jax.config.config import Config, broken_device_rules, compared, config_hash, differences
 from gru_jax.config.loading import LoadedConfig
 from gru_jax.config.sections.devices import DistributedConfig
+from gru_jax.data.dataset import Dataset
 from gru_jax.runs.on_disk import checkpoint, run_directory
 from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
 from gru_jax.runs.processes import ALONE, Group
 from gru_jax.runs.watching.progress import Mute, Reporter
+from gru_jax.training.class_weights import weighed
 from gru_jax.training.devices import time_mesh
-from gru_jax.training.experiment import Experiment, abstract_state, build
+from gru_jax.training.experiment import Experiment, abstract_state, build, whole
 from gru_jax.types import Params
 
 
@@ -54,10 +56,10 @@ class Run:
         """Of all that decides its numbers, the seed aside."""
         return config_hash(self.config)
 
-    @property
+    @functools.cached_property
     def whole(self) -> Experiment:
-        """Its functions without a mesh: one sequence does not fill one."""
-        return self.experiment if self.config.parallel.strategy != "time" else build(self.config)
+        """Its functions without a mesh."""
+        return whole(self.experiment)
 
 
 def plan(loaded: LoadedConfig, out: Path | None, *, fresh: bool, fork: bool, reporter: Reporter, group: Group) -> Run:
@@ -107,6 +109,18 @@ def prepare(loaded: LoadedConfig) -> Experiment:
         # The library's own checks speak of their arguments, which are named as the keys are.
         raise loaded.error([(("model",), str(error))]) from error
     return experiment
+
+
+def with_weights(loaded: LoadedConfig, experiment: Experiment, dataset: Dataset) -> Experiment:
+    """The experiment whose training step weighs classes as the config says.
+
+    Raises:
+        ConfigError: the weights are to be counted, and the training data are generated.
+    """
+    try:
+        return weighed(experiment, dataset)
+    except ValueError as error:
+        raise loaded.error([(("train", "class_weights"), str(error))]) from error
 
 
 def devices_here() -> list[jax.Device]:

@@ -1,6 +1,7 @@
 """One run from its config to its result: plan, resume, train, result."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from gru_jax.data.dataset import Dataset
 from gru_jax.runs import final_result
 from gru_jax.runs.environment import environment
 from gru_jax.runs.exit_codes import DIVERGED, DONE, STOPPED
+from gru_jax.runs.forecasting import forecasts
 from gru_jax.runs.loop import Loop, Trainees
 from gru_jax.runs.on_disk import checkpoint
 from gru_jax.runs.on_disk.run_directory import RunError
-from gru_jax.runs.plan import Run, devices_here, plan
+from gru_jax.runs.plan import Run, devices_here, plan, with_weights
 from gru_jax.runs.processes import ALONE, Group
 from gru_jax.runs.resume import Start, start
 from gru_jax.runs.stop_request import StopRequest
@@ -54,6 +56,7 @@ def run(
         checkpoint.require()
         watchers.require(planned.config)
     dataset = _data(planned)
+    planned = dataclasses.replace(planned, experiment=with_weights(loaded, planned.experiment, dataset))
     with _locked(planned):
         # Read before anything is written: a run that cannot be continued is left as it is.
         begun = start(planned, dataset)
@@ -75,6 +78,8 @@ def _show_finished(run: Run, result: final_result.Result) -> int:
 
 def _show_result(run: Run, result: final_result.Result) -> int:
     """Shows a result; the exit code that goes with it."""
+    if "baselines" in result:
+        run.reporter.note(forecasts.verdict(result))
     run.reporter.result(result)
     if result["stopped_early"]:
         run.reporter.note(final_result.stopped_early(run.config, result))

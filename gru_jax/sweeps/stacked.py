@@ -21,7 +21,7 @@ from gru_jax.runs.on_disk import checkpoint
 from gru_jax.runs.on_disk.checkpoint import Checkpoint
 from gru_jax.runs.on_disk.history import History
 from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
-from gru_jax.runs.plan import Run
+from gru_jax.runs.plan import Run, with_weights
 from gru_jax.runs.record import Record
 from gru_jax.runs.stop_request import StopRequest
 from gru_jax.runs.watching.progress import Reporter
@@ -50,7 +50,7 @@ class Stack(Trainees):
     def __init__(self, group: Group, dataset: Dataset, reporter: Reporter, stop: StopRequest) -> None:
         self.group, self.dataset, self.reporter, self.stop = group, dataset, reporter, stop
         self.config = group.members[0].task.loaded.config
-        self.experiment: Experiment = build(self.config)
+        self.experiment: Experiment = with_weights(group.members[0].task.loaded, build(self.config), dataset)
         self.records = [self._record(place, member.task) for place, member in enumerate(group.members)]
         self.directory, self.clock = RunDirectory(group.path), History()
         self.seeds = jnp.asarray([record.run.config.seed for record in self.records], jnp.uint32)

@@ -100,7 +100,7 @@ def _draw_curves(plans: Sequence[RowPlan], picture: Path) -> None:
     if not rows:
         _say(f"{picture} was not drawn: there are no runs of these rows here")
         return
-    plots.curves(rows, picture)
+    plots.curves(rows, picture, plots.metrics_of(run.loaded.config for each in plans for run in each.runs))
     _say(f"picture: {picture}")
 
 

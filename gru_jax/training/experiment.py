@@ -52,16 +52,20 @@ def build(config: Config, mesh: Mesh | None = None) -> Experiment:
     optimizer = optimizer_of(config.optim, config.steps_per_epoch)
     average = average_of(config.optim)
     schedule = config.optim.schedule.build(config.total_steps, config.steps_per_epoch)
-    options: dict[str, Any] = {"model": model, "target": config.shape.target, "newton": config.newton is not None}
+    shape, newton = config.shape, config.newton is not None
+    options: dict[str, Any] = {
+        "model": model, "target": shape.target, "quantiles": shape.quantiles, "newton": newton,
+    }  # fmt: skip
     return Experiment(
         config,
         model,
-        functools.partial(init_state, model=model, optimizer=optimizer, average=average, newton=options["newton"]),
+        functools.partial(init_state, model=model, optimizer=optimizer, average=average, newton=newton),
         functools.partial(
             train_step,
             optimizer=optimizer,
             average=average,
             schedule=schedule,
+            label_smoothing=config.train.label_smoothing,
             weight_noise=config.optim.weight_noise,
             stochastic=config.model.stochastic,
             accumulate=config.parallel.accumulate,
@@ -70,6 +74,11 @@ def build(config: Config, mesh: Mesh | None = None) -> Experiment:
         functools.partial(eval_step, **options),
         schedule,
     )
+
+
+def whole(experiment: Experiment) -> Experiment:
+    """The functions without a mesh that splits the axis of time: one sequence does not fill one."""
+    return experiment if experiment.config.parallel.strategy != "time" else build(experiment.config)
 
 
 def first_state(experiment: Experiment, params: Params | None = None) -> TrainState:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gru_jax.data.dataset import TARGET_METRICS, DataDamaged, Target
 from gru_jax.training.newton_sums import NewtonSums, joined, no_newton_sums
@@ -59,7 +60,14 @@ def plus(a: Sums, b: Sums) -> Sums:
     return Sums(**{name: getattr(a, name) + getattr(b, name) for name in _NAMES}, newton=newton)
 
 
-def losses_and_hits(outputs: Array, y: Array, target: Target) -> tuple[Array, Array]:
+def losses_and_hits(
+    outputs: Array,
+    y: Array,
+    target: Target,
+    quantiles: tuple[float, ...] | None = None,
+    weights: np.ndarray | None = None,
+    smoothing: float = 0.0,
+) -> tuple[Array, Array]:
     """The loss of every target, and whether it was answered correctly.
 
     Args:
@@ -67,17 +75,54 @@ def losses_and_hits(outputs: Array, y: Array, target: Target) -> tuple[Array, Ar
         y: see `gru_jax.data.dataset.Split`.
         target: which loss: of classes and tags the cross-entropy, of values the mean square, of notes the sum over
             notes of the binary cross-entropy.
+        quantiles: of values that may be missing, NaN, and then do not count: Q that are told of each, side by side, by
+            their pinball loss; () for the mean square. None of values that are all there.
+        weights, smoothing: of classes and tags, see `cross_entropy`.
 
     Returns:
         Two arrays `[B]`, or, for tags and notes, `[B, T]`; nats, but for values. There are no correct values or notes.
     """
     if target in ("class", "tags"):
-        return cross_entropy(outputs, y), correct(outputs, y)
+        return cross_entropy(outputs, y, weights, smoothing), correct(outputs, y)
     if target == "values":
-        loss = jnp.square(outputs - y).mean(axis=-1)
+        loss = jnp.square(outputs - y).mean(axis=-1) if quantiles is None else _of_known(outputs, y, quantiles)
     else:
         loss = (jax.nn.softplus(outputs) - outputs * y).sum(axis=-1)
     return loss, jnp.zeros_like(loss)
+
+
+def _of_known(outputs: Array, y: Array, quantiles: tuple[float, ...]) -> Array:
+    known = ~jnp.isnan(y)
+    # Before the difference: the gradient of what a NaN was in is NaN, also where it is left out after.
+    y = jnp.where(known, y, jnp.zeros_like(y))
+    shape = (*y.shape, len(quantiles))
+    loss = pinball(outputs.reshape(shape), y, quantiles) if quantiles else jnp.square(outputs - y)
+    count = jnp.maximum(known.sum(axis=-1), 1).astype(loss.dtype)
+    return jnp.where(known, loss, jnp.zeros_like(loss)).sum(axis=-1) / count
+
+
+def pinball(outputs: Array, y: Array, quantiles: tuple[float, ...]) -> Array:
+    """The loss that the quantiles of a distribution minimise, in the mean over them.
+
+        1/Q sum_q max(q (y - f_q), (q - 1) (y - f_q))
+
+    Args:
+        outputs: f, `[*batch, Q]`.
+        y: `[*batch]`.
+        quantiles: Q of them, in (0, 1).
+
+    Returns:
+        `[*batch]`.
+
+    Example:
+        >>> round(float(pinball(jnp.array([1.0, 3.0]), jnp.array(2.0), (0.1, 0.5))), 4)
+        0.3
+
+    Source: Koenker and Bassett 1978, Regression quantiles.
+    """
+    of = jnp.asarray(quantiles, outputs.dtype).reshape((1,) * y.ndim + (-1,))
+    error = y[..., None] - outputs
+    return jnp.maximum(of * error, (of - 1) * error).mean(axis=-1)
 
 
 def metrics_of(sums: dict[str, float], target: Target, split: str) -> dict[str, float]:
@@ -103,18 +148,30 @@ def metrics_of(sums: dict[str, float], target: Target, split: str) -> dict[str, 
     return {f"{split}/{name}": known[name] for name in TARGET_METRICS[target]}
 
 
-def cross_entropy(logits: Array, labels: IntArray) -> Array:
-    """`logsumexp(logits) - logits[label]`.
+def cross_entropy(
+    logits: Array, labels: IntArray, weights: np.ndarray | None = None, smoothing: float = 0.0
+) -> Array:
+    """`logsumexp(logits) - logits[label]`, or, l[c] being that of class c, `(1 - s) w[label] l[label] + s mean(w l)`.
 
     Args:
         logits: `[*batch, classes]`.
         labels: `[*batch]`, class numbers.
+        weights: w, `[classes]`, what each counts; None when all count 1.
+        smoothing: s, the share of a label that is spread over all classes.
 
     Returns:
         `[*batch]`, nats.
+
+    Source: C. Szegedy et al., Rethinking the Inception architecture, arXiv:1512.00567, of the smoothing.
     """
-    chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
-    return jax.nn.logsumexp(logits, axis=-1) - chosen
+    if weights is None and not smoothing:
+        chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+        return jax.nn.logsumexp(logits, axis=-1) - chosen
+    each = jax.nn.logsumexp(logits, axis=-1, keepdims=True) - logits
+    if weights is not None:
+        each = each * jnp.expand_dims(jnp.asarray(weights, logits.dtype), range(logits.ndim - 1))
+    chosen = jnp.take_along_axis(each, labels[..., None], axis=-1)[..., 0]
+    return (1 - smoothing) * chosen + smoothing * each.mean(axis=-1)
 
 
 def correct(logits: Array, labels: IntArray) -> Array:

@@ -122,6 +122,9 @@ def train_step(
     average: Average | None = None,
     schedule: Callable[[IntArray], Array],
     target: Target = "class",
+    quantiles: tuple[float, ...] | None = None,
+    class_weights: np.ndarray | None = None,
+    label_smoothing: float = 0.0,
     weight_noise: float = 0.0,
     stochastic: bool = False,
     newton: bool = False,
@@ -138,6 +141,10 @@ def train_step(
         average: what is evaluated in the place of the parameters; None where they are.
         schedule: step -> factor on `state.rate`.
         target: what the model tells, which decides the loss.
+        quantiles: of values, see `TaskShape`.
+        class_weights: `[O]` float32, what each class or tag counts in it, the smallest above 0 being 1: the loss is the
+            mean that they weigh. None when all count the same.
+        label_smoothing: the share of a label that is spread over all classes.
         weight_noise: standard deviation of normal noise on every parameter, drawn at each step, under which the
             gradient is taken.
         stochastic: whether the model draws dropout masks.
@@ -155,7 +162,10 @@ def train_step(
 
     # At least 1: a batch in which nothing is asked has the gradient 0.
     targets = over_devices(batch.weight.sum())
-    share = 1 / jnp.maximum(targets, 1)
+    counted = targets
+    if class_weights is not None:
+        counted = over_devices(_total(jnp.asarray(class_weights)[_counted(batch)], batch.weight))
+    share = 1 / jnp.maximum(counted, 1)
 
     def mean_loss(params: Params, part: Batch) -> tuple[Array, tuple[Array, Array, Any]]:
         # A key for each example, not jax.vmap over them, under which Newton's fallback would always be computed.
@@ -164,7 +174,7 @@ def train_step(
             params, part.x, lengths=part.lengths, key=keys, deterministic=not stochastic, **_asking(newton)
         )
         outputs, stats = answers if newton else (answers, None)
-        losses, hits = losses_and_hits(outputs, _counted(part), target)
+        losses, hits = losses_and_hits(outputs, _counted(part), target, quantiles, class_weights, label_smoothing)
         loss = _total(losses, part.weight)
         return loss * share, (loss, _total(hits, part.weight), stats)
 
@@ -184,6 +194,9 @@ def train_step(
     wide = jax.tree.map(lambda p, u: p + u, wide, updates)
     averaged = None if average is None else average(state.averaged, wide, opt_state, state.step)
     params = narrowed(wide, state.params, _step_key(state, _ROUNDING))
+    if class_weights is not None:
+        # The mean that was minimized, for each of the targets, so that totals add up as ever.
+        loss = loss * share * targets
     norm = optax.tree.norm(gradient)
     one = jnp.ones((), jnp.float32)
     bad = 1 - (jnp.isfinite(loss) & jnp.isfinite(norm)).astype(jnp.float32)
@@ -219,13 +232,14 @@ def eval_step(
     *,
     model: Model,
     target: Target = "class",
+    quantiles: tuple[float, ...] | None = None,
     newton: bool = False,
     axis: str | None = None,
 ) -> Sums:
     """The totals of one evaluation batch; what has weight 0 is padding."""
     answers = model.apply(params, batch.x, lengths=batch.lengths, deterministic=True, **_asking(newton))
     outputs, stats = answers if newton else (answers, None)
-    losses, hits = losses_and_hits(outputs, _counted(batch), target)
+    losses, hits = losses_and_hits(outputs, _counted(batch), target, quantiles)
     zero = jnp.zeros((), jnp.float32)
     sums = Sums(_total(losses, batch.weight), _total(hits, batch.weight), batch.weight.sum(), zero, zero, zero)
     sums = sums if axis is None else jax.lax.psum(sums, axis)

@@ -2,8 +2,10 @@
 
 import fcntl
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import pytest
 
 from .command import TINY, gru_jax
@@ -39,3 +41,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
 def copy(finished: Path, tmp_path: Path) -> Path:
     """A copy of that folder, which may be changed."""
     return shutil.copytree(finished, tmp_path / "copy")
+
+
+@pytest.fixture
+def settings_of_readers() -> Iterator[None]:
+    """JAX's own ones, in every thread: a vector may be added to a matrix."""
+    strict = jax.config.jax_numpy_rank_promotion
+    jax.config.update("jax_numpy_rank_promotion", "allow")
+    yield
+    jax.config.update("jax_numpy_rank_promotion", strict)

@@ -3,10 +3,8 @@
 import json
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import pytest
 
 from gru_jax.config.config import config_hash
@@ -21,15 +19,6 @@ PAGE = (PACKAGE_ROOT / "docs" / "guide" / "own-cells.md").read_text()
 def blocks(language: str) -> list[str]:
     """The blocks of code in one language, in their order on the page."""
     return re.findall(rf"^```{language}\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
-
-
-@pytest.fixture
-def settings_of_readers() -> Iterator[None]:
-    """JAX's own ones, in every thread: a vector may be added to a matrix."""
-    strict = jax.config.jax_numpy_rank_promotion
-    jax.config.update("jax_numpy_rank_promotion", "allow")
-    yield
-    jax.config.update("jax_numpy_rank_promotion", strict)
 
 
 @pytest.mark.slow

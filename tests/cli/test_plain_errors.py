@@ -1,11 +1,12 @@
 """One line of ours where a device, a file or a short name is missing, however long what was asked is."""
 
+import shlex
 from pathlib import Path
 
 import jax
 import pytest
 
-from gru_jax.cli import main
+from gru_jax.cli import arguments, commands, main
 
 CONFIG = """\
 schema: 1
@@ -14,9 +15,6 @@ task: {kind: digits, view: rows, batch: 128}
 model: {kind: gru, hidden: 4}
 sweep: {seed: 0-1}
 """
-VERBS = ("run", "launch", "sweep", "table", "eval", "data", "check", "plot", "build-kernels", "tune", "list")
-
-
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -24,11 +22,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_tells_its_exit_codes(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("verb", commands._VERBS)
+def test_every_verb_tells_its_exit_codes_and_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([verb, "--help"])
-    assert "exit codes: 0 done, " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "\n\nexit codes: 0 done, " in said
+    (example,) = [line.removeprefix("example: ") for line in said.splitlines() if line.startswith("example: ")]
+    name, *words = shlex.split(example)
+    assert name == "gru-jax" and arguments.parse(words).verb == verb == words[0]
 
 
 @pytest.mark.parametrize("error", [AssertionError(), RuntimeError("Unable to initialize backend 'cuda': none\nmore")])

@@ -102,7 +102,7 @@ def test_plot_draws_again_and_together(folder: Path) -> None:
     done = gru_jax("plot", "s1", "s2", "--out", "both.png", cwd=folder)
     assert done.returncode == 0 and done.stderr == ""
     assert done.stdout.split() == [
-        *("s1/plots/curves.png", "s1/plots/gates.png", "s2/plots/curves.png", "s2/plots/gates.png"),
+        *(f"{run}/plots/{name}.png" for run in ("s1", "s2") for name in ("curves", "gates", "confusion")),
         "both.png",
     ]
     assert snapshot(folder / "s1" / "plots").keys() == first.keys()

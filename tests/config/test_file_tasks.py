@@ -49,6 +49,20 @@ SHAPES = {
 }
 
 
+SIZES = {"train": 9, "valid": 8, "test": 7}
+SERIES = {"kind": "series", "file": "x.csv", "sizes": SIZES}
+SHAPES |= {
+    "series": ({**SERIES, "target": "a"}, TaskShape(9, 8, 7, 168, 1, 24, "values", quantiles=())),
+    "series with all there is": (
+        {
+            **SERIES, "target": ["a", "b"], "known": ["c", "hour", "weekday"], "time": "t", "window": 6, "horizon": 5,
+            "missing": "gaps", "quantiles": [0.1, 0.5, 0.9],
+        },
+        TaskShape(9, 8, 7, 6, 21, 30, "values", gaps=True, quantiles=(0.1, 0.5, 0.9)),
+    ),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("case", SHAPES)
 def test_sizes_are_known_without_a_file(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -69,6 +83,12 @@ BROKEN = {
     "sizes without holes": ({"kind": "forecast", "sizes": {"train": 9, "valid": 8, "test": 7}}, "sizes"),
     "a window longer than the series": ({"kind": "forecast", "window": 2000}, "window"),
     "a horizon longer than a part": ({"kind": "forecast", "window": 2, "horizon": 300}, "window"),
+    "a column told and known": ({**SERIES, "target": "a", "known": ["b", "a"]}, "known"),
+    "a time told": ({**SERIES, "target": "a", "time": "a"}, "known"),
+    "one sign for two things": ({**SERIES, "target": "a", "decimal": ",", "separator": ","}, "decimal"),
+    "known values that no window holds": ({**SERIES, "target": "a", "known": ["b"], "window": 9}, "window"),
+    "too many windows of a series": ({**SERIES, "target": "a", "sizes": {**SIZES, "train": 10**7}}, "stride"),
+    "no file": ({"kind": "series", "file": "x.csv", "target": "a"}, "file"),
     "too many windows": ({"kind": "forecast", "values": 1_000_000, "window": 1000}, "stride"),
 }
 

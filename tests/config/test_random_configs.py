@@ -44,6 +44,8 @@ task: {kind: mqar, time: 8, pairs: 2, vocab: 16, power: 0.1, batch: 4}
 task: {kind: listops, min_length: 5, max_length: 20, max_depth: 3, max_args: 3, train: 8, valid: 4, test: 4}
 task: {kind: forecast, window: 10, horizon: 2, stride: 3}
 task: {kind: forecast, missing: gaps, sizes: {train: 9, valid: 9, test: 9}}
+task: {kind: series, file: a.csv, target: [a, b], known: [hour], time: t, split: [0.5, 0.2, 0.3], quantiles: [0.5]}
+task: {kind: series, file: a.csv, target: a, separator: ;, decimal: ".", sizes: {train: 9, valid: 9, test: 9}}
 task: {kind: tsv, sizes: {train: 9, valid: 9, test: 9, time: 9, vocabulary: 9, classes: 2}, cut: 3}
 task: {kind: uea, train: a.ts, test: b.ts, sizes: {train: 9, valid: 9, test: 9, time: 9, channels: 2, classes: 2}}
 task: {kind: python, file: task.py, options: {length: 3}}

@@ -42,10 +42,10 @@ def test_tags_count_at_their_step_if_asked() -> None:
 
 def test_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = {}
-    monkeypatch.setattr(plots, "_save", lambda figure, path: seen.update({path: figure}))
+    monkeypatch.setattr(plots, "save", lambda figure, path: seen.update({path: figure}))
     lines = [(np.arange(3), np.array([1.0, 0.5, value])) for value in (0.1, 0.3)]
     plots.against_length({"a": {"x": lines, "y": lines[:1]}, "b": {"x": lines}}, 1, tmp_path / "lengths.png")
     left, right = seen[tmp_path / "lengths.png"].axes
     assert left.get_title() == "a" and len(left.lines) == 2 and len(right.lines) == 1
     assert left.lines[0].get_ydata().tolist() == [1, 0.5, 0.2]
-    assert [text.get_text() for text in left.get_legend().get_texts()] == ["lengths of training", "x", "y"]
+    assert [text.get_text() for text in left.figure.legends[0].get_texts()] == ["lengths of training", "x", "y"]

@@ -147,7 +147,7 @@ def test_lock_is_exclusive_and_ends_with_its_holder(tmp_path: Path) -> None:
 def test_pictures_of_odd_runs(tmp_path: Path) -> None:
     lines = [{"step": 1, "train/loss": 2.0}, {"step": 2, "valid/loss": 1.0, "valid/accuracy": 0.5}]
     runs = {"none": [], "empty": [[]], "one": [lines[:1]], "seeds": [lines, lines[:1], []]}
-    plots.curves(runs, tmp_path / "new" / "curves.png")
+    plots.curves(runs, tmp_path / "new" / "curves.png", plots.Metrics({"loss": "loss"}, "valid/loss"))
     frozen = types.SimpleNamespace(r=np.zeros((5, 1)), z=np.ones((5, 1)))
     plots.gates([("layer 1", frozen)], tmp_path / "gates.png", "saturated")
     for path in (tmp_path / "new" / "curves.png", tmp_path / "gates.png"):

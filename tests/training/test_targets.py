@@ -173,3 +173,37 @@ def test_time_is_padded_to_split_evenly(target: str) -> None:
     assert batch_in_parts(batch, 3) is batch
     ours, theirs = step_and_sums(target, longer), step_and_sums(target, batch)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, theirs)
+
+
+def test_quantiles_by_hand() -> None:
+    """Two values of three quantiles each; of the second sequence the second value is missing."""
+    y = jnp.array([[1.0, 2.0], [1.0, jnp.nan]])
+    outputs = jnp.array([[0.0, 1.0, 3.0, 2.0, 2.0, 2.0], [0.0, 1.0, 3.0, 9.0, 9.0, 9.0]])
+    quantiles = (0.1, 0.5, 0.9)
+    each = (0.1 * 1 + 0 + 0.1 * 2) / 3
+    compiled = jax.jit(lambda outputs: losses_and_hits(outputs, y, "values", quantiles)[0])
+    np.testing.assert_allclose(compiled(outputs), [each / 2, each], rtol=1e-6)
+
+
+@pytest.mark.parametrize("quantiles", [(), (0.2, 0.5)])
+def test_missing_values_have_no_gradient(quantiles: tuple[float, ...]) -> None:
+    """A sequence whose values are all missing has the loss 0, and what is missing has no gradient, nor is it NaN."""
+    y = jnp.array([[1.0, jnp.nan, 3.0], [jnp.nan, jnp.nan, jnp.nan]])
+    many = max(1, len(quantiles))
+    outputs = jnp.ones((2, 3 * many)) * 5
+
+    def total(outputs):
+        return losses_and_hits(outputs, y, "values", quantiles)[0].sum()
+
+    loss, gradient = jax.jit(jax.value_and_grad(total))(outputs)
+    known = np.repeat(~np.isnan(np.asarray(y)), many, 1)
+    assert np.isfinite(loss) and (np.asarray(gradient)[~known] == 0).all() and (np.asarray(gradient)[known] != 0).all()
+    whole = losses_and_hits(outputs[:1], y[:1].at[0, 1].set(5.0), "values", quantiles)[0]
+    # The one that is missing would have been right: the mean is over two, not three.
+    np.testing.assert_allclose(loss, whole[0] * 3 / 2, rtol=1e-6)
+
+
+def test_values_that_are_all_there_have_the_loss_of_others() -> None:
+    outputs, y = jnp.array([[1.0, 2.0, 4.0]]), jnp.array([[1.0, 0.0, 1.0]])
+    for quantiles in (None, ()):
+        np.testing.assert_allclose(losses_and_hits(outputs, y, "values", quantiles)[0], [13 / 3], rtol=1e-6)

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from gru_jax.between import Norm
 from gru_jax.cells import GRUParams
 from gru_jax.interop.neutral import full_biases, swapped
 from gru_jax.interop.onnx import activations
@@ -40,7 +41,7 @@ def model(
             y, final = _ragged_layer(g, plan, index, x, starts[index], ragged)
         finals.append(final)
         if plan.norm is not None:
-            y = _normalized(g, plan, index, y, opset)
+            y = normalized(g, plan.norm, plan.norms[index], index, y, opset)
         features = plan.input_size if index == 0 else plan.output_size
         if plan.residual and features == plan.output_size:
             if ragged is not None and plan.padding == "hold" and index == 0:
@@ -163,7 +164,7 @@ def _ragged_layer(g: Builder, plan: Plan, index: int, x: str, start: str, ragged
         finals.append(final)
     if count == 1:
         return outputs[0], finals[0]
-    y = g.node("Concat", *outputs, axis=2) if plan.merge == "concat" else _merged(g, plan, outputs)
+    y = g.node("Concat", *outputs, axis=2) if plan.merge == "concat" else merged(g, plan.merge, outputs)
     return y, g.node("Concat", *finals, axis=0)
 
 
@@ -192,29 +193,28 @@ def _joined(g: Builder, plan: Plan, y: str) -> str:
         side_by_side = g.node("Transpose", y, perm=[0, 2, 1, 3])
         return g.node("Reshape", side_by_side, g.constant("joined", [0, 0, plan.output_size]))
     both = [g.node("Gather", y, g.constant(name, k), axis=1) for k, name in enumerate(("first", "one"))]
-    return _merged(g, plan, both)
+    return merged(g, plan.merge, both)
 
 
-def _merged(g: Builder, plan: Plan, both: list[str]) -> str:
-    """The two directions, `[T, B, H]` each, as one by the plan's merge."""
-    merged = g.node("Mul" if plan.merge == "mul" else "Add", *both)
-    return g.node("Div", merged, g.constant("two", 2, np.float32)) if plan.merge == "mean" else merged
+def merged(g: Builder, merge: str, both: list[str]) -> str:
+    """The two directions, `[T, B, H]` each, as one by a merge that is none of "concat"."""
+    joined = g.node("Mul" if merge == "mul" else "Add", *both)
+    return g.node("Div", joined, g.constant("two", 2, np.float32)) if merge == "mean" else joined
 
 
-def _normalized(g: Builder, plan: Plan, index: int, y: str, opset: int) -> str:
-    """Layer or RMS normalisation of `[T, B, F]` over F."""
+def normalized(g: Builder, kind: str, norm: Norm, index: int, y: str, opset: int) -> str:
+    """Layer or RMS normalisation of `[T, B, F]` over F; `index` tells those of one graph apart."""
 
     def mean(tensor: str) -> str:
         if opset < 18:
             return g.node("ReduceMean", tensor, axes=[-1], keepdims=1)
         return g.node("ReduceMean", tensor, g.constant("features", [-1]), keepdims=1)
 
-    norm = plan.norms[index]
-    if plan.norm == "layer" and opset >= 17:
+    if kind == "layer" and opset >= 17:
         scale = g.constant(f"scale_{index}", norm.scale, np.float32)
         bias = g.constant(f"bias_{index}", norm.bias, np.float32)
         return g.node("LayerNormalization", y, scale, bias, axis=-1, epsilon=1e-6)
-    if plan.norm == "layer":
+    if kind == "layer":
         y = g.node("Sub", y, mean(y))
     square = g.node("Add", mean(g.node("Mul", y, y)), g.constant("epsilon", 1e-6, np.float32))
     y = g.node("Div", y, g.node("Sqrt", square))

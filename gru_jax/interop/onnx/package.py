@@ -11,5 +11,5 @@ def onnx(who: str) -> ModuleType:
         for part in ("checker", "helper", "numpy_helper", "reference"):
             importlib.import_module(f"onnx.{part}")
     except ImportError as error:
-        raise ImportError(f"{who}: needs the package onnx; pip install 'gru-jax[interop]'") from error
+        raise ImportError(f"{who}: needs the package onnx; pip install 'gru-jax[interop]'", name="onnx") from error
     return module

@@ -42,9 +42,13 @@ class Ragged:
     def final(self, y: str, features: int, start: str, *, backward: bool) -> str:
         """The state after a direction's last step, `[1, B, H]`; `start`, likewise, for a sequence without steps."""
         g = self.g
-        state = g.node("Gather", y, self.first, axis=0) if backward else self._taken(y, features, self._last)
+        state = g.node("Gather", y, self.first, axis=0) if backward else self.at_the_end(y, features)
         empty = g.node("Unsqueeze", g.node("Equal", self.ends, self.first), g.constant("second_axis", [1]))
         return g.node("Where", empty, start, state)
+
+    def at_the_end(self, y: str, features: int) -> str:
+        """y at each sequence's last step, `[B, F]`; at its first one for a sequence without steps."""
+        return self._taken(y, features, self._last)
 
     def zeroed(self, y: str) -> str:
         """y with 0 past each sequence's length."""

@@ -1,23 +1,18 @@
 """Pictures of a run: training curves, and the gates over one sequence."""
 
-import io
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from gru_jax.runs.on_disk.json_files import write_bytes
+from gru_jax.config.config import Config
+from gru_jax.data.dataset import BETTER_HIGHER
+from gru_jax.runs.watching.style import COLOURS, Style, legend_below, line, log_scale, look, new_figure, save
 
-# The first import ever on a machine announces that it builds a font cache.
-logging.getLogger("matplotlib").setLevel(logging.ERROR)
+_SPLITS = {"train": ("training", ":"), "valid": ("validation", "-")}
 
-FORMATS = (".png", ".pdf", ".svg")
-_PANELS = {"loss": "loss", "accuracy": "accuracy"}
-_TRAIN, _VALID = ":", "-"
-
-AGAINST = {"step": ("step", "step"), "epoch": ("epoch", "epoch"), "time": ("time_s", "training, seconds")}
+AGAINST = {"step": ("step", "training step"), "epoch": ("epoch", "epoch"), "time": ("time_s", "training, seconds")}
 """What curves can be drawn against: name -> (key of a line, label)."""
 
 Lines = Sequence[Mapping[str, Any]]
@@ -27,67 +22,134 @@ Lengths = tuple[np.ndarray, np.ndarray]
 """Lengths `[N]`, and a metric at each `[N]`."""
 
 
-def _figure(width: float, height: float) -> Any:
-    # Not pyplot: no global state, no display, nothing to close.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+class Metrics(NamedTuple):
+    """What is drawn, and what picks the best evaluation.
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    Attributes:
+        labels: metric -> what its axis says, with the unit; those that no run has are left out.
+        best_by: such as "valid/loss"; None where the runs do not agree.
+    """
 
-
-def _save(figure: Any, path: Path) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=120)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, buffer.getvalue())
+    labels: Mapping[str, str]
+    best_by: str | None
 
 
-def curves(runs: Mapping[str, Sequence[Lines]], path: Path, against: Sequence[str] = ("step",)) -> None:
+_LOSSES = {"class": "loss, nats", "tags": "loss, nats", "notes": "loss, nats", "values": "mean square error"}
+
+
+def metrics_of(configs: Iterable[Config]) -> Metrics:
+    """What the curves of runs with these configs show."""
+    found = list(configs)
+    shapes = [config.shape for config in found]
+    losses = {"pinball loss" if shape.quantiles else _LOSSES.get(shape.target, "loss") for shape in shapes}
+    best_by = {config.train.best_by for config in found}
+    labels = {"loss": losses.pop() if len(losses) == 1 else "loss", "accuracy": "accuracy"}
+    return Metrics(labels, best_by.pop() if len(best_by) == 1 else None)
+
+
+def curves(
+    runs: Mapping[str, Sequence[Lines]],
+    path: Path,
+    metrics: Metrics,
+    against: Sequence[str] = ("step",),
+    style: Style = "talk",
+    title: str = "",
+) -> None:
     """Loss, and accuracy where there is one, training dotted, validation solid, one colour a label.
 
     Of several seeds the line is their mean, in a band from the lowest to the highest, as far as half of them have come.
     Between its own points a seed is taken to go straight: at a second where one was evaluated, the others were not.
+    A dot is where the metric that picks the best evaluation is at its best, of several seeds in the mean.
 
     Args:
         runs: label -> the lines of `metrics.jsonl` of each seed.
         path: picture to write; its suffix, one of `FORMATS`, says as what.
+        metrics: what is drawn.
         against: what they are drawn against, a row each: names from `AGAINST`.
+        style: for what.
+        title: over the picture.
     """
     keys = {key for seeds in runs.values() for lines in seeds for line in lines for key in line}
-    panels = {metric: label for metric, label in _PANELS.items() if f"valid/{metric}" in keys} or {"loss": "loss"}
-    figure = _figure(5 * len(panels), 4 * len(against))
-    rows = figure.subplots(len(against), len(panels), squeeze=False)
-    for axes, x in zip(rows, against, strict=True):
-        for axis, (metric, label) in zip(axes, panels.items(), strict=True):
-            drawn = _draw_curves(axis, runs, metric, AGAINST[x][0])
-            axis.set(xlabel=AGAINST[x][1], ylabel=label)
-            if metric == "loss" and drawn and min(drawn) > 0 and max(drawn) > 100 * min(drawn):
-                axis.set_yscale("log")
-            axis.grid(alpha=0.3)
-            if axis.get_legend_handles_labels()[0]:
-                axis.legend(fontsize="small")
-    if len(runs) == 1:
-        figure.suptitle(next(iter(runs)))
-    _save(figure, path)
+    panels = [metric for metric in metrics.labels if f"valid/{metric}" in keys] or ["loss"]
+    drawn: dict[str, dict[str, Any]] = {}
+    with look(style):
+        figure, rows = new_figure(len(against), len(panels), style)
+        for axes, x in zip(rows, against, strict=True):
+            for axis, metric in zip(axes, panels, strict=True):
+                for number, (label, seeds) in enumerate(runs.items()):
+                    found = _draw_curves(axis, seeds, metric, AGAINST[x][0], line(number))
+                    drawn.setdefault(label, {}).update(found)
+                    _mark_best(axis, found, seeds, metrics.best_by, AGAINST[x][0], with_value=len(runs) == 1)
+                if metric == "loss":
+                    _log_where_wide(axis)
+                axis.set(xlabel=AGAINST[x][1], ylabel=metrics.labels[metric])
+        if title:
+            figure.suptitle(title)
+        legend_below(figure, _legend(runs, drawn, metrics.best_by))
+        save(figure, path)
 
 
-def _draw_curves(axis: Any, runs: Mapping[str, Sequence[Lines]], metric: str, x: str) -> list[float]:
-    """Draws one panel; the values in it."""
-    drawn: list[float] = []
-    for number, (name, seeds) in enumerate(runs.items()):
-        for split, style in (("train", _TRAIN), ("valid", _VALID)):
-            places, low, mean, high = over_seeds(seeds, f"{split}/{metric}", x)
-            if not places.size:
-                continue
-            # The dotted one of the same colour needs no second entry where there are many.
-            said = split if len(runs) == 1 else name if split == "valid" else None
-            axis.plot(places, mean, style, color=f"C{number}", label=said, linewidth=1)
+def _draw_curves(axis: Any, seeds: Sequence[Lines], metric: str, x: str, looks: Mapping[str, Any]) -> dict[str, Any]:
+    """Draws those of one label in a panel: split -> the line."""
+    found = {}
+    for split, (_, dashes) in _SPLITS.items():
+        places, low, mean, high = over_seeds(seeds, f"{split}/{metric}", x)
+        if places.size:
+            own = looks if split == "valid" else {"color": looks["color"], "alpha": 0.7}
+            (found[split],) = axis.plot(places, mean, linestyle=dashes, **own)
             if len(seeds) > 1:
-                axis.fill_between(places, low, high, color=f"C{number}", alpha=0.2, linewidth=0)
-            drawn += [*low, *high]
-    return drawn
+                axis.fill_between(places, low, high, color=looks["color"], alpha=0.2, linewidth=0)
+    return found
+
+
+def _best(seeds: Sequence[Lines], best_by: str | None, x: str) -> tuple[float, float] | None:
+    """Where the metric that picks is at its best, and its value there."""
+    places, _, mean, _ = over_seeds(seeds, best_by or "", x)
+    if not places.size:
+        return None
+    at = mean.argmax() if (best_by or "").endswith(BETTER_HIGHER) else mean.argmin()
+    return float(places[at]), float(mean[at])
+
+
+def _mark_best(
+    axis: Any, found: Mapping[str, Any], seeds: Sequence[Lines], best_by: str | None, x: str, with_value: bool
+) -> None:
+    best = _best(seeds, best_by, x)
+    if best is None or "valid" not in found:
+        return
+    curve = found["valid"]
+    value = float(np.interp(best[0], curve.get_xdata(), curve.get_ydata()))
+    axis.plot([best[0]], [value], "o", color=curve.get_color(), markeredgecolor="white", zorder=5)
+    if with_value:
+        # Beside the dot it would lie on a curve.
+        axis.set_title(f"at the best step: {value:.4g}", loc="right")
+
+
+def _log_where_wide(axis: Any) -> None:
+    values = np.concatenate([np.zeros(0), *(np.asarray(curve.get_ydata(), float) for curve in axis.lines)])
+    if values.size and values.min() > 0 and values.max() > 100 * values.min():
+        log_scale(axis, "y")
+
+
+def _legend(
+    runs: Mapping[str, Sequence[Lines]], drawn: Mapping[str, Mapping[str, Any]], best_by: str | None
+) -> dict[str, Any]:
+    """What a legend says: label -> line."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    shown = {label: found for label, found in drawn.items() if found}
+    splits = [split for split in _SPLITS if any(split in found for found in shown.values())]
+    if len(runs) == 1:
+        handles = {_SPLITS[split][0]: next(iter(shown.values()))[split] for split in splits}
+    else:
+        best = {label: _best(runs[label], best_by, "step") for label in shown}
+        said = {label: f"{label} (best {found[1]:.4g})" if found else label for label, found in best.items()}
+        handles = {said[label]: found.get("valid", found.get("train")) for label, found in shown.items()}
+        handles |= {_SPLITS[split][0]: Line2D([], [], color="0.4", linestyle=_SPLITS[split][1]) for split in splits}
+    if any(len(seeds) > 1 for seeds in runs.values()):
+        handles["lowest to highest seed"] = Patch(color="0.8")
+    return handles
 
 
 def over_seeds(seeds: Sequence[Lines], key: str, x: str = "step") -> tuple[np.ndarray, ...]:
@@ -112,28 +174,33 @@ def over_seeds(seeds: Sequence[Lines], key: str, x: str = "step") -> tuple[np.nd
     return places[enough], np.nanmin(values, axis=0), np.nanmean(values, axis=0), np.nanmax(values, axis=0)
 
 
-def against_length(panels: Mapping[str, Mapping[str, Sequence[Lengths]]], trained: int, path: Path) -> None:
+def against_length(
+    panels: Mapping[str, Mapping[str, Sequence[Lengths]]], trained: int, path: Path, style: Style = "talk"
+) -> None:
     """Accuracy against length, a panel each, in a band over the seeds; the lengths of training are shaded.
 
     Args:
         panels: title -> label -> (lengths, accuracy at each) of every seed, with the same lengths.
         trained: the longest in training.
         path: picture to write.
+        style: for what.
     """
-    figure = _figure(5 * len(panels), 4)
-    for axis, (title, rows) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        axis.axvspan(0, trained, color="0.9", label="lengths of training")
-        for label, seeds in rows.items():
-            places, values = _binned(seeds[0][0], np.stack([accuracy for _, accuracy in seeds]))
-            (line,) = axis.plot(places, values.mean(axis=0), label=label, linewidth=1)
-            if len(seeds) > 1:
-                low, high = values.min(axis=0), values.max(axis=0)
-                axis.fill_between(places, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
-        axis.set(title=title, xlabel="length", ylabel="accuracy", ylim=(0, 1.02))
-        axis.set_xlim(left=0)
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize="small")
-    _save(figure, path)
+    with look(style):
+        figure, axes = new_figure(1, len(panels), style)
+        handles: dict[str, Any] = {}
+        for axis, (title, rows) in zip(axes[0], panels.items(), strict=True):
+            handles["lengths of training"] = axis.axvspan(0, trained, color="0.9", zorder=0)
+            for label, seeds in rows.items():
+                looks = line(list(dict.fromkeys(each for row in panels.values() for each in row)).index(label))
+                places, values = _binned(seeds[0][0], np.stack([accuracy for _, accuracy in seeds]))
+                (handles[label],) = axis.plot(places, values.mean(axis=0), **looks)
+                if len(seeds) > 1:
+                    low, high = values.min(axis=0), values.max(axis=0)
+                    axis.fill_between(places, low, high, color=looks["color"], alpha=0.2, linewidth=0)
+            axis.set(title=title, xlabel="length, steps", ylabel="accuracy", ylim=(0, 1.02))
+            axis.set_xlim(left=0)
+        legend_below(figure, handles)
+        save(figure, path)
 
 
 def _binned(places: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -142,56 +209,91 @@ def _binned(places: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndar
     return np.add.reduceat(places, starts) / counts, np.add.reduceat(values, starts, axis=1) / counts
 
 
-def against_values(numbers: Mapping[str, Sequence[tuple[float, Sequence[float]]]], metric: str, path: Path) -> None:
+def against_values(
+    numbers: Mapping[str, Sequence[tuple[float, Sequence[float]]]], metric: str, path: Path, style: Style = "talk"
+) -> None:
     """A metric against the values that keys took: a panel a key, a point a combination, a bar over its seeds.
 
     Args:
         numbers: key -> (its value, the metric of each seed) of every combination.
-        metric: its name.
+        metric: its name, such as "valid/loss".
         path: picture to write.
+        style: for what.
     """
-    figure = _figure(4 * len(numbers), 4)
-    for axis, (key, points) in zip(figure.subplots(1, len(numbers), squeeze=False)[0], numbers.items(), strict=True):
-        values = np.array([value for value, _ in points])
-        means = np.array([np.mean(seeds) for _, seeds in points])
-        spread = [means - [min(seeds) for _, seeds in points], [max(seeds) for _, seeds in points] - means]
-        axis.errorbar(values, means, yerr=spread, fmt="o", markersize=4, linewidth=1)
-        if values.min() > 0 and values.max() > 20 * values.min():
-            axis.set_xscale("log")
-        axis.set(xlabel=key, ylabel=metric)
-        axis.grid(alpha=0.3)
-    _save(figure, path)
+    with look(style):
+        figure, axes = new_figure(1, len(numbers), style)
+        for axis, (key, points) in zip(axes[0], numbers.items(), strict=True):
+            values = np.array([value for value, _ in points])
+            means = np.array([np.mean(seeds) for _, seeds in points])
+            spread = [means - [min(seeds) for _, seeds in points], [max(seeds) for _, seeds in points] - means]
+            bars = axis.errorbar(values, means, yerr=spread, fmt="o", color=COLOURS[0], capsize=4)
+            if values.min() > 0 and values.max() >= 10 * values.min():
+                log_scale(axis, "x")
+            _ticks_at(axis, values)
+            axis.set(xlabel=key, ylabel=in_words(metric) if axis is axes[0, 0] else "")
+        if any(len(seeds) > 1 for points in numbers.values() for _, seeds in points):
+            legend_below(figure, {"mean of the seeds, from the lowest to the highest": bars})
+        save(figure, path)
 
 
-def gates(layers: Sequence[Any], path: Path, title: str) -> None:
+def _ticks_at(axis: Any, values: np.ndarray) -> None:
+    """Puts the ticks where the values are, when these are few and apart."""
+    from matplotlib.ticker import NullLocator
+
+    places = np.unique(values)
+    along = np.log(places) if axis.get_xscale() == "log" else places
+    if 1 < len(places) <= 6 and np.diff(along).min() > 0.12 * np.ptp(along):
+        axis.set_xticks(places, [f"{place:g}" for place in places])
+        axis.xaxis.set_minor_locator(NullLocator())
+
+
+def in_words(metric: str) -> str:
+    """A metric of a result, for an axis.
+
+    Example:
+        >>> in_words("valid/loss"), in_words("test/accuracy")
+        ('best validation loss', 'test accuracy')
+    """
+    split, _, name = metric.partition("/")
+    return f"{ {'valid': 'best validation', 'test': 'test', 'train': 'training'}.get(split, split)} {name}".strip()
+
+
+def gates(layers: Sequence[Any], path: Path, title: str, style: Style = "talk") -> None:
     """Reset and update gates over one sequence as heat maps, and the time constants they amount to.
+
+    A unit has the same row in both: they are sorted by how long they remember.
 
     Args:
         layers: (name, gates) of each layer and direction; `gates.r` and `gates.z` are `[T, H]`.
-        path: PNG to write.
+        path: picture to write.
         title: over the picture.
+        style: for what.
     """
-    figure = _figure(12, 2.8 * len(layers))
-    axes = figure.subplots(len(layers), 3, squeeze=False)
-    for row, (name, layer) in zip(axes, layers, strict=True):
-        for axis, gate, said in (
-            (row[0], layer.r, "reset r"),
-            (row[1], layer.z, "update z (1 keeps)"),
-        ):
-            values = np.asarray(gate).T
-            # Units sorted by their mean, so that slow and fast ones stand apart.
-            image = axis.imshow(
-                values[np.argsort(values.mean(axis=1))],
-                aspect="auto",
-                vmin=0,
-                vmax=1,
-                cmap="viridis",
-                interpolation="nearest",
-            )
-            axis.set(title=f"{name}: {said}", xlabel="time step", ylabel="unit, by its mean")
-            figure.colorbar(image, ax=axis)
-        mean_z = np.asarray(layer.z).mean(axis=0).clip(1e-6, 1 - 1e-6)
-        row[2].hist(-1 / np.log(mean_z), bins=20)
-        row[2].set(title=f"{name}: time constants", xlabel="-1 / log(mean z), steps", ylabel="units")
-    figure.suptitle(title)
-    _save(figure, path)
+    with look(style):
+        figure, axes = new_figure(len(layers), 3, style)
+        for row, (name, layer) in zip(axes, layers, strict=True):
+            mean_z = np.asarray(layer.z).mean(axis=0)
+            order = np.argsort(mean_z)
+            for axis, gate, said in (
+                (row[0], layer.r, "reset gate r\n0 ignores the past, 1 reads it"),
+                (row[1], layer.z, "update gate z\n0 takes the new, 1 keeps the old"),
+            ):
+                image = axis.imshow(
+                    np.asarray(gate).T[order], aspect="auto", vmin=0, vmax=1, cmap="viridis", interpolation="nearest"
+                )
+                axis.grid(visible=False)
+                axis.set(title=said, xlabel="time step")
+            figure.colorbar(image, ax=list(row[:2]), pad=0.02)
+            row[0].set_ylabel(f"{name}\nunit, from fast (top) to slow")
+            _draw_memories(row[2], -1 / np.log(mean_z.clip(1e-6, 1 - 1e-6)))
+            row[2].set(title="memory\nof the units", xlabel="steps until 1/e is left", ylabel="number of units")
+        figure.suptitle(title)
+        save(figure, path)
+
+
+def _draw_memories(axis: Any, steps: np.ndarray) -> None:
+    wide = steps.max() > 20 * steps.min()
+    bins = np.geomspace(steps.min(), steps.max(), 21) if wide else 20
+    axis.hist(steps, bins=bins, color=COLOURS[0])
+    if wide:
+        log_scale(axis, "x")

@@ -16,7 +16,8 @@ from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 5.0
 IN_TABLE = (
-    "status", "test/accuracy", "test/nll", "test/loss", "valid/accuracy", "valid/nll", "valid/loss",
+    "status", "test/accuracy", "test/macro_f1", "test/auc", "test/mae", "test/rmse", "test/mase", "test/smape",
+    "test/pinball", "test/coverage", "test/nll", "test/loss", "valid/accuracy", "valid/nll", "valid/loss",
     "best_step", "steps", "epochs", "newton/iterations", "newton/fell_back", "params", "wall_s", "compile_s",
     "device_kind", "devices",
 )  # fmt: skip

@@ -21,6 +21,8 @@ from gru_jax.config.sections.tasks.mqar import MQARTask
 from gru_jax.config.sections.tasks.polyphonic import MusicTask
 from gru_jax.config.sections.tasks.python_file import PythonTask
 from gru_jax.config.sections.tasks.selective_copying import SelectiveCopyingTask
+from gru_jax.config.sections.tasks.sequences import SequencesTask
+from gru_jax.config.sections.tasks.series import SeriesForecastTask
 from gru_jax.config.sections.tasks.tsv import TableTask
 from gru_jax.config.sections.tasks.uea import SeriesTask
 
@@ -42,6 +44,8 @@ AnyTask = Annotated[
     | TableTask
     | SeriesTask
     | ForecastTask
+    | SeriesForecastTask
+    | SequencesTask
     | PythonTask,
     Field(discriminator="kind"),
 ]

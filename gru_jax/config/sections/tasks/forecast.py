@@ -12,7 +12,7 @@ from gru_jax.data.csv_column import CO2_VALUES, Window
 from gru_jax.data.missing import Missing
 
 # A training split of more numbers is no array to hold side by side.
-_MOST_NUMBERS = 2**28
+MOST_NUMBERS = 2**28
 
 
 class WindowSizes(section_of(csv_column.Windows)):  # type: ignore[misc]
@@ -49,7 +49,7 @@ class ForecastTask(Task, data=csv_column):
         if min(shape.train, shape.valid, shape.test) < 1:
             fact = f"{self.window} and horizon {self.horizon} do not fit into the parts of {self._values} values"
             raise broken_rule("window", fact)
-        if shape.train * (self.window * self.shape().features + self.horizon) > _MOST_NUMBERS:
+        if shape.train * (self.window * self.shape().features + self.horizon) > MOST_NUMBERS:
             raise broken_rule("stride", f"{shape.train} windows of {self.window} are too many; take a larger stride")
         return self
 

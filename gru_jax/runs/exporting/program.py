@@ -1,0 +1,44 @@
+"""A whole model as a StableHLO program of `jax.export`, its parameters in it."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+
+from gru_jax.runs.exporting.network import ExportError, takes
+from gru_jax.runs.exporting.request import Request, on_cpu
+
+
+def files(request: Request) -> Mapping[str, bytes]:
+    """The program, for any batch and any number of steps."""
+    importlib.import_module("flatbuffers")  # so that what is missing is named
+    features, tokens = takes(request.model)
+    # The CPU always: there it is checked.
+    platforms = tuple(dict.fromkeys(("cpu", *request.platforms)))
+    scope = export.SymbolicScope()
+    shape = export.symbolic_shape("b, t" if tokens else f"b, t, {features}", scope=scope)
+    given: list[Any] = [jax.ShapeDtypeStruct(shape, jnp.int32 if tokens else jnp.float32)]
+    if request.lengths:
+        given.append(jax.ShapeDtypeStruct(shape[:1], jnp.int32))
+
+    def program(x: Any, lengths: Any = None) -> Any:
+        return request.model.apply(request.params, x, lengths=lengths, deterministic=True)
+
+    try:
+        exported = export.export(jax.jit(program), platforms=platforms)(*given)
+    except (ValueError, NotImplementedError) as error:
+        raise ExportError(
+            f"export: jax cannot write this model for {', '.join(platforms)}: {str(error).splitlines()[0]}"
+        ) from error
+    return {"": bytes(exported.serialize())}
+
+
+def outputs(made: Mapping[str, bytes], request: Request, x: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
+    """What the program, read back, makes of sequences."""
+    read = export.deserialize(bytearray(made[""]))
+    with on_cpu():
+        return np.asarray(read.call(x) if lengths is None else read.call(x, lengths.astype(np.int32)))

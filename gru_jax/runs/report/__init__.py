@@ -1,0 +1,1 @@
+"""One HTML file that says what came of runs, with nothing outside it."""

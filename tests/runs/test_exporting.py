@@ -1,0 +1,236 @@
+"""Files of other frameworks, opened as their users do, against the models that they were made of."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export as jax_export
+
+import gru_jax as gj
+from gru_jax.config.config import Config
+from gru_jax.runs.exporting import ExportError, export, onnx_graph, read_safetensors
+from gru_jax.runs.exporting.network import takes
+from gru_jax.runs.exporting.of_run import plain
+
+from ..interop import keras_oracle
+
+ROWS = {"kind": "digits", "view": "rows"}
+COPYING = {"kind": "copying", "blank": 5, "symbols": 3}
+
+
+def of_config(task: dict[str, Any], **model: Any) -> Any:
+    """The model of a config, as `gru-jax export` writes it."""
+    values = {"schema": 1, "name": "tiny", "task": task, "model": {"hidden": 4, **model}}
+    return plain(Config.model_validate(values))
+
+
+def params_of(model: Any) -> Any:
+    """Random numbers in every parameter, biases and norms included."""
+    draw = np.random.default_rng(0)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return jax.tree.map(lambda p: jnp.asarray(0.6 * draw.normal(size=p.shape), p.dtype), shapes)
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "two directions": lambda: of_config(ROWS, kind="gru", layers=2, bidirectional=True),
+    "tags of tokens": lambda: of_config(COPYING, kind="gru", embedding=3, bias="minimal"),
+    "one-hot": lambda: of_config(COPYING, kind="gru", bidirectional=True, merge="mean", layers=2),
+    "tied": lambda: gj.models.sequence_model(gj.recurrent(gj.GRU(4)), 5, 4, tied=True),
+    "lstm, mean": lambda: of_config(ROWS, kind="lstm", pool="mean"),
+    "lstm, two directions": lambda: of_config(ROWS, kind="lstm", bidirectional=True, forget_bias=1.0),
+    "tanh": lambda: of_config(ROWS, kind="tanh", layers=2, merge="concat"),
+    "probabilities": lambda: gj.models.readout(gj.recurrent(gj.GRU(4)), 3, 2, activation="softmax", steps="mean"),
+    "norms and sums": lambda: of_config(ROWS, kind="gru", hidden=8, layers=2, norm="layer", residual=True),
+    "rms over both": lambda: of_config(
+        ROWS, kind="gru", hidden=16, layers=2, norm="rms", residual=True, bidirectional=True, merge="sum", pool="mean"
+    ),
+    "relu, reset before": lambda: of_config(ROWS, kind="gru", reset="before", activation="relu", bias="none"),
+    "blocks of heads": lambda: of_config(ROWS, kind="gru", heads=2),
+    "Newton's method": lambda: of_config(ROWS, kind="gru", method={"kind": "newton"}),
+    "convolutions": lambda: plain(
+        Config.model_validate(
+            {"schema": 1, "name": "tiny", "task": COPYING, "model": {"kind": "min_blocks", "width": 4, "layers": 2}}
+        )
+    ),
+}
+
+
+def by_onnxruntime(path: Path, model: Any, x: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
+    ort = pytest.importorskip("onnxruntime")
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(["y"], {"x": x} if lengths is None else {"x": x, "lengths": lengths})[0]
+
+
+def by_torch(path: Path, model: Any, x: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
+    torch = pytest.importorskip("torch")
+    spec = importlib.util.spec_from_file_location("theirs", path.with_suffix(".py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with torch.no_grad():
+        return module.load(path)(torch.tensor(x), None if lengths is None else torch.tensor(lengths)).numpy()
+
+
+def by_keras(path: Path, model: Any, x: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
+    keras = keras_oracle.keras()
+    with keras_oracle.theirs():
+        given = x if lengths is None else [x, np.arange(x.shape[1]) < lengths[:, None]]
+        return np.asarray(keras.models.load_model(path)(given))
+
+
+def by_jax(path: Path, model: Any, x: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
+    read = jax_export.deserialize(bytearray(path.read_bytes()))
+    return np.asarray(read.call(x) if lengths is None else read.call(x, lengths))
+
+
+def by_names(path: Path, model: Any, x: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
+    _, params = read_safetensors(path, model)
+    return np.asarray(model.apply(params, jnp.asarray(x), lengths=lengths, deterministic=True))
+
+
+OPENED = {
+    "model.onnx": ("onnx", by_onnxruntime),
+    "model.pt": ("torch", by_torch),
+    "model.keras": ("keras", by_keras),
+    "model.stablehlo": ("stablehlo", by_jax),
+    "model.safetensors": ("safetensors", by_names),
+}
+PACKAGES = {"onnx": ("onnx", "onnxruntime"), "torch": ("torch",), "keras": ("keras",), "safetensors": ("safetensors",)}
+QUICK = {
+    # A model, a file, lengths: one row for each reason; the others are slow.
+    ("two directions", "model.onnx", True),
+    ("tags of tokens", "model.onnx", False),
+    ("lstm, mean", "model.onnx", True),
+    ("two directions", "model.pt", True),
+    ("lstm, mean", "model.keras", False),
+    ("two directions", "model.safetensors", False),
+    ("Newton's method", "model.stablehlo", True),
+}
+NOT = {
+    "convolutions": ("model.onnx", "model.pt", "model.keras"),
+    "blocks of heads": ("model.pt", "model.keras"),
+    "relu, reset before": ("model.pt",),
+}
+TABLE = [
+    pytest.param(*row, marks=() if row in QUICK else pytest.mark.slow, id=" ".join(map(str, row)))
+    for row in ((name, file, lengths) for name in MODELS for file in OPENED for lengths in (False, True))
+    if row[1] not in NOT.get(row[0], ())
+]
+
+
+@keras_oracle.QUIETLY
+@pytest.mark.parametrize(("name", "file", "lengths"), TABLE)
+def test_what_is_written_computes_the_same(name: str, file: str, lengths: bool, tmp_path: Path) -> None:
+    to, opened = OPENED[file]
+    for package in PACKAGES.get(to, ()):
+        keras_oracle.keras() if package == "keras" else pytest.importorskip(package)
+    model = MODELS[name]()
+    params = params_of(model)
+    made = export((model, params), tmp_path / file, to, lengths=lengths)
+    assert made.difference < 1e-5 and made.paths[0] == tmp_path / file
+    size, tokens = takes(model)
+    draw = np.random.default_rng(1)
+    # Another batch and another number of steps than those that were compared before it was written.
+    x = draw.normal(size=(3, 9, size)).astype(np.float32)
+    if tokens:
+        x = draw.integers(0, size, (3, 9)).astype(np.int32)
+    steps = np.array([9, 4, 1], np.int32) if lengths else None
+    apply = jax.jit(lambda p, x, steps: model.apply(p, x, lengths=steps, deterministic=True))
+    wanted = np.asarray(apply(params, x, steps))
+    got = opened(tmp_path / file, model, x, steps)
+    assert got.shape == wanted.shape
+    if wanted.ndim == 3 and steps is not None:
+        counts = np.arange(9) < steps[:, None]
+        wanted, got = wanted[counts], got[counts]
+    assert np.abs(wanted).max() > 1e-2
+    assert np.abs(got - wanted).max() <= 1e-5 * max(1.0, np.abs(wanted).max())
+
+
+OTHER = "'stablehlo' and 'safetensors' alone"
+REFUSED: list[tuple[str, str, str]] = [
+    ("convolutions", "model.onnx", f"the block of a convolution, a cell and a feed-forward.*{OTHER}"),
+    ("relu, reset before", "model.pt", "torch has no GRU with the reset gate before the .*'onnx' and 'keras' can have"),
+    ("blocks of heads", "model.keras", r"keras has no recurrent matrix of blocks \(heads=2\).*'onnx' can have it"),
+]
+
+
+@pytest.mark.parametrize(("name", "file", "words"), REFUSED)
+def test_what_a_format_lacks_is_named(name: str, file: str, words: str, tmp_path: Path) -> None:
+    to, _ = OPENED[file]
+    for package in PACKAGES.get(to, ()):
+        keras_oracle.keras() if package == "keras" else pytest.importorskip(package)
+    model = MODELS[name]()
+    with pytest.raises(ExportError, match=words):
+        export((model, params_of(model)), tmp_path / file, to)
+    assert not list(tmp_path.iterdir())
+
+
+CELLS = {"MGU": gj.MGU(4), "MinGRU": gj.MinGRU(4), "GRUD": gj.GRUD(4), "DreamerGRU": gj.DreamerGRU(8)}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_cells_that_no_other_format_knows(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    model = gj.models.readout(gj.recurrent(CELLS[name]), 6, 2)
+    with pytest.raises(ExportError, match=f"the cell {name} is known to .*{OTHER}"):
+        export((model, params_of(model)), tmp_path / "model.onnx", "onnx")
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"path": "model.pt"}, r"a file of onnx ends in \.onnx; got 'model\.pt'"),
+    ({"path": "nowhere/model.onnx"}, "there is no folder nowhere"),
+    ({"to": "onxx"}, "did you mean 'onnx'"),
+    ({"platforms": ("gpu",)}, "platforms must be one of 'cuda', 'rocm', 'tpu'"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), WRONG)
+def test_wrong_calls(options: dict[str, Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = MODELS["probabilities"]()
+    with pytest.raises(ValueError, match=words):
+        export((model, params_of(model)), **{"path": "model.onnx", "to": "onnx", **options})
+    assert not list(tmp_path.iterdir())
+
+
+def test_half_precision_and_models_of_ones_own_are_refused(tmp_path: Path) -> None:
+    model = MODELS["probabilities"]()
+    half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), params_of(model))
+    with pytest.raises(ExportError, match="files are written in float32; got parameters in bfloat16"):
+        export((model, half), tmp_path / "model.onnx", "onnx")
+    own = gj.models.Readout(model.init, model.apply)
+    with pytest.raises(ExportError, match=r"needs a model that gj\.models\.readout or"):
+        export((own, params_of(model)), tmp_path / "model.onnx", "onnx")
+
+
+@pytest.mark.parametrize("wrong", [1.0, np.nan])
+def test_what_differs_is_not_written(wrong: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    right = onnx_graph.outputs
+    monkeypatch.setattr(onnx_graph, "outputs", lambda *given: right(*given) + np.float32(wrong))
+    path = tmp_path / "model.onnx"
+    path.write_text("before")
+    model = MODELS["probabilities"]()
+    said = r"what onnx computes differs .*on 8 random sequences; .*was not written"
+    with pytest.raises(ExportError, match=said) as refused:
+        export((model, params_of(model)), path, "onnx")
+    assert refused.value.exit_code == 1
+    assert [each.name for each in tmp_path.iterdir()] == ["model.onnx"] and path.read_text() == "before"
+
+
+def test_parameters_of_another_model(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    model, path = MODELS["probabilities"](), tmp_path / "model.safetensors"
+    export((model, params_of(model)), path, "safetensors", about={"unit": "degrees"})
+    with pytest.raises(ExportError, match="holds no config of a run; pass the model"):
+        read_safetensors(path)
+    with pytest.raises(ExportError, match=r"holds other parameters than the model has: net\.b_h"):
+        read_safetensors(path, gj.models.readout(gj.recurrent(gj.GRU(4, bias="minimal")), 3, 2))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ExportError, match=r"is no whole \.safetensors file"):
+        read_safetensors(path, model)
