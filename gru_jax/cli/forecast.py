@@ -28,7 +28,7 @@ def forecast(run: Path, file: str | None, out: Path | None, plot: Path | None, d
         raise RunError(f"{out} cannot be written: {'it is a directory' if out.is_dir() else 'its folder is not there'}")
     if plot is not None:
         check_picture(plot, "--plot")
-    made = coming(run, file, data_root)
+    name, made = coming(run, file, data_root)
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(forecasts.rows(made))
     if out is None:
@@ -36,5 +36,5 @@ def forecast(run: Path, file: str | None, out: Path | None, plot: Path | None, d
     else:
         write_text(out, text.getvalue())
     if plot is not None:
-        draw_coming(plot, str(run), made)
+        draw_coming(plot, name, made)
     return DONE

@@ -29,7 +29,7 @@ from gru_jax.config.sections.optim import Adam, AnyOptimizer, dotted, fits
 from gru_jax.config.sections.python_file import PythonFile
 from gru_jax.config.sections.sweep import SweepConfig
 from gru_jax.config.sections.tasks import AnyTask
-from gru_jax.data.dataset import TARGET_METRICS, TaskShape
+from gru_jax.data.dataset import BETTER_HIGHER, TARGET_METRICS, TaskShape, has_scores
 
 
 class EarlyStopConfig(Section):
@@ -38,7 +38,7 @@ class EarlyStopConfig(Section):
     `metric` also picks the best parameters, those that are tested.
     """
 
-    metric: Literal["valid/loss", "valid/accuracy", "valid/nll"] = "valid/loss"
+    metric: Literal["valid/loss", "valid/accuracy", "valid/macro_f1", "valid/nll"] = "valid/loss"
     patience: Count = 10
     reached: NonNegative | None = None
 
@@ -150,14 +150,16 @@ def broken_rules(config: Config) -> list[tuple[tuple[str, ...], str]]:
         fact = f"the validation and test splits have {numbers:.1e} numbers, more than {MOST_NUMBERS:.1e}; make fewer"
         found.append((("task",), fact))
     metrics = TARGET_METRICS[shape.target]
+    scored = shape.target in ("class", "tags") and has_scores(shape, shape.valid)
     best_by = config.train.best_by.removeprefix("valid/")
-    if best_by not in metrics:
+    if best_by not in (*metrics, *(["macro_f1"] if scored else [])):
         has = " and ".join(f"'valid/{name}'" for name in metrics)
         fact = f"task kind {config.task.kind!r} has {has}, not {config.train.best_by!r}"
         found.append((("train", "early_stop", "metric"), fact))
     reached = config.train.early_stop.reached if config.train.early_stop else None
-    if best_by == "accuracy" and reached is not None and reached > 1:
-        found.append((("train", "early_stop", "reached"), f"an accuracy is at most 1, got {reached:g}"))
+    if best_by in BETTER_HIGHER and reached is not None and reached > 1:
+        what = "an accuracy" if best_by == "accuracy" else "an F1"
+        found.append((("train", "early_stop", "reached"), f"{what} is at most 1, got {reached:g}"))
     weighing = class_weights.broken_rules(config.train.class_weights, config.train.label_smoothing, shape)
     found += [(("train", key), fact) for key, fact in weighing]
     pick = config.sweep.pick if config.sweep is not None else None
@@ -214,6 +216,9 @@ def broken_device_rules(
     if processes > 1 and config.parallel.strategy in ("single", "pmap"):
         fact = f"{config.parallel.strategy!r} is for one process, and these are {processes}; choose 'data' or 'time'"
         return [(("parallel", "strategy"), fact)]
+    if processes > 1 and config.train.best_by == "valid/macro_f1":
+        fact = "'valid/macro_f1' is computed by one process, and these are more; choose another metric"
+        return [(("train", "early_stop", "metric"), fact)]
     if processes > 1 and config.parallel.devices not in (None, available):
         fact = f"{processes} processes use all of their {available} devices; leave it out"
         return [(("parallel", "devices"), fact)]

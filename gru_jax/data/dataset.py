@@ -19,6 +19,13 @@ TARGET_METRICS: dict[Target, tuple[str, ...]] = {
 }
 """The metrics of every kind of target."""
 
+BETTER_HIGHER = ("accuracy", "macro_f1")
+"""The metrics that are better when higher; all others are when lower."""
+
+_MOST_CLASSES = 100
+# Outputs of a split that are held at once.
+_MOST_NUMBERS = 2**26
+
 
 class TaskShape(NamedTuple):
     """The sizes of a task, known without loading it.
@@ -32,7 +39,8 @@ class TaskShape(NamedTuple):
         tokens: whether a step is the number of a token, from 0.
         next_step: whether what is told of a step is the step after it, which must not be seen.
         gaps: whether a step is values, masks and times since side by side, as `gru_jax.observed` makes them.
-        quantiles: that are told of each value, in (0, 1) and rising, so many outputs side by side; () for its mean.
+        quantiles: of a forecast, whose values may be missing: those told of each value, in (0, 1) and rising, so many
+            outputs side by side; () for its mean. None of other values, which are all there.
     """
 
     train: int
@@ -45,12 +53,30 @@ class TaskShape(NamedTuple):
     tokens: bool = False
     next_step: bool = False
     gaps: bool = False
-    quantiles: tuple[float, ...] = ()
+    quantiles: tuple[float, ...] | None = None
 
     @property
     def values(self) -> int:
         """Numbers told of a sequence, where values are."""
-        return self.outputs // max(1, len(self.quantiles))
+        return self.outputs // max(1, len(self.quantiles or ()))
+
+
+def has_scores(shape: TaskShape, sequences: int) -> bool:
+    """Whether a split of a task has scores: of classes, tags and values, unless there are too many to look at at once.
+
+    Args:
+        shape: of the task.
+        sequences: in the split.
+
+    Example:
+        >>> has_scores(TaskShape(8, 2, 2, time=5, features=1, outputs=3), 2)
+        True
+        >>> has_scores(TaskShape(8, 2, 2, time=5, features=1, outputs=8192, target="tags"), 2)
+        False
+    """
+    told = sequences * (shape.time if shape.target == "tags" else 1)
+    few = told * shape.outputs <= _MOST_NUMBERS and (shape.target == "values" or shape.outputs <= _MOST_CLASSES)
+    return few and shape.target != "notes" and not shape.next_step
 
 
 class Split(NamedTuple):
@@ -58,7 +84,7 @@ class Split(NamedTuple):
 
     Attributes:
         x: `[N, T, I]` float32, or `[N, T]` int32 tokens.
-        y: the target: class `[N]` int32, values `[N, O]` float32, NaN for one that is missing and does not count, tags
+        y: the target: class `[N]` int32, values `[N, O]` float32, of a forecast NaN for one that is missing, tags
             `[N, T]` int32, notes `[N, T, O]` float32.
         lengths: `[N]` int32, steps of each; None when all have T.
         asked: `[N, T]` bool, the steps whose tags or notes count; None when all do. Steps past the length never do.

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from gru_jax.config.config import Config
+from gru_jax.data.dataset import BETTER_HIGHER
 from gru_jax.runs.answers import Answers
 from gru_jax.runs.evaluation import split_metrics, split_sums
 from gru_jax.runs.forecasting import forecasts
@@ -101,7 +102,7 @@ def with_test_values(result: Result, metrics: Mapping[str, float]) -> Result:
 def stopped_early(config: Config, result: Mapping[str, Any]) -> str:
     """Why a run ended before its last epoch."""
     early, best_by = config.train.early_stop, config.train.best_by
-    best, sign = result.get(best_by), 1 if best_by.endswith("accuracy") else -1
+    best, sign = result.get(best_by), 1 if best_by.endswith(BETTER_HIGHER) else -1
     why = "by train.early_stop"
     if early is not None and early.reached is not None and best is not None and sign * best >= sign * early.reached:
         why = f"{best_by} reached {early.reached:g}"

@@ -13,6 +13,7 @@ from gru_jax.config.sections.base import interval_steps
 from gru_jax.runs.evaluation import split_metrics, split_sums
 from gru_jax.runs.on_disk.history import History
 from gru_jax.runs.record import Record
+from gru_jax.runs.scores import answered, scores
 from gru_jax.runs.stop_request import StopRequest
 from gru_jax.runs.stopwatch import Stopwatch
 from gru_jax.training.devices import Placement
@@ -198,12 +199,20 @@ class Loop:
                 record.not_finite("the validation loss", step, newton)
                 yield from self._end([record], step, "diverged")
                 continue
+            if train.best_by == "valid/macro_f1":
+                metrics |= self._scores(record, state)
             if record.history.evaluated(step, metrics, train.best_by, patience, reached):
                 best.append(record)
             self._write(record, step, metrics)
         params = self.placement.get(state.evaluated) if best else None
         for record in best:
             record.best_params = record.of(params)
+
+    def _scores(self, record: Record, state: TrainState) -> dict[str, float]:
+        """Those of the validation split; where an answer is not finite, the score that picks is the worst one."""
+        params = record.of(self.placement.get(state.evaluated))
+        told = self.watch.call("scores", answered, self.run.whole, self.dataset, params, "valid")
+        return {"valid/macro_f1": 0.0} | scores(told, self.dataset, self.config.shape, "valid")
 
     def _stopped(self, step: int, state: TrainState) -> Iterator[Record]:
         """What is done when a signal has come."""

@@ -56,7 +56,7 @@ class Run:
         """Of all that decides its numbers, the seed aside."""
         return config_hash(self.config)
 
-    @property
+    @functools.cached_property
     def whole(self) -> Experiment:
         """Its functions without a mesh."""
         return whole(self.experiment)

@@ -2,33 +2,11 @@
 
 import numpy as np
 
-from gru_jax.data.dataset import Dataset, TaskShape
+from gru_jax.data.dataset import Dataset, TaskShape, has_scores
 from gru_jax.runs.answers import Answers, answers
 from gru_jax.runs.forecasting import forecasts
 from gru_jax.training.experiment import Experiment
 from gru_jax.types import Params
-
-_MOST_CLASSES = 100
-# Of the outputs of a split, which are held at once.
-_MOST_NUMBERS = 2**26
-
-
-def has_scores(shape: TaskShape, sequences: int) -> bool:
-    """Whether a split of a task has scores: of classes, tags and values, unless there are too many to look at at once.
-
-    Args:
-        shape: of the task.
-        sequences: in the split.
-
-    Example:
-        >>> has_scores(TaskShape(8, 2, 2, time=5, features=1, outputs=3), 2)
-        True
-        >>> has_scores(TaskShape(8, 2, 2, time=5, features=1, outputs=8192, target="tags"), 2)
-        False
-    """
-    told = sequences * (shape.time if shape.target == "tags" else 1)
-    few = told * shape.outputs <= _MOST_NUMBERS and (shape.target == "values" or shape.outputs <= _MOST_CLASSES)
-    return few and shape.target != "notes" and not shape.next_step
 
 
 def answered(experiment: Experiment, dataset: Dataset, params: Params, split: str) -> Answers | None:

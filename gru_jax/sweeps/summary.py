@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gru_jax.config import yaml_document
+from gru_jax.data.dataset import BETTER_HIGHER
 from gru_jax.runs.comparison import in_short
 from gru_jax.runs.many_runs import finished
 from gru_jax.runs.on_disk.json_files import write_json, write_text
@@ -70,7 +71,9 @@ def _without_seed(values: dict[str, Any]) -> dict[str, Any]:
 def _line(members: list[Member], pick: str) -> Line:
     results = [result for member in members if (result := finished(member.task)) is not None]
     whole = len(results) == len(members) and all(result["status"] == "done" for result in results)
-    names = [name for name in results[0] if name.startswith("test/") and name.count("/") == 1] if whole else []
+    # A score may be of some runs alone: that of other data, or of answers that are finite.
+    shared = [name for name in results[0] if all(name in result for result in results)] if whole else []
+    names = [name for name in shared if name.startswith("test/") and name.count("/") == 1]
     mean, sd = _mean_and_sd([result[pick] for result in results]) if whole else (None, None)
     test = {name: _mean_and_sd([result[name] for result in results]) for name in names}
     return Line(_without_seed(members[0].values), members, results, mean, sd, test)
@@ -82,7 +85,7 @@ def _mean_and_sd(numbers: Sequence[float]) -> tuple[float, float | None]:
 
 def best_of(lines: Sequence[Line], pick: str) -> Line | None:
     """The line whose mean is best; None when no line is whole."""
-    sign = 1 if pick.endswith("accuracy") else -1
+    sign = 1 if pick.endswith(BETTER_HIGHER) else -1
     whole = [line for line in lines if line.pick is not None]
     return max(whole, key=lambda line: sign * (line.pick or 0.0), default=None)
 
@@ -152,7 +155,7 @@ def draw(sweep: Sweep, lines: Sequence[Line], at: Path) -> list[Path]:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    sign = -1 if sweep.pick.endswith("accuracy") else 1
+    sign = -1 if sweep.pick.endswith(BETTER_HIGHER) else 1
     whole = sorted((line for line in lines if line.pick is not None), key=lambda line: sign * (line.pick or 0.0))
     paths = []
     if whole:

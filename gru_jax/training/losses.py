@@ -64,7 +64,7 @@ def losses_and_hits(
     outputs: Array,
     y: Array,
     target: Target,
-    quantiles: tuple[float, ...] = (),
+    quantiles: tuple[float, ...] | None = None,
     weights: np.ndarray | None = None,
     smoothing: float = 0.0,
 ) -> tuple[Array, Array]:
@@ -73,9 +73,10 @@ def losses_and_hits(
     Args:
         outputs: of the model, `[B, O]`; for tags and notes `[B, T, O]`.
         y: see `gru_jax.data.dataset.Split`.
-        target: which loss: of classes and tags the cross-entropy, of values the mean square, or that of quantiles, over
-            those that are not NaN, of notes the sum over notes of the binary cross-entropy.
-        quantiles: Q that are told of each value, side by side; () for its mean.
+        target: which loss: of classes and tags the cross-entropy, of values the mean square, of notes the sum over
+            notes of the binary cross-entropy.
+        quantiles: of values that may be missing, NaN, and then do not count: Q that are told of each, side by side, by
+            their pinball loss; () for the mean square. None of values that are all there.
         weights, smoothing: of classes and tags, see `cross_entropy`.
 
     Returns:
@@ -84,21 +85,20 @@ def losses_and_hits(
     if target in ("class", "tags"):
         return cross_entropy(outputs, y, weights, smoothing), correct(outputs, y)
     if target == "values":
-        loss = _of_values(outputs, y, quantiles)
+        loss = jnp.square(outputs - y).mean(axis=-1) if quantiles is None else _of_known(outputs, y, quantiles)
     else:
         loss = (jax.nn.softplus(outputs) - outputs * y).sum(axis=-1)
     return loss, jnp.zeros_like(loss)
 
 
-def _of_values(outputs: Array, y: Array, quantiles: tuple[float, ...]) -> Array:
+def _of_known(outputs: Array, y: Array, quantiles: tuple[float, ...]) -> Array:
     known = ~jnp.isnan(y)
     # Before the difference: the gradient of what a NaN was in is NaN, also where it is left out after.
     y = jnp.where(known, y, jnp.zeros_like(y))
     shape = (*y.shape, len(quantiles))
     loss = pinball(outputs.reshape(shape), y, quantiles) if quantiles else jnp.square(outputs - y)
     count = jnp.maximum(known.sum(axis=-1), 1).astype(loss.dtype)
-    # The mean times a factor that is 1 where all are known: as it was before there were any that are not.
-    return jnp.where(known, loss, jnp.zeros_like(loss)).mean(axis=-1) * (y.shape[-1] / count)
+    return jnp.where(known, loss, jnp.zeros_like(loss)).sum(axis=-1) / count
 
 
 def pinball(outputs: Array, y: Array, quantiles: tuple[float, ...]) -> Array:

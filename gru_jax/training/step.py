@@ -122,7 +122,7 @@ def train_step(
     average: Average | None = None,
     schedule: Callable[[IntArray], Array],
     target: Target = "class",
-    quantiles: tuple[float, ...] = (),
+    quantiles: tuple[float, ...] | None = None,
     class_weights: np.ndarray | None = None,
     label_smoothing: float = 0.0,
     weight_noise: float = 0.0,
@@ -232,7 +232,7 @@ def eval_step(
     *,
     model: Model,
     target: Target = "class",
-    quantiles: tuple[float, ...] = (),
+    quantiles: tuple[float, ...] | None = None,
     newton: bool = False,
     axis: str | None = None,
 ) -> Sums:

@@ -17,6 +17,7 @@ from gru_jax.config.sections.tasks.task import Task
 GATHERED = {
     "ForecastTask": {"horizon", "stride"},
     "SeriesForecastTask": {"target", "known", "time", "separator", "decimal", "horizon", "stride"},
+    "SequencesTask": {"id", "label", "time", "features", "tags", "separator", "decimal"},
     "ListOpsTask": {"min_length", "max_length", "max_depth", "max_args"},
     "TableTask": {"train", "valid", "test", "tokens", "drop", "cut"},
 }

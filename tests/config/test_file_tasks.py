@@ -52,7 +52,7 @@ SHAPES = {
 SIZES = {"train": 9, "valid": 8, "test": 7}
 SERIES = {"kind": "series", "file": "x.csv", "sizes": SIZES}
 SHAPES |= {
-    "series": ({"target": "a", "sizes": SIZES, "file": "x.csv"}, TaskShape(9, 8, 7, 168, 1, 24, "values")),
+    "series": ({**SERIES, "target": "a"}, TaskShape(9, 8, 7, 168, 1, 24, "values", quantiles=())),
     "series with all there is": (
         {
             **SERIES, "target": ["a", "b"], "known": ["c", "hour", "weekday"], "time": "t", "window": 6, "horizon": 5,

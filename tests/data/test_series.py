@@ -10,9 +10,10 @@ from gru_jax.data.csv_column import Window, Windows
 from gru_jax.data.dataset import DataDamaged, Dataset
 from gru_jax.data.files import DataFile
 from gru_jax.data.series import windows
+from gru_jax.data.series.coming import coming
 from gru_jax.data.series.numbers import decimal_of, number
 from gru_jax.data.series.table import Reading, Table, read_table
-from gru_jax.data.series.times import calendar
+from gru_jax.data.series.times import WORDS, calendar
 from gru_jax.data.series.windows import Parts
 
 from .hostile import survive
@@ -65,7 +66,9 @@ def test_the_decimal_sign(cells: list[str], separator: str, sign: str) -> None:
     assert decimal_of(cells, separator) == sign
 
 
-@pytest.mark.parametrize("cell", ["1 23", "12,34.5", "1,2345", "0,123.4", "1e400", "inf", "1_0", "1.2.3", "+", ".", "e5", "5 kW"])
+@pytest.mark.parametrize(
+    "cell", ["1 23", "12,34.5", "1,2345", "0,123.4", "1e400", "inf", "1_0", "1.2.3", "+", ".", "e5", "5 kW"]
+)
 def test_what_is_no_number(cell: str) -> None:
     assert number(cell, ".") is None
 
@@ -89,7 +92,7 @@ def test_clocks_that_are_put_back() -> None:
     assert [str(time)[11:13] for time in made.grid.times] == ["01", "02", "02", "03", "04", "05"]
     np.testing.assert_array_equal(made.calendar[1], made.calendar[2])
     without = hourly("2025-10-25T23").replace("+02:00", "").replace("+01:00", "")
-    with pytest.raises(DataDamaged, match="1 times do not rise: line 4 is at 2025-10-26 02:00:00, as line 3; .* put back"):
+    with pytest.raises(DataDamaged, match="1 times do not rise: line 4 is at 2025-10-26 02:00:00, as line 3;.* back"):
         table(without, "a", time="when")
     # Put forward, an hour is one that nobody measured.
     made = table(hourly("2025-03-29T23").replace("+02:00", "").replace("+01:00", ""), "a", time="when")
@@ -97,8 +100,9 @@ def test_clocks_that_are_put_back() -> None:
 
 
 def test_days_of_a_clock_that_is_put_back() -> None:
-    content = "t,a\n2025-10-25T00:00+02:00,1\n2025-10-26T00:00+02:00,2\n2025-10-27T00:00+01:00,3\n2025-10-28T00:00+01:00,4\n"
-    made = table(content, "a", time="t")
+    days = ("25T00:00+02:00", "26T00:00+02:00", "27T00:00+01:00", "28T00:00+01:00")
+    content = "".join(f"2025-10-{day},{n}\n" for n, day in enumerate(days, start=1))
+    made = table("t,a\n" + content, "a", time="t")
     assert made.values[:, 0].tolist() == [1, 2, 3, 4] and made.grid is not None and made.grid.step == "1 day"
 
 
@@ -126,7 +130,7 @@ def test_grids(case: str) -> None:
 
 def test_the_calendar() -> None:
     times = np.array(["2025-01-01", "2025-01-05T12:00", "2024-12-31"], "datetime64[us]")
-    turn = {word: np.arctan2(*calendar(times, word).T) / (2 * np.pi) % 1 for word in ("hour", "weekday", "day", "month")}
+    turn = {word: np.arctan2(*calendar(times, word).T) / (2 * np.pi) % 1 for word in WORDS}
     np.testing.assert_allclose(turn["hour"], [0, 0.5, 0], atol=1e-9)
     np.testing.assert_allclose(turn["weekday"], [2 / 7, 6 / 7, 1 / 7], atol=1e-9)
     np.testing.assert_allclose(turn["day"], [0, 4 / 31, 30 / 31], atol=1e-9)
@@ -136,23 +140,23 @@ def test_the_calendar() -> None:
 SEMICOLONS = PLAIN.replace(",", ";")
 HOURS = "t,a\n" + "".join(f"2025-01-01 {hour:02}:00,{hour}\n" for hour in range(9))
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
-    "no column": (SEMICOLONS, {"known": ("c",)}, "has 0 columns 'c'; its header, parted by semicolons, is 'when', 'load', 'b'"),
-    "a word without times": (PLAIN, {"known": ("hour",)}, "0 columns 'hour'.*; hour is made from the column that the key time"),
+    "no column": (SEMICOLONS, {"known": ("c",)}, "0 columns 'c'; .*, parted by semicolons, is 'when', 'load', 'b'"),
+    "a word without times": (PLAIN, {"known": ("hour",)}, "0 columns 'hour'.*; hour is made from the column"),
     "two columns": (PLAIN.replace("when", "load"), {}, "has 2 columns 'load'"),
     "no rows": ("load\n", {}, "no rows under its header"),
-    "another separator than said": (PLAIN, {"separator": ";"}, "0 columns 'load'; its header, parted by semicolons, is 'when,load,b'"),
-    "another decimal sign than said": (PLAIN, {"decimal": ","}, "2 of 3 values of 'load' cannot .* sign ',': line 2 holds '1234.5'"),
-    "a sign that does not tell": ("a;load\n1;1.234\n2;12.345\n", {}, "whether '1.234' has a decimal sign .*; say it by the key"),
-    "a decimal comma between commas": ("load,b\n1,5,2\n2,5,3\n", {}, "2 of 2 rows, parted by commas, .* 3 fields, and the header 2"),
+    "another separator than said": (PLAIN, {"separator": ";"}, "by semicolons, is 'when,load,b'"),
+    "another decimal sign than said": (PLAIN, {"decimal": ","}, "2 of 3 values of 'load' .* ',': line 2 holds"),
+    "a sign that does not tell": ("a;load\n1;1.234\n2;12.345\n", {}, "whether '1.234' has .*; say it by the key"),
+    "a decimal comma between commas": ("load,b\n1,5,2\n2,5,3\n", {}, "2 of 2 rows, .* 3 fields, and the header 2"),
     "a short row": (PLAIN.replace("-2.25,3", "-2.25").replace("load,b", "b,load"), {}, "line 4 has 2 fields"),
     "no number": (PLAIN.replace("-2.25", "low"), {}, "1 of 3 values of 'load' .*: line 4 holds 'low'"),
-    "no time": (HOURS.replace("2025-01-01 03:00", "3 o'clock"), {}, "1 of 9 times of 't' cannot be read: line 5 holds \"3 o'clock\""),
+    "no time": (HOURS.replace("2025-01-01 03:00", "3 o'clock"), {}, "1 of 9 times of 't' .*: line 5 holds"),
     "no such day": (HOURS.replace("2025-01-01 03:00", "30.2.2025 03:00"), {}, "line 5 holds '30.2.2025 03:00'"),
     "a time left out": (HOURS.replace("2025-01-01 03:00", ""), {}, "line 5 is empty"),
-    "some with an offset": (HOURS.replace("03:00", "03:00Z"), {}, "8 of 9 times of 't' have no offset from UTC: line 2"),
-    "backwards": (HOURS.replace("01-01 05", "01-02 05"), {}, "line 8 is at 2025-01-01 06:00:00, before line 7; sort"),
-    "beside the grid": (HOURS.replace("05:00", "05:10"), {}, "1 of 9 rows lie beside the grid of 1:00:00 .*: line 7 is at 2025-01-01 05:10:00"),
-    "almost nothing there": (HOURS.replace("01-01 08", "02-01 08"), {}, "9 rows on a grid of 753 steps of 1:00:00: almost all"),
+    "some with an offset": (HOURS.replace("03:00", "03:00Z"), {}, "8 of 9 times of 't' have no offset .*: line 2"),
+    "backwards": (HOURS.replace("01-01 05", "01-02 05"), {}, "line 8 is at 2025-01-01 06:00:00, before line 7"),
+    "beside the grid": (HOURS.replace("05:00", "05:10"), {}, "1 of 9 rows .*: line 7 is at 2025-01-01 05:10:00"),
+    "almost nothing there": (HOURS.replace("01-01 08", "02-01 08"), {}, "9 rows on a grid of 753 steps of 1:00:00"),
     "one row": (HOURS[: HOURS.index("2025-01-01 01")], {}, "has one row"),
     "a quotation mark without an end": (PLAIN.replace("1234.5", '"1234.5'), {}, "line [0-9]+: .*; correct the line"),
 }  # fmt: skip
@@ -230,10 +234,38 @@ def test_other_ways_to_fill_and_other_fingerprints(tmp_path: Path) -> None:
     np.testing.assert_array_equal(made[0].train.x[:, :, :5], made[1].train.x)
     assert made[2].train.x.shape == made[1].train.x.shape and np.isfinite(made[2].train.x).all()
     assert len({one.fingerprint for one in made}) == 3
-    with pytest.raises(DataDamaged, match=r"10 of 100 rows .* line 5 \(a\), line 22 \(c\), line 42 \(a\), no row after line 61"):
+    with pytest.raises(DataDamaged, match=r"10 of 100 rows .* line 5 \(a\), line 22 \(c\), .*, no row after line 61"):
         load(tmp_path, Window(8, 3), "refuse")
     with pytest.raises(DataDamaged, match="train 56, not 59"):
         load(tmp_path, Window(8, 3), "gaps", Windows(59, 8, 18))
+
+
+def test_what_comes_is_seen_as_it_was_in_training(tmp_path: Path) -> None:
+    """Cut after a row of the test split, with what is known ahead, the file shows the window that told what follows."""
+    told, _ = file_of(tmp_path)
+    H, T = 3, 8
+    whole: Any = load(tmp_path, Window(T, H))
+    lines = (tmp_path / "x.csv").read_text().splitlines()
+    for place in (0, 6, len(whole.test.x) - 1):
+        start = int(whole.series.starts[2][place])
+        kept = [line for line in lines[1:] if int(line[8:10]) * 24 + int(line[11:13]) < 24 + start + H]
+        ahead = [";;".join([line.split(";")[0], line.split(";")[3]]) for line in kept[-H:]]
+        ahead = [line.replace(";;", ";;;") for line in ahead]
+        content = DataFile(Path("x.csv"), "\n".join([lines[0], *kept[:-H], *ahead]).encode(), b"", "")
+        made = coming(content, READING, Window(T, H), "gaps", None, (0.5,), whole.series.scale)
+        assert made.start == start and len(made.series.values) == start + H and made.series.period == 24
+        np.testing.assert_allclose(made.x[0], whole.test.x[place], atol=1e-6)
+        assert np.isnan(made.series.values[start:]).all()
+        assert str(made.series.times[-1]) == str(whole.series.times[start + H - 1])
+    without = DataFile(Path("x.csv"), "\n".join(lines).encode(), b"", "")
+    with pytest.raises(DataDamaged, match="knows 0 values of 'c' after line 95, and 3 are told ahead; append rows"):
+        coming(without, READING, Window(T, H), "gaps", None, (), whole.series.scale)
+    # A calendar goes on by itself.
+    clock = Reading(("a", "b"), ("hour",), "t")
+    made = coming(without, clock, Window(T, H), "last", None, (), whole.series.scale)
+    assert made.start == ROWS and str(made.series.times[-1])[:13] == "2025-01-05T06"
+    with pytest.raises(DataDamaged, match="has 100 rows up to the last value of 'a', 'b', fewer than .* 101"):
+        coming(without, clock, Window(101, H), "last", None, (), whole.series.scale)
 
 
 def test_a_file_is_found_by_its_name_elsewhere(tmp_path: Path) -> None:

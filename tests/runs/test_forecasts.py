@@ -14,12 +14,12 @@ from gru_jax.runs.forecasting.baselines import linear, naive, seasonal_naive
 NAN = np.nan
 
 
-def facts(values: Any, period: int = 1, horizon: int = 2, quantiles: tuple[float, ...] = (), **more: Any) -> SeriesFacts:
+def facts(values: Any, period: int = 1, horizon: int = 2, **more: Any) -> SeriesFacts:
     values = np.asarray(values, float).reshape(len(values), -1)
     columns = values.shape[1]
     starts = more.pop("starts", (np.arange(2, 4),) * 3)
     made = SeriesFacts(
-        tuple("ab"[:columns]), values, None, {"a": (0, 1), "b": (0, 1)}, period, horizon, quantiles, starts, 6
+        tuple("ab"[:columns]), values, None, {"a": (0, 1), "b": (0, 1)}, period, horizon, (), starts, 6
     )
     return made._replace(**more)
 

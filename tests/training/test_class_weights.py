@@ -128,9 +128,12 @@ def test_what_they_may_be(train: dict, fact: str | None) -> None:
 
 
 def test_they_are_of_classes_and_part_of_the_hash() -> None:
-    given = config(train={"class_weights": "balanced", "label_smoothing": 0.1}).resolved()
-    values = Config.model_validate(given | {"task": {"kind": "adding"}})
-    assert [path for path, _ in broken_rules(values)] == [("train", "class_weights"), ("train", "label_smoothing")]
+    stop = {"metric": "valid/macro_f1", "reached": 1.5}
+    given = config(train={"class_weights": "balanced", "label_smoothing": 0.1, "early_stop": stop})
+    assert [fact for _, fact in broken_rules(given)] == ["an F1 is at most 1, got 1.5"]
+    values = Config.model_validate(given.resolved() | {"task": {"kind": "adding"}})
+    keys = ["early_stop", "early_stop", "class_weights", "label_smoothing"]
+    assert [path[1] for path, _ in broken_rules(values)] == keys
     hashes = {config_hash(config(train=each)) for each in ({}, {"class_weights": "balanced"}, {"label_smoothing": 0.1})}
     assert len(hashes) == 3
     assert config_hash(config(train={"class_weights": None, "label_smoothing": 0.0})) == config_hash(config())

@@ -201,3 +201,9 @@ def test_missing_values_have_no_gradient(quantiles: tuple[float, ...]) -> None:
     whole = losses_and_hits(outputs[:1], y[:1].at[0, 1].set(5.0), "values", quantiles)[0]
     # The one that is missing would have been right: the mean is over two, not three.
     np.testing.assert_allclose(loss, whole[0] * 3 / 2, rtol=1e-6)
+
+
+def test_values_that_are_all_there_have_the_loss_of_others() -> None:
+    outputs, y = jnp.array([[1.0, 2.0, 4.0]]), jnp.array([[1.0, 0.0, 1.0]])
+    for quantiles in (None, ()):
+        np.testing.assert_allclose(losses_and_hits(outputs, y, "values", quantiles)[0], [13 / 3], rtol=1e-6)

@@ -52,7 +52,8 @@ def read_archive(file: DataFile, tags: bool, holes: bool = False) -> Labelled:
         fix = f"save whole numbers or words {list(wanted)}; {other}"
         raise damaged(file.path, f"'y' holds {y.dtype}{list(y.shape)}", fix)
     labels = _words(y)
-    x = x.astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 does not hold is refused below
+        x = x.astype(np.float32)
     parted = [_parts(each, lengths, ragged) for each in ((x, labels) if tags else (x,))]
     for place, each in enumerate(parted[0]):
         if np.isinf(each).any() or (np.isnan(each).any() and not holes):

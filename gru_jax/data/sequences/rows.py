@@ -1,4 +1,4 @@
-"""Labelled sequences in CSV files: a long table, in which a column says which row is of which, or a folder of tables."""
+"""Labelled sequences in CSV files: a long table, in which a column says what row is of which, or a folder of tables."""
 
 import csv
 import io
@@ -138,7 +138,8 @@ def folder_of_tables(folder: Path, files: Sequence[DataFile], reading: Reading) 
                 folder, names, [], [], [], split, None if reading.time is None else [], [], table.separator
             )
         if set(names) != set(made.names):
-            fact = f"has the columns {', '.join(names)}, and {tables[0][0]} has {', '.join(made.names)}"
+            mine, first = (", ".join(map(repr, each[:20])) for each in (names, made.names))
+            fact = f"has the columns {mine}, and {tables[0][0]} has {first}"
             raise damaged(file.path, fact, "give all files the same columns, or name the features")
         label, said = known.get(name, (name.rpartition("/")[0], ""))
         made.cells.extend(_columns(table, made.names))

@@ -19,7 +19,7 @@ from gru_jax.runs.plan import prepare
 from gru_jax.training.experiment import whole
 
 
-def coming(run_directory: Path, file: str | None = None, data_root: str | None = None) -> Forecasts:
+def coming(run_directory: Path, file: str | None = None, data_root: str | None = None) -> tuple[str, Forecasts]:
     """The forecast of one window, the last one of a file, by a run's best parameters.
 
     Args:
@@ -28,7 +28,7 @@ def coming(run_directory: Path, file: str | None = None, data_root: str | None =
         data_root: where data files are, in place of what the run's config says.
 
     Returns:
-        The forecast, with no truth, and beside it the seasonal-naive one.
+        The name of the run; the forecast, with no truth, and beside it the seasonal-naive one.
 
     Raises:
         RunError: there is no finished run of a series.
@@ -52,7 +52,7 @@ def coming(run_directory: Path, file: str | None = None, data_root: str | None =
     starts = np.array([window.start])
     others = {"seasonal_naive": seasonal_naive(window.series, starts)}
     truth = window.series.told(starts)
-    return Forecasts("next", window.series, starts, truth, in_units(outputs, window.series), others)
+    return config.name, Forecasts("next", window.series, starts, truth, in_units(outputs, window.series), others)
 
 
 def _window(config: Config, file: str | None, scale: Mapping[str, tuple[float, float]]) -> data.Coming:

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from gru_jax.data.dataset import BETTER_HIGHER
+
 
 @dataclasses.dataclass
 class History:
@@ -43,14 +45,14 @@ class History:
         Args:
             step: when it was.
             metrics: its values.
-            best_by: the metric that decides; an accuracy is better when higher, all else when lower.
+            best_by: the metric that decides.
             patience: evaluations without a new best after which to stop, or None.
             reached: a value that is good enough to stop, or None.
 
         Returns:
             Whether it is the best so far.
         """
-        sign = 1 if best_by.endswith("accuracy") else -1
+        sign = 1 if best_by.endswith(BETTER_HIGHER) else -1
         is_best = not self.best or sign * metrics[best_by] > sign * self.best[best_by]
         if is_best:
             self.best, self.best_step, self.evaluations_since_best = dict(metrics), step, 0

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from gru_jax.config import yaml_document
 from gru_jax.config.sections.in_words import short
+from gru_jax.data.dataset import BETTER_HIGHER
 from gru_jax.runs.comparison import Group, groups_of
 from gru_jax.runs.on_disk.json_files import write_text
 from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
@@ -162,7 +163,7 @@ def best_of(rows: Sequence[Row], best_by: str | None) -> int | None:
     means = _means(rows, best_by)
     if len(rows) < 2 or not means:
         return None
-    return (max if (best_by or "").endswith("accuracy") else min)(means, key=means.__getitem__)
+    return (max if (best_by or "").endswith(BETTER_HIGHER) else min)(means, key=means.__getitem__)
 
 
 def _means(rows: Sequence[Row], metric: str | None) -> dict[int, float]:
@@ -171,7 +172,7 @@ def _means(rows: Sequence[Row], metric: str | None) -> dict[int, float]:
 
 
 def _best_first(rows: Sequence[Row], best_by: str | None) -> list[int]:
-    means, sign = _means(rows, best_by), -1 if (best_by or "").endswith("accuracy") else 1
+    means, sign = _means(rows, best_by), -1 if (best_by or "").endswith(BETTER_HIGHER) else 1
     return sorted(range(len(rows)), key=lambda place: sign * means[place] if place in means else math.inf)
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gru_jax.config.config import Config
+from gru_jax.data.dataset import BETTER_HIGHER
 from gru_jax.runs.watching.style import COLOURS, Style, legend_below, line, log_scale, look, new_figure, save
 
 _SPLITS = {"train": ("training", ":"), "valid": ("validation", "-")}
@@ -105,7 +106,7 @@ def _best(seeds: Sequence[Lines], best_by: str | None, x: str) -> tuple[float, f
     places, _, mean, _ = over_seeds(seeds, best_by or "", x)
     if not places.size:
         return None
-    at = mean.argmax() if (best_by or "").endswith("accuracy") else mean.argmin()
+    at = mean.argmax() if (best_by or "").endswith(BETTER_HIGHER) else mean.argmin()
     return float(places[at]), float(mean[at])
 
 

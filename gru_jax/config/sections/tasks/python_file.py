@@ -41,7 +41,7 @@ class PythonTask(PythonFile):
                 raise broken_rule("file", f"shape() of {self.file}: {fact}")
         if not all(isinstance(flag, bool) for flag in (made.tokens, made.next_step, made.gaps)):
             raise broken_rule("file", f"shape() of {self.file}: tokens, next_step and gaps must be True or False")
-        if made.quantiles != ():
+        if made.quantiles is not None:
             raise broken_rule("file", f"shape() of {self.file}: quantiles are of kind 'series'; leave them out")
         if made.target not in typing.get_args(Target):
             targets = ", ".join(map(repr, typing.get_args(Target)))
