@@ -33,13 +33,16 @@ SAME = {
     "spaces of thousands": PLAIN.replace(",", "\t").replace(".", ",").replace("1234", "1\u202f234"),
     "bars, a day first": PLAIN.replace(",", "|").replace("2025-01-30", "30.1.2025").replace("|,|", "|NaN|"),
     "a day first, no clock": PLAIN.replace(" 00:00", "").replace("2025-02-01", "01.02.2025"),
+    "days and clocks": PLAIN.replace("when", "clock,day").replace("2025-01-30 00:00", "00:00,30.01.2025").replace(
+        "2025-01-31 00:00", "0:00,31.1.2025").replace("2025-02-01 00:00", "00:00:00,1.2.2025"),
     "ISO 8601 with its letter": PLAIN.replace(" 00:00", "T00:00:00Z"),
 }
 
 
 @pytest.mark.parametrize("case", SAME)
 def test_one_table_in_many_makes(case: str) -> None:
-    made = table(SAME[case], "load", known=("b",), time="when")
+    time = ("day", "clock") if "clock" in SAME[case] else ("when",)
+    made = table(SAME[case], "load", known=("b",), time=time)
     np.testing.assert_array_equal(made.values[:, 0], [1234.5, np.nan, -2.25])
     np.testing.assert_array_equal(made.known[:, 0], [1, 2, 3])
     assert made.grid is not None and (made.grid.step, made.grid.period) == ("1 day", 7)
@@ -86,23 +89,23 @@ def hourly(clock: str, count: int = 6) -> str:
 
 def test_clocks_that_are_put_back() -> None:
     """With offsets all hours are there; the calendar has the clock of the file."""
-    made = table(hourly("2025-10-25T23"), "a", known=("hour",), time="when")
+    made = table(hourly("2025-10-25T23"), "a", known=("hour",), time=("when",))
     assert made.grid is not None and (made.grid.step, made.grid.period) == ("1:00:00", 24)
     assert made.values[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
     assert [str(time)[11:13] for time in made.grid.times] == ["01", "02", "02", "03", "04", "05"]
     np.testing.assert_array_equal(made.calendar[1], made.calendar[2])
     without = hourly("2025-10-25T23").replace("+02:00", "").replace("+01:00", "")
     with pytest.raises(DataDamaged, match="1 times do not rise: line 4 is at 2025-10-26 02:00:00, as line 3;.* back"):
-        table(without, "a", time="when")
+        table(without, "a", time=("when",))
     # Put forward, an hour is one that nobody measured.
-    made = table(hourly("2025-03-29T23").replace("+02:00", "").replace("+01:00", ""), "a", time="when")
+    made = table(hourly("2025-03-29T23").replace("+02:00", "").replace("+01:00", ""), "a", time=("when",))
     np.testing.assert_array_equal(made.values[:, 0], [0, 1, np.nan, 2, 3, 4, 5])
 
 
 def test_days_of_a_clock_that_is_put_back() -> None:
     days = ("25T00:00+02:00", "26T00:00+02:00", "27T00:00+01:00", "28T00:00+01:00")
     content = "".join(f"2025-10-{day},{n}\n" for n, day in enumerate(days, start=1))
-    made = table("t,a\n" + content, "a", time="t")
+    made = table("t,a\n" + content, "a", time=("t",))
     assert made.values[:, 0].tolist() == [1, 2, 3, 4] and made.grid is not None and made.grid.step == "1 day"
 
 
@@ -121,7 +124,7 @@ GRIDS = {
 @pytest.mark.parametrize("case", GRIDS)
 def test_grids(case: str) -> None:
     times, rows, step, period = GRIDS[case]
-    made = table("t,a\n" + "".join(f"{time},{row}\n" for time, row in zip(times, rows, strict=True)), "a", time="t")
+    made = table("t,a\n" + "".join(f"{time},{row}\n" for time, row in zip(times, rows, strict=True)), "a", time=("t",))
     assert made.grid is not None and (made.grid.step, made.grid.period) == (step, period)
     assert len(made.values) == rows[-1] + 1 and made.values[rows, 0].tolist() == rows
     assert np.isnan(made.values).sum() == len(made.values) - len(rows)
@@ -167,7 +170,7 @@ def test_what_is_refused(case: str) -> None:
     content, reading, said = REFUSED[case]
     is_hours = content.startswith("t,a")
     with pytest.raises(DataDamaged, match=said):
-        table(content, "a" if is_hours else "load", **({"time": "t"} if is_hours else {}) | reading)
+        table(content, "a" if is_hours else "load", **({"time": ("t",)} if is_hours else {}) | reading)
 
 
 ROWS = 100
@@ -187,15 +190,17 @@ def file_of(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     return told, known
 
 
-READING = Reading(("a", "b"), ("c", "hour"), "t")
+READING = Reading(("a", "b"), ("c", "hour"), ("t",))
 SPLIT = Parts(0.7, 0.1, 0.2)
 
 
-def load(folder: Path, window: Window, missing: Any = "gaps", sizes: Windows | None = None) -> Dataset:
+def load(
+    folder: Path, window: Window, missing: Any = "gaps", sizes: Windows | None = None, relative: bool = False
+) -> Dataset:
     if sizes is None:
         content = windows.read("x.csv", str(folder), None)
         sizes = windows.sizes_of(content, READING, window, missing, None, SPLIT)
-    return windows.load("x.csv", READING, window, missing, None, (0.5,), SPLIT, sizes, str(folder))
+    return windows.load("x.csv", READING, window, missing, None, (0.5,), SPLIT, relative, sizes, str(folder))
 
 
 def test_windows_by_hand(tmp_path: Path) -> None:
@@ -226,6 +231,43 @@ def test_windows_by_hand(tmp_path: Path) -> None:
         np.testing.assert_array_equal(facts.told(starts), [told[s : s + H] for s in expected])
     assert 60 not in facts.starts[0] and 62 not in facts.starts[0] and 64 in facts.starts[0]
     assert "100 rows of 1:00:00, 9 with values missing, a season of 24" in dataset.description
+    assert "drifts" not in dataset.description
+
+
+def test_changes_from_the_last_value(tmp_path: Path) -> None:
+    """Relative windows are shown, and told, from the last value known, over the deviation of what is told from it."""
+    told, known = file_of(tmp_path)
+    T, H = 8, 3
+    plain, made = (load(tmp_path, Window(T, H), relative=relative) for relative in (False, True))
+    assert plain.series is not None and made.series is not None and plain.fingerprint != made.fingerprint
+    last = told.copy()
+    for row in range(1, ROWS):
+        last[row] = np.where(np.isnan(last[row]), last[row - 1], last[row])
+    starts = made.series.starts[0]
+    np.testing.assert_array_equal(made.series.level(starts), last[starts - 1])
+    off = np.stack([told[s : s + H] - last[s - 1] for s in starts])
+    deviation = np.sqrt(np.nanmean(off**2, (0, 1)))
+    np.testing.assert_allclose(made.series.deviation, deviation)
+    split: Any = made.train
+    np.testing.assert_allclose(split.y.reshape(-1, H, 2), off / deviation, atol=1e-5)
+    for s, x in zip(starts, split.x, strict=True):
+        seen = (told[s - T : s] - last[s - 1]) / deviation
+        np.testing.assert_array_equal(x[:, 5:7], ~np.isnan(seen))
+        np.testing.assert_allclose(x[:, :2][~np.isnan(seen)], seen[~np.isnan(seen)], atol=1e-4)
+    np.testing.assert_array_equal(split.x[:, :, [2, 3, 4]], np.asarray(plain.train.x)[:, :, [2, 3, 4]])  # type: ignore[union-attr]
+
+
+def test_drift_is_said(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("a,b\n" + "".join(f"{row % 7},{row}\n" for row in range(100)))
+    reading, window = Reading(("a", "b")), Window(8, 3)
+    fixed: Any = ("refuse", 7, (), SPLIT)
+    sizes = Windows(60, 8, 18)
+    said = [
+        windows.load("x.csv", reading, window, *fixed, relative, sizes, str(tmp_path)).description
+        for relative in (False, True)
+    ]
+    assert said[0].endswith("; 'b' drifts, by 2.7 deviations until the test: relative: true is for that")
+    assert "drifts" not in said[1]
 
 
 def test_other_ways_to_fill_and_other_fingerprints(tmp_path: Path) -> None:
@@ -240,11 +282,12 @@ def test_other_ways_to_fill_and_other_fingerprints(tmp_path: Path) -> None:
         load(tmp_path, Window(8, 3), "gaps", Windows(59, 8, 18))
 
 
-def test_what_comes_is_seen_as_it_was_in_training(tmp_path: Path) -> None:
+@pytest.mark.parametrize("relative", [False, True])
+def test_what_comes_is_seen_as_it_was_in_training(relative: bool, tmp_path: Path) -> None:
     """Cut after a row of the test split, with what is known ahead, the file shows the window that told what follows."""
     told, _ = file_of(tmp_path)
     H, T = 3, 8
-    whole: Any = load(tmp_path, Window(T, H))
+    whole: Any = load(tmp_path, Window(T, H), relative=relative)
     lines = (tmp_path / "x.csv").read_text().splitlines()
     for place in (0, 6, len(whole.test.x) - 1):
         start = int(whole.series.starts[2][place])
@@ -252,26 +295,26 @@ def test_what_comes_is_seen_as_it_was_in_training(tmp_path: Path) -> None:
         ahead = [";;".join([line.split(";")[0], line.split(";")[3]]) for line in kept[-H:]]
         ahead = [line.replace(";;", ";;;") for line in ahead]
         content = DataFile(Path("x.csv"), "\n".join([lines[0], *kept[:-H], *ahead]).encode(), b"", "")
-        made = coming(content, READING, Window(T, H), "gaps", None, (0.5,), whole.series.scale)
+        made = coming(content, READING, Window(T, H), "gaps", None, (0.5,), relative, whole.series.scale)
         assert made.start == start and len(made.series.values) == start + H and made.series.period == 24
         np.testing.assert_allclose(made.x[0], whole.test.x[place], atol=1e-6)
         assert np.isnan(made.series.values[start:]).all()
         assert str(made.series.times[-1]) == str(whole.series.times[start + H - 1])
     without = DataFile(Path("x.csv"), "\n".join(lines).encode(), b"", "")
     with pytest.raises(DataDamaged, match="knows 0 values of 'c' after line 95, and 3 are told ahead; append rows"):
-        coming(without, READING, Window(T, H), "gaps", None, (), whole.series.scale)
+        coming(without, READING, Window(T, H), "gaps", None, (), False, whole.series.scale)
     # A calendar goes on by itself.
-    clock = Reading(("a", "b"), ("hour",), "t")
-    made = coming(without, clock, Window(T, H), "last", None, (), whole.series.scale)
+    clock = Reading(("a", "b"), ("hour",), ("t",))
+    made = coming(without, clock, Window(T, H), "last", None, (), False, whole.series.scale)
     assert made.start == ROWS and str(made.series.times[-1])[:13] == "2025-01-05T06"
     with pytest.raises(DataDamaged, match="has 100 rows up to the last value of 'a', 'b', fewer than .* 101"):
-        coming(without, clock, Window(101, H), "last", None, (), whole.series.scale)
+        coming(without, clock, Window(101, H), "last", None, (), False, whole.series.scale)
 
 
 def test_a_file_is_found_by_its_name_elsewhere(tmp_path: Path) -> None:
     file_of(tmp_path)
     sizes = windows.sizes_of(windows.read("x.csv", str(tmp_path), None), READING, Window(8, 3), "last", 1, SPLIT)
-    there = windows.load("/gone/x.csv", READING, Window(8, 3), "last", 1, (), SPLIT, sizes, str(tmp_path))
+    there = windows.load("/gone/x.csv", READING, Window(8, 3), "last", 1, (), SPLIT, False, sizes, str(tmp_path))
     assert there.series is not None and there.series.period == 1
 
 

@@ -108,6 +108,21 @@ def test_quantiles_in_the_units_of_the_data() -> None:
     np.testing.assert_allclose(list(map(float, first[4:8])), truth[0, 0] + [0, -1, 0, 1], atol=1e-5)
 
 
+def test_what_is_told_as_changes_is_what_was_meant() -> None:
+    data: Any = dataset(False)
+    data = data._replace(series=data.series._replace(relative=True, scale={"a": (0, 4)}))
+    starts = data.series.starts[2]
+    truth = data.series.told(starts)[..., 0]
+    outputs = (truth - data.series.values[starts - 1]) / 4
+    made = forecasts.of(answered(data, outputs), data, TaskShape(35, 8, 12, 4, 2, 2, "values"))
+    np.testing.assert_allclose(made.forecast[..., 0], truth, atol=1e-5)
+    # The linear model, too, tells changes: here of series that were made without, which it is off by just these.
+    plain: Any = dataset(False)
+    others = forecasts.of(answered(plain, outputs), plain, TaskShape(35, 8, 12, 4, 2, 2, "values")).others
+    moved = others["linear"] * 4 + data.series.values[starts - 1][:, None]
+    np.testing.assert_allclose(made.others["linear"], moved, atol=1e-9)
+
+
 def test_two_columns_are_told_apart() -> None:
     values = np.column_stack([np.arange(20.0), 100 * np.arange(20.0)])
     series = facts(values, horizon=2, starts=(np.arange(2, 9), np.arange(9, 12), np.arange(12, 18)))

@@ -35,6 +35,7 @@ def coming(
     missing: Missing,
     period: int | None,
     quantiles: tuple[float, ...],
+    relative: bool,
     scale: Mapping[str, tuple[float, float]],
 ) -> Coming:
     """The last window of a file that sees a value of the columns told, and the rows after it.
@@ -49,6 +50,7 @@ def coming(
         missing: what becomes of a value that is missing and seen.
         period: steps of a season; None for that of the times.
         quantiles: that are told.
+        relative: whether the level of a window is the last value known, not the mean.
         scale: of the training part.
 
     Raises:
@@ -80,8 +82,9 @@ def coming(
         quantiles=quantiles,
         starts=(nothing,) * 3,
         trained=start,
+        relative=relative,
     )
-    return Coming(windows(shown, np.array([start]), window.steps, missing), facts, start)
+    return Coming(windows(shown, facts, np.array([start]), window.steps, missing), facts, start)
 
 
 def _until(table: Table, reading: Reading, rows: int) -> Table:

@@ -21,20 +21,20 @@ class Reading(NamedTuple):
     Attributes:
         target: the columns that are told.
         known: what is known ahead: columns, or, with times, words of the calendar.
-        time: the column of times; None for rows that are evenly spaced.
+        time: the column of times, or those of days and of clocks; () for rows that are evenly spaced.
         separator, decimal: None where the file says it.
     """
 
     target: tuple[str, ...]
     known: tuple[str, ...] = ()
-    time: str | None = None
+    time: tuple[str, ...] = ()
     separator: str | None = None
     decimal: str | None = None
 
     @property
     def words(self) -> tuple[str, ...]:
         """What of `known` is made from the times."""
-        return tuple(name for name in self.known if name in WORDS and self.time is not None)
+        return tuple(name for name in self.known if name in WORDS and self.time)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -75,16 +75,16 @@ def read_table(file: DataFile, reading: Reading) -> Table:
     Example:
         >>> from pathlib import Path
         >>> file = DataFile(Path("x.csv"), b"when;load\n1.2.2025;1.234,5\n2.2.2025;\n4.2.2025;9,5\n", b"", "")
-        >>> made = read_table(file, Reading(("load",), time="when"))
+        >>> made = read_table(file, Reading(("load",), time=("when",)))
         >>> made.values[:, 0].tolist(), made.line.tolist()
         ([1234.5, nan, nan, 9.5], [2, 3, 0, 4])
     """
-    time = () if reading.time is None else (reading.time,)
-    separator, cells, at = _fields(file, (*reading.columns, *time), reading.separator)
+    separator, cells, at = _fields(file, (*reading.columns, *reading.time), reading.separator)
     numbers = _numbers(file, reading, separator, cells[: len(reading.columns)], at)
     found, row = None, np.arange(len(at))
-    if reading.time is not None:
-        found = grid(moments(cells[-1], at, reading.time, file.path), at, file.path)
+    if reading.time:
+        written = [" ".join(parts).strip() for parts in zip(*cells[len(reading.columns) :], strict=True)]
+        found = grid(moments(written, at, " ".join(reading.time), file.path), at, file.path)
         row = found.row
     rows = int(row[-1]) + 1
     values, line = np.full((rows, len(reading.columns)), np.nan), np.zeros(rows, int)

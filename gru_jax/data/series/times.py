@@ -111,8 +111,8 @@ def _moment(cell: str) -> tuple[int, int | None] | None:
     found = _DAY_FIRST.fullmatch(cell)
     try:
         if found is not None:
-            day, month, year, *clock = (int(part or 0) for part in found.groups())
-            time = datetime.datetime(year, month, day, *clock)
+            day, month, year, hour, minute, second = (int(part or 0) for part in found.groups())
+            time = datetime.datetime(year, month, day, hour, minute, second)
         else:
             time = datetime.datetime.fromisoformat(cell)
     except ValueError:

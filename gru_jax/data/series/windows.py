@@ -17,6 +17,8 @@ from gru_jax.data.series.table import Reading, Table, read_table
 _LIMIT = 64 * MB
 # Windows that are filled at once: what stands beside them meanwhile is many times as large.
 _AT_ONCE = 1024
+# Deviations between the means of training and test, from which on a model does not know the level it is tested on.
+_FAR = 1.5
 
 
 class Parts(NamedTuple):
@@ -33,7 +35,7 @@ def shape(
     """The sizes of the task; nothing is read.
 
     Example:
-        >>> reading = Reading(("load",), ("temperature", "hour"), time="when")
+        >>> reading = Reading(("load",), ("temperature", "hour"), time=("when",))
         >>> shape(reading, Window(168, 24), "gaps", (0.1, 0.5, 0.9), Windows(400, 80, 150))[:6]
         (400, 80, 150, 168, 12, 72)
     """
@@ -91,14 +93,16 @@ def load(
     period: int | None,
     quantiles: tuple[float, ...],
     split: Parts,
+    relative: bool,
     sizes: Windows,
     data_root: str | None,
 ) -> Dataset:
     """Windows of a series: x `[M, T, D + K]`, three times as wide with gaps, y `[M, H D]`, NaN where one is missing.
 
-    Every column is taken less its mean and over its deviation, both of the training part; sines and cosines are as they
-    are. What is known ahead is given as of the step that is told: at step t of a window stands what is known of step
-    t + H, so that its last H steps carry all of the horizon.
+    Every column is taken less its mean and over its deviation, both of the training part; with `relative` those that
+    are told less the last value known before the horizon. Sines and cosines are as they are. What is known ahead is
+    given as of the step that is told: at step t of a window stands what is known of step t + H, so that its last H
+    steps carry all of the horizon.
 
     Args:
         file: of the data, absolute or below `data_root`.
@@ -108,6 +112,7 @@ def load(
         period: steps of a season; None for that of the grid.
         quantiles: that are told; () for the mean.
         split: shares of the rows, the later parts last.
+        relative: whether the level of a window is the last value known, not the mean.
         sizes: windows in each part.
         data_root: the folder of data files.
 
@@ -131,15 +136,18 @@ def load(
         quantiles=quantiles,
         starts=starts,
         trained=ends[0],
+        relative=relative,
     )
+    if relative:
+        facts = facts._replace(scale={**facts.scale, **_from_the_last(facts)})
     shown = channels(table, reading, facts.scale, window.horizon)
-    train, valid, test = (_split(shown, len(facts.names), each, window, missing) for each in starts)
+    train, valid, test = (_split(shown, facts, each, window, missing) for each in starts)
     return Dataset(
         train,
         valid,
         test,
         _description(content, reading, window, facts, table),
-        fingerprint([content], "series", *reading, *window, missing, *split),
+        fingerprint([content], "series", *reading, *window, missing, *split, relative),
         series=facts,
     )
 
@@ -169,16 +177,17 @@ def _ends(rows: int, split: Parts) -> tuple[int, int, int]:
     return round(rows * split.train), round(rows * (split.train + split.valid)), rows
 
 
-def _starts(values: np.ndarray, window: Window, ends: tuple[int, int, int]) -> tuple[np.ndarray, ...]:
+def _starts(
+    values: np.ndarray, window: Window, ends: tuple[int, int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The row of the first value told, of the windows of each part that tell some value."""
-    begins = (0, *ends[:-1])
-    strides = (window.stride, 1, 1)
     seen = np.concatenate([[0], np.cumsum(~np.isnan(values).all(1))])
-    found = []
-    for begin, end, stride in zip(begins, ends, strides, strict=True):
+
+    def part(begin: int, end: int, stride: int) -> np.ndarray:
         rows = np.arange(max(begin, window.steps), max(end - window.horizon + 1, 0), stride)
-        found.append(rows[seen[rows + window.horizon] > seen[rows]])
-    return tuple(found)
+        return rows[seen[rows + window.horizon] > seen[rows]]
+
+    return part(0, ends[0], window.stride), part(ends[0], ends[1], 1), part(ends[1], ends[2], 1)
 
 
 def period_of(content: DataFile, table: Table, period: int | None, trained: int) -> int:
@@ -202,8 +211,18 @@ def _scale(content: DataFile, reading: Reading, table: Table, trained: int) -> d
     return dict(zip(reading.columns, found, strict=True))
 
 
+def _from_the_last(facts: SeriesFacts) -> dict[str, tuple[float, float]]:
+    """Mean of every column told, and its deviation from the last value known, in the training windows."""
+    starts = facts.starts[0]
+    off = facts.told(starts) - facts.last(starts)[:, None]
+    # Of a column that none of the windows tells, the mean square of nothing is 0.
+    deviation = np.sqrt(np.nan_to_num(off**2).sum((0, 1)) / np.maximum((~np.isnan(off)).sum((0, 1)), 1))
+    found = zip(facts.mean.tolist(), np.maximum(deviation, 1e-8).tolist(), strict=True)
+    return dict(zip(facts.names, found, strict=True))
+
+
 def channels(table: Table, reading: Reading, scale: Mapping[str, tuple[float, float]], horizon: int) -> np.ndarray:
-    """What a window shows, `[N, C]` float32: the columns that are told, and of the step `horizon` later what is known.
+    """What a window shows, `[N, C]`: the columns that are told, and of the step `horizon` later what is known.
 
     The last rows, of which nothing is known so far ahead, have NaN there.
     """
@@ -211,32 +230,48 @@ def channels(table: Table, reading: Reading, scale: Mapping[str, tuple[float, fl
     told = table.values.shape[1]
     known = np.concatenate([(table.known - means[told:]) / deviations[told:], table.calendar], 1)
     later = np.concatenate([known[horizon:], np.full_like(known[:horizon], np.nan)])
-    return np.concatenate([(table.values - means[:told]) / deviations[:told], later], 1).astype(np.float32)
+    return np.concatenate([(table.values - means[:told]) / deviations[:told], later], 1)
 
 
-def _split(shown: np.ndarray, told: int, starts: np.ndarray, window: Window, missing: Missing) -> Split:
-    y = shown[starts[:, None] + np.arange(window.horizon), :told]
-    return Split(windows(shown, starts, window.steps, missing), y.reshape(len(starts), -1))
+def _split(shown: np.ndarray, facts: SeriesFacts, starts: np.ndarray, window: Window, missing: Missing) -> Split:
+    told = (facts.told(starts) - facts.level(starts)[:, None]) / facts.deviation
+    return Split(
+        windows(shown, facts, starts, window.steps, missing), told.reshape(len(starts), -1).astype(np.float32)
+    )
 
 
-def windows(shown: np.ndarray, starts: np.ndarray, steps: int, missing: Missing) -> np.ndarray:
-    """The rows before each of the rows `starts`, without holes: `[M, T, features]`."""
+def windows(shown: np.ndarray, facts: SeriesFacts, starts: np.ndarray, steps: int, missing: Missing) -> np.ndarray:
+    """The rows before each of the rows `starts`, less their level and without holes: `[M, T, features]` float32."""
+    level = np.zeros((len(starts), shown.shape[1]))
+    level[:, : len(facts.names)] = (facts.level(starts) - facts.mean) / facts.deviation
     views: Any = np.lib.stride_tricks.sliding_window_view(shown, steps, axis=0)
     x = np.empty((len(starts), steps, features(shown.shape[1], missing)), np.float32)
     for first in range(0, len(starts), _AT_ONCE):
         rows = starts[first : first + _AT_ONCE]
-        x[first : first + _AT_ONCE] = filled(views[rows - steps].swapaxes(1, 2), missing)
+        seen = views[rows - steps] - level[first : first + _AT_ONCE, :, None]
+        x[first : first + _AT_ONCE] = filled(seen.swapaxes(1, 2).astype(np.float32), missing)
     return x
 
 
 def _description(content: DataFile, reading: Reading, window: Window, facts: SeriesFacts, table: Table) -> str:
-    columns = ", ".join(map(repr, reading.target))
+    columns = f"column{'s' if len(reading.target) > 1 else ''} {', '.join(map(repr, reading.target))}"
     rows = f"{len(table.values)} rows" + ("" if table.grid is None else f" of {table.grid.step}")
     lost = int(np.isnan(table.values).any(1).sum())
     holes = f", {lost} with values missing" if lost else ""
     season = f", a season of {facts.period}" if facts.period > 1 else ""
     train, valid, test = map(len, facts.starts)
     return (
-        f"{content.path.name}, column {columns}: the next {window.horizon} from {window.steps}; {rows}{holes}{season};"
-        f" split by time: {train} train, {valid} validation, {test} test"
+        f"{content.path.name}, {columns}: the next {window.horizon} from {window.steps}; {rows}{holes}{season};"
+        f" split by time: {train} train, {valid} validation, {test} test{_drift(facts)}"
     )
+
+
+def _drift(facts: SeriesFacts) -> str:
+    """What is said of a series whose test part lies where no training window was."""
+    told = facts.told(facts.starts[2])
+    known = ~np.isnan(told)
+    off = np.abs(np.where(known, told - facts.mean, 0).sum((0, 1))) / np.maximum(known.sum((0, 1)), 1) / facts.deviation
+    if facts.relative or off.max() < _FAR:
+        return ""
+    far = facts.names[int(off.argmax())]
+    return f"; {far!r} drifts, by {off.max():.1f} deviations until the test: relative: true is for that"

@@ -34,7 +34,7 @@ def baselines(
     fitted = linear(dataset, series, gaps)
     if fitted is not None:
         made = fitted(_inputs(seen, series, gaps)).reshape(len(starts), series.horizon, -1)
-        found["linear"] = made * series.deviation + series.mean
+        found["linear"] = made * series.deviation + series.level(starts)[:, None]
     return found | {"naive": naive(series, starts)}
 
 
@@ -48,9 +48,7 @@ def naive(series: SeriesFacts, starts: np.ndarray) -> np.ndarray:
     Returns:
         `[M, H, D]`; the mean of the training part where there is none.
     """
-    last = _before(series.values, starts - 1)
-    made = np.where(np.isnan(last), series.mean, last)
-    return np.repeat(made[:, None], series.horizon, 1)
+    return np.repeat(series.last(starts)[:, None], series.horizon, 1)
 
 
 def seasonal_naive(series: SeriesFacts, starts: np.ndarray) -> np.ndarray:
@@ -75,13 +73,6 @@ def seasonal_naive(series: SeriesFacts, starts: np.ndarray) -> np.ndarray:
     at = starts[:, None] + ahead - (ahead // period + 1) * period
     made = np.where((at < 0)[..., None], np.nan, filled[at])
     return np.where(np.isnan(made), naive(series, starts), made)
-
-
-def _before(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The last values that are known at rows `[M]` or before: `[M, D]`, NaN where there is none."""
-    at = np.maximum.accumulate(np.where(np.isnan(values), -1, np.arange(len(values))[:, None]), 0)[rows]
-    found = np.take_along_axis(values, np.maximum(at, 0), 0)
-    return np.where(at < 0, np.nan, found)
 
 
 class Ridge(NamedTuple):
@@ -109,7 +100,7 @@ def linear(dataset: Dataset, series: SeriesFacts, gaps: bool) -> Ridge | None:
         gaps: whether masks and times since stand beside the values that are seen.
 
     Returns:
-        The model, in units of the deviations; None where no training window tells all of its values.
+        The model, of what the network tells; None where no training window tells all of its values.
 
     Source: Hoerl and Kennard 1970, Ridge regression.
     """

@@ -51,8 +51,8 @@ def coming(run_directory: Path, file: str | None = None, data_root: str | None =
     outputs = np.asarray(jax.jit(experiment.model.apply)(params, window.x)).astype(np.float32)
     starts = np.array([window.start])
     others = {"seasonal_naive": seasonal_naive(window.series, starts)}
-    truth = window.series.told(starts)
-    return config.name, Forecasts("next", window.series, starts, truth, in_units(outputs, window.series), others)
+    told, truth = in_units(outputs, window.series, starts), window.series.told(starts)
+    return config.name, Forecasts("next", window.series, starts, truth, told, others)
 
 
 def _window(config: Config, file: str | None, scale: Mapping[str, tuple[float, float]]) -> data.Coming:
@@ -64,5 +64,12 @@ def _window(config: Config, file: str | None, scale: Mapping[str, tuple[float, f
         content = windows.read(file, str(Path.cwd()), config.data_root)
     known = task.arguments()
     return data.coming(
-        content, known["reading"], known["window"], task.missing, task.period, known["quantiles"], scale
+        content,
+        known["reading"],
+        known["window"],
+        task.missing,
+        task.period,
+        known["quantiles"],
+        task.relative,
+        scale,
     )

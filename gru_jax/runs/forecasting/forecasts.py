@@ -52,16 +52,17 @@ def of(found: Answers, dataset: Dataset, shape: TaskShape) -> Forecasts:
     starts = series.starts[_SPLITS.index(found.split)][found.sequence]
     seen = np.asarray(windows_of(dataset, found.split).x)[found.sequence]
     others = baselines(dataset, series, starts, seen, shape.gaps)
-    return Forecasts(found.split, series, starts, series.told(starts), in_units(found.outputs, series), others)
+    return Forecasts(found.split, series, starts, series.told(starts), in_units(found.outputs, series, starts), others)
 
 
-def in_units(outputs: np.ndarray, series: SeriesFacts) -> np.ndarray:
-    """What a model tells, `[M, H D Q]`, in the data's units: `[M, H, D, Q]`, the quantiles rising.
+def in_units(outputs: np.ndarray, series: SeriesFacts, starts: np.ndarray) -> np.ndarray:
+    """What a model tells, `[M, H D Q]`, of windows that begin to tell at rows `[M]`, in the data's units.
 
-    Those that cross are sorted, which is never further from the truth (Chernozhukov et al. 2010).
+    Of `[M, H, D, Q]` the quantiles rise: those that cross are sorted, which is never further from the truth
+    (Chernozhukov et al. 2010).
     """
     told = outputs.astype(np.float64).reshape(len(outputs), series.horizon, len(series.names), -1)
-    return np.sort(told * series.deviation[:, None] + series.mean[:, None], -1)
+    return np.sort(told * series.deviation[:, None] + series.level(starts)[:, None, :, None], -1)
 
 
 class Errors(NamedTuple):
@@ -184,14 +185,14 @@ def verdict(result: Mapping[str, Any]) -> str:
     """Whether a run is better than the seasonal-naive forecast, and than the others.
 
     Example:
-        >>> mae = {name: {"mae": error} for name, error in (("naive", 5), ("seasonal_naive", 4), ("linear", 3.5))}
+        >>> mae = {name: {"mae": error} for name, error in (("naive", 5), ("seasonal_naive", 4), ("linear", 3))}
         >>> verdict({"test/mae": 3.1, "baselines": mae})
-        'beats seasonal-naive: MAE 3.1 beside 4; linear 3.5, naive 5'
+        'beats seasonal-naive: MAE 3.1 beside 4; does NOT beat linear: 3; beats naive: 5'
     """
-    own, others = result["test/mae"], {name: each["mae"] for name, each in result["baselines"].items()}
-    better = "beats" if own < others["seasonal_naive"] else "does NOT beat"
-    rest = ", ".join(f"{NAMES[name]} {others[name]:.4g}" for name in ("linear", "naive") if name in others)
-    return f"{better} seasonal-naive: MAE {own:.4g} beside {others['seasonal_naive']:.4g}; {rest}"
+    own, others = result["test/mae"], result["baselines"]
+    errors_of = {words: others[name]["mae"] for name, words in NAMES.items() if name in others}
+    said = [f"{'beats' if own < error else 'does NOT beat'} {words}: {error:.4g}" for words, error in errors_of.items()]
+    return "; ".join(said).replace(": ", f": MAE {own:.4g} beside ", 1)
 
 
 def rows(made: Forecasts) -> Iterator[Sequence[object]]:

@@ -90,7 +90,8 @@ def _by_horizon(path: Path, name: str, made: Forecasts, style: Style) -> None:
         column: {label: error[:, place] for label, error in errors_of.items()}
         for place, column in enumerate(made.series.names[:_MOST_COLUMNS])
     }
-    forecast_plots.by_horizon(panels, f"{_unit(made.series)} ahead", path, f"{name}: test error by horizon", style)
+    title = f"{name}: mean absolute error, test split"
+    forecast_plots.by_horizon(panels, f"{_unit(made.series)} ahead", path, title, style)
 
 
 def _unit(series: SeriesFacts) -> str:

@@ -114,7 +114,7 @@ def by_horizon(
                 looks = dict(line(number)) | ({} if number == 0 else {"linestyle": "--"})
                 marks = {"marker": "o"} if len(error) == 1 else {}
                 (handles[label],) = axis.plot(steps, error, **(looks | marks))
-            axis.set(xlabel=ahead, ylabel=f"mean absolute error, {name}", ylim=(0, None))
+            axis.set(xlabel=ahead, ylabel=f"MAE, {name}", ylim=(0, None))
             axis.margins(x=0.02)
             axis.xaxis.get_major_locator().set_params(integer=True)
         figure.suptitle(title)

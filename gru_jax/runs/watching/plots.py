@@ -40,7 +40,8 @@ _LOSSES = {"class": "loss, nats", "tags": "loss, nats", "notes": "loss, nats", "
 def metrics_of(configs: Iterable[Config]) -> Metrics:
     """What the curves of runs with these configs show."""
     found = list(configs)
-    losses = {_LOSSES.get(config.shape.target, "loss") for config in found}
+    shapes = [config.shape for config in found]
+    losses = {"pinball loss" if shape.quantiles else _LOSSES.get(shape.target, "loss") for shape in shapes}
     best_by = {config.train.best_by for config in found}
     labels = {"loss": losses.pop() if len(losses) == 1 else "loss", "accuracy": "accuracy"}
     return Metrics(labels, best_by.pop() if len(best_by) == 1 else None)
