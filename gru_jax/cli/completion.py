@@ -42,7 +42,7 @@ def overrides(prefix: str, **_: Any) -> list[str]:
     """`key.sub=` of every key, or `key.sub=value` of every value where a key has a choice of them.
 
     Example:
-        >>> overrides("optim.cli"), overrides("task.kind=mn"), overrides("model.bidirectional=")
+        >>> overrides("optim.clip_n"), overrides("task.kind=mn"), overrides("model.bidirectional=")
         (['optim.clip_norm='], ['task.kind=mnist'], ['model.bidirectional=true', 'model.bidirectional=false'])
     """
     from gru_jax.config.config import Config

@@ -3,7 +3,7 @@
 import argparse
 import shutil
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from gru_jax.runs.exit_codes import BAD_ARGUMENTS, DONE, FAILED, INTERRUPTED, MEANING, MISSING
 
@@ -43,6 +43,6 @@ def _end(parser: argparse.ArgumentParser, text: str) -> None:
     parser.epilog = text
 
 
-def _exit_codes(codes: object) -> str:
+def _exit_codes(codes: Iterable[int]) -> str:
     said = "exit codes: " + ", ".join(f"{code} {MEANING[code]}" for code in codes)
     return textwrap.fill(said, max(40, shutil.get_terminal_size().columns - 2), break_on_hyphens=False)

@@ -93,21 +93,23 @@ def _told(config: Values, keys: Sequence[str]) -> dict[str, str]:
 
 
 def called(names: Sequence[str], values: Sequence[Mapping[str, str]], paths: Sequence[str]) -> list[str]:
-    """What groups are called: by their names where these differ, else by what differs, else by where they lie.
+    """What groups are called: by what differs, after their names where these differ too; else by where they lie.
 
     Example:
-        >>> called(["digits"] * 2, [{"optim.lr": "0.1", "optim.kind": kind} for kind in ("adam", "sgd")], ["a", "b"])
-        ['lr=0.1, optim=adam', 'lr=0.1, optim=sgd']
+        >>> adam, sgd = ({"optim.lr": "0.1", "optim.kind": kind} for kind in ("adam", "sgd"))
+        >>> called(["digits", "digits"], [adam, sgd], ["a", "b"])
+        ['optim=adam', 'optim=sgd']
+        >>> called(["digits", "digits", "music"], [adam, sgd, adam], ["a", "b", "c"])
+        ['digits, optim=adam', 'digits, optim=sgd', 'music']
     """
-    by_values = [", ".join(f"{word}={each[key]}" for key, word in in_short(each).items()) for each in values]
-    by_both = [f"{name}: {text}" if text else name for name, text in zip(names, by_values, strict=True)]
-    # A single one has nothing to differ from.
-    tries = [list(names), by_values, by_both]
-    for labels in tries:
-        cut = [short(label, _LONGEST) for label in labels]
-        if len(set(cut)) == len(cut) and all(cut):
-            return cut
-    return list(paths)
+    labels = []
+    for name, own in zip(names, values, strict=True):
+        # Of another name the name says enough.
+        same = [each for other, each in zip(names, values, strict=True) if other == name]
+        told = in_short(key for key in own if len({each.get(key) for each in same}) > 1)
+        words = [f"{word}={own[key]}" for key, word in told.items()]
+        labels.append(short(", ".join([name, *words] if len(set(names)) > 1 or not words else words), _LONGEST))
+    return labels if len(set(labels)) == len(labels) else list(paths)
 
 
 def in_short(keys: Iterable[str]) -> dict[str, str]:

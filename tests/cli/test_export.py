@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from gru_jax import runs
-from gru_jax.runs.exporting import read_safetensors
+from gru_jax.cli import arguments
+from gru_jax.runs.exporting import read_safetensors, writing
 
 from .command import gru_jax
 
@@ -49,6 +50,10 @@ def test_a_package_that_is_missing(finished: Path, tmp_path: Path, monkeypatch: 
     assert done.returncode == 3
     assert done.stderr.startswith("error: torch is not installed; gru-jax[interop] brings it: pip install '.[interop]'")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_command_knows_every_format() -> None:
+    assert (arguments.EXPORTED, arguments.PLATFORMS) == (tuple(writing.FORMATS), writing.PLATFORMS)
 
 
 @pytest.mark.parametrize(

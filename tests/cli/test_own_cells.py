@@ -47,6 +47,10 @@ def test_the_page_can_be_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     notes: list[str] = []
     tested = evaluate_run(good[0], note=notes.append)
     assert tested["test/accuracy"] == result(good[0])["test/accuracy"]
+    for to, code in (("stablehlo", 0), ("onnx", 2)):
+        done = gru_jax("export", good[0], "--to", to, "--out", f"own.{to}", cwd=tmp_path)
+        assert done.returncode == code, done.stderr
+        assert (tmp_path / f"own.{to}").exists() == (code == 0)
     assert "cells.py has changed since, or is gone; evaluated with" in notes[0] and "/model/cells.py" in notes[0]
     assert type(load(good[0]).config.model.cell()).__name__ in ("LiGRU", "PeepholeGRU")
 

@@ -84,9 +84,10 @@ def test_of_several(copy: Path) -> None:
     variant(copy, "d", 0.3, 0, 0.5, status="running")
     runs = ["a", "b", "c", "d"]
     (copy / "sweep-1").mkdir()
-    summary = {"runs": [{"run": f"elsewhere/{run}"} for run in [*runs, "not-begun"]]}
+    summary = {"pick": "valid/loss", "runs": [{"run": f"elsewhere/{run}"} for run in [*runs, "not-begun"]]}
     (copy / "sweep-1" / "summary.json").write_text(json.dumps(summary))
-    assert gru_jax("report", "sweep-1", cwd=copy).returncode == 0
+    done = gru_jax("report", "sweep-1", cwd=copy)
+    assert (done.returncode, done.stderr) == (0, "")
     assert gru_jax("report", *runs, "--out", "again.html", cwd=copy).returncode == 0
     page = Page(copy / "report.html")
     assert (copy / "report.html").read_bytes() == (copy / "again.html").read_bytes()

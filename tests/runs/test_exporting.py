@@ -1,6 +1,8 @@
 """Files of other frameworks, opened as their users do, against the models that they were made of."""
 
+import ast
 import importlib.util
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,13 @@ from jax import export as jax_export
 
 import gru_jax as gj
 from gru_jax.config.config import Config
-from gru_jax.runs.exporting import ExportError, export, onnx_graph, read_safetensors
+from gru_jax.data.dataset import DataMissing, Dataset, Split
+from gru_jax.data.series.facts import SeriesFacts
+from gru_jax.runs.exporting import ExportError, export, of_run, onnx_graph, read_safetensors
 from gru_jax.runs.exporting.network import takes
 from gru_jax.runs.exporting.of_run import plain
+from gru_jax.runs.on_disk.run_directory import RunError
+from gru_jax.training.experiment import build
 
 from ..interop import keras_oracle
 
@@ -43,6 +49,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "tied": lambda: gj.models.sequence_model(gj.recurrent(gj.GRU(4)), 5, 4, tied=True),
     "lstm, mean": lambda: of_config(ROWS, kind="lstm", pool="mean"),
     "lstm, two directions": lambda: of_config(ROWS, kind="lstm", bidirectional=True, forget_bias=1.0),
+    "peepholes": lambda: of_config(ROWS, kind="lstm", peepholes=True, layers=2, bidirectional=True),
     "tanh": lambda: of_config(ROWS, kind="tanh", layers=2, merge="concat"),
     "probabilities": lambda: gj.models.readout(gj.recurrent(gj.GRU(4)), 3, 2, activation="softmax", steps="mean"),
     "norms and sums": lambda: of_config(ROWS, kind="gru", hidden=8, layers=2, norm="layer", residual=True),
@@ -50,6 +57,11 @@ MODELS: dict[str, Callable[[], Any]] = {
         ROWS, kind="gru", hidden=16, layers=2, norm="rms", residual=True, bidirectional=True, merge="sum", pool="mean"
     ),
     "relu, reset before": lambda: of_config(ROWS, kind="gru", reset="before", activation="relu", bias="none"),
+    "unlike directions": lambda: gj.models.readout(
+        gj.bidirectional(gj.recurrent(gj.GRU(4)), gj.recurrent(gj.models.LSTM(3))), 3, 2
+    ),
+    "mgu": lambda: of_config(ROWS, kind="mgu", layers=2, bidirectional=True),
+    "min_gru": lambda: of_config(ROWS, kind="min_gru", layers=2, bidirectional=True),
     "blocks of heads": lambda: of_config(ROWS, kind="gru", heads=2),
     "Newton's method": lambda: of_config(ROWS, kind="gru", method={"kind": "newton"}),
     "convolutions": lambda: plain(
@@ -107,19 +119,24 @@ QUICK = {
     ("tags of tokens", "model.onnx", False),
     ("lstm, mean", "model.onnx", True),
     ("two directions", "model.pt", True),
-    ("lstm, mean", "model.keras", False),
-    ("two directions", "model.safetensors", False),
+    ("probabilities", "model.keras", True),
+    ("two directions", "model.safetensors", True),
     ("Newton's method", "model.stablehlo", True),
 }
 NOT = {
     "convolutions": ("model.onnx", "model.pt", "model.keras"),
     "blocks of heads": ("model.pt", "model.keras"),
+    "unlike directions": ("model.pt", "model.keras"),
+    "peepholes": ("model.pt", "model.keras"),
+    "mgu": ("model.pt", "model.keras"),
+    "min_gru": ("model.pt", "model.keras"),
     "relu, reset before": ("model.pt",),
 }
 TABLE = [
     pytest.param(*row, marks=() if row in QUICK else pytest.mark.slow, id=" ".join(map(str, row)))
     for row in ((name, file, lengths) for name in MODELS for file in OPENED for lengths in (False, True))
-    if row[1] not in NOT.get(row[0], ())
+    # What knows nothing of a network's parts needs no row for each of them without lengths too.
+    if row[1] not in NOT.get(row[0], ()) and (row[2] or row[1] not in ("model.stablehlo", "model.safetensors"))
 ]
 
 
@@ -155,7 +172,10 @@ OTHER = "'stablehlo' and 'safetensors' alone"
 REFUSED: list[tuple[str, str, str]] = [
     ("convolutions", "model.onnx", f"the block of a convolution, a cell and a feed-forward.*{OTHER}"),
     ("relu, reset before", "model.pt", "torch has no GRU with the reset gate before the .*'onnx' and 'keras' can have"),
-    ("blocks of heads", "model.keras", r"keras has no recurrent matrix of blocks \(heads=2\).*'onnx' can have it"),
+    ("unlike directions", "model.pt", "torch has no layer whose two directions are of different .*'onnx' can have it"),
+    ("peepholes", "model.keras", "keras has no LSTM with peepholes; 'onnx' can have it"),
+    ("blocks of heads", "model.keras", "keras has no recurrent matrix of 2 blocks, and .*'onnx' can have it"),
+    ("mgu", "model.pt", "torch has no pair of gates that are one, an MGU's, and training there would lose it; 'onnx'"),
 ]
 
 
@@ -170,7 +190,13 @@ def test_what_a_format_lacks_is_named(name: str, file: str, words: str, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-CELLS = {"MGU": gj.MGU(4), "MinGRU": gj.MinGRU(4), "GRUD": gj.GRUD(4), "DreamerGRU": gj.DreamerGRU(8)}
+CELLS = {
+    "MGU in this form": gj.MGU(4, reset_gate=False),
+    "MinGRU in this form": gj.MinGRU(4, form="log"),
+    "MinLSTM": gj.MinLSTM(4),
+    "GRUD": gj.GRUD(4),
+    "DreamerGRU": gj.DreamerGRU(8),
+}
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -221,6 +247,57 @@ def test_what_differs_is_not_written(wrong: float, tmp_path: Path, monkeypatch: 
         export((model, params_of(model)), path, "onnx")
     assert refused.value.exit_code == 1
     assert [each.name for each in tmp_path.iterdir()] == ["model.onnx"] and path.read_text() == "before"
+
+
+def test_what_the_data_say_goes_along() -> None:
+    split = Split(np.zeros((1, 2, 1), np.float32), np.zeros((1, 1), np.float32))
+    facts = SeriesFacts(
+        names=("load",), values=np.zeros((9, 1)), times=None, mean=np.array([3.5]), deviation=np.array([0.25]),
+        period=1, horizon=2, quantiles=(0.5,), starts=(np.zeros(1, int),) * 3, trained=5,
+    )  # fmt: skip
+    about = of_run._of_data(Dataset(split, split, split, "of a file", "", ("no", "yes"), facts))
+    assert about["data"] == "of a file" and json.loads(about["classes"]) == ["no", "yes"]
+    scaling = {"columns": ["load"], "mean": [3.5], "deviation": [0.25], "horizon": 2, "quantiles": [0.5]}
+    assert json.loads(about["series"]) == scaling
+
+
+def test_a_run_in_half_precision_whose_data_are_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("safetensors")
+    values = {"schema": 1, "name": "tiny", "task": ROWS, "model": {"kind": "gru", "hidden": 4}}
+    config = Config.model_validate({**values, "precision": {"params": "bfloat16", "compute": "bfloat16"}})
+    model = build(config).model
+    params, path, notes = params_of(model), tmp_path / "model.safetensors", list[str]()
+
+    def missing(*_: Any) -> None:
+        raise DataMissing("no such file")
+
+    monkeypatch.setattr(type(config.task), "load", missing)
+    monkeypatch.setattr(of_run, "_best", lambda _: (config, params, "of other data"))
+    made = of_run.export_run("out", path, "safetensors", note=notes.append)
+    assert (made.sequences, made.what) == (8, "random")
+    first, second = notes
+    assert first.endswith(" parameters in bfloat16 and computes in bfloat16; what is written does both in float32")
+    assert second == "compared on random sequences, and with lengths, for no such file"
+    _, back = read_safetensors(path)
+    jax.tree.map(np.testing.assert_array_equal, back, params)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(back)} == {"bfloat16"}
+    monkeypatch.undo()
+    monkeypatch.setattr(of_run, "_best", lambda _: (config, params, "of other data"))
+    with pytest.raises(RunError, match="the data are not those that out was trained on"):
+        of_run.export_run("out", path, "safetensors")
+
+
+def test_the_source_of_a_module(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    model, about = MODELS["probabilities"](), {"data": 'of "x" \\ """ and more'}
+    for _ in ("new", "in the place of the older one"):
+        export((model, params_of(model)), tmp_path / "model.pt", "torch", about=about)
+    source = ast.parse((tmp_path / "model.py").read_text())
+    assert f"data: {about['data']}" in (ast.get_docstring(source) or "").splitlines()
+    (tmp_path / "model.py").write_text("my = 'own'\n")
+    with pytest.raises(ExportError, match=r"model\.py is there, and no export wrote it"):
+        export((model, params_of(model)), tmp_path / "model.pt", "torch")
+    assert (tmp_path / "model.py").read_text() == "my = 'own'\n"
 
 
 def test_parameters_of_another_model(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from gru_jax.runs.exporting.checked import Trial as Trial
 from gru_jax.runs.exporting.network import ExportError as ExportError
 from gru_jax.runs.exporting.parameter_file import read_safetensors as read_safetensors
 from gru_jax.runs.exporting.writing import Exported as Exported
@@ -11,7 +12,7 @@ from gru_jax.runs.exporting.writing import export as export
 if TYPE_CHECKING:
     from gru_jax.runs.exporting.of_run import export_run as export_run
 
-__all__ = ["ExportError", "Exported", "export", "export_run", "read_safetensors"]
+__all__ = ["ExportError", "Exported", "Trial", "export", "export_run", "read_safetensors"]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from gru_jax.between import EPSILON
-from gru_jax.runs.exporting.network import NetworkLayer, Recurrence, refuse
+from gru_jax.runs.exit_codes import MISSING
+from gru_jax.runs.exporting.network import ExportError, NetworkLayer, Recurrence, check_directions, refuse
 from gru_jax.runs.exporting.request import Request
 
 LAYERS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
@@ -55,6 +56,11 @@ def _keras() -> Iterator[ModuleType]:
         os.environ.setdefault("KERAS_BACKEND", "jax")
         try:
             import keras
+        except ImportError as error:
+            if error.name == "keras":
+                raise
+            fix = "set KERAS_BACKEND=jax, or install the other"
+            raise ExportError(f"export: Keras finds no backend: {error}; {fix}", exit_code=MISSING) from error
         finally:
             if "KERAS_BACKEND" not in before:
                 del os.environ["KERAS_BACKEND"]
@@ -93,9 +99,8 @@ def _model(keras: ModuleType, request: Request) -> Any:
 
 def _layer(keras: ModuleType, index: int, layer: NetworkLayer, whole: bool) -> Any:
     """The layer of Keras without its weights; `whole`: it puts out all steps."""
+    check_directions("keras", layer)
     one = layer.directions[0]
-    if one.heads > 1:
-        raise refuse("keras", f"recurrent matrix of blocks (heads={one.heads}), but dense ones", "'onnx'")
     name, _, options = LAYERS[one.kind]
     options = {"activation": _named(one.candidate), "return_sequences": whole, "name": f"rnn_{index}", **options}
     if one.kind != "tanh rnn":

@@ -6,13 +6,15 @@ import jax
 import numpy as np
 
 from gru_jax.between import Both, Norm, Output, OutputOfTokens, Recurrent, Stack
+from gru_jax.cells import MGU, MinGRU, MinParams
 from gru_jax.cells.base import gifts
 from gru_jax.models import BlockParams, Model
 from gru_jax.runs.on_disk.run_directory import RunError
 from gru_jax.types import Activation, Params
 
-GATES = {"gru": 3, "gru, reset before": 3, "lstm": 4, "tanh rnn": 1}
-"""The equations that other formats have too, with how many products of the input a step of each has."""
+PEEPHOLES = "lstm with peepholes"
+KINDS = ("gru", "gru, reset before", "lstm", PEEPHOLES, "tanh rnn")
+"""The equations that other formats have too."""
 
 
 class ExportError(RunError, ValueError):
@@ -23,22 +25,25 @@ class Recurrence(NamedTuple):
     """One direction of a recurrent layer.
 
     Attributes:
-        kind: of `GATES`, see `gru_jax.cells.base.Equations`.
+        kind: of `KINDS`, see `gru_jax.cells.base.Equations`.
         gate, candidate: activations.
-        heads: blocks on the diagonal of the recurrent matrix, whose zeros are among its numbers here.
         w_x: `[I, G H]`, side by side r, z, n of a GRU and i, f, o, g of an LSTM.
         w_h: `[H, G H]`.
         b_x, b_h: `[G H]`, zeros where the cell has none.
+        peepholes: of an LSTM that has them, `[3, H]`, of i, f and o.
+        bound: what numbers that are zeros, or the same twice, stand for, which more training elsewhere would make
+            differ; "" where there are none.
     """
 
     kind: str
     gate: Activation
     candidate: Activation
-    heads: int
     w_x: np.ndarray
     w_h: np.ndarray
     b_x: np.ndarray
     b_h: np.ndarray
+    peepholes: np.ndarray | None = None
+    bound: str = ""
 
     @property
     def units(self) -> int:
@@ -85,6 +90,12 @@ class NetworkLayer(NamedTuple):
     def plain(self) -> bool:
         """Whether nothing follows the layer, and two directions stand side by side."""
         return self.norm is None and not self.residual and self.merge == "concat"
+
+
+    @property
+    def alike(self) -> bool:
+        """Whether two directions differ in nothing but their numbers."""
+        return len({(one.kind, one.gate, one.candidate, one.bound, one.units) for one in self.directions}) == 1
 
 
 class Network(NamedTuple):
@@ -171,22 +182,55 @@ def _layers(layer: Any, params: Params) -> list[NetworkLayer]:
 
 def _recurrence(cell: Any, params: Params) -> Recurrence:
     kind = cell.equations.name if gifts(cell).equations else ""
-    if kind not in GATES:
-        raise _unknown(f"the cell {type(cell).__name__}")
-    w_x, w_h, *biases = (None if part is None else np.asarray(part) for part in cell.dense(params))
-    full = []
-    for bias in biases:
-        zeros = np.zeros(w_x.shape[-1], np.float32)
-        if bias is not None:
-            zeros[zeros.size - bias.size :] = bias  # the candidate's alone stands last
-        full.append(zeros)
-    return Recurrence(kind, cell.equations.gate, cell.equations.candidate, getattr(cell, "heads", 1), w_x, w_h, *full)
+    if type(cell) is MinGRU and cell.form == "linear":
+        return _of_min_gru(params)
+    if kind not in (*KINDS, "mgu"):
+        raise _unknown(f"the cell {type(cell).__name__}{' in this form' if type(cell) in (MinGRU, MGU) else ''}")
+    dense, gate, candidate = cell.dense(params), cell.equations.gate, cell.equations.candidate
+    w_x, w_h, b_x = (np.asarray(part) for part in (dense.w_x, dense.w_h, _full(dense.b_x, dense.w_x.shape[-1])))
+    bound = f"recurrent matrix of {cell.heads} blocks" if getattr(cell, "heads", 1) > 1 else ""
+    if kind == "mgu":
+        # A GRU whose reset and update gates are one.
+        w_x, w_h, b_x = (np.concatenate([part[..., : w_h.shape[0]], part], -1) for part in (w_x, w_h, b_x))
+        kind, bound = "gru", "pair of gates that are one, an MGU's"
+    peepholes = params["peepholes"] if kind == PEEPHOLES else None
+    return Recurrence(kind, gate, candidate, w_x, w_h, b_x, _full(dense.b_h, w_x.shape[-1]), peepholes, bound)
+
+
+def _of_min_gru(params: MinParams) -> Recurrence:
+    """minGRU as a GRU whose gates and candidate do not see the state; its z takes what theirs keeps."""
+    w_x = np.asarray(params.w_x)
+    units = w_x.shape[-1] // 2
+    b_x = _full(params.b_x, 2 * units)
+    signed = [np.concatenate([part[..., :units] * 0, -part[..., :units], part[..., units:]], -1) for part in (w_x, b_x)]
+    w_h, b_h = np.zeros((units, 3 * units), np.float32), np.zeros(3 * units, np.float32)
+    bound = "cell that does not see its state, a minGRU's"
+    return Recurrence("gru", "sigmoid", "linear", signed[0], w_h, signed[1], b_h, None, bound)
+
+
+def _full(bias: Any, size: int) -> np.ndarray:
+    """A bias of all products: 0 where there is none; the candidate's alone stands last."""
+    zeros = np.zeros(size, np.float32)
+    if bias is not None:
+        zeros[size - bias.size :] = np.asarray(bias)
+    return zeros
 
 
 def _unknown(part: str) -> ExportError:
     return ExportError(
         f"export: {part} is known to the formats 'stablehlo' and 'safetensors' alone; export to one of them"
     )
+
+
+def check_directions(to: str, layer: NetworkLayer) -> None:
+    """Raises unless a layer is one of a format that is trained in: with one cell, nothing bound and no peepholes."""
+    if not layer.alike:
+        raise refuse(to, "layer whose two directions are of different cells", "'onnx'")
+    one = layer.directions[0]
+    if one.bound:
+        raise refuse(to, f"{one.bound}, and training there would lose it", "'onnx'")
+    if one.peepholes is not None:
+        raise refuse(to, "LSTM with peepholes", "'onnx'")
 
 
 def refuse(to: str, what: str, others: str) -> ExportError:

@@ -4,20 +4,26 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gru_jax.config.config import Config
 from gru_jax.config.sections.devices import PrecisionConfig
 from gru_jax.config.sections.methods import AutoMethod
 from gru_jax.data.batches import evaluation_batches
-from gru_jax.data.dataset import DataMissing
+from gru_jax.data.dataset import DataMissing, Dataset
 from gru_jax.models import Model
 from gru_jax.runs.exporting.checked import Trial
 from gru_jax.runs.exporting.writing import Exported, export
-from gru_jax.runs.load_trained import load
+from gru_jax.runs.load_trained import newest
+from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
 from gru_jax.runs.plan import devices_here
+from gru_jax.training.experiment import build
 from gru_jax.training.precision import widened
+from gru_jax.types import Params
 
 SEQUENCES = 32
 """How many of the test split are compared."""
@@ -35,8 +41,8 @@ def export_run(
 ) -> Exported:
     """Writes a run's best parameters in the format of another framework.
 
-    What is written is the run's model in float32, one step after the other; its config and the description of its data,
-    which says how numbers were scaled, go into the file.
+    What is written is the run's model in float32, whatever the run computes in; its config and the description of its
+    data, which says how numbers were scaled, go into the file.
 
     Args:
         run_directory: as for `gru_jax.runs.load`.
@@ -49,15 +55,19 @@ def export_run(
         An `Exported`.
 
     Raises:
-        RunError: there is no run, or it has no checkpoint yet; or as `export`.
+        RunError: there is no run, it has no checkpoint yet, or the data are others than those it was trained on; or as
+            `export`.
         CheckpointError: there are checkpoints, and none can be read.
         ImportError, OSError: as `export`.
     """
     devices_here()
-    config, _, params = load(run_directory)
-    if config.precision != PrecisionConfig():
-        note(f"the run computes in {config.precision.compute}; what is written computes in float32")
-    about = {"config": json.dumps(config.resolved()), "target": config.shape.target}
+    config, params, fingerprint = _best(RunDirectory(Path(run_directory)))
+    precision = config.precision
+    if precision != PrecisionConfig():
+        held = f"the run holds parameters in {precision.params} and computes in {precision.compute}"
+        note(f"{held}; what is written does both in float32")
+    # Without the folder of the data, which is of this machine.
+    about = {"config": json.dumps(config.resolved() | {"data_root": None}), "target": config.shape.target}
     trial = None
     try:
         dataset = config.task.load(config.data_root if data_root is None else data_root)
@@ -65,14 +75,41 @@ def export_run(
         note(f"compared on random sequences, and with lengths, for {error}")
         lengths = True
     else:
-        about["data"] = dataset.description
+        if dataset.fingerprint != fingerprint:
+            raise RunError(
+                f"the data are not those that {run_directory} was trained on (fingerprint {fingerprint}, now"
+                f" {dataset.fingerprint}); name the folder of the others with --data-root",
+                exit_code=1,
+            )
+        about |= _of_data(dataset)
         part, weight = next(evaluation_batches(dataset.test, config.shape, SEQUENCES))
         rows = weight > 0
         differ = part.lengths is not None
         trial = Trial(np.asarray(part.x)[rows], np.asarray(part.lengths)[rows] if differ else None, "test")
         lengths = lengths or differ
-    given = {"lengths": lengths, "about": about, "platforms": platforms, "trial": trial}
+    given: dict[str, Any] = {"lengths": lengths, "about": about, "platforms": platforms, "trial": trial}
     return export((plain(config), widened(params)), path, to, **given)
+
+
+def _best(directory: RunDirectory) -> tuple[Config, Params, str]:
+    """The config of a run, its best parameters, and the fingerprint of the data that they were trained on."""
+    if not directory.is_run():
+        raise RunError(f"{directory.path} holds no run")
+    experiment = build(directory.config())
+    found = newest(directory, experiment)
+    return experiment.config, jax.tree.map(jnp.asarray, found.best_params), found.meta["fingerprint"]
+
+
+def _of_data(dataset: Dataset) -> dict[str, str]:
+    """What the numbers that go in and come out are, as far as the data say it."""
+    about = {"data": dataset.description}
+    if dataset.classes:
+        about["classes"] = json.dumps(dataset.classes)
+    if dataset.series is not None:
+        facts = dataset.series
+        scaling = {"columns": facts.names, "mean": facts.mean.tolist(), "deviation": facts.deviation.tolist()}
+        about["series"] = json.dumps({**scaling, "horizon": facts.horizon, "quantiles": facts.quantiles})
+    return about
 
 
 def plain(config: Config) -> Model:

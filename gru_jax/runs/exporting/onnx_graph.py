@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from gru_jax.interop.onnx import activations
 from gru_jax.interop.onnx.building import merged, normalized
+from gru_jax.interop.onnx.exporting import LARGEST
 from gru_jax.interop.onnx.graph import Builder
 from gru_jax.interop.onnx.package import onnx
 from gru_jax.interop.onnx.ragged import Ragged
-from gru_jax.runs.exporting.network import ExportError, Network, NetworkLayer, Recurrence
+from gru_jax.runs.exporting.network import PEEPHOLES, ExportError, Network, NetworkLayer, Recurrence
 from gru_jax.runs.exporting.request import Request
 
 WHO = "export"
@@ -19,6 +21,7 @@ OPERATORS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "gru": ("GRU", (1, 0, 2), {"linear_before_reset": 1}),
     "gru, reset before": ("GRU", (1, 0, 2), {"linear_before_reset": 0}),
     "lstm": ("LSTM", (0, 2, 1, 3), {}),
+    PEEPHOLES: ("LSTM", (0, 2, 1, 3), {}),
     "tanh rnn": ("RNN", (0,), {}),
 }
 """The operator of each kind, its gates in our order, and what else it is told."""
@@ -27,6 +30,8 @@ OPERATORS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
 def files(request: Request) -> Mapping[str, bytes]:
     """The model as a file."""
     package = onnx(WHO)
+    if (size := sum(leaf.nbytes for leaf in jax.tree.leaves(request.params))) > LARGEST:
+        raise ExportError(f"export: the parameters take {size / 2**30:.1f} GiB and an ONNX file holds less than 2 GiB")
     network, helper, types = request.network, package.helper, package.TensorProto
     g = Builder(WHO)
     y = _graph(g, network, lengths=request.lengths)
@@ -102,11 +107,24 @@ def _direction(g: Builder, index: int, place: int, layer: NetworkLayer, x: str, 
     direction = "reverse" if backward else "forward"
     if operator == "GRU":
         attributes = attributes | activations.attributes(_activations(one))
-    y = g.node(operator, x, *weights, direction=direction, hidden_size=one.units, **attributes)
+    start = _zeros(g, x, one.units)
+    memory = [start] if operator == "LSTM" else []
+    if one.peepholes is not None:
+        memory.append(g.constant(f"P_{index}_{place}", one.peepholes[[0, 2, 1]].reshape(1, -1), np.float32))
+    given = (x, *weights, "", start, *memory)
+    y = g.node(operator, *given, direction=direction, hidden_size=one.units, **attributes)
     y = g.node("Squeeze", y, g.constant("second_axis", [1]))
     if ragged is None:
         return y
     return ragged.zeroed(ragged.to_the_start(y, one.units) if backward else y)
+
+
+def _zeros(g: Builder, x: str, units: int) -> str:
+    """States before the first step, `[1, B, H]`: not every runtime takes zeros where a node has none."""
+    batch = g.node("Gather", g.node("Shape", x), g.constant("second_axis", [1]), axis=0)
+    shape = g.node("Concat", g.constant("one_direction", [1]), batch, g.constant(f"units_{units}", [units]), axis=0)
+    zero = g.onnx.numpy_helper.from_array(np.zeros(1, np.float32))
+    return g.node("ConstantOfShape", shape, value=zero)
 
 
 def _activations(one: Recurrence) -> list[activations.Activation]:

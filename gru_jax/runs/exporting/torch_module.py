@@ -1,14 +1,13 @@
 """A whole network as torch's: a state dict, and the source of the module that it belongs to."""
 
 import io
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from gru_jax.between import EPSILON
-from gru_jax.runs.exporting.network import Network, NetworkLayer, Recurrence, refuse
+from gru_jax.runs.exporting.network import Network, NetworkLayer, Recurrence, check_directions, refuse
 from gru_jax.runs.exporting.request import Request
 
 MODULES: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -86,9 +85,9 @@ def outputs(made: Mapping[str, bytes], request: Request, x: np.ndarray, lengths:
 def _groups(network: Network) -> list[tuple[NetworkLayer, ...]]:
     """The layers as torch's modules hold them: all in one where nothing stands between them, or each in its own."""
     for layer in network.layers:
-        for one in layer.directions:
-            _check(one)
-    same = {(one.kind, one.units, len(layer.directions)) for layer in network.layers for one in layer.directions}
+        check_directions("torch", layer)
+        _check(layer.directions[0])
+    same = {(layer.directions[0].kind, layer.directions[0].units, len(layer.directions)) for layer in network.layers}
     if len(same) == 1 and all(layer.plain for layer in network.layers):
         return [network.layers]
     return [(layer,) for layer in network.layers]
@@ -97,8 +96,6 @@ def _groups(network: Network) -> list[tuple[NetworkLayer, ...]]:
 def _check(one: Recurrence) -> None:
     if one.kind not in MODULES:
         raise refuse("torch", "GRU with the reset gate before the recurrent product", "'onnx' and 'keras'")
-    if one.heads > 1:
-        raise refuse("torch", f"recurrent matrix of blocks (heads={one.heads}), but dense ones", "'onnx'")
     if (one.gate, one.candidate) != ("sigmoid", "tanh"):
         named = f"activation={one.candidate!r} and gate_activation={one.gate!r}"
         raise refuse("torch", f"GRU with {named}, but with tanh and sigmoid", "'onnx' and 'keras'")
@@ -155,11 +152,15 @@ def _source(network: Network, groups: list[tuple[NetworkLayer, ...]], about: Map
     return SOURCE.format(
         x=given,
         y=f"{shape}{network.b.size}]",
-        # As text in quotes, so that whatever it holds ends no docstring.
-        about="\n".join(f"{key}: {json.dumps(text)[1:-1]}" for key, text in about.items()),
+        # Not the config, which is long; and whatever a text holds, it ends no docstring.
+        about="\n".join(f"{key}: {_quoted(text)}" for key, text in about.items() if key != "config"),
         parts="\n".join(" " * 8 + line for line in parts),
         steps="\n".join(" " * 8 + line for line in steps),
     )
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
 
 
 def _group(index: int, group: tuple[NetworkLayer, ...]) -> tuple[list[str], list[str]]:
@@ -170,9 +171,10 @@ def _group(index: int, group: tuple[NetworkLayer, ...]) -> tuple[list[str], list
     options += ["bidirectional=True"] if len(first.directions) == 2 else []
     sizes = ", ".join([str(first.features), str(one.units), *options, "batch_first=True"])
     parts = [f"self.rnn_{index} = nn.{MODULES[one.kind][0]}({sizes})"]
-    steps = [f"y, h = over_time(self.rnn_{index}, x, lengths)"]
-    if one.kind == "lstm":
-        steps = [f"y, (h, _) = over_time(self.rnn_{index}, x, lengths)"]
+    y, h = "x" if last.plain else "y", "(h, _)" if one.kind == "lstm" else "h"
+    steps = [f"{y}, {h} = over_time(self.rnn_{index}, x, lengths)"]
+    if last.plain:
+        return parts, steps
     if last.merge != "concat":
         sign, half = {"sum": "+", "mean": "+", "mul": "*"}[last.merge], one.units
         joined = f"y[..., :{half}] {sign} y[..., {half}:]"

@@ -72,7 +72,7 @@ def export(
     """Writes a model in the format of another framework, if what is written computes what the model does.
 
         "onnx"         x, and lengths, to y: the whole model, for onnxruntime and others
-        "torch"        a state dict, and beside it FILE.py, the module that it is of
+        "torch"        a state dict, and beside it, ending in .py, the module that it is of
         "keras"        a model of Keras 3; in the place of lengths it takes a mask `[B, T]`
         "safetensors"  the parameters by their names, see `read_safetensors`
         "stablehlo"    a program of `jax.export`, the parameters in it
@@ -101,10 +101,10 @@ def export(
 
     Example:
         >>> import gru_jax as gj
-        >>> model = gj.models.readout(gj.recurrent(gj.MinGRU(4)), 3, 2)
+        >>> model = gj.models.readout(gj.recurrent(gj.MinLSTM(4)), 3, 2)
         >>> export((model, model.init(jax.random.key(0))), "model.onnx", "onnx")
         Traceback (most recent call last):
-        gru_jax.runs.exporting.network.ExportError: export: the cell MinGRU is known to the formats 'stablehlo' and \
+        gru_jax.runs.exporting.network.ExportError: export: the cell MinLSTM is known to the formats 'stablehlo' and \
 'safetensors' alone; export to one of them
     """
     checks.choice("export", "to", to, FORMATS)
@@ -131,6 +131,7 @@ def export(
     # The named file last: where it is, the others are.
     paths = {ending: target if not ending else target.with_suffix(ending) for ending in made}
     for ending in sorted(made, reverse=True):
+        _check_own(paths[ending], made[ending], beside=ending != "")
         whole_files.replace(paths[ending], made[ending])
     return Exported(tuple(paths.values()), found, len(trial.x), trial.what)
 
@@ -144,6 +145,12 @@ def _target(path: str | os.PathLike[str], to: str) -> Path:
     if not target.parent.is_dir():
         raise ExportError(f"export: there is no folder {target.parent}; make it first")
     return target
+
+
+def _check_own(path: Path, content: bytes, *, beside: bool) -> None:
+    """Raises where a file that nobody named, beside the one that was, would take the place of somebody's own."""
+    if beside and path.exists() and path.read_bytes().partition(b"\n")[0] != content.partition(b"\n")[0]:
+        raise ExportError(f"export: {path} is there, and no export wrote it; give the file another name")
 
 
 def _check_dtype(params: Params) -> None:

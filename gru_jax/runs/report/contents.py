@@ -66,34 +66,38 @@ def write_report(paths: Sequence[Path], out: Path) -> None:
         raise RunError(f"{out}: a report ends in .html")
     if out.is_dir():
         raise RunError(f"{out} is a directory; --out names a file")
-    groups = groups_of(run_directories(_with_those_of_sweeps(paths)))
+    members, picks = _with_those_of_sweeps(paths)
+    groups = groups_of(run_directories(members))
     runs = [run for group in groups for run in group.runs]
     if len(runs) == 1:
         title, body = groups[0].config.name, _of_one(groups[0])
     else:
         names = list(dict.fromkeys(group.config.name for group in groups))
-        title, body = short(", ".join(names), 80), _of_many(groups)
+        title, body = short(", ".join(names), 80), _of_many(groups, picks.pop() if len(picks) == 1 else None)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, page(title, heading(1, title), *body))
 
 
-def _with_those_of_sweeps(paths: Sequence[Path]) -> list[Path]:
-    """The directories of runs; a sweep's lie beside it."""
-    found = []
+def _with_those_of_sweeps(paths: Sequence[Path]) -> tuple[list[Path], set[str]]:
+    """The directories of runs, where a sweep's lie beside it; and the metrics by which sweeps pick."""
+    found: list[Path] = []
+    picks: set[str] = set()
     for path in paths:
         summary = path / "summary.json"
         if not summary.is_file():
             found.append(path)
             continue
         try:
-            found += [path.parent / Path(run["run"]).name for run in json.loads(summary.read_text("utf-8"))["runs"]]
+            said = json.loads(summary.read_text("utf-8"))
+            found += [path.parent / Path(run["run"]).name for run in said["runs"]]
+            picks.add(said["pick"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{summary} cannot be read: {error}; gru-jax sweep writes it anew", exit_code=1) from error
     # Of a sweep that goes on: what has not begun is not there yet.
     begun = [path for path in found if path in paths or path.exists()]
     if not begun:
         raise RunError(f"{paths[0]}: none of the runs of this sweep has begun")
-    return begun
+    return begun, picks
 
 
 def _of_one(group: Group) -> list[Markup]:
@@ -111,9 +115,9 @@ def _of_one(group: Group) -> list[Markup]:
     ]
 
 
-def _of_many(groups: Sequence[Group]) -> list[Markup]:
+def _of_many(groups: Sequence[Group], pick: str | None) -> list[Markup]:
     rows = [_row(group) for group in groups]
-    best_by = plots.metrics_of(group.config for group in groups).best_by
+    best_by = pick or plots.metrics_of(group.config for group in groups).best_by
     best = best_of(rows, best_by)
     count = sum(len(group.runs) for group in groups)
     said = f"{count} runs of {len(groups)} config{'s' if len(groups) > 1 else ''}"
@@ -160,10 +164,7 @@ def best_of(rows: Sequence[Row], best_by: str | None) -> int | None:
         >>> best_of(rows, "valid/loss"), best_of(rows, "valid/accuracy")
         (1, None)
     """
-    means = _means(rows, best_by)
-    if len(rows) < 2 or not means:
-        return None
-    return (max if (best_by or "").endswith(BETTER_HIGHER) else min)(means, key=means.__getitem__)
+    return _best_first(rows, best_by)[0] if len(rows) > 1 and _means(rows, best_by) else None
 
 
 def _means(rows: Sequence[Row], metric: str | None) -> dict[int, float]:

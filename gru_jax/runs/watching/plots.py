@@ -43,7 +43,7 @@ def metrics_of(configs: Iterable[Config]) -> Metrics:
     shapes = [config.shape for config in found]
     losses = {"pinball loss" if shape.quantiles else _LOSSES.get(shape.target, "loss") for shape in shapes}
     best_by = {config.train.best_by for config in found}
-    labels = {"loss": losses.pop() if len(losses) == 1 else "loss", "accuracy": "accuracy"}
+    labels = {"loss": losses.pop() if len(losses) == 1 else "loss", "accuracy": "accuracy", "macro_f1": "macro F1"}
     return Metrics(labels, best_by.pop() if len(best_by) == 1 else None)
 
 

@@ -1,0 +1,88 @@
+"""What the pictures show, and that they look the same everywhere."""
+
+import types
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+
+from gru_jax.runs.watching import plots, style
+from gru_jax.runs.watching.plots import Metrics
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures that would have been written."""
+    figures: list[Any] = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: figures.append(figure))
+    return figures
+
+
+def lines(*values: tuple[float, float]) -> list[dict[str, float]]:
+    """Validation loss and accuracy at steps 10, 20, ..."""
+    return [
+        {"step": 10 * step, "train/loss": 3.0, "valid/loss": loss, "valid/accuracy": accuracy}
+        for step, (loss, accuracy) in enumerate(values, start=1)
+    ]
+
+
+METRICS = Metrics({"loss": "loss, nats", "accuracy": "accuracy"}, "valid/loss")
+
+
+def test_the_best_step_of_a_run(drawn: list[Any]) -> None:
+    run = lines((2.0, 0.3), (1.0, 0.5), (1.5, 0.6))
+    plots.curves({"a": [run]}, Path("x.png"), METRICS, title="a$b_c$")
+    (figure,) = drawn
+    loss, accuracy = figure.axes
+    assert (loss.get_ylabel(), loss.get_xlabel()) == ("loss, nats", "training step")
+    # The dot is the last line of a panel; that of the accuracy is where the loss was lowest.
+    assert [tuple(axis.lines[-1].get_xydata()[0]) for axis in (loss, accuracy)] == [(20, 1.0), (20, 0.5)]
+    assert [axis.get_title(loc="right") for axis in (loss, accuracy)] == [
+        "at the best step: 1", "at the best step: 0.5"
+    ]  # fmt: skip
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["training", "validation"]
+
+
+def test_a_legend_of_many(drawn: list[Any]) -> None:
+    first, second = lines((2.0, 0.3), (1.0, 0.5)), lines((3.0, 0.2), (2.0, 0.4))
+    plots.curves({"_lr=1": [first, second], "lr=2": [second]}, Path("x.png"), METRICS, ("step", "time"))
+    words = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert words == [" _lr=1 (best 1.5)", "lr=2 (best 2)", "training", "validation", "lowest to highest seed"]
+    assert len(drawn[0].axes) == 4
+
+
+def test_a_unit_has_one_row_in_both_maps_of_gates(drawn: list[Any]) -> None:
+    # The second unit keeps the least, the first the most.
+    z, r = np.array([[0.9, 0.1, 0.5]] * 4), np.array([[0.2, 0.3, 0.4]] * 4)
+    plots.gates([("layer 1", types.SimpleNamespace(r=r, z=z))], Path("x.png"), "title")
+    of_r, of_z = (axis.images[0].get_array() for axis in drawn[0].axes[:2])
+    assert of_z[:, 0].tolist() == [0.1, 0.5, 0.9] and of_r[:, 0].tolist() == [0.3, 0.4, 0.2]
+
+
+def test_axes_of_values(drawn: list[Any]) -> None:
+    numbers = {"optim.lr": [(1e-3, [1.0, 3.0]), (1e-2, [2.0])], "model.hidden": [(16.0, [1.0]), (32.0, [2.0])]}
+    plots.against_values(numbers, "valid/loss", Path("x.png"))
+    lr, hidden = drawn[0].axes
+    assert (lr.get_xscale(), hidden.get_xscale()) == ("log", "linear")
+    assert [text.get_text() for text in lr.get_xticklabels()] == ["0.001", "0.01"]
+    assert lr.get_ylabel() == "best validation loss"
+
+
+@pytest.mark.parametrize(("name", "suffix"), [("talk", ".png"), ("paper", ".svg"), ("paper", ".pdf")])
+def test_a_look_is_the_same_everywhere(name: style.Style, suffix: str, tmp_path: Path) -> None:
+    with matplotlib.rc_context({"font.size": 3, "axes.grid": False, "svg.fonttype": "path"}):
+        for path in (tmp_path / f"mine{suffix}", tmp_path / "new" / f"default{suffix}"):
+            with style.look(name):
+                figure, axes = style.new_figure(1, 1, name)
+                (curve,) = axes[0, 0].plot([1, 10, 1000], [0, 1, 2], **style.line(8))
+                style.log_scale(axes[0, 0], "x")
+                style.legend_below(figure, {"$cost": curve})
+                style.save(figure, path)
+            matplotlib.rcdefaults()
+    first, second = (path.read_bytes() for path in sorted(tmp_path.rglob(f"*{suffix}")))
+    assert first == second
+    if suffix == ".svg":
+        # Text that can be searched, and no formula made of a name or of a power of ten.
+        assert b">$cost<" in first and b">100<" in first and b"mathdefault" not in first
