@@ -83,7 +83,7 @@ def config(target: str, kind: str = "digits", quantiles: tuple[float, ...] = (),
     [
         ([config("class"), config("tags")], "loss, nats", "valid/loss"),
         ([config("class"), config("values")], "loss", "valid/loss"),
-        ([config("values", "series", (0.1, 0.5, 0.9))], "quantile loss, standardised", "valid/loss"),
+        ([config("values", "series", (0.1, 0.5, 0.9))], "pinball loss, standardised", "valid/loss"),
         ([config("values", "series")], "mean square error, standardised", "valid/loss"),
         ([config("class"), config("class", best_by="valid/accuracy")], "loss, nats", None),
     ],

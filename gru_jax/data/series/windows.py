@@ -35,7 +35,7 @@ def shape(
     """The sizes of the task; nothing is read.
 
     Example:
-        >>> reading = Reading(("load",), ("temperature", "hour"), time="when")
+        >>> reading = Reading(("load",), ("temperature", "hour"), time=("when",))
         >>> shape(reading, Window(168, 24), "gaps", (0.1, 0.5, 0.9), Windows(400, 80, 150))[:6]
         (400, 80, 150, 168, 12, 72)
     """
@@ -177,16 +177,17 @@ def _ends(rows: int, split: Parts) -> tuple[int, int, int]:
     return round(rows * split.train), round(rows * (split.train + split.valid)), rows
 
 
-def _starts(values: np.ndarray, window: Window, ends: tuple[int, int, int]) -> tuple[np.ndarray, ...]:
+def _starts(
+    values: np.ndarray, window: Window, ends: tuple[int, int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The row of the first value told, of the windows of each part that tell some value."""
-    begins = (0, *ends[:-1])
-    strides = (window.stride, 1, 1)
     seen = np.concatenate([[0], np.cumsum(~np.isnan(values).all(1))])
-    found = []
-    for begin, end, stride in zip(begins, ends, strides, strict=True):
+
+    def part(begin: int, end: int, stride: int) -> np.ndarray:
         rows = np.arange(max(begin, window.steps), max(end - window.horizon + 1, 0), stride)
-        found.append(rows[seen[rows + window.horizon] > seen[rows]])
-    return tuple(found)
+        return rows[seen[rows + window.horizon] > seen[rows]]
+
+    return part(0, ends[0], window.stride), part(ends[0], ends[1], 1), part(ends[1], ends[2], 1)
 
 
 def period_of(content: DataFile, table: Table, period: int | None, trained: int) -> int:

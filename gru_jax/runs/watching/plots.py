@@ -47,7 +47,7 @@ def metrics_of(configs: Iterable[Config]) -> Metrics:
 
 
 def _loss(config: Config) -> str:
-    loss = "quantile loss" if config.shape.quantiles else _LOSSES[config.shape.target]
+    loss = "pinball loss" if config.shape.quantiles else _LOSSES[config.shape.target]
     # A model of series has to do with deviations from a level; their scores are in the data's units.
     return f"{loss}, standardised" if config.task.kind == "series" else loss
 

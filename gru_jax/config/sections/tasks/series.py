@@ -24,9 +24,9 @@ def _is_name(got: Any) -> bool:
     return isinstance(got, str) and got != "" and got == got.strip()
 
 
-def _names(least: int, expected: str) -> BeforeValidator:
+def _names(least: int, expected: str, most: int = _MOST_COLUMNS) -> BeforeValidator:
     def check(got: Any) -> Any:
-        names = isinstance(got, list) and least <= len(got) <= _MOST_COLUMNS and all(map(_is_name, got))
+        names = isinstance(got, list) and least <= len(got) <= most and all(map(_is_name, got))
         if not names or len(set(got)) < len(got):
             raise PydanticCustomError("expected", "{expected}", {"expected": expected})
         return got
@@ -53,6 +53,22 @@ Columns = Annotated[
                 {"type": "array", "items": _NAME, "minItems": 1, "maxItems": _MOST_COLUMNS, "uniqueItems": True},
             ]
         }
+    ),
+]
+_TIME = "null, the name of a column, or of two, days and clocks, such as [date, hour]"
+
+
+def _time(got: Any) -> Any:
+    return [] if got is None else _columns(got)
+
+
+Time = Annotated[
+    list[str],
+    _names(0, _TIME, most=2),
+    BeforeValidator(_time),
+    Expected(_TIME),
+    WithJsonSchema(
+        {"anyOf": [_NAME, {"type": "array", "items": _NAME, "maxItems": 2, "uniqueItems": True}, {"type": "null"}]}
     ),
 ]
 _KNOWN = f"a list of different columns, or of {', '.join(WORDS)}, such as [temperature, hour]"
@@ -116,19 +132,19 @@ Shares = Annotated[
 class SeriesForecastTask(Task, data=windows):
     """The next `horizon` rows of columns of a CSV file, from a `window` of those before and what is `known` ahead.
 
-    `file`: beside the config, else below data_root. `target`: a column, or several. `known`: columns, or of the `time`
-    column hour, weekday, day, month. `separator`, `decimal`: null finds them. `period`: rows of a season, null as the
-    times have it. `missing`, for a value that is: refuse the file; `gaps`, the last value with a mask and the time
-    since; the `last` value; `zeros`, the mean. `quantiles`: null for the mean. `relative`: told as the change from the
-    last value, for what drifts. `split`: shares of the rows. `stride`: rows from one training example to the next.
-    `sizes`: null counts the windows that tell something; a run notes them.
+    `file`: beside the config, else below data_root. `target`: a column, or several. `time`: a column, or those of days
+    and clocks. `known`: columns, or of the time hour, weekday, day, month. `separator`, `decimal`: null finds them.
+    `period`: rows of a season, null as the times have it. `missing`, for a value that is: refuse the file; `gaps`, the
+    last value with a mask and the time since; the `last` value; `zeros`, the mean. `quantiles`: null for the mean.
+    `relative`: told as the change from the last value, for what drifts. `split`: shares of the rows. `stride`: rows
+    from one training example to the next. `sizes`: null counts the windows that tell something; a run notes them.
     """
 
     kind: Literal["series"]
     file: Annotated[str, Field(min_length=1)]
     target: Columns
     known: Known = []
-    time: Annotated[str, Field(min_length=1)] | None = None
+    time: Time = []
     separator: Literal[",", ";", "\t", "|"] | None = None
     decimal: Decimal | None = None
     period: Count | None = None
@@ -144,7 +160,7 @@ class SeriesForecastTask(Task, data=windows):
 
     @model_validator(mode="after")
     def _with_sizes(self, info: ValidationInfo) -> "SeriesForecastTask":
-        twice = sorted({*self.target} & {*self.known} | {*self.target, *self.known} & {self.time})
+        twice = sorted({*self.target} & {*self.known} | {*self.target, *self.known} & {*self.time})
         if twice:
             raise broken_rule("known", f"{twice[0]!r} is named twice, as target, known or time; leave one of them out")
         if self.decimal is not None and self.decimal == self.separator:
@@ -179,7 +195,7 @@ class SeriesForecastTask(Task, data=windows):
     def arguments(self) -> dict[str, Any]:
         known, target = tuple(self.known), tuple(self.target)
         return {
-            "reading": Reading(target, known, self.time, self.separator, self.decimal),
+            "reading": Reading(target, known, tuple(self.time), self.separator, self.decimal),
             "window": Window(self.window, self.horizon, self.stride),
             "quantiles": tuple(self.quantiles or ()),
             "split": windows.Parts(*self.split),
