@@ -23,9 +23,12 @@ _DROPPED = {decimal: str.maketrans({sign: "" for sign in group + _SPACES} | {dec
             ((".", ","), (",", "."))}  # fmt: skip
 
 
+_HOLES = {*HOLES, "-", "n/a", "#n/a", "none"}
+
+
 def is_hole(cell: str) -> bool:
     """Whether a field says that its value is missing."""
-    return cell.lower() in HOLES
+    return cell.lower() in _HOLES
 
 
 def number(cell: str, decimal: str) -> float | None:

@@ -1,5 +1,6 @@
 """A CSV file of whatever make as numbers and times: what parts its fields, and where values are missing."""
 
+import contextlib
 import csv
 import functools
 import io
@@ -84,7 +85,11 @@ def read_table(file: DataFile, reading: Reading) -> Table:
     found, row = None, np.arange(len(at))
     if reading.time:
         written = [" ".join(parts).strip() for parts in zip(*cells[len(reading.columns) :], strict=True)]
-        found = grid(moments(written, at, " ".join(reading.time), file.path), at, file.path)
+        when = moments(written, at, " ".join(reading.time), file.path)
+        if (np.diff(when.instants) < 0).all():
+            # The newest first.
+            when, numbers, at = when.turned(), numbers[::-1], at[::-1]
+        found = grid(when, at, file.path)
         row = found.row
     rows = int(row[-1]) + 1
     values, line = np.full((rows, len(reading.columns)), np.nan), np.zeros(rows, int)
@@ -99,9 +104,12 @@ def _fields(
 ) -> tuple[str, list[list[str]], list[int]]:
     """What parts the fields, the fields of the columns, and the line of each row."""
     text = lines(file)
-    separator = _separator(file, text[0], columns) if separator is None else separator
+    # What some spreadsheets write, and read, before the header.
+    before = int(text[0][:4].lower() == "sep=" and text[0][4:] in SEPARATORS)
+    if separator is None:
+        separator = text[0][4:] if before else _separator(text[0], columns)
     # Strict, or a quotation mark that is never closed would take all that follows into one field.
-    rows = csv.reader(io.StringIO("\n".join(text)), delimiter=separator, strict=True)
+    rows = csv.reader(io.StringIO("\n".join(text[before:])), delimiter=separator, strict=True)
     cells: list[list[str]] = [[] for _ in columns]
     at: list[int] = []
     wrong: list[str] = []
@@ -118,13 +126,13 @@ def _fields(
             if not any(cell.strip() for cell in row):
                 continue  # an empty line, such as after the last
             if len(row) <= max(places) or any(map(str.strip, row[len(header) :])):
-                wrong.append(f"line {rows.line_num} has {len(row)} fields, and the header {len(header)}")
+                wrong.append(f"line {before + rows.line_num} has {len(row)} fields, and the header {len(header)}")
                 continue
-            at.append(rows.line_num)
+            at.append(before + rows.line_num)
             for column, place in zip(cells, places, strict=True):
                 column.append(row[place].strip())
     except csv.Error as error:
-        raise damaged(file.path, f"line {rows.line_num}: {error}", "correct the line") from error
+        raise damaged(file.path, f"line {before + rows.line_num}: {error}", "correct the line") from error
     if wrong:
         fact = f"{len(wrong)} of {len(at) + len(wrong)} rows, parted by {SEPARATORS[separator]}, do not fit:"
         fix = "part the fields by another sign than the decimal one" if separator == "," else "correct the lines"
@@ -134,16 +142,15 @@ def _fields(
     return separator, cells, at
 
 
-def _separator(file: DataFile, header: str, columns: Sequence[str]) -> str:
+def _separator(header: str, columns: Sequence[str]) -> str:
     """The sign that parts the header into the most names, among them all that are asked for."""
     parted: dict[str, list[str]] = {}
     for sign in SEPARATORS:
-        try:
-            parted[sign] = [name.strip() for name in next(csv.reader([header], delimiter=sign, strict=True), [])]
-        except csv.Error as error:
-            raise damaged(file.path, f"line 1: {error}", "correct the line") from error
+        # Not strict: between quotation marks stand the others.
+        with contextlib.suppress(csv.Error):
+            parted[sign] = [name.strip() for name in next(csv.reader([header], delimiter=sign), [])]
     fitting = {sign: names for sign, names in parted.items() if set(columns) <= set(names)}
-    return max(fitting or parted, key=lambda sign: len(parted[sign]))
+    return max(fitting or parted or SEPARATORS, key=lambda sign: len(parted.get(sign, [])))
 
 
 def _no_column(column: str, header: list[str], separator: str) -> str:

@@ -19,6 +19,8 @@ _DAY = 86_400_000_000  # microseconds
 _DAY_FIRST = re.compile(
     r"([0-9]{1,2})\.([0-9]{1,2})\.([0-9]{4})(?:[ T]+([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?)?", re.ASCII
 )
+_MIDNIGHT = re.compile(r"([0-9])[ T]+24:00(?::00)?(?![0-9:.])")
+_MONTH = re.compile(r"[0-9]{4}-[0-9]{2}", re.ASCII)
 # Of a grid at most so many rows are missing for each that is there.
 _MOST_MISSING = 10
 _SEASONS = {_DAY: 7, 7 * _DAY: 52}
@@ -34,6 +36,15 @@ class Moments(NamedTuple):
 
     local: np.ndarray
     offset: np.ndarray | None
+
+    @property
+    def instants(self) -> np.ndarray:
+        """`[N]`, microseconds of UTC, or, where it is not known, by the clock of the file."""
+        return self.local if self.offset is None else self.local - self.offset
+
+    def turned(self) -> "Moments":
+        """The last one first."""
+        return Moments(self.local[::-1], None if self.offset is None else self.offset[::-1])
 
 
 class Grid(NamedTuple):
@@ -108,14 +119,18 @@ def moments(cells: Sequence[str], lines: Sequence[int], column: str, path: Path)
 
 def _moment(cell: str) -> tuple[int, int | None] | None:
     """Microseconds since 1970 by its own clock, and by how much that is ahead of UTC."""
+    # Where a day ends with it, 24:00 is the next one's 0:00.
+    day_after = _MIDNIGHT.search(cell) is not None
+    cell = _MIDNIGHT.sub(r"\1 00:00", cell)
     found = _DAY_FIRST.fullmatch(cell)
     try:
         if found is not None:
             day, month, year, hour, minute, second = (int(part or 0) for part in found.groups())
             time = datetime.datetime(year, month, day, hour, minute, second)
         else:
-            time = datetime.datetime.fromisoformat(cell)
-    except ValueError:
+            time = datetime.datetime.fromisoformat(f"{cell}-01" if _MONTH.fullmatch(cell) else cell)
+        time += datetime.timedelta(days=day_after)
+    except (ValueError, OverflowError):
         return None
     ahead = time.utcoffset()
     since = time.replace(tzinfo=None) - datetime.datetime(1970, 1, 1)
@@ -143,7 +158,7 @@ def grid(when: Moments, lines: Sequence[int], path: Path) -> Grid:
     if when.offset is None:
         return _grid(when.local, np.zeros_like(when.local), lines, path)
     try:
-        return _grid(when.local - when.offset, when.offset, lines, path)
+        return _grid(when.instants, when.offset, lines, path)
     except DataDamaged:
         # Days from midnight to midnight have 23 hours, or 25, where clocks are put forward and back.
         if (np.diff(when.local) <= 0).any() or (when.local % _DAY).any():

@@ -182,17 +182,19 @@ def _number(value: np.ndarray) -> Any:
 
 
 def verdict(result: Mapping[str, Any]) -> str:
-    """Whether a run is better than the seasonal-naive forecast, and than the others.
+    """Whether a run is better than each baseline, the seasonal-naive one first.
 
     Example:
         >>> mae = {name: {"mae": error} for name, error in (("naive", 5), ("seasonal_naive", 4), ("linear", 3))}
         >>> verdict({"test/mae": 3.1, "baselines": mae})
         'beats seasonal-naive: MAE 3.1 beside 4; does NOT beat linear: 3; beats naive: 5'
     """
-    own, others = result["test/mae"], result["baselines"]
-    errors_of = {words: others[name]["mae"] for name, words in NAMES.items() if name in others}
+    # Of several columns, each in units of its own, the errors are compared by what has none.
+    measure = "mase" if "columns" in result and "test/mase" in result else "mae"
+    own, others = result[f"test/{measure}"], result["baselines"]
+    errors_of = {words: others[name][measure] for name, words in NAMES.items() if name in others}
     said = [f"{'beats' if own < error else 'does NOT beat'} {words}: {error:.4g}" for words, error in errors_of.items()]
-    return "; ".join(said).replace(": ", f": MAE {own:.4g} beside ", 1)
+    return "; ".join(said).replace(": ", f": {measure.upper()} {own:.4g} beside ", 1)
 
 
 def rows(made: Forecasts) -> Iterator[Sequence[object]]:
