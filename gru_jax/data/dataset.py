@@ -158,6 +158,8 @@ class Dataset(NamedTuple):
         classes: the names of the classes or tags, in the order of their numbers; () where they have none.
         series: of a forecast, the series that the windows were cut from.
         ids: what the sequences of each split are called in their files; None where they have no names.
+        scale: mean and deviation, `[I]` each, by which the numbers of a step were scaled (before masks and times since
+            came beside them); None where the description or the series says it.
     """
 
     train: Split | Source | Generator
@@ -168,6 +170,7 @@ class Dataset(NamedTuple):
     classes: tuple[str, ...] = ()
     series: SeriesFacts | None = None
     ids: dict[str, tuple[str, ...]] | None = None
+    scale: tuple[np.ndarray, np.ndarray] | None = None
 
 
 class DataMissing(Exception):

@@ -264,6 +264,16 @@ def test_changes_from_the_last_value(tmp_path: Path) -> None:
     np.testing.assert_array_equal(split.x[:, :, [2, 3, 4]], np.asarray(plain.train.x)[:, :, [2, 3, 4]])  # type: ignore[union-attr]
 
 
+def test_rows_that_only_go_on_are_none_of_training(tmp_path: Path) -> None:
+    content = "a,c\n" + "".join(f"{row % 7},{row % 3}\n" for row in range(60))
+    reading, window, split = Reading(("a",), ("c",)), Window(8, 3), SPLIT
+    there, more = (
+        windows.sizes_of(DataFile(Path("x.csv"), text.encode(), b"", ""), reading, window, "refuse", None, split)
+        for text in (content, content + ",1\n,2\n,0\n")
+    )
+    assert there == more
+
+
 def test_drift_is_said(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("a,b\n" + "".join(f"{row % 7},{row}\n" for row in range(100)))
     reading, window = Reading(("a", "b")), Window(8, 3)

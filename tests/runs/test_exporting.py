@@ -252,13 +252,15 @@ def test_what_differs_is_not_written(wrong: float, tmp_path: Path, monkeypatch: 
 def test_what_the_data_say_goes_along() -> None:
     split = Split(np.zeros((1, 2, 1), np.float32), np.zeros((1, 1), np.float32))
     facts = SeriesFacts(
-        names=("load",), values=np.zeros((9, 1)), times=None, mean=np.array([3.5]), deviation=np.array([0.25]),
-        period=1, horizon=2, quantiles=(0.5,), starts=(np.zeros(1, int),) * 3, trained=5,
+        names=("load",), values=np.zeros((9, 1)), times=None, scale={"load": (3.5, 0.25)}, period=1, horizon=2,
+        quantiles=(0.5,), starts=(np.zeros(1, int),) * 3, trained=5,
     )  # fmt: skip
-    about = of_run._of_data(Dataset(split, split, split, "of a file", "", ("no", "yes"), facts))
+    scale = np.array([1.5]), np.array([0.5])
+    about = of_run._of_data(Dataset(split, split, split, "of a file", "", ("no", "yes"), facts, scale=scale))
     assert about["data"] == "of a file" and json.loads(about["classes"]) == ["no", "yes"]
-    scaling = {"columns": ["load"], "mean": [3.5], "deviation": [0.25], "horizon": 2, "quantiles": [0.5]}
-    assert json.loads(about["series"]) == scaling
+    series = {"names": ["load"], "horizon": 2, "quantiles": [0.5], "relative": False, "scale": {"load": [3.5, 0.25]}}
+    assert json.loads(about["series"]) == series
+    assert json.loads(about["scale"]) == {"mean": [1.5], "deviation": [0.5]}
 
 
 def test_a_run_in_half_precision_whose_data_are_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,7 +184,7 @@ def load(
     marked = fingerprint(contents, "sequences", reading, missing, split, names)
     ids = {name: tuple(found.ids[row] for row in part) for name, part in zip(SPLITS, rows, strict=True)}
     said = _described(place, found, reading, sizes)
-    return Dataset(parts[0], parts[1], parts[2], said, marked, found.classes, ids=ids)
+    return Dataset(parts[0], parts[1], parts[2], said, marked, found.classes, ids=ids, scale=(mean, deviation))
 
 
 def _described(place: Path, found: Labelled, reading: Reading, sizes: Sizes) -> str:

@@ -153,21 +153,26 @@ def load(
 
 
 def _table(content: DataFile, reading: Reading, missing: Missing) -> Table:
-    """The rows of the file; raises where values are missing that must not be."""
+    """The rows of the file up to the last that is told; raises where values are missing that must not be."""
     table = read_table(content, reading)
+    told = np.flatnonzero(~np.isnan(table.values).all(1))
+    # What is known ahead may go on, for the forecast of what comes.
+    rows = int(told[-1]) + 1 if told.size else len(table.values)
+    grid = None if table.grid is None else table.grid._replace(times=table.grid.times[:rows])
+    table = Table(table.values[:rows], table.known[:rows], table.calendar[:rows], table.line[:rows], grid)
     if missing != "refuse":
         return table
     lost = np.isnan(np.concatenate([table.values, table.known], 1))
-    rows = np.flatnonzero(lost.any(1))
-    if rows.size:
+    places = np.flatnonzero(lost.any(1))
+    if places.size:
         before = np.maximum.accumulate(table.line)
         said = [
             f"line {table.line[row]} ({', '.join(np.array(reading.columns)[lost[row]])})"
             if table.line[row]
             else f"no row after line {before[row]}"
-            for row in rows
+            for row in places
         ]
-        fact = f"{len(rows)} of {len(lost)} rows have values missing: {several(list(dict.fromkeys(said)))}"
+        fact = f"{len(places)} of {len(lost)} rows have values missing: {several(list(dict.fromkeys(said)))}"
         raise damaged(content.path, fact, "fill them in, or say what becomes of them: missing: gaps, last or zeros")
     return table
 

@@ -107,8 +107,11 @@ def _of_data(dataset: Dataset) -> dict[str, str]:
         about["classes"] = json.dumps(dataset.classes)
     if dataset.series is not None:
         facts = dataset.series
-        scaling = {"columns": facts.names, "mean": facts.mean.tolist(), "deviation": facts.deviation.tolist()}
-        about["series"] = json.dumps({**scaling, "horizon": facts.horizon, "quantiles": facts.quantiles})
+        told = {name: getattr(facts, name) for name in ("names", "horizon", "quantiles", "relative", "scale")}
+        about["series"] = json.dumps(told)
+    if dataset.scale is not None:
+        mean, deviation = (part.tolist() for part in dataset.scale)
+        about["scale"] = json.dumps({"mean": mean, "deviation": deviation})
     return about
 
 
