@@ -99,7 +99,7 @@ def test_quantiles_in_the_units_of_the_data() -> None:
     np.testing.assert_allclose(scores["test/pinball"], (0.1 + 0 + 0.1) / 3, atol=1e-6)
     beside = forecasts.beside(made)
     others = ["seasonal_naive", "linear", "naive"]
-    assert len(beside["test/mae_by_horizon"]) == 2 and list(beside["baselines"]) == others
+    assert len(beside["mae_by_horizon"]) == 2 and list(beside["baselines"]) == others
     assert forecasts.verdict(scores | beside).startswith("beats seasonal-naive: MAE ")
     header, first, *rest = forecasts.rows(made)
     assert header == ["made", "time", "ahead", "column", "true", "q0.1", "q0.5", "q0.9", *others]
