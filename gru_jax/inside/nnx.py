@@ -22,6 +22,7 @@ from gru_jax.inside import flax_run
 from gru_jax.inside.flax_run import Call, Known, Ours
 from gru_jax.inside.joined import LSTM, Matrices, Simple, lstm_matrices
 from gru_jax.layers import nnx as layers
+from gru_jax.layers.random_streams import dropout_stream
 from gru_jax.scans import Method
 from gru_jax.types import Array, BoolArray, DType, IntArray, State
 
@@ -82,7 +83,7 @@ class RNN(nnx.RNN):
             padding=padding, input_dropout=input_dropout, recurrent_dropout=recurrent_dropout
         ).checked()
         rngs = options.get("rngs")
-        self.dropout_rngs = nnx.data(layers.dropout_stream("RNN", rngs).fork() if self.ours.random else None)
+        self.dropout_rngs = nnx.data(dropout_stream("RNN", rngs).fork() if self.ours.random else None)
 
     def set_view(self, deterministic: bool | None = None) -> None:
         """What `nnx.view` calls, on a copy of the module that shares its arrays.

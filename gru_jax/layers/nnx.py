@@ -13,6 +13,7 @@ from gru_jax import cells, checks
 from gru_jax.cells import GRUParams
 from gru_jax.combinators import Layer
 from gru_jax.layers import options as taken
+from gru_jax.layers.random_streams import checked_rngs, dropout_stream
 from gru_jax.layers.spec import GRUSpec
 from gru_jax.types import Array, BoolArray, IntArray, Key, Params, State
 
@@ -66,7 +67,7 @@ class GRU(nnx.Module):
         taken.warn_of_idle("GRU", self.spec.dropout, self.spec.num_layers, 6)  # four frames of flax's stand between
         self.deterministic = deterministic
         if params is None:
-            named = self.spec.init_names(_checked_rngs("GRU", rngs).params(), in_features)
+            named = self.spec.init_names(checked_rngs("GRU", rngs).params(), in_features)
         else:
             named = self.spec.given_names(params, in_features)
         self.rngs = nnx.data(dropout_stream("GRU", rngs).fork() if self.spec.random else None)
@@ -238,7 +239,7 @@ class GRUCell(nnx.RNNCellBase):
         self.carry_init = options.pop("carry_init", None)
         found = taken.translated("GRUCell", options, taken.OF_A_CELL, linen=False)
         self.spec = GRUSpec(hidden_features, **found)
-        for name, leaf in self.spec.init_names(_checked_rngs("GRUCell", rngs).params(), in_features)["layer_0"].items():
+        for name, leaf in self.spec.init_names(checked_rngs("GRUCell", rngs).params(), in_features)["layer_0"].items():
             setattr(self, name, nnx.Param(leaf))
 
     __signature__ = taken.Signature(taken.OF_A_CELL)
@@ -279,23 +280,6 @@ class GRUCell(nnx.RNNCellBase):
     def num_feature_axes(self) -> int:
         """1: features are the last axis."""
         return 1
-
-
-def _checked_rngs(who: str, rngs: Any) -> nnx.Rngs:
-    if not isinstance(rngs, nnx.Rngs):
-        raise TypeError(f"{who}: rngs must be nnx.Rngs; got {type(rngs).__name__}; pass rngs=nnx.Rngs(0)")
-    return rngs
-
-
-def dropout_stream(who: str, rngs: Any) -> nnx.RngStream:
-    """The stream that dropout masks are drawn from."""
-    rngs = _checked_rngs(who, rngs)
-    if "dropout" not in rngs and "default" not in rngs:
-        raise ValueError(
-            f"{who}: rngs has no stream for dropout; it has {', '.join(rngs) or 'none'};"
-            f" pass nnx.Rngs(0), or nnx.Rngs(params=0, dropout=1)"
-        )
-    return rngs.dropout
 
 
 def _unwrapped(state: State) -> State:
