@@ -101,7 +101,8 @@ def load(
     )
     kind = () if missing == "refuse" else (missing,)
     marked, names = fingerprint(files, "uea", valid_every, *kind), tuple(of_train.classes)
-    return Dataset(splits[0], splits[1], splits[2], description, marked, names, scale=(mean, deviation))
+    scale = np.asarray(mean), np.asarray(deviation)
+    return Dataset(splits[0], splits[1], splits[2], description, marked, names, scale=scale)
 
 
 def _split(x: list[np.ndarray], y: Any, equal: bool) -> Split | Source:

@@ -207,8 +207,9 @@ def run_with(known: Known, call: Call, ours: Ours, x: Array, carry: State, flip:
         # A carry of flax's is a pair.
         return LSTMState(*given) if isinstance(known.cell, LSTM) and given is not None else given
 
-    rates = {} if ours.key is not None else {"input_dropout": 0.0, "recurrent_dropout": 0.0}
-    ours = ours._replace(reset_to=state(ours.reset_to), padding=ours.padding or "zero", **rates)
+    ours = ours._replace(reset_to=state(ours.reset_to), padding=ours.padding or "zero")
+    if ours.key is None:
+        ours = ours._replace(input_dropout=0.0, recurrent_dropout=0.0)
     y, carry = scan(
         known.cell,
         known.params,

@@ -143,7 +143,8 @@ class RNN(nnx.RNN):
         if known is not None:
             x, known = flax_run.promoted(known, inputs, _promote)
             if ours.random and not (self.deterministic if deterministic is None else deterministic):
-                ours = ours._replace(key=(rngs.dropout if isinstance(rngs, nnx.Rngs) else self.dropout_rngs)())
+                stream: Any = rngs.dropout if isinstance(rngs, nnx.Rngs) else self.dropout_rngs
+                ours = ours._replace(key=stream())
             rngs = self.rngs if rngs is None else rngs
             rngs = rngs.carry.fork() if isinstance(rngs, nnx.Rngs) else rngs
             if initial_carry is None:

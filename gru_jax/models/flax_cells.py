@@ -108,7 +108,8 @@ class LSTM:
     def _with_peepholes(self, params: Params, u: Array, state: LSTMState) -> LSTMState:
         dense = self.dense(params)
         sums = u @ dense.w_x + state.h @ dense.w_h
-        i, f, o, g = jnp.split(sums + jnp.broadcast_to(dense.b_x, sums.shape), 4, axis=-1)
+        bias = jnp.concatenate([params[f"h{gate}"]["bias"] for gate in "ifog"], -1)
+        i, f, o, g = jnp.split(sums + jnp.broadcast_to(bias, sums.shape), 4, axis=-1)
         p_i, p_f, p_o = (jnp.broadcast_to(p, state.c.shape) for p in params["peepholes"])
         c = jax.nn.sigmoid(f + p_f * state.c) * state.c + jax.nn.sigmoid(i + p_i * state.c) * jnp.tanh(g)
         return LSTMState(c, jax.nn.sigmoid(o + p_o * c) * jnp.tanh(c))

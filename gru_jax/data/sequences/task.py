@@ -123,8 +123,8 @@ def split_of(found: Labelled, shares: Shares, tags: bool) -> tuple[np.ndarray, n
     parts: tuple[list[int], ...] = ([], [], [])
     for kind in np.unique(kinds):
         mine = [int(rows[place]) for place in order if kinds[place] == kind]
-        valid, test = _counts(len(mine), to)
-        for part, chosen in zip(parts, (mine[valid + test :], mine[:valid], mine[valid : valid + test]), strict=True):
+        kept, left = _counts(len(mine), to)
+        for part, chosen in zip(parts, (mine[kept + left :], mine[:kept], mine[kept : kept + left]), strict=True):
             part.extend(chosen)
     train, valid_rows, test_rows = (np.array(sorted(part), int) for part in parts)
     if found.split is not None:
@@ -184,7 +184,8 @@ def load(
     marked = fingerprint(contents, "sequences", reading, missing, split, names)
     ids = {name: tuple(found.ids[row] for row in part) for name, part in zip(SPLITS, rows, strict=True)}
     said = _described(place, found, reading, sizes)
-    return Dataset(parts[0], parts[1], parts[2], said, marked, found.classes, ids=ids, scale=(mean, deviation))
+    scale = np.asarray(mean), np.asarray(deviation)
+    return Dataset(parts[0], parts[1], parts[2], said, marked, found.classes, ids=ids, scale=scale)
 
 
 def _described(place: Path, found: Labelled, reading: Reading, sizes: Sizes) -> str:

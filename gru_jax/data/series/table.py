@@ -129,8 +129,8 @@ def _fields(
                 wrong.append(f"line {before + rows.line_num} has {len(row)} fields, and the header {len(header)}")
                 continue
             at.append(before + rows.line_num)
-            for column, place in zip(cells, places, strict=True):
-                column.append(row[place].strip())
+            for fields, place in zip(cells, places, strict=True):
+                fields.append(row[place].strip())
     except csv.Error as error:
         raise damaged(file.path, f"line {before + rows.line_num}: {error}", "correct the line") from error
     if wrong:

@@ -177,7 +177,7 @@ def _grid(instants: np.ndarray, offset: np.ndarray, lines: Sequence[int], path: 
     step = int(steps[counts.argmax()])
     row, beside = np.divmod(instants - instants[0], step)
     if beside.any():
-        places = np.flatnonzero(beside)
+        places = np.flatnonzero(beside).tolist()
         wrong = [f"line {lines[place]} is at {_said(instants[place] + offset[place])}" for place in places]
         fact = f"{len(places)} of {len(row)} rows lie beside the grid of {_length(step)} steps: {several(wrong)}"
         raise damaged(path, fact, "round their times, or leave them out")
@@ -196,7 +196,7 @@ def _require_rising(instants: np.ndarray, local: np.ndarray, lines: Sequence[int
     wrong = [
         f"line {lines[at]} is at {_said(local[at])}, {'as' if instants[at] == instants[at - 1] else 'before'} line"
         f" {lines[at - 1]}"
-        for at in places
+        for at in places.tolist()
     ]
     fix = "sort the rows by time"
     if (instants[places] == instants[places - 1]).any() or (np.diff(instants)[places - 1] > -2 * _DAY // 24).any():

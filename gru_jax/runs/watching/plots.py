@@ -10,7 +10,7 @@ from gru_jax.config.config import Config
 from gru_jax.data.dataset import BETTER_HIGHER
 from gru_jax.runs.watching.style import COLOURS, Style, legend_below, line, log_scale, look, new_figure, save
 
-_SPLITS = {"train": ("training", ":"), "valid": ("validation", "-")}
+_SPLITS: dict[str, tuple[str, Any]] = {"train": ("training", ":"), "valid": ("validation", "-")}
 
 AGAINST = {"step": ("step", "training step"), "epoch": ("epoch", "epoch"), "time": ("time_s", "training, seconds")}
 """What curves can be drawn against: name -> (key of a line, label)."""

@@ -91,8 +91,8 @@ def look(style: Style = "talk") -> Iterator[None]:
     import matplotlib
 
     # The backend is none of the look: to set it would import it.
-    plain = {key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"}
-    with matplotlib.rc_context({**plain, **_settings(_SIZES[style])}):
+    plain: dict[Any, Any] = {key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"}
+    with matplotlib.rc_context(plain | _settings(_SIZES[style])):
         yield
 
 

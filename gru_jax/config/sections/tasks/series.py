@@ -184,7 +184,8 @@ class SeriesForecastTask(Task, data=windows):
         try:
             content = windows.read(self.file, beside, context.get("data_root"))
             keys = ("reading", "window", "missing", "period", "split")
-            found = windows.sizes_of(content, *(arguments.get(key, getattr(self, key, None)) for key in keys))
+            asked: list[Any] = [arguments.get(key, getattr(self, key, None)) for key in keys]
+            found = windows.sizes_of(content, *asked)
         except (DataMissing, DataDamaged) as error:
             raise broken_rule("file", str(error)) from error
         # What lies beside the config lies nowhere near the run, which keeps its place.
