@@ -9,6 +9,7 @@ from benchmarks import busy, first_call
 RECORD = {"device": "cpu", "date": "today", "command": "c", "cpu": "c", "cores": 2, "versions": {"jax": "1"}}
 
 
+@pytest.mark.slow
 def test_a_shape_beside_each_number_of_neighbours(monkeypatch):
     monkeypatch.setattr(busy, "NEIGHBOURS", (0, 1))
     alone, beside = rows = list(busy.rows(busy.QUICK, 0.01))
