@@ -11,15 +11,15 @@ import jax.numpy as jnp
 
 from gru_jax.config.config import Config
 from gru_jax.config.loading import LoadedConfig
-from gru_jax.config.sections.tasks import READ_FROM_FILES
-from gru_jax.data.dataset import DataMissing, Dataset
+from gru_jax.data.dataset import Dataset
 from gru_jax.runs import final_result
 from gru_jax.runs.environment import environment
 from gru_jax.runs.exit_codes import DIVERGED, DONE, STOPPED
+from gru_jax.runs.finished import require_data_of
 from gru_jax.runs.forecasting import forecasts
 from gru_jax.runs.loop import Loop, Trainees
 from gru_jax.runs.on_disk import checkpoint
-from gru_jax.runs.on_disk.run_directory import RunError, require_same_data
+from gru_jax.runs.on_disk.run_directory import RunError
 from gru_jax.runs.plan import Run, devices_here, plan, with_weights
 from gru_jax.runs.processes import ALONE, Group
 from gru_jax.runs.resume import ANEW, Start, start
@@ -52,7 +52,7 @@ def run(
     """
     planned = plan(loaded, out, fresh=fresh, fork=fork, reporter=reporter, group=group)
     if planned.result is not None:
-        _require_its_data(planned, planned.result)
+        require_data_of(planned.config, {planned.directory.path: planned.result}, planned.reporter.note, ANEW)
         return _show_finished(planned, planned.result)
     if group.first:
         checkpoint.require()
@@ -64,18 +64,6 @@ def run(
         begun = start(planned, dataset)
         _show_begun(begun)
         return _train(begun)
-
-
-def _require_its_data(run: Run, result: final_result.Result) -> None:
-    """Raises where a finished run is one of data that are others by now; what a config generates does not change."""
-    if run.config.task.kind not in READ_FROM_FILES or "fingerprint" not in result:
-        return
-    try:
-        now = run.config.task.load(run.config.data_root).fingerprint
-    except DataMissing as error:
-        run.reporter.note(f"note: the data are not here to be compared with those of this run: {error}")
-        return
-    require_same_data(run.directory.path, result["fingerprint"], now, ANEW)
 
 
 def _show_finished(run: Run, result: final_result.Result) -> int:
