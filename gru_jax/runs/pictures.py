@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gru_jax.config.config import Config
 from gru_jax.data.batches import first_of
-from gru_jax.data.dataset import DataMissing, Dataset
+from gru_jax.data.dataset import DataDamaged, DataMissing, Dataset
 from gru_jax.runs.answers import Answers
 from gru_jax.runs.comparison import groups_of
 from gru_jax.runs.forecasting import forecasts
@@ -106,7 +106,7 @@ def redraw(
         missed: is told of each run of which curves alone were drawn.
 
     Raises:
-        RunError, CheckpointError, DataDamaged: a directory holds no run, or none that can be drawn.
+        RunError, CheckpointError: a directory holds no run, or none that can be drawn.
     """
     if together is not None:
         check_picture(together, "--out")
@@ -120,7 +120,7 @@ def redraw(
             dataset = config.task.load(config.data_root)
             then = found.meta["fingerprint"]
             require_same_data(directory.path, then, dataset.fingerprint, "the others are drawn from the data of then")
-        except (DataMissing, RunError) as error:
+        except (DataMissing, DataDamaged, RunError) as error:
             paths.append(_curves(directory, config, style, suffix))
             missed(f"{directory.path}: of its pictures the curves alone were drawn: {error}")
             continue
