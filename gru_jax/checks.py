@@ -39,9 +39,14 @@ def did_you_mean(got: object, options: Iterable[object], otherwise: str = "", be
     Example:
       >>> did_you_mean("tahn", ["relu", "tanh"])
       "; did you mean 'tanh'?"
+      >>> did_you_mean("gur", ["mgu", "gru"])
+      "; did you mean 'gru'?"
     """
-    near = difflib.get_close_matches(str(got), [str(option) for option in options], n=1)
-    said = f"did you mean {near[0]!r}?" if near else otherwise
+    word = str(got)
+    near = difflib.get_close_matches(word, [str(option) for option in options])
+    # Of two that are as near, letters are rather exchanged within a word than at its beginning.
+    nearness = lambda name: (difflib.SequenceMatcher(None, name, word).ratio(), name[:1] == word[:1])  # noqa: E731
+    said = f"did you mean {max(near, key=nearness)!r}?" if near else otherwise
     return said and before + said
 
 

@@ -216,9 +216,12 @@ def _plot(arguments: argparse.Namespace) -> int:
 
         devices_here()
         style, suffix = arguments.style, f".{arguments.format}"
-        for path in redraw(arguments.runs, arguments.out, arguments.x, style, suffix):
+        missed: list[str] = []
+        for path in redraw(arguments.runs, arguments.out, arguments.x, style, suffix, missed.append):
             print(path)
-        return DONE
+        for fact in missed:
+            fail(fact, MISSING)
+        return MISSING if missed else DONE
 
     return guarded(verb)
 

@@ -23,8 +23,7 @@ def listing(configs: Path, tables: Sequence[str] = ()) -> str:
         tables: a line for each table.
     """
     files = sorted(configs.rglob("*.yaml"))
-    lines = ["configs:" if files else f"configs: none under {configs}/ here"]
-    lines += [f"  {file}  {_about(file)}".rstrip() for file in files]
+    lines = ["configs:", *(f"  {file}  {_about(file)}".rstrip() for file in files)] if files else []
     if tables:
         lines += ["tables:", *(f"  {line}" for line in tables)]
     for title, sections in (
@@ -35,6 +34,8 @@ def listing(configs: Path, tables: Sequence[str] = ()) -> str:
         ("schedules", SCHEDULES),
     ):
         lines += [f"{title}:", *_kinds(sections)]
+    if not files:
+        lines.append(f"configs: none under {configs}/ here; a clone has some")
     return "\n".join(lines)
 
 

@@ -153,9 +153,10 @@ class Loop:
         if due := self.open() if saves else self._over(step):
             host = self.placement.get(state)
             yield from self._end(self._not_finite(due, step, host), step, "diverged")
-            for record in self._over(step):
+            over = self._over(step)
+            for record in over:
                 self._time(record).save(step, record.of(host))
-                yield from self._end([record], step, "done")
+            yield from self._end(over, step, "done")
             if saves:
                 self._save(step, host)
         return state
@@ -256,5 +257,8 @@ class Loop:
     def _end(self, records: Sequence[Record], step: int, status: str) -> Iterator[Record]:
         for record in records:
             self._time(record).close()
+        for record in records:
             record.open, record.step, record.status = False, step, status
             yield record
+            # The test and the pictures of one are of no other's training.
+            self.watch.skip()

@@ -1,20 +1,21 @@
 """Which pictures a run gets, drawn from its metrics, its best parameters and one test sequence."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from gru_jax.config.config import Config
 from gru_jax.data.batches import first_of
-from gru_jax.data.dataset import Dataset
+from gru_jax.data.dataset import DataDamaged, DataMissing, Dataset
 from gru_jax.runs.answers import Answers
 from gru_jax.runs.comparison import groups_of
 from gru_jax.runs.forecasting import forecasts
 from gru_jax.runs.forecasting import pictures as forecast_pictures
 from gru_jax.runs.load_trained import newest
-from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
+from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError, require_same_data
 from gru_jax.runs.predictions import class_names
 from gru_jax.runs.scores import answered, confusion
 from gru_jax.runs.watching import confusion_matrix, plots
@@ -47,9 +48,7 @@ def draw(
         suffix: in place of .png, one of `FORMATS`.
     """
     config, shape = experiment.config, experiment.config.shape
-    paths = [directory.plots / f"curves{suffix}"]
-    lines = [directory.metrics_lines()]
-    plots.curves({config.name: lines}, paths[0], plots.metrics_of([config]), style=style, title=config.name)
+    paths = [_curves(directory, config, style, suffix)]
     if config.model.kind == "gru":
         x, y = first_of(dataset.test, shape)
         outputs, layers = experiment.model.apply(params, jnp.asarray(x), deterministic=True, return_gates=True)
@@ -70,6 +69,12 @@ def draw(
     return paths
 
 
+def _curves(directory: RunDirectory, config: Config, style: Style, suffix: str) -> Path:
+    path, lines = directory.plots / f"curves{suffix}", [directory.metrics_lines()]
+    plots.curves({config.name: lines}, path, plots.metrics_of([config]), style=style, title=config.name)
+    return path
+
+
 def _named(layers: Any) -> list[tuple[str, Any]]:
     """(name, gates) of every layer and direction; directions come as pairs."""
     named = []
@@ -87,8 +92,9 @@ def redraw(
     against: str | None = None,
     style: Style = "talk",
     suffix: str = ".png",
+    missed: Callable[[str], object] = lambda text: None,
 ) -> list[Path]:
-    """Draws the pictures of runs from what their directories hold.
+    """Draws the pictures of runs from what their directories hold; of a run without its data, its curves alone.
 
     Args:
         runs: directories.
@@ -97,9 +103,10 @@ def redraw(
             seconds of training.
         style: for what they are.
         suffix: of the pictures of each run, of `FORMATS`.
+        missed: is told of each run of which curves alone were drawn.
 
     Raises:
-        RunError, CheckpointError, DataMissing: a directory holds no run, or none that can be drawn.
+        RunError, CheckpointError: a directory holds no run, or none that can be drawn.
     """
     if together is not None:
         check_picture(together, "--out")
@@ -109,7 +116,14 @@ def redraw(
         config = directory.config()
         experiment = build(config)
         found = newest(directory, experiment)
-        dataset = config.task.load(config.data_root)
+        try:
+            dataset = config.task.load(config.data_root)
+            then = found.meta["fingerprint"]
+            require_same_data(directory.path, then, dataset.fingerprint, "the others are drawn from the data of then")
+        except (DataMissing, DataDamaged, RunError) as error:
+            paths.append(_curves(directory, config, style, suffix))
+            missed(f"{directory.path}: of its pictures the curves alone were drawn: {error}")
+            continue
         told = answered(experiment, dataset, found.best_params, "test")
         paths += draw(directory, experiment, dataset, found.best_params, told, style, suffix)
     if together is not None:

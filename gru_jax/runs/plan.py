@@ -11,6 +11,7 @@ from gru_jax import __version__
 from gru_jax.config.config import Config, broken_device_rules, compared, config_hash, differences
 from gru_jax.config.loading import LoadedConfig
 from gru_jax.config.sections.devices import DistributedConfig
+from gru_jax.config.sections.models.own_cell import PythonModel
 from gru_jax.data.dataset import Dataset
 from gru_jax.runs.on_disk import checkpoint, run_directory
 from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
@@ -100,6 +101,8 @@ def prepare(loaded: LoadedConfig) -> Experiment:
     broken = broken_device_rules(config, len(devices), devices[0].platform, jax.process_count())
     if broken:
         raise loaded.error(broken)
+    if isinstance(config.model, PythonModel) and (misstep := config.model.misstep(config.shape)):
+        raise loaded.error([(("model", "file"), misstep)])
     try:
         parallel = config.parallel
         mesh = time_mesh(devices[: parallel.devices], parallel.parts) if parallel.strategy == "time" else None

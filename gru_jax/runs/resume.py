@@ -8,10 +8,12 @@ from gru_jax.data.dataset import Dataset
 from gru_jax.runs.on_disk import checkpoint
 from gru_jax.runs.on_disk.checkpoint import Checkpoint
 from gru_jax.runs.on_disk.history import History
-from gru_jax.runs.on_disk.run_directory import RunError
+from gru_jax.runs.on_disk.run_directory import RunError, require_same_data
 from gru_jax.runs.plan import Run, fork_params
 from gru_jax.runs.record import Record
 from gru_jax.training.experiment import abstract_state, first_state, from_checkpoint
+
+ANEW = "--fresh starts a new directory"
 
 
 class Start(NamedTuple):
@@ -47,13 +49,7 @@ def start(run: Run, dataset: Dataset) -> Start:
         state = jax.device_get(first_state(run.experiment, forked))
         # A run from another one's parameters saves them before all else.
         return Start(record, state, -1 if forked is None else 0)
-    if found.meta["fingerprint"] != dataset.fingerprint:
-        raise RunError(
-            f"the data have changed since {directory.path} was started (fingerprint"
-            f" {found.meta['fingerprint']}, now {dataset.fingerprint});"
-            " --fresh starts a new directory",
-            exit_code=1,
-        )
+    require_same_data(directory.path, found.meta["fingerprint"], dataset.fingerprint, ANEW)
     kept, wanted = sum(line["step"] <= found.step for line in lines), found.meta.get("metrics_lines", 0)
     if kept < wanted and run.group.first:
         run.reporter.warn(f"{directory.metrics} has {kept} of the {wanted} lines up to step {found.step}")

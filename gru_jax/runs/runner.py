@@ -15,13 +15,14 @@ from gru_jax.data.dataset import Dataset
 from gru_jax.runs import final_result
 from gru_jax.runs.environment import environment
 from gru_jax.runs.exit_codes import DIVERGED, DONE, STOPPED
+from gru_jax.runs.finished import require_data_of
 from gru_jax.runs.forecasting import forecasts
 from gru_jax.runs.loop import Loop, Trainees
 from gru_jax.runs.on_disk import checkpoint
 from gru_jax.runs.on_disk.run_directory import RunError
 from gru_jax.runs.plan import Run, devices_here, plan, with_weights
 from gru_jax.runs.processes import ALONE, Group
-from gru_jax.runs.resume import Start, start
+from gru_jax.runs.resume import ANEW, Start, start
 from gru_jax.runs.stop_request import StopRequest
 from gru_jax.runs.watching import watchers
 from gru_jax.runs.watching.progress import Reporter
@@ -51,6 +52,7 @@ def run(
     """
     planned = plan(loaded, out, fresh=fresh, fork=fork, reporter=reporter, group=group)
     if planned.result is not None:
+        require_data_of(planned.config, {planned.directory.path: planned.result}, planned.reporter.note, ANEW)
         return _show_finished(planned, planned.result)
     if group.first:
         checkpoint.require()

@@ -26,6 +26,10 @@ class Stopwatch:
             self.history.train_s += now - self._since
         self._since = now
 
+    def skip(self) -> None:
+        """Books the time since the last mark nowhere."""
+        self._since = time.perf_counter()
+
     def call(self, name: Hashable, function: Callable[..., Any], *args: Any) -> Any:
         """Calls a compiled function; its first call is waited for and booked as compilation."""
         if name in self._called:

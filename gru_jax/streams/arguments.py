@@ -73,7 +73,10 @@ def functional(layer: Any, params: Params) -> tuple[Layer, Params]:
     made_of = getattr(layer, "made_of", None)
     net = made_of.net if isinstance(made_of, Output) else layer
     if isinstance(made_of, Output) and made_of.steps == "mean":
-        raise ValueError("Stream: steps must be 'all' or 'last', an output after each step; got steps='mean'")
+        raise ValueError(
+            "Stream: a stream answers at each step; got one answer, the mean over time (steps='mean',"
+            " in a config model.pool: mean); make and train it with steps='last' (model.pool: last) or 'all'"
+        )
     if getattr(net, "from_end", False) or getattr(spec, "reverse", False):
         raise ValueError(
             "Stream: a layer that reads from the sequence's end cannot be stepped; got one; call it on the whole x"

@@ -9,6 +9,7 @@ import jax
 from gru_jax.data.dataset import DataMissing, Dataset
 from gru_jax.runs import many_runs
 from gru_jax.runs.exit_codes import DIVERGED, DONE, FAILED, MISSING, STOPPED
+from gru_jax.runs.finished import require_data_of
 from gru_jax.runs.many_runs import Outcome, Quiet, Task, finished
 from gru_jax.runs.on_disk import checkpoint
 from gru_jax.runs.on_disk.checkpoint import CheckpointError
@@ -79,6 +80,7 @@ def _say(line: str) -> None:
 def _train(sweep: Sweep, jobs: int) -> int:
     tasks = [member.task for member in sweep.members]
     many_runs.prepare([task for task in tasks if finished(task) is None])
+    _require_data_of_finished(sweep)
     done = sum(finished(task) is not None for task in tasks)
     _say(f"{len(tasks)} runs, {done} finished before")
     codes: list[int] = []
@@ -96,6 +98,13 @@ def _train(sweep: Sweep, jobs: int) -> int:
             return code
     results = [finished(task) for task in tasks]
     return DIVERGED if all(result is not None and result["status"] == "diverged" for result in results) else DONE
+
+
+def _require_data_of_finished(sweep: Sweep) -> None:
+    ended = {id(member): result for member in sweep.members if (result := finished(member.task)) is not None}
+    for same_task in _by_task([member for member in sweep.members if id(member) in ended]):
+        results = {member.task.path: ended[id(member)] for member in same_task}
+        require_data_of(same_task[0].task.loaded.config, results, _say, "remove it to train it anew")
 
 
 def _said(task: Task, outcome: Outcome, pick: str) -> str:

@@ -10,6 +10,7 @@ import pytest
 from gru_jax.config.config import config_hash
 from gru_jax.config.loading import ConfigError, load_config
 from gru_jax.runs.load_trained import evaluate_run, load
+from gru_jax.runs.plan import prepare
 
 from .command import PACKAGE_ROOT, gru_jax, result
 
@@ -119,3 +120,37 @@ def test_what_is_wrong_with_a_cell_is_said(
         load_config("own.yaml", [override] if override else [])
     (line,) = raised.value.lines
     assert f"model.{key}: " in line and said in line and (override in line if override else "own.yaml:4:" in line)
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        ("self.gain * h + params['w']", "Own of own.py: line 11: TypeError: "),
+        ("self.gane * h + u", "Own of own.py: line 11: AttributeError: 'Own' object has no attribute 'gane'"),
+        ("u if u.sum() > 0 else h", "line 11: TracerBoolConversionError: Attempted boolean conversion of traced array"),
+        ("jnp.tile(u, 2)", "step of Own in own.py returned [batch, 8] float32 where its state is [batch, 4] float32"),
+        ("(u > 0) | (h > 0)", "returned [batch, 4] bool where its state is [batch, 4] float32"),
+        ("(u, h)", "returned ([batch, 4] float32, [batch, 4] float32) where its state is [batch, 4] float32"),
+    ],
+)
+def test_a_step_that_cannot_be_taken_is_said_before_anything_starts(
+    step: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.yaml").write_text(CONFIG)
+    Path("own.py").write_text(CELL.replace("self.gain * h + u", step))
+    with pytest.raises(ConfigError) as raised:
+        prepare(load_config("own.yaml"))
+    (line,) = raised.value.lines
+    assert line.startswith("own.yaml:4:") and "model.file: " in line and said in line and "tracing" not in line
+
+
+def test_each_layer_of_a_cell_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.yaml").write_text(CONFIG)
+    # Rows of digits have 8 features, and the layer puts out 4.
+    Path("own.py").write_text(CELL.replace("x @ params", "x.reshape(*x.shape[:-1], 2, 4).sum(-2) @ params[:4]"))
+    prepare(load_config("own.yaml"))
+    with pytest.raises(ConfigError, match="Own of own.py: line 10: "):
+        prepare(load_config("own.yaml", ["model.layers=2"]))
+    prepare(load_config("own.yaml", ["model.layers=2", "model.bidirectional=true"]))

@@ -2,14 +2,19 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
 from gru_jax.cli import main
+from gru_jax.cli.data_files import _OF_A_CONFIG, _WANTED
 from gru_jax.config.config import config_hash
 from gru_jax.config.loading import ConfigError, load_config
+from gru_jax.config.sections.tasks import READ_FROM_FILES
+from gru_jax.config.sections.tasks.python_file import PythonTask
+from gru_jax.data.dataset import DataMissing
 from gru_jax.runs.load_trained import evaluate_run
 
 OWN = """\
@@ -102,6 +107,37 @@ def test_a_run_keeps_its_file_and_what_that_imports(
     write(ran / "here")
     assert main(["run", "out/config.yaml", "--out", "out"]) == 0
     assert "this run is finished" in capsys.readouterr().out
+
+
+def test_a_finished_run_of_other_data_is_no_result(
+    ran: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(ran)
+    shutil.copytree("out", tmp_path / "out")
+    again = ["run", "here/own.yaml", "--out", str(tmp_path / "out")]
+    with monkeypatch.context() as patched:
+
+        def load(task: PythonTask, data_root: str | None) -> None:
+            raise DataMissing("gone")
+
+        patched.setattr(PythonTask, "load", load)
+        assert main(again) == 0
+        said = capsys.readouterr().out
+        assert "not here to be compared with those of then: gone" in said and "this run is finished" in said
+        shutil.rmtree(tmp_path / "out/plots")
+        assert main(["plot", str(tmp_path / "out")]) == 3
+        assert "the curves alone were drawn: gone" in capsys.readouterr().err
+        assert [path.name for path in (tmp_path / "out/plots").iterdir()] == ["curves.png"]
+    # As if the data were others now.
+    result = tmp_path / "out/result.json"
+    result.write_text(result.read_text().replace('"fingerprint": "fingerprint"', '"fingerprint": "of others"'))
+    assert main(again) == 1
+    said = capsys.readouterr()
+    assert "the data have changed since" in said.err and "--fresh" in said.err and "test/loss" not in said.out
+
+
+def test_what_a_config_does_not_decide_is_read_from_files() -> None:
+    assert {*READ_FROM_FILES} == {"python", *_WANTED, *_OF_A_CONFIG}
 
 
 def test_a_run_from_before_files_were_kept(ran: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

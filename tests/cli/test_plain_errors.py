@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from gru_jax.cli import arguments, commands, main
+from gru_jax.cli.listing import listing
 
 CONFIG = """\
 schema: 1
@@ -118,3 +119,27 @@ def test_a_kind_alone_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert load_config("over.yaml").config.model.model_dump()["hidden"] == 64
     assert main(["check", "short.yaml", "model=gru"]) == 2
     assert "did you mean 'model.kind=gru'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["rnu", "config.yaml"], "did you mean 'run'?"),
+        (["runn", "config.yaml"], "did you mean 'run'?"),
+        (["export", "out", "--to", "onx", "--out", "a.onnx"], "did you mean 'onnx'?"),
+        (["eval", "out", "--split", "tst"], "did you mean 'test'?"),
+        (["new", "tsk", "mine"], "did you mean 'task'?"),
+        (["tune", "--cells", "gur"], "did you mean 'gru'?"),
+        (["new", "xyz", "mine"], "(choose from"),
+    ],
+)
+def test_the_nearest_word_is_suggested(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        arguments.parse(words)
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert ended.value.code == 2 and said in line and ("did you mean" in line) == ("did you mean" in said)
+
+
+def test_a_list_begins_with_what_there_is() -> None:
+    lines = listing(Path("nowhere")).splitlines()
+    assert lines[0] == "tasks:" and lines[-1].startswith("configs: none under nowhere/ here")

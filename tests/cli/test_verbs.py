@@ -20,7 +20,6 @@ def test_help(arguments: tuple[str, ...], tmp_path: Path) -> None:
 
 BAD_USAGE = [
     ((), "the following arguments are required: VERB"),
-    (("rnu", "config.yaml"), "rnu"),
     (("run",), "the following arguments are required: CONFIG; see"),
     (("run", "config.yaml", "--lr", "1e-3"), "unknown argument '--lr', did you mean 'optim.lr=1e-3'?"),
     (("run", "config.yaml", "--batch-size=16"), "did you mean 'task.batch=16'?"),

@@ -2,7 +2,8 @@
 
 import functools
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -10,7 +11,10 @@ import pytest
 
 from gru_jax.config.loading import load_config
 from gru_jax.runs import runner
+from gru_jax.runs.loop import Loop
+from gru_jax.runs.on_disk.history import History
 from gru_jax.runs.on_disk.run_directory import RunDirectory
+from gru_jax.runs.stopwatch import Stopwatch
 from gru_jax.runs.watching.progress import Reporter
 from gru_jax.training.devices import place
 
@@ -117,3 +121,18 @@ def test_all_strategies_train_to_the_same_loss(
     for line, want in zip(lines, single, strict=True):
         for key in want.keys() & {"train/loss", "valid/loss", "grad_norm"}:
             np.testing.assert_allclose(line[key], want[key], rtol=1e-3, err_msg=f"step {line['step']}: {key}")
+
+
+def test_runs_that_end_at_once_have_equal_shares_of_the_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("gru_jax.runs.stopwatch.time.perf_counter", lambda: now)
+    clock, loop = History(), object.__new__(Loop)
+    made = {"at_once": 2, "close": lambda: None, "open": True}
+    records: Any = [SimpleNamespace(history=History(), **made) for _ in range(2)]
+    loop.trainees, loop.watch = cast(Any, SimpleNamespace(clock=clock)), Stopwatch(clock)
+    now = 6.0
+    for _ in loop._end(records, 9, "done"):
+        now += 100.0  # the test and the pictures of one
+    now += 2.0
+    loop.watch.mark()
+    assert [record.history.train_s for record in records] == [3.0, 3.0] and clock.train_s == 8.0

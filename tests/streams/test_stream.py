@@ -239,7 +239,7 @@ def test_output_layers(activation, outputs, engine):
 
     last = gj.models.readout(net, I, outputs, activation=activation)
     np.testing.assert_array_equal(streamed(gj.Stream(last, params), x), streamed(gj.Stream(model, params), x))
-    with pytest.raises(ValueError, match="'all' or 'last', an output after each step; got steps='mean'"):
+    with pytest.raises(ValueError, match=r"in a config model.pool: mean\); make and train it .*pool: last"):
         gj.Stream(gj.models.readout(net, I, outputs, steps="mean"), params)
 
 

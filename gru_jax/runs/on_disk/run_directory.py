@@ -43,6 +43,13 @@ class RunError(Exception):
         self.exit_code = exit_code
 
 
+def require_same_data(run: Path, then: str, now: str, fix: str) -> None:
+    """Raises RunError where the data of a run have another fingerprint than when it was started."""
+    if then != now:
+        fact = f"the data have changed since {run} was started (fingerprint {then}, now {now})"
+        raise RunError(f"{fact}; {fix}", exit_code=1)
+
+
 class RunDirectory:
     """Paths and small files of one run."""
 

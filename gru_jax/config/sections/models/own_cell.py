@@ -8,8 +8,10 @@ from pydantic import Field, ValidationInfo, model_validator
 from gru_jax.cells import Cell
 from gru_jax.checks import did_you_mean
 from gru_jax.config.sections.base import Expected, Fraction, broken_rule
+from gru_jax.config.sections.in_words import short
 from gru_jax.config.sections.models.recurrent import RecurrentModel
 from gru_jax.config.sections.python_file import PythonFile, said
+from gru_jax.data.dataset import TaskShape
 from gru_jax.scans.masking import takes_dropout
 
 
@@ -53,6 +55,77 @@ class PythonModel(PythonFile, RecurrentModel):
             fact = f"{self.name} of {self.file} is no cell: {type(made).__name__} has no {missing}"
             raise broken_rule("name", fact)
         return made
+
+    def misstep(self, task: TaskShape) -> str | None:
+        """What goes wrong in a step of the cell, layer by layer, or None; only shapes are computed.
+
+        Args:
+            task: whose sequences it reads.
+        """
+        features = task.features if self.embedding is None else self.embedding
+        for _ in range(self.layers):
+            try:
+                found = _widths_of_step(self.cell(), features)
+            except _Misfit as wrong:
+                return f"{wrong.args[0]} of {self.name} in {self.file} {wrong.args[1]}"
+            except (Exception, SystemExit) as error:
+                # Of jax's own errors the fact, not the tale of how the value came to be.
+                fact = said(error, self.file).partition(" The error occurred while tracing")[0]
+                return f"{self.name} of {self.file}: {short(fact, 400)}"
+            features = found * (2 if self.bidirectional and self.merge == "concat" else 1)
+        return None
+
+
+class _Misfit(Exception):
+    """A method of a cell, and what it returned in place of what it has to."""
+
+
+_BATCH, _TIME = 3, 5
+
+
+def _widths_of_step(cell: Cell, features: int) -> int:
+    """How many features a cell puts out, of so many.
+
+    Raises:
+        _Misfit: what a method returns is not what the next one is given.
+        Exception, SystemExit: whatever its methods raise.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    def step() -> Any:
+        params = cell.init(jax.random.key(0), features)
+        # As scans do it: all of time at once, and then step by step.
+        u = cell.project(params, jnp.zeros((_TIME, _BATCH, features), jnp.float32))
+        for leaf in jax.tree.leaves(u):
+            if jnp.shape(leaf)[:2] != (_TIME, _BATCH):
+                got = f"an array of shape {list(jnp.shape(leaf))} for x of [{_TIME}, {_BATCH}, {features}]"
+                fact = f"returned {got}; each of its arrays begins with time and batch"
+                raise _Misfit("project", fact)
+        h = cell.initial_state((_BATCH,), jnp.dtype(jnp.float32))
+        after = cell.step(params, jax.tree.map(lambda a: a[0], u), h)
+        got, state = (jax.tree.map(_shape, each) for each in (after, h))
+        if got != state:
+            raise _Misfit("step", f"returned {_words(got)} where its state is {_words(state)}")
+        y = cell.output(after)
+        if not hasattr(y, "shape") or y.shape[:1] != (_BATCH,) or len(y.shape) != 2:
+            fact = f"returned {_words(jax.tree.map(_shape, y))} where a layer puts out [batch, features]"
+            raise _Misfit("output", fact)
+        return y
+
+    return int(jax.eval_shape(step).shape[-1])
+
+
+def _shape(array: Any) -> str:
+    """Such as "[batch, 8] float32"."""
+    if not hasattr(array, "shape"):
+        return type(array).__name__
+    sizes = ["batch" if place == 0 and size == _BATCH else str(size) for place, size in enumerate(array.shape)]
+    return f"[{', '.join(sizes)}] {array.dtype}"
+
+
+def _words(shapes: Any) -> str:
+    return shapes if isinstance(shapes, str) else str(shapes).replace("'", "")
 
 
 def _parameters(make: Any) -> Any:

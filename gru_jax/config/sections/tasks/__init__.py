@@ -50,3 +50,8 @@ AnyTask = Annotated[
     Field(discriminator="kind"),
 ]
 TASKS = members(AnyTask)
+
+READ_FROM_FILES = (
+    "polyphonic", "mnist", "characters", "tsv", "uea", "forecast", "series", "sequences", "python",
+)  # fmt: skip
+"""The kinds whose data are not decided by the config alone."""
