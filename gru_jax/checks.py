@@ -40,7 +40,10 @@ def did_you_mean(got: object, options: Iterable[object], otherwise: str = "", be
       >>> did_you_mean("tahn", ["relu", "tanh"])
       "; did you mean 'tanh'?"
     """
-    near = difflib.get_close_matches(str(got), [str(option) for option in options], n=1)
+    names = [str(option) for option in options]
+    # First what differs in capitals alone, of which the letters would not tell: LOAD has none of load.
+    near = [name for name in names if name.lower() == str(got).lower()]
+    near = near or difflib.get_close_matches(str(got), names, n=1)
     said = f"did you mean {near[0]!r}?" if near else otherwise
     return said and before + said
 

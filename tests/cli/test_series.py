@@ -136,7 +136,9 @@ def test_a_config_is_read_with_its_file(series: Path, monkeypatch: pytest.Monkey
     ("override", "said"),
     [
         ("task.file=lode.csv", "task.file: .*lode.csv: no such data file; looked for .*/series/lode.csv and "),
-        ("task.target=lode", "load.yaml:5:9: task.file: .* has 0 columns 'lode'; its header, parted by semicolons, is"),
+        ("task.target=lode", "=lode': task.target: .* has no column 'lode' .did you mean 'load'.*; its header, parted"),
+        ("task.known=[Hour]", "Hour.': task.known: .* no column 'Hour' .'hour' is a word of the calendar"),
+        ("task.known=[LOAD, hours]", "task.known: .*'LOAD' .did you mean 'load'.*\n.*'hours' .did you mean 'hour'"),
         ("task.target=[]", "task.target: expected the name of a column, or a list of different ones"),
         ("task.known=[hour, hour]", "task.known: expected a list of different columns, or of hour, weekday"),
         ("task.missing=refuse", "19 of 504 rows have values missing: line 52 .load., no row after line 101"),

@@ -199,6 +199,9 @@ def test_a_config_counts_what_its_file_has(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "own.csv").write_text("id,a,label\n" + rows)
     (tmp_path / "own.yaml").write_text(CONFIG)
     monkeypatch.chdir(tmp_path.parent)
+    with pytest.raises(ConfigError) as raised:
+        load_config(tmp_path / "own.yaml", ["task.id=Id", "task.features=[a]"])
+    assert "task.id: " in str(raised.value) and "no column 'Id' (did you mean 'id'?); its header" in str(raised.value)
     config = load_config(tmp_path / "own.yaml", ["task.batch=4"]).config
     assert tuple(config.shape[:6]) == (28, 6, 6, 3, 1, 2)
     # As a run notes it: the file may be gone when somebody only looks at the run.

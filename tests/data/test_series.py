@@ -150,8 +150,8 @@ def test_the_calendar() -> None:
 SEMICOLONS = PLAIN.replace(",", ";")
 HOURS = "t,a\n" + "".join(f"2025-01-01 {hour:02}:00,{hour}\n" for hour in range(9))
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
-    "no column": (SEMICOLONS, {"known": ("c",)}, "0 columns 'c'; .*, parted by semicolons, is 'when', 'load', 'b'"),
-    "a word without times": (PLAIN, {"known": ("hour",)}, "0 columns 'hour'.*; hour is made from the column"),
+    "no column": (SEMICOLONS, {"known": ("c",)}, "no column 'c'; .*, parted by semicolons, is 'when', 'load', 'b'"),
+    "a word without times": (PLAIN, {"known": ("hour",)}, "no column 'hour' .'hour' is a word of .*, made from the"),
     "two columns": (PLAIN.replace("when", "load"), {}, "has 2 columns 'load'"),
     "no rows": ("load\n", {}, "no rows under its header"),
     "another separator than said": (PLAIN, {"separator": ";"}, "by semicolons, is 'when,load,b'"),
