@@ -89,13 +89,15 @@ def _holes_ahead(content: DataFile, reading: Reading, known: np.ndarray, missing
     """What is said of values between that are missing `[H, K]` after a line; raises where they end too early."""
     names, there = reading.columns[len(reading.target) :], ~np.isnan(known)
     counts, ends = there.sum(0), there[-1:].all(0)
-    short = [f"{count} of {name!r}" for name, count, end in zip(names, counts, ends, strict=True) if not end]
-    few = [f"{count} of {name!r}" for name, count in zip(names, counts, strict=True) if count < len(known)]
-    if short or (few and missing == "refuse"):
-        fact = f"of the {len(known)} rows that are told, knows {' and '.join(short or few)} after line {line}"
-        raise damaged(content.path, fact, "append rows in which they stand and what is told is empty")
-    said = " and ".join(few)
-    return f"{content.path.name}: of {len(known)} rows ahead {said} are known; the others are filled" if few else ""
+    few = [f"{count} have {name!r}" for name, count in zip(names, counts, strict=True) if count < len(known)]
+    short = [f"{count} have {name!r}" for name, count, end in zip(names, counts, ends, strict=True) if not end]
+    if not few:
+        return ""
+    rows = f"of the {len(known)} rows to tell after line {line}"
+    if short or missing == "refuse":
+        fix = "append rows in which they stand and what is told is empty"
+        raise damaged(content.path, f"{rows}, {' and '.join(short or few)}", fix)
+    return f"{content.path.name}: {rows}, {' and '.join(few)}; the others are filled, as missing: {missing} says"
 
 
 def _until(table: Table, reading: Reading, rows: int) -> Table:

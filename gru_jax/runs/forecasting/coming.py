@@ -1,7 +1,7 @@
 """What a trained run forecasts after the last value of a file, that of its training or a newer one."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -19,13 +19,19 @@ from gru_jax.runs.plan import prepare
 from gru_jax.training.experiment import whole
 
 
-def coming(run_directory: Path, file: str | None = None, data_root: str | None = None) -> tuple[str, Forecasts]:
+def coming(
+    run_directory: Path,
+    file: str | None = None,
+    data_root: str | None = None,
+    note: Callable[[str], object] = lambda text: None,
+) -> tuple[str, Forecasts]:
     """The forecast of one window, the last one of a file, by a run's best parameters.
 
     Args:
         run_directory: of a finished run of a series.
         file: a CSV file with the columns of the config, here or below `data_root`; None for that of the config.
         data_root: where data files are, in place of what the run's config says.
+        note: is told what the user should know, such as that values known ahead were filled.
 
     Returns:
         The name of the run; the forecast, with no truth, and beside it the seasonal-naive one.
@@ -46,6 +52,8 @@ def coming(run_directory: Path, file: str | None = None, data_root: str | None =
         fact = f"its task is of kind {config.task.kind!r}" if config.task.kind != "series" else "it is not finished"
         raise RunError(f"{directory.path} does not forecast: {fact}; train one of kind 'series' to its end")
     window = _window(config, file, {name: (mean, deviation) for name, (mean, deviation) in scale.items()})
+    if window.holes:
+        note(window.holes)
     experiment = whole(prepare(loaded))
     params = newest(directory, experiment).best_params
     outputs = np.asarray(jax.jit(experiment.model.apply)(params, window.x)).astype(np.float32)
