@@ -40,7 +40,7 @@ class WrongColumns(DataDamaged):
 
 
 def check_columns(file: Path, columns: Sequence[Column], header: Sequence[str], separator: str) -> None:
-    r"""Looks for columns in a header.
+    """Looks for columns in a header.
 
     Args:
         file: whose header it is.
@@ -52,10 +52,9 @@ def check_columns(file: Path, columns: Sequence[Column], header: Sequence[str], 
         WrongColumns: one of them is not there, or more than once.
 
     Example:
-        >>> check_columns(Path("x.csv"), [Column("target", "load"), Column("known", "Hour")], ["load", "wind"], ",")
+        >>> check_columns(Path("x.csv"), [Column("target", "lod")], ["load"], ",")
         Traceback (most recent call last):
-        gru_jax.data.series.header.WrongColumns: x.csv: has no column 'Hour' ('hour' is a word of the calendar, made \
-from the column that the key time names); its header, parted by commas, is 'load', 'wind'; name one of them
+        gru_jax.data.series.header.WrongColumns: x.csv: has no column 'lod'; its header, parted by commas, is ...
     """
     wrong = tuple(_wrong(column, header) for column in columns if header.count(column.name) != 1)
     if wrong:

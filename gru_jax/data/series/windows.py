@@ -264,8 +264,8 @@ def _description(content: DataFile, reading: Reading, window: Window, facts: Ser
     untold, unknown = (np.isnan(each).any(1) for each in (table.values, table.known))
     lost = int((untold | unknown).sum())
     holes = f", {lost} with values missing" if lost else ""
-    if unknown.any():
-        holes += f", {int(untold.sum())} of them what is told"
+    if untold.sum() < lost:
+        holes += f" ({int(untold.sum())} in the target)"
     season = f", a season of {facts.period}" if facts.period > 1 else ""
     train, valid, test = map(len, facts.starts)
     return (

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, model_validator
 
 from gru_jax.config.sections.base import Count, broken_rule
-from gru_jax.config.sections.by_name import section_of
+from gru_jax.config.sections.by_name import given, section_of
 from gru_jax.config.sections.tasks.series import Known, Shares
 from gru_jax.config.sections.tasks.task import Task, broken_file
 from gru_jax.data import files
@@ -71,3 +71,6 @@ class SequencesTask(Task, data=task):
         features, holes = tuple(self.features), self.missing != "refuse"
         reading = Reading(self.id, label, self.time, features, self.tags, self.separator, self.decimal, holes)
         return {"reading": reading, "split": task.Shares(*self.split)}
+
+    def notes(self, data_root: str | None) -> list[str]:
+        return given(task.notes, self, data_root=data_root, **self.arguments())

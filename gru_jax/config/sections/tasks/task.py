@@ -33,6 +33,10 @@ class Task(Section):
         """The data: generated, or from files under `data_root`."""
         return given(self.data.load, self, data_root=data_root, **self.arguments())
 
+    def notes(self, data_root: str | None) -> list[str]:
+        """What the user should know of the data before a run."""
+        return []
+
 
 def broken_file(error: DataMissing | DataDamaged) -> PydanticCustomError:
     """What is wrong with the file of a task, said at the keys whose columns it lacks, else at `file`."""
