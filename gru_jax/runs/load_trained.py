@@ -182,6 +182,7 @@ def evaluated(
     metrics, _ = split_metrics(experiment, split_sums(experiment, dataset, placement, params, split), split)
     told = answered(whole(experiment), dataset, found.best_params, split)
     metrics |= scores(told, dataset, config.shape, split)
-    is_forecast = told is not None and dataset.series is not None
-    beside = forecasts.beside(forecasts.of(told, dataset, config.shape)) if is_forecast else {}
+    beside = {}
+    if told is not None and dataset.series is not None:
+        beside = forecasts.beside(forecasts.of(told, dataset, config.shape))
     return Evaluated(config, dataset, metrics, told, beside, forecasts.verdict(metrics | beside, split))

@@ -154,12 +154,14 @@ def absent(found: Labelled, parts: Sequence[np.ndarray]) -> list[str]:
         >>> absent(found, (np.array([0, 3]), np.array([1]), np.array([2])))
         ["'fall' (1 sequence; none in valid and test)"]
     """
-    having = [[np.unique(found.y[row]) for row in part] for part in parts]
-    # So many sequences of each class, of each split.
-    counts = [np.bincount(np.concatenate(each or [[]]).astype(int), minlength=len(found.classes)) for each in having]
+    # So many sequences of each split have each class.
+    counts = np.zeros((len(parts), len(found.classes)), int)
+    for split, part in zip(counts, parts, strict=True):
+        for row in part:
+            split[np.unique(found.y[row])] += 1
     said = []
-    for name, each in zip(found.classes, np.stack(counts, 1), strict=True):
-        without = [split for split, count in zip(SPLITS, each, strict=True) if not count]
+    for name, each in zip(found.classes, counts.T, strict=True):
+        without = [called for called, count in zip(SPLITS, each, strict=True) if not count]
         if without:
             of_it = f"{each.sum()} sequence{'s' if each.sum() > 1 else ''}"
             said.append(f"{name!r} ({of_it}; none in {' and '.join(without)})")
