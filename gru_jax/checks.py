@@ -42,8 +42,9 @@ def did_you_mean(got: object, options: Iterable[object], otherwise: str = "", be
       >>> did_you_mean("gur", ["mgu", "gru"])
       "; did you mean 'gru'?"
     """
-    word = str(got)
-    near = difflib.get_close_matches(word, [str(option) for option in options])
+    word, names = str(got), [str(option) for option in options]
+    # First what differs in capitals alone, of which the letters would not tell: LOAD has none of load.
+    near = [name for name in names if name.lower() == word.lower()] or difflib.get_close_matches(word, names)
     # Of two that are as near, letters are rather exchanged within a word than at its beginning.
     nearness = lambda name: (difflib.SequenceMatcher(None, name, word).ratio(), name[:1] == word[:1])  # noqa: E731
     said = f"did you mean {max(near, key=nearness)!r}?" if near else otherwise

@@ -109,6 +109,8 @@ def _eval(arguments: argparse.Namespace) -> int:
         else:
             for name, value in found.metrics.items():
                 print(f"{name}: {value}")
+            if found.verdict:
+                print(found.verdict)
         return DONE
 
     return guarded(verb)

@@ -15,7 +15,7 @@ from gru_jax.runs.pictures import check_picture
 
 
 def forecast(run: Path, file: str | None, out: Path | None, plot: Path | None, data_root: str | None) -> int:
-    """Writes the table, or prints it, and draws the picture.
+    """Writes the table, or prints it, and draws the picture; says which files it wrote.
 
     Args:
         run: directory of a run.
@@ -28,13 +28,16 @@ def forecast(run: Path, file: str | None, out: Path | None, plot: Path | None, d
         raise RunError(f"{out} cannot be written: {'it is a directory' if out.is_dir() else 'its folder is not there'}")
     if plot is not None:
         check_picture(plot, "--plot")
-    name, made = coming(run, file, data_root)
+    name, made = coming(run, file, data_root, lambda text: print(f"note: {text}", file=sys.stderr))
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(forecasts.rows(made))
     if out is None:
         sys.stdout.write(text.getvalue())
     else:
         write_text(out, text.getvalue())
+        print(out)
     if plot is not None:
         draw_coming(plot, name, made)
+        # Where the table is what is printed, nothing else may stand in it.
+        print(plot, file=sys.stderr if out is None else sys.stdout)
     return DONE

@@ -25,7 +25,7 @@ class Problem(typing.NamedTuple):
 
 def problems(error: ValidationError, root: type[Section]) -> list[Problem]:
     """One problem for each thing that is wrong."""
-    found = [_problem(detail, root) for detail in error.errors(include_url=False)]
+    found = [problem for detail in error.errors(include_url=False) for problem in _problems(detail, root)]
     # A section of an unknown kind has no keys to compare with: only its kind is wrong.
     kinds = {p.path[:-1] for p in found if p.path[-1:] == ("kind",)}
     return [p for p in found if p.path[-1:] == ("kind",) or not _under(p.path, kinds)]
@@ -39,6 +39,13 @@ def suggestion(got: object, options: Iterable[str]) -> str:
     """ "; did you mean 'x'?" for the nearest option, or the choices when none is near."""
     options = list(options)
     return did_you_mean(got, options, f"choose one of {listed(options, repr)}")
+
+
+def _problems(detail: Any, root: type[Section]) -> list[Problem]:
+    if detail["type"] != "rules":
+        return [_problem(detail, root)]
+    path, _ = _locate(detail["loc"], root)
+    return [Problem((*path, key), fact) for key, fact in detail["ctx"]["found"]]
 
 
 def _problem(detail: Any, root: type[Section]) -> Problem:

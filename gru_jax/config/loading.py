@@ -14,6 +14,7 @@ from gru_jax.config.error_messages import Problem
 from gru_jax.config.overrides import Overrides
 from gru_jax.config.sections.base import Section
 from gru_jax.config.sections.in_words import short, show
+from gru_jax.config.sections.tasks.task import Task
 from gru_jax.config.yaml_document import Document, KeyPath
 
 AnySection = TypeVar("AnySection", bound=Section)
@@ -42,14 +43,15 @@ class LoadedConfig(NamedTuple):
     overrides: Overrides
 
     def notes(self) -> list[str]:
-        """What a change of a `kind` has kept that is not the new kind's default, and keys that do nothing."""
+        """Values of the file that a new `kind` has kept, keys that do nothing, and what is to know of the data."""
         kept = [(path, keys, "the file") for path, keys in self.overrides.kept.items()]
         if self.base is not None:
             of_base = self.base.kept.items()
             kept += [(path, keys, self.base.file) for path, keys in of_base if path not in self.overrides.kept]
         notes = [note for path, keys, source in kept for note in self._kept(path, keys, source)]
-        model = self.config.model
-        return notes + [f"model.{key}={getattr(model, key)} does nothing: it {fact}" for key, fact in model.idle]
+        model, task = self.config.model, self.config.task
+        notes += [f"model.{key}={getattr(model, key)} does nothing: it {fact}" for key, fact in model.idle]
+        return notes + (task.notes(self.config.data_root) if isinstance(task, Task) else [])
 
     def _kept(self, path: KeyPath, keys: Sequence[str], source: str) -> list[str]:
         notes = []

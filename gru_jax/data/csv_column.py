@@ -224,8 +224,9 @@ def _number(cell: str) -> float | None:
 
 def _no_column(file: DataFile, column: str, header: list[str]) -> DataDamaged:
     names = ", ".join(repr(name[:40]) for name in header[:20])
-    fact = f"has {header.count(column)} columns {column!r}; its header is {names}"
+    count = f"{header.count(column)} columns" if column in header else "no column"
+    fact = f"has {count} {column!r}; its header is {names}"
     for mark, said in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
         if column in [name.strip(' "') for name in ",".join(header).split(mark)] and mark in "".join(header):
             return damaged(file.path, f"is parted by {said}: {fact}", "part it by commas, with points in its numbers")
-    return damaged(file.path, fact, "name one of them")
+    return damaged(file.path, fact, "name one of them by the key column")

@@ -15,6 +15,7 @@ from gru_jax.data.dataset import Dataset, Split
 from gru_jax.models import Model
 from gru_jax.runs.answers import Answers
 from gru_jax.runs.evaluation import split_metrics, split_sums
+from gru_jax.runs.forecasting import forecasts
 from gru_jax.runs.on_disk import checkpoint
 from gru_jax.runs.on_disk.checkpoint import Checkpoint
 from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
@@ -101,18 +102,22 @@ class Evaluated(NamedTuple):
         dataset: of its task.
         metrics: by their names in result.json, scores among them.
         answers: what the model said; None where there are too many answers to look at, or of notes.
+        beside: of forecasts, what result.json has beside the scores: baselines and the like.
+        verdict: of forecasts, whether they are better than the baselines, in words; else "".
     """
 
     config: Config
     dataset: Dataset
     metrics: dict[str, float]
     answers: Answers | None
+    beside: dict[str, Any]
+    verdict: str
 
     def in_json(self) -> dict[str, Any]:
-        """The metrics, null where one is not finite, and of classes and tags the confusion matrix and their names."""
+        """The metrics, null where one is not finite; of classes and tags the confusion matrix and their names."""
         metrics = {name: value if math.isfinite(value) else None for name, value in self.metrics.items()}
         if self.answers is None or self.config.shape.target not in ("class", "tags"):
-            return {"metrics": metrics}
+            return {"metrics": metrics, **self.beside}
         counts = confusion(self.answers.outputs, self.answers.y)
         names = class_names(self.dataset, self.config.shape)
         return {"metrics": metrics, "classes": names, "confusion": counts.tolist()}
@@ -176,4 +181,8 @@ def evaluated(
     params = placement.put_state(found.best_params)
     metrics, _ = split_metrics(experiment, split_sums(experiment, dataset, placement, params, split), split)
     told = answered(whole(experiment), dataset, found.best_params, split)
-    return Evaluated(config, dataset, metrics | scores(told, dataset, config.shape, split), told)
+    metrics |= scores(told, dataset, config.shape, split)
+    beside = {}
+    if told is not None and dataset.series is not None:
+        beside = forecasts.beside(forecasts.of(told, dataset, config.shape))
+    return Evaluated(config, dataset, metrics, told, beside, forecasts.verdict(metrics | beside, split))

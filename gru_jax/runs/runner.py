@@ -80,11 +80,11 @@ def _show_finished(run: Run, result: final_result.Result) -> int:
 
 def _show_result(run: Run, result: final_result.Result) -> int:
     """Shows a result; the exit code that goes with it."""
-    if "baselines" in result:
-        run.reporter.note(forecasts.verdict(result))
     run.reporter.result(result)
     if result["stopped_early"]:
         run.reporter.note(final_result.stopped_early(run.config, result))
+    if verdict := forecasts.verdict(result):
+        run.reporter.note(verdict)
     return DIVERGED if result["status"] == "diverged" else DONE
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,7 +13,7 @@ from gru_jax import runs
 from gru_jax.cli import arguments
 from gru_jax.runs.exporting import read_safetensors, writing
 
-from .command import gru_jax
+from .command import PACKAGE_ROOT, gru_jax
 
 
 def test_a_run_as_onnx(finished: Path, tmp_path: Path) -> None:
@@ -68,3 +69,19 @@ def test_the_command_knows_every_format() -> None:
 def test_wrong_words(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
     refused = gru_jax("export", *words, cwd=tmp_path)
     assert refused.returncode == 2 and said in refused.stderr and refused.stdout == ""
+
+
+@pytest.mark.slow
+def test_a_trained_run_of_two_layers_both_ways_in_onnxruntime(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    config = PACKAGE_ROOT / "configs" / "digits" / "bigru.yaml"
+    done = gru_jax("run", config, "model.layers=2", "train.epochs=2", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = gru_jax("export", "run", "--to", "onnx", "--out", "bi.onnx", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    trained = runs.load(tmp_path / "run")
+    x = np.asarray(trained.config.task.load(None).test.x[:50])
+    wanted = trained.model.apply(trained.params, jnp.asarray(x), deterministic=True)
+    session = onnxruntime.InferenceSession(str(tmp_path / "bi.onnx"), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"x": x})
+    assert np.abs(found - wanted).max() < 1e-5 and np.abs(wanted).max() > 1

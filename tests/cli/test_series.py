@@ -74,7 +74,10 @@ def test_a_run_forecasts_and_is_compared(series: Path) -> None:
     assert "504 rows of 1:00:00, 19 with values missing, a season of 24" in done.stdout
     found = result(series / "out")
     season = found["baselines"]["seasonal_naive"]["mae"]
-    assert f"seasonal-naive: MAE {found['test/mae']:.4g} beside {season:.4g}; " in done.stdout
+    last = done.stdout.splitlines()[-1]
+    assert f"seasonal-naive: MAE {found['test/mae']:.4g} beside {season:.4g}; " in last
+    reported = gru_jax("report", "out", "--out", "out.html", cwd=series)
+    assert reported.returncode == 0 and f"<p>{last}</p>" in (series / "out.html").read_text()
     assert list(found["baselines"]) == ["seasonal_naive", "linear", "naive"]
     for name in ("mae", "rmse", "mase", "smape", "pinball", "coverage"):
         assert found[f"test/{name}"] >= 0 and f"test/{name}" in done.stdout
@@ -86,11 +89,15 @@ def test_a_run_forecasts_and_is_compared(series: Path) -> None:
         assert (series / "out" / "plots" / f"{name}.png").stat().st_size > 10_000
     # What comes next is told of a newer file, which goes on with what is known ahead.
     refused = gru_jax("forecast", "out", cwd=series)
-    assert refused.returncode == 1 and "0 values of 'temperature' after line 487, and 12 are told" in refused.stderr
-    ahead = "".join(f"\n2025-01-27T{hour:02}:00;;7,5" for hour in range(12))
+    assert refused.returncode == 1 and "12 rows to tell after line 487, 0 have 'temperature'; app" in refused.stderr
+    ahead = "".join(f"\n2025-01-27T{hour:02}:00;;{'' if hour == 3 else '7,5'}" for hour in range(12))
     (series / "newer.csv").write_text((series / "load.csv").read_text() + ahead)
-    told = gru_jax("forecast", "out", "--file", "newer.csv", "--plot", "next.png", cwd=series)
-    assert told.returncode == 0, told.stderr
+    told = gru_jax("forecast", "out", "--file", "newer.csv", cwd=series)
+    filled = "note: newer.csv: of the 12 rows to tell after line 487, 11 have 'temperature'; the others are filled, as"
+    assert told.returncode == 0 and told.stderr == f"{filled} missing: gaps says\n", told.stderr
+    written = gru_jax("forecast", "out", "--file", "newer.csv", "--out", "n.csv", "--plot", "next.png", cwd=series)
+    assert (written.stdout, written.stderr) == ("n.csv\nnext.png\n", told.stderr)
+    assert (series / "n.csv").read_text() == told.stdout
     header, *rows = (line.split(",") for line in told.stdout.splitlines())
     assert header == ["made", "time", "ahead", "column", "true", "q0.1", "q0.5", "q0.9", "seasonal_naive"]
     assert [row[1] for row in rows] == [f"2025-01-27 {hour:02}:00" for hour in range(12)]
@@ -114,6 +121,7 @@ def test_a_run_forecasts_and_is_compared(series: Path) -> None:
         evaluate_run(series / "out")
     again = gru_jax("eval", "out", "--data-root", elsewhere, "--predictions", "all.csv", cwd=series)
     assert again.returncode == 0 and f"test/mase: {found['test/mase']}\n" in again.stdout, again.stderr
+    assert again.stdout.endswith(f"\n{last}\n")
     header, first, *rows = (line.split(",") for line in (series / "all.csv").read_text().splitlines())
     assert header[4:] == ["true", "q0.1", "q0.5", "q0.9", "seasonal_naive", "linear", "naive"]
     assert first[1] == "2025-01-22 19:00" and len(rows) == 90 * 12 - 1
@@ -141,7 +149,9 @@ def test_a_config_is_read_with_its_file(series: Path, monkeypatch: pytest.Monkey
     ("override", "said"),
     [
         ("task.file=lode.csv", "task.file: .*lode.csv: no such data file; looked for .*/series/lode.csv and "),
-        ("task.target=lode", "load.yaml:5:9: task.file: .* has 0 columns 'lode'; its header, parted by semicolons, is"),
+        ("task.target=lode", "=lode': task.target: .* has no column 'lode' .did you mean 'load'.*; its header, parted"),
+        ("task.known=[Hour]", "Hour.': task.known: .* no column 'Hour' .'hour' is a word of the calendar"),
+        ("task.known=[LOAD, hours]", "task.known: .*'LOAD' .did you mean 'load'.*\n.*'hours' .did you mean 'hour'"),
         ("task.target=[]", "task.target: expected the name of a column, or a list of different ones"),
         ("task.known=[hour, hour]", "task.known: expected a list of different columns, or of hour, weekday"),
         ("task.missing=refuse", "19 of 504 rows have values missing: line 52 .load., no row after line 101"),

@@ -56,7 +56,7 @@ def test_windows_of_a_file(tmp_path: Path) -> None:
 
 
 ODD = {
-    "no column": (CONTENT.replace("level", "height"), "has 0 columns 'level'; its header is 'day', 'height', 'a, b'"),
+    "no column": (CONTENT.replace("level", "height"), "has no column 'level'; its header is 'day', 'height', 'a, b'"),
     "two": (CONTENT.replace("day", "level"), "has 2 columns 'level'"),
     "no rows": (CONTENT[: CONTENT.index("\n")], "no rows"),
     "missing": (CONTENT.replace(",5.125,", ",,"), "1 of 100 values of 'level' cannot be read: line 3 is empty; fill"),
@@ -67,7 +67,7 @@ ODD = {
     "many": (CONTENT.replace("x\n", "x,7\n"), "98 of 98 values|cannot be read: line 2 .* fields, and the header"),
     "a decimal comma": (CONTENT.replace(",5.125,", ',"5,125",'), "line 3 holds '5,125'; write 2.5 for 2,5"),
     "two decimal commas": (CONTENT.replace(",5.125,", ",5,125,"), "line 3 has 4 fields, and the header 3; write 2.5"),
-    "semicolons": (CONTENT.replace(",", ";"), "is parted by semicolons: has 0 columns 'level'; .*part it by commas"),
+    "semicolons": (CONTENT.replace(",", ";"), "is parted by semicolons: has no column 'level'; .*part it by commas"),
     "an underscore": (CONTENT.replace(",5.125,", ",5_125,"), "line 3 holds '5_125'"),
     "a quotation mark without an end": (CONTENT.replace("1,5.125,x", '1,5.125,"x'), "unexpected end of data; correct"),
     "a field without an end": (CONTENT.replace("1,5.125", '"' + "x" * 200_000), "field larger than"),

@@ -125,6 +125,17 @@ def test_every_class_is_divided() -> None:
     assert list(map(len, task.split_of(made, Shares(0.5, 0.25, 0.25), tags=True))) == [61, 31, 31]
 
 
+def test_a_class_that_cannot_be_in_every_split_is_noted(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text(LONG + "".join(f"{n},1,2,fall\n{n + 50},1,2,walk\n" for n in range(9, 29)) +
+                                      "".join(f"{n},1,2,{name}\n" for n, name in enumerate("abb", 90)))  # fmt: skip
+    (tmp_path / "own.yaml").write_text(CONFIG)
+    (note,) = load_config(tmp_path / "own.yaml", ["task.batch=4"]).notes()
+    assert note.startswith("2 classes are not in every split: 'a' (1 sequence; none in valid and test), 'b' (2 seq")
+    parts = np.array([0, 1]), np.array([2]), np.array([3])
+    tags: Any = [np.array([0, 1]), np.array([0]), np.array([0, 1, 1]), np.array([0])]
+    assert task.absent(Labelled([], tags, ("x", "y"), None, ()), parts) == ["'y' (2 sequences; none in test)"]
+
+
 def test_splits_that_the_files_say() -> None:
     said = np.array([2, 0, 1, 0])
     parts = task.split_of(_of_classes([4], said), Shares(0.7, 0.1, 0.2), tags=False)
@@ -199,14 +210,19 @@ def test_a_config_counts_what_its_file_has(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "own.csv").write_text("id,a,label\n" + rows)
     (tmp_path / "own.yaml").write_text(CONFIG)
     monkeypatch.chdir(tmp_path.parent)
+    with pytest.raises(ConfigError) as raised:
+        load_config(tmp_path / "own.yaml", ["task.id=Id", "task.features=[a]"])
+    assert "task.id: " in str(raised.value) and "no column 'Id' (did you mean 'id'?); its header" in str(raised.value)
     config = load_config(tmp_path / "own.yaml", ["task.batch=4"]).config
     assert tuple(config.shape[:6]) == (28, 6, 6, 3, 1, 2)
+    assert load_config(tmp_path / "own.yaml", ["task.batch=4"]).notes() == []
     # As a run notes it: the file may be gone when somebody only looks at the run.
     noted = config.resolved()
     assert noted["task"]["file"] == str(tmp_path / "own.csv") and noted["task"]["sizes"]["classes"] == 2
     (tmp_path / "own.csv").unlink()
     again = Config.model_validate(noted)
     elsewhere = Config.model_validate(noted | {"task": noted["task"] | {"file": "/else/own.csv"}})
+    assert again.task.notes(None) == []
     assert config_hash(again) == config_hash(elsewhere) == config_hash(config)
     assert compared(again) == compared(elsewhere)
     with pytest.raises(ConfigError, match=r"own.yaml:3:\d+: task.file: .*own.csv: no such data file; looked for"):

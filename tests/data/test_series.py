@@ -150,8 +150,8 @@ def test_the_calendar() -> None:
 SEMICOLONS = PLAIN.replace(",", ";")
 HOURS = "t,a\n" + "".join(f"2025-01-01 {hour:02}:00,{hour}\n" for hour in range(9))
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
-    "no column": (SEMICOLONS, {"known": ("c",)}, "0 columns 'c'; .*, parted by semicolons, is 'when', 'load', 'b'"),
-    "a word without times": (PLAIN, {"known": ("hour",)}, "0 columns 'hour'.*; hour is made from the column"),
+    "no column": (SEMICOLONS, {"known": ("c",)}, "no column 'c'; .*, parted by semicolons, is 'when', 'load', 'b'"),
+    "a word without times": (PLAIN, {"known": ("hour",)}, "no column 'hour' .'hour' is a word of .*, made from the"),
     "two columns": (PLAIN.replace("when", "load"), {}, "has 2 columns 'load'"),
     "no rows": ("load\n", {}, "no rows under its header"),
     "another separator than said": (PLAIN, {"separator": ";"}, "by semicolons, is 'when,load,b'"),
@@ -237,7 +237,7 @@ def test_windows_by_hand(tmp_path: Path) -> None:
                 np.testing.assert_allclose(seen, np.array(now)[~np.isnan(now)], atol=1e-5)
         np.testing.assert_array_equal(facts.told(starts), [told[s : s + H] for s in expected])
     assert 60 not in facts.starts[0] and 62 not in facts.starts[0] and 64 in facts.starts[0]
-    assert "100 rows of 1:00:00, 9 with values missing, a season of 24" in dataset.description
+    assert "100 rows of 1:00:00, 10 with values missing (9 in the target), a season of 24" in dataset.description
     assert "drifts" not in dataset.description
 
 
@@ -318,8 +318,19 @@ def test_what_comes_is_seen_as_it_was_in_training(relative: bool, tmp_path: Path
         assert np.isnan(made.series.values[start:]).all()
         assert str(made.series.times[-1]) == str(whole.series.times[start + H - 1])
     without = DataFile(Path("x.csv"), "\n".join(lines).encode(), b"", "")
-    with pytest.raises(DataDamaged, match="knows 0 values of 'c' after line 95, and 3 are told ahead; append rows"):
+    with pytest.raises(DataDamaged, match="of the 3 rows to tell after line 95, 0 have 'c'; append rows"):
         coming(without, READING, Window(T, H), "gaps", None, (), False, whole.series.scale)
+    # What is known may have holes where they are filled, and must not end before the horizon.
+    for rows, missing, said in (("3;4;", "gaps", "2 have 'c'"), ("3;;4", "gaps", ""), ("3;;4", "refuse", "2 have 'c'")):
+        cells = "\n".join(f"2025-01-05T{hour:02}:00;;;{cell}" for hour, cell in enumerate(rows.split(";"), 4))
+        more = DataFile(Path("x.csv"), "\n".join([*lines, cells]).encode(), b"", "")
+        rest: Any = missing, None, (), False, whole.series.scale
+        if said:
+            with pytest.raises(DataDamaged, match=f"of the 3 rows to tell after line 95, {said}; append rows"):
+                coming(more, READING, Window(T, H), *rest)
+        else:
+            holes = coming(more, READING, Window(T, H), *rest).holes
+            assert holes.endswith("after line 95, 2 have 'c'; the others are filled, as missing: gaps says")
     # A calendar goes on by itself.
     clock = Reading(("a", "b"), ("hour",), ("t",))
     made = coming(without, clock, Window(T, H), "last", None, (), False, whole.series.scale)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -65,6 +65,11 @@ def members(union: Any) -> tuple[type[Section], ...]:
 def broken_rule(key: str, fact: str) -> PydanticCustomError:
     """The error of a check that looks at several keys of a section; it is reported at `key`."""
     return PydanticCustomError("rule", "{fact}", {"key": key, "fact": fact})
+
+
+def broken_rules(found: Sequence[tuple[str, str]]) -> PydanticCustomError:
+    """`broken_rule` of several keys at once."""
+    return PydanticCustomError("rules", "{found}", {"found": found})
 
 
 _INTERVAL = re.compile(r"([0-9]{1,9}) ?(step|epoch)s?")

@@ -11,8 +11,8 @@ import numpy as np
 from gru_jax.data.dataset import DataDamaged
 from gru_jax.data.files import DataFile, damaged, lines, several
 from gru_jax.data.sequences.labelled import Labelled, in_order, numbered, splits_of
+from gru_jax.data.series.header import SEPARATORS, Column, check_columns
 from gru_jax.data.series.numbers import decimal_of, number
-from gru_jax.data.series.table import SEPARATORS
 from gru_jax.data.series.times import moments
 
 SPLIT = "split"
@@ -86,7 +86,7 @@ def long_table(file: DataFile, reading: Reading) -> Rows:
     Raises:
         DataDamaged: a column is missing, or a row has more or fewer fields than the header.
     """
-    needed = [reading.id, reading.label, *_of_rows(reading)]
+    needed = [Column("id", reading.id), Column("label", reading.label), *_of_rows(reading)]
     table = _table(file, reading.separator, needed)
     names = _features(table, reading, {reading.id, reading.label, SPLIT})
     return Rows(
@@ -130,7 +130,8 @@ def folder_of_tables(folder: Path, files: Sequence[DataFile], reading: Reading) 
         raise damaged(folder / LABELS, f"names {several(absent)}, not in the folder", "take the lines out")
     made: Rows | None = None
     for name, file in tables:
-        table = _table(file, reading.separator, [*_of_rows(reading), *([reading.label] if reading.tags else [])])
+        tagged = [Column("label", reading.label)] if reading.tags else []
+        table = _table(file, reading.separator, [*_of_rows(reading), *tagged])
         names = _features(table, reading, {reading.label} if reading.tags else set())
         if made is None:
             split: list[str] | None = [] if any(said for _, said in known.values()) else None
@@ -181,9 +182,10 @@ def labelled(rows: Rows, reading: Reading) -> Labelled:
     return Labelled([numbers[of_it] for of_it in places.values()], y, classes, split, tuple(places))
 
 
-def _of_rows(reading: Reading) -> list[str]:
+def _of_rows(reading: Reading) -> list[Column]:
     """The columns that every table has."""
-    return [*reading.features, *([] if reading.time is None else [reading.time])]
+    times = [] if reading.time is None else [Column("time", reading.time)]
+    return [*(Column("features", name) for name in reading.features), *times]
 
 
 def _features(table: _Table, reading: Reading, others: set[str]) -> tuple[str, ...]:
@@ -195,11 +197,12 @@ def _columns(table: _Table, names: Sequence[str]) -> list[list[str]]:
     return [[row[place] for place in places] for row in table.rows]
 
 
-def _table(file: DataFile, separator: str | None, needed: Sequence[str]) -> _Table:
+def _table(file: DataFile, separator: str | None, needed: Sequence[Column]) -> _Table:
     text = lines(file)
     if separator is None:
         parted = {sign: {name.strip(' "') for name in text[0].split(sign)} for sign in SEPARATORS}
-        separator = max(parted, key=lambda sign: (set(needed) <= parted[sign], len(parted[sign])))
+        asked = {column.name for column in needed}
+        separator = max(parted, key=lambda sign: (asked <= parted[sign], len(parted[sign])))
     # Strict, or a quotation mark that is never closed would take all that follows into one field.
     reader = csv.reader(io.StringIO("\n".join(text)), delimiter=separator, strict=True)
     table = _Table([], [], [], separator)
@@ -215,12 +218,11 @@ def _table(file: DataFile, separator: str | None, needed: Sequence[str]) -> _Tab
             table.line.append(reader.line_num)
     except csv.Error as error:
         raise damaged(file.path, f"line {reader.line_num}: {error}", "correct the line") from error
-    absent = [name for name in needed if table.header.count(name) != 1]
-    if absent or len(set(table.header)) != len(table.header):
+    check_columns(file.path, needed, table.header, separator)
+    if len(set(table.header)) != len(table.header):
         names = ", ".join(repr(name[:40]) for name in table.header[:20])
-        fact = f"has no column {absent[0]!r}" if absent else "has two columns of one name"
-        fact += f"; its header, parted by {SEPARATORS[separator]}, is {names}"
-        raise damaged(file.path, fact, "name its columns")
+        fact = f"has two columns of one name; its header, parted by {SEPARATORS[separator]}, is {names}"
+        raise damaged(file.path, fact, "give each a name of its own")
     if wrong:
         fix = "part the fields by another sign than the decimal one" if separator == "," else "correct the lines"
         raise damaged(file.path, several(wrong), fix)
@@ -231,7 +233,8 @@ def _table(file: DataFile, separator: str | None, needed: Sequence[str]) -> _Tab
 
 def _listed(file: DataFile, reading: Reading) -> dict[str, tuple[str, str]]:
     """(class, split) of each file that `labels.csv` names; "" for a split that it does not say."""
-    table = _table(file, reading.separator, ["file", "label"])
+    # The names of these are fixed: no key says them.
+    table = _table(file, reading.separator, [Column("file", "file"), Column("file", "label")])
     splits = table.column(SPLIT) if SPLIT in table.header else [""] * len(table.rows)
     names = [name.replace("\\", "/") for name in table.column("file")]
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []

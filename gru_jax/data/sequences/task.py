@@ -2,14 +2,15 @@
 
 import functools
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gru_jax.data import files
-from gru_jax.data.dataset import Dataset, Sequences, Source, Split, TaskShape
-from gru_jax.data.files import MB, DataFile, check_sizes, damaged, fingerprint
+from gru_jax.data.dataset import DataDamaged, DataMissing, Dataset, Sequences, Source, Split, TaskShape
+from gru_jax.data.files import MB, DataFile, check_sizes, damaged, fingerprint, several
 from gru_jax.data.missing import Missing, features, filled
 from gru_jax.data.sequences.archive import read_archive
 from gru_jax.data.sequences.labelled import SPLITS, Labelled
@@ -141,6 +142,51 @@ def _counts(sequences: int, shares: Shares) -> tuple[int, int]:
     return valid, test
 
 
+def absent(found: Labelled, parts: Sequence[np.ndarray]) -> list[str]:
+    """The classes that some split has nothing of, each with how many sequences have it, and where it is missing.
+
+    Args:
+        found: the sequences.
+        parts: the places of the sequences of each split.
+
+    Example:
+        >>> found = Labelled([], [np.int32(0), np.int32(0), np.int32(0), np.int32(1)], ("walk", "fall"), None, ())
+        >>> absent(found, (np.array([0, 3]), np.array([1]), np.array([2])))
+        ["'fall' (1 sequence; none in valid and test)"]
+    """
+    # So many sequences of each split have each class.
+    counts = np.zeros((len(parts), len(found.classes)), int)
+    for split, part in zip(counts, parts, strict=True):
+        for row in part:
+            split[np.unique(found.y[row])] += 1
+    said = []
+    for name, each in zip(found.classes, counts.T, strict=True):
+        without = [called for called, count in zip(SPLITS, each, strict=True) if not count]
+        if without:
+            of_it = f"{each.sum()} sequence{'s' if each.sum() > 1 else ''}"
+            said.append(f"{name!r} ({of_it}; none in {' and '.join(without)})")
+    return said
+
+
+def notes(file: str, reading: Reading, split: Shares, data_root: str | None) -> list[str]:
+    """What the user should know of the splits of a file; nothing where it cannot be read."""
+    try:
+        place = _found(file, data_root)
+        found = sequences_of(place, read(place), reading)
+    except (DataMissing, DataDamaged):
+        return []
+    said = absent(found, split_of(found, split, reading.tags))
+    if not said:
+        return []
+    many = f"{len(said)} classes are" if len(said) > 1 else "a class is"
+    return [f"{many} not in every split: {several(said)}; what is not there is not learnt, or not tested"]
+
+
+def _found(file: str, data_root: str | None) -> Path:
+    # The file of a run may be elsewhere by now: then its name, below the folder that is said.
+    return files.find([file, file.replace("\\", "/").rstrip("/").rpartition("/")[2]], data_root)
+
+
 def load(
     file: str, reading: Reading, missing: Missing, split: Shares, sizes: Sizes, data_root: str | None
 ) -> Dataset:
@@ -161,8 +207,7 @@ def load(
         DataMissing: the file is not there.
         DataDamaged: it cannot be read so, or has other sizes.
     """
-    # The file of a run may be elsewhere by now: then its name, below the folder that is said.
-    place = files.find([file, file.replace("\\", "/").rstrip("/").rpartition("/")[2]], data_root)
+    place = _found(file, data_root)
     contents = read(place)
     check_sizes(place, **{name: (getattr(sizes, name), size) for name, size in
                           sizes_of(place, contents, reading, split)._asdict().items()})  # fmt: skip

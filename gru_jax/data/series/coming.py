@@ -21,11 +21,13 @@ class Coming(NamedTuple):
         x: `[1, T, C]`, what the model is shown.
         series: of the file, its rows going on to the last that is told; its splits are empty.
         start: the row of the first value told.
+        holes: what the user should know of values that are not known ahead, and are filled; "" where all are.
     """
 
     x: np.ndarray
     series: SeriesFacts
     start: int
+    holes: str
 
 
 def coming(
@@ -40,8 +42,8 @@ def coming(
 ) -> Coming:
     """The last window of a file that sees a value of the columns told, and the rows after it.
 
-    Columns that are known ahead have to go on for the horizon, in rows where those that are told are empty; a calendar
-    goes on by itself.
+    Columns that are known ahead have to go on to the end of the horizon, in rows where those that are told are empty;
+    where values are filled, some between may be missing. A calendar goes on by itself.
 
     Args:
         content: of the file, which may be a longer one than that of training.
@@ -63,11 +65,7 @@ def coming(
         fact = f"has {start} rows up to the last value of {', '.join(map(repr, reading.target))}, fewer than the window"
         raise damaged(content.path, f"{fact} of {window.steps}", "take more rows")
     longer = _until(table, reading, start + window.horizon)
-    for name, known in zip(reading.columns[len(reading.target) :], longer.known[start:].T, strict=True):
-        if np.isnan(known).all() or (missing == "refuse" and np.isnan(known).any()):
-            fact = f"knows {np.sum(~np.isnan(known))} values of {name!r} after line {table.line[start - 1]}"
-            fix = "append rows in which it stands and what is told is empty"
-            raise damaged(content.path, f"{fact}, and {window.horizon} are told ahead", fix)
+    holes = _holes_ahead(content, reading, longer.known[start:], missing, int(table.line[start - 1]))
     shown = channels(longer, reading, scale, window.horizon)
     if missing == "refuse" and np.isnan(shown[start - window.steps : start]).any():
         raise damaged(content.path, f"has values missing in the last {window.steps} rows that are seen", "fill them in")
@@ -85,7 +83,22 @@ def coming(
         relative=relative,
         step=None if table.grid is None else table.grid.step,
     )
-    return Coming(windows(shown, facts, np.array([start]), window.steps, missing), facts, start)
+    return Coming(windows(shown, facts, np.array([start]), window.steps, missing), facts, start, holes)
+
+
+def _holes_ahead(content: DataFile, reading: Reading, known: np.ndarray, missing: Missing, line: int) -> str:
+    """What is said of values between that are missing `[H, K]` after a line; raises where they end too early."""
+    names, there = reading.columns[len(reading.target) :], ~np.isnan(known)
+    counts, ends = there.sum(0), there[-1:].all(0)
+    few = [f"{count} have {name!r}" for name, count in zip(names, counts, strict=True) if count < len(known)]
+    short = [f"{count} have {name!r}" for name, count, end in zip(names, counts, ends, strict=True) if not end]
+    if not few:
+        return ""
+    rows = f"of the {len(known)} rows to tell after line {line}"
+    if short or missing == "refuse":
+        fix = "append rows in which they stand and what is told is empty"
+        raise damaged(content.path, f"{rows}, {' and '.join(short or few)}", fix)
+    return f"{content.path.name}: {rows}, {' and '.join(few)}; the others are filled, as missing: {missing} says"
 
 
 def _until(table: Table, reading: Reading, rows: int) -> Table:

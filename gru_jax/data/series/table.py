@@ -10,10 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from gru_jax.data.files import DataFile, damaged, lines, several
+from gru_jax.data.series.header import SEPARATORS, Column, check_columns
 from gru_jax.data.series.numbers import decimal_of, is_hole, number
 from gru_jax.data.series.times import WORDS, Grid, calendar, grid, moments
-
-SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 class Reading(NamedTuple):
@@ -41,6 +40,12 @@ class Reading(NamedTuple):
     def columns(self) -> tuple[str, ...]:
         """The columns of numbers, those that are told first."""
         return (*self.target, *(name for name in self.known if name not in self.words))
+
+    @property
+    def asked(self) -> list[Column]:
+        """The columns of numbers, then those of times, each by the key that names it."""
+        numbers = [Column("target" if name in self.target else "known", name) for name in self.columns]
+        return numbers + [Column("time", name) for name in self.time]
 
 
 class Table(NamedTuple):
@@ -80,7 +85,7 @@ def read_table(file: DataFile, reading: Reading) -> Table:
         >>> made.values[:, 0].tolist(), made.line.tolist()
         ([1234.5, nan, nan, 9.5], [2, 3, 0, 4])
     """
-    separator, cells, at = _fields(file, (*reading.columns, *reading.time), reading.separator, bool(reading.time))
+    separator, cells, at = _fields(file, reading.asked, reading.separator, bool(reading.time))
     numbers = _numbers(file, reading, separator, cells[: len(reading.columns)], at)
     found, row = None, np.arange(len(at))
     if reading.time:
@@ -100,14 +105,14 @@ def read_table(file: DataFile, reading: Reading) -> Table:
 
 
 def _fields(
-    file: DataFile, columns: Sequence[str], separator: str | None, timed: bool
+    file: DataFile, columns: Sequence[Column], separator: str | None, timed: bool
 ) -> tuple[str, list[list[str]], list[int]]:
     """What parts the fields, the fields of the columns, and the line of each row."""
     text = lines(file)
     # What some spreadsheets write, and read, before the header.
     before = int(text[0][:4].lower() == "sep=" and text[0][4:] in SEPARATORS)
     if separator is None:
-        separator = text[0][4:] if before else _separator(text[0], columns)
+        separator = text[0][4:] if before else _separator(text[0], [column.name for column in columns])
     # Strict, or a quotation mark that is never closed would take all that follows into one field.
     rows = csv.reader(io.StringIO("\n".join(text[before:])), delimiter=separator, strict=True)
     cells: list[list[str]] = [[] for _ in columns]
@@ -115,13 +120,8 @@ def _fields(
     wrong: list[str] = []
     try:
         header = [name.strip() for name in next(rows, [])]
-        for column in columns:
-            if header.count(column) != 1:
-                fix = "name one of them"
-                if column in WORDS:
-                    fix += f"; {column} is made from the column that the key time names"
-                raise damaged(file.path, _no_column(column, header, separator), fix)
-        places = [header.index(column) for column in columns]
+        check_columns(file.path, columns, header, separator)
+        places = [header.index(column.name) for column in columns]
         for row in rows:
             # An empty line, such as after the last; with times a row of empty fields as well, without it is a step.
             if not row or (not any(map(str.strip, row)) and (timed or len(row) < len(header))):
@@ -152,11 +152,6 @@ def _separator(header: str, columns: Sequence[str]) -> str:
             parted[sign] = [name.strip() for name in next(csv.reader([header], delimiter=sign), [])]
     fitting = {sign: names for sign, names in parted.items() if set(columns) <= set(names)}
     return max(fitting or parted or SEPARATORS, key=lambda sign: len(parted.get(sign, [])))
-
-
-def _no_column(column: str, header: list[str], separator: str) -> str:
-    names = ", ".join(repr(name[:40]) for name in header[:20])
-    return f"has {header.count(column)} columns {column!r}; its header, parted by {SEPARATORS[separator]}, is {names}"
 
 
 def _numbers(

@@ -267,8 +267,11 @@ def windows(shown: np.ndarray, facts: SeriesFacts, starts: np.ndarray, steps: in
 def _description(content: DataFile, reading: Reading, window: Window, facts: SeriesFacts, table: Table) -> str:
     columns = f"column{'s' if len(reading.target) > 1 else ''} {', '.join(map(repr, reading.target))}"
     rows = f"{len(table.values)} rows" + ("" if table.grid is None else f" of {table.grid.step}")
-    lost = int(np.isnan(table.values).any(1).sum())
+    untold, unknown = (np.isnan(each).any(1) for each in (table.values, table.known))
+    lost = int((untold | unknown).sum())
     holes = f", {lost} with values missing" if lost else ""
+    if untold.sum() < lost:
+        holes += f" ({int(untold.sum())} in the target)"
     season = f", a season of {facts.period}" if facts.period > 1 else ""
     train, valid, test = map(len, facts.starts)
     return (

@@ -1,7 +1,7 @@
 """What a trained run forecasts after the last value of a file, that of its training or a newer one."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,19 @@ from gru_jax.runs.plan import prepare
 from gru_jax.training.experiment import whole
 
 
-def coming(run_directory: Path, file: str | None = None, data_root: str | None = None) -> tuple[str, Forecasts]:
+def coming(
+    run_directory: Path,
+    file: str | None = None,
+    data_root: str | None = None,
+    note: Callable[[str], object] = lambda text: None,
+) -> tuple[str, Forecasts]:
     """The forecast of one window, the last one of a file, by a run's best parameters.
 
     Args:
         run_directory: of a finished run of a series.
         file: a CSV file with the columns of the config, here or below `data_root`; None for that of the config.
         data_root: where data files are, in place of what the run's config says.
+        note: is told what the user should know, such as that values known ahead were filled.
 
     Returns:
         The name of the run; the forecast, with no truth, and beside it the seasonal-naive one.
@@ -52,6 +58,8 @@ def coming(run_directory: Path, file: str | None = None, data_root: str | None =
         steps = [step or "of no known time" for step in (window.series.step, result["step"])]
         fact = f"the rows of {file} are {steps[0]} apart, those that {directory.path} was trained on {steps[1]}"
         raise RunError(f"{fact}; give it rows of the same step", exit_code=1)
+    if window.holes:
+        note(window.holes)
     experiment = whole(prepare(loaded))
     params = newest(directory, experiment).best_params
     outputs = np.asarray(jax.jit(experiment.model.apply)(params, window.x)).astype(np.float32)

@@ -184,17 +184,19 @@ def _number(value: np.ndarray) -> Any:
     return float(value) if np.isfinite(value) else None
 
 
-def verdict(result: Mapping[str, Any]) -> str:
-    """Whether a run is better than each baseline, the seasonal-naive one first.
+def verdict(result: Mapping[str, Any], split: str = "test") -> str:
+    """Whether a run is better than each baseline, the seasonal-naive one first; "" of a result that has none.
 
     Example:
         >>> mae = {name: {"mae": error} for name, error in (("naive", 5), ("seasonal_naive", 4), ("linear", 3))}
         >>> verdict({"test/mae": 3.1, "baselines": mae})
         'beats seasonal-naive: MAE 3.1 beside 4; does NOT beat linear: 3; beats naive: 5'
     """
+    if "baselines" not in result:
+        return ""
     # Of several columns, each in units of its own, the errors are compared by what has none.
-    measure = "mase" if "columns" in result and "test/mase" in result else "mae"
-    own, others = result[f"test/{measure}"], result["baselines"]
+    measure = "mase" if "columns" in result and f"{split}/mase" in result else "mae"
+    own, others = result[f"{split}/{measure}"], result["baselines"]
     errors_of = {words: others[name][measure] for name, words in NAMES.items() if name in others}
     said = [f"{'beats' if own < error else 'does NOT beat'} {words}: {error:.4g}" for words, error in errors_of.items()]
     return "; ".join(said).replace(": ", f": {measure.upper()} {own:.4g} beside ", 1)

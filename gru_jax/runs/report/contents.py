@@ -12,6 +12,7 @@ from gru_jax.config import yaml_document
 from gru_jax.config.sections.in_words import short
 from gru_jax.data.dataset import BETTER_HIGHER
 from gru_jax.runs.comparison import Group, groups_of
+from gru_jax.runs.forecasting.forecasts import verdict
 from gru_jax.runs.on_disk.json_files import write_text
 from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
 from gru_jax.runs.pictures import run_directories
@@ -103,6 +104,7 @@ def _with_those_of_sweeps(paths: Sequence[Path]) -> tuple[list[Path], set[str]]:
 def _of_one(group: Group) -> list[Markup]:
     run = group.runs[0]
     return [
+        *_verdict(run),
         element("p", text(f"{_status(run)}; {run.path}")),
         comparison([_row(group)], None),
         *_curves([group]),
@@ -136,9 +138,15 @@ def _of_many(groups: Sequence[Group], pick: str | None) -> list[Markup]:
         for run in group.runs:
             config = heading(3, "Config"), code(_read(run.path / "config.yaml"))
             around = heading(3, "Environment"), _environment(run)
-            inner = [*_pictures(run), heading(3, "Result"), _result(run), *config, *around]
+            inner = [*_verdict(run), *_pictures(run), heading(3, "Result"), _result(run), *config, *around]
             parts.append(folded(f"{group.label}, seed {run.config().seed}: {run.path}, {_status(run)}", *inner))
     return parts
+
+
+def _verdict(run: RunDirectory) -> list[Markup]:
+    """Of a forecast, whether it is better than the baselines."""
+    said = verdict(run.result() or {})
+    return [element("p", text(said))] if said else []
 
 
 def _row(group: Group) -> Row:

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, model_validator
 
 from gru_jax.config.sections.base import Count, broken_rule
-from gru_jax.config.sections.by_name import section_of
+from gru_jax.config.sections.by_name import given, section_of
 from gru_jax.config.sections.tasks.series import Known, Shares
-from gru_jax.config.sections.tasks.task import Task
+from gru_jax.config.sections.tasks.task import Task, broken_file
 from gru_jax.data import files
 from gru_jax.data.dataset import DataDamaged, DataMissing
 from gru_jax.data.missing import Missing
@@ -60,7 +60,7 @@ class SequencesTask(Task, data=task):
             path = files.find(names, context.get("data_root"))
             found = task.sizes_of(path, task.read(path), arguments["reading"], arguments["split"])
         except (DataMissing, DataDamaged) as error:
-            raise broken_rule("file", str(error)) from error
+            raise broken_file(error) from error
         # What lies beside the config lies nowhere near the run, which keeps its place.
         is_beside = beside is not None and path == Path(beside, self.file)
         sizes = SequenceSizes.model_construct(**found._asdict())
@@ -71,3 +71,6 @@ class SequencesTask(Task, data=task):
         features, holes = tuple(self.features), self.missing != "refuse"
         reading = Reading(self.id, label, self.time, features, self.tags, self.separator, self.decimal, holes)
         return {"reading": reading, "split": task.Shares(*self.split)}
+
+    def notes(self, data_root: str | None) -> list[str]:
+        return given(task.notes, self, data_root=data_root, **self.arguments())

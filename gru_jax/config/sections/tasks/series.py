@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from gru_jax.config.sections.base import Count, Expected, broken_rule
 from gru_jax.config.sections.tasks.forecast import MOST_NUMBERS, WindowSizes
-from gru_jax.config.sections.tasks.task import Task
+from gru_jax.config.sections.tasks.task import Task, broken_file
 from gru_jax.data.csv_column import Window
 from gru_jax.data.dataset import DataDamaged, DataMissing
 from gru_jax.data.missing import Missing
@@ -187,7 +187,7 @@ class SeriesForecastTask(Task, data=windows):
             asked: list[Any] = [arguments.get(key, getattr(self, key, None)) for key in keys]
             found = windows.sizes_of(content, *asked)
         except (DataMissing, DataDamaged) as error:
-            raise broken_rule("file", str(error)) from error
+            raise broken_file(error) from error
         # What lies beside the config lies nowhere near the run, which keeps its place.
         is_beside = beside is not None and content.path == Path(beside, self.file)
         sizes = WindowSizes.model_construct(**found._asdict())

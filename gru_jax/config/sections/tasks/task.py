@@ -3,9 +3,13 @@
 from types import ModuleType
 from typing import Any, ClassVar
 
-from gru_jax.config.sections.base import Section
+from pydantic_core import PydanticCustomError
+
+from gru_jax.checks import did_you_mean
+from gru_jax.config.sections.base import Section, broken_rule, broken_rules
 from gru_jax.config.sections.by_name import given
-from gru_jax.data.dataset import Dataset, TaskShape
+from gru_jax.data.dataset import DataDamaged, DataMissing, Dataset, TaskShape
+from gru_jax.data.series.header import WrongColumn, WrongColumns
 
 
 class Task(Section):
@@ -28,3 +32,22 @@ class Task(Section):
     def load(self, data_root: str | None) -> Dataset:
         """The data: generated, or from files under `data_root`."""
         return given(self.data.load, self, data_root=data_root, **self.arguments())
+
+    def notes(self, data_root: str | None) -> list[str]:
+        """What the user should know of the data before a run."""
+        return []
+
+
+def broken_file(error: DataMissing | DataDamaged) -> PydanticCustomError:
+    """What is wrong with the file of a task, said at the keys whose columns it lacks, else at `file`."""
+    if not isinstance(error, WrongColumns):
+        return broken_rule("file", str(error))
+    return broken_rules(
+        [(each.column.key, f"{error.file}: {each.fact}{_meant(each)}; {error.header}") for each in error.wrong]
+    )
+
+
+def _meant(wrong: WrongColumn) -> str:
+    # Before the header, of which a line may have no room for all.
+    said = did_you_mean(wrong.column.name, wrong.options, before=" (")
+    return said and said + ")"
