@@ -25,7 +25,10 @@ def files(request: Request) -> Mapping[str, bytes]:
     if request.lengths:
         given.append(jax.ShapeDtypeStruct(shape[:1], jnp.int32))
 
+    scaling = request.scaling
+
     def program(x: Any, lengths: Any = None) -> Any:
+        x = x if scaling is None else (x - scaling.mean.reshape(1, 1, -1)) / scaling.deviation.reshape(1, 1, -1)
         return request.model.apply(request.params, x, lengths=lengths, deterministic=True)
 
     try:
