@@ -172,7 +172,7 @@ def test_what_is_written_computes_the_same(name: str, file: str, lengths: bool, 
 
 @keras_oracle.QUIETLY
 @pytest.mark.parametrize("file", [
-    pytest.param(file, marks=() if file in ("model.onnx", "model.pt") else pytest.mark.slow) for file in OPENED
+    pytest.param(file, marks=() if file == "model.pt" else pytest.mark.slow) for file in OPENED
     if file != "model.safetensors"
 ])  # fmt: skip
 def test_numbers_as_they_are_in_the_data(file: str, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from gru_jax.types import Params
 SEQUENCES = 32
 """How many of the test split are compared."""
 RAW = "as it is in the data: the model scales it itself"
-SCALED = "scaled: every value less its mean and over its deviation, which what goes along with the parameters names"
+SCALED = "scaled: each value less its mean, over its deviation; the keys scale and series say which"
 
 
 def export_run(
@@ -90,8 +90,8 @@ def export_run(
                 exit_code=1,
             )
         about |= _of_data(dataset, config.task)
-        affine = dataset.scale is not None and not config.shape.gaps
-        if dataset.scale is not None and affine and not scaled and to != "safetensors":
+        # Masks and times since are no numbers of the data.
+        if dataset.scale is not None and not config.shape.gaps and not scaled and to != "safetensors":
             scaling = Scaling(*(np.asarray(each, np.float32) for each in dataset.scale))
         part, weight = next(evaluation_batches(dataset.test, config.shape, SEQUENCES))
         rows = weight > 0
