@@ -45,6 +45,7 @@ WITH_PYTHON = [page for page in PAGES if blocks(page, {"python"})]
 LONG = (
     "newton.md", "time-sharding.md", "models.md", "from-torch.md", "layers.md", "cell.md", "converting.md", "inside.md",
     "tuning.md", "own-cells.md", "world-models.md", "kernels.md", "combinators.md",
+    "irregular.md",
 )  # fmt: skip
 SLOW = {ROOT / "docs" / "guide" / name for name in LONG}
 RUN = [pytest.param(page, marks=pytest.mark.slow if page in SLOW else ()) for page in WITH_PYTHON]

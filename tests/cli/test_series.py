@@ -139,6 +139,11 @@ def test_a_run_forecasts_and_is_compared(series: Path) -> None:
     for words, code, said in CANNOT:
         done = gru_jax("forecast", *words, cwd=series)
         assert done.returncode == code and said in done.stderr, words
+    dates = np.datetime64("2025-02-01") + np.arange(40)
+    days = [f"{date};{'' if day > 26 else day};1" for day, date in enumerate(dates)]
+    (series / "daily.csv").write_text("\n".join(["when;load;temperature", *days]))
+    done = gru_jax("forecast", "out", "--file", "daily.csv", cwd=series)
+    assert done.returncode == 1 and "daily.csv are 1 day apart, those that out was trained on 1:00:00" in done.stderr
     # The run knows its sizes, and where the file was; found elsewhere by its name, it is the same.
     elsewhere = series / "elsewhere"
     elsewhere.mkdir()

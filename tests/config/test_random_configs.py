@@ -1,5 +1,6 @@
 """Whatever is done to a config, the answer is a config or a list of errors, never otherwise, and nothing is written."""
 
+import os
 import random
 import re
 import shutil
@@ -145,7 +146,7 @@ def check_bytes(content: bytes, overrides: list[str]) -> None:
         assert [file.name for file in Path(folder).iterdir()] == ["config.yaml"]
 
 
-@settings(max_examples=400)
+@settings(max_examples=200 if os.environ.get("GRU_JAX_ONLY_QUICK") else 400)
 @given(mutated(), st.lists(st.builds("{}={}".format, st.sampled_from(KEYS), SCALARS), max_size=3))
 @example("a: &a [*a]", [])
 @example(GOOD, ["optim={<<: {kind: adam}}"])

@@ -40,6 +40,7 @@ def takes(values: Any) -> bool:
     return VALIDATOR.is_valid(values)
 
 
+@pytest.mark.slow
 def test_it_is_a_schema_of_its_dialect() -> None:
     assert SCHEMA["$schema"] == DIALECT == jsonschema.Draft202012Validator.META_SCHEMA["$schema"]
     jsonschema.Draft202012Validator.check_schema(SCHEMA)

@@ -211,3 +211,15 @@ def test_a_config_counts_what_its_file_has(tmp_path: Path, monkeypatch: pytest.M
     assert compared(again) == compared(elsewhere)
     with pytest.raises(ConfigError, match=r"own.yaml:3:\d+: task.file: .*own.csv: no such data file; looked for"):
         load_config(tmp_path / "own.yaml")
+
+
+def test_times_with_a_decimal_comma_and_names_in_capitals(tmp_path: Path) -> None:
+    text = "id;t;v;label\n" + "".join(f"{i};{t},5;{t},25;{'ab'[i % 2]}\n" for i in range(4) for t in range(3))
+    path = write(tmp_path, {"long.csv": text})
+    assert [len(x) for x in found(path, Reading("id", "label", time="t")).x] == [3] * 4
+    falling = path.read_text().replace("0;2,5", "0;0,25")
+    path.write_text(falling)
+    with pytest.raises(DataDamaged, match="no later 't'"):
+        found(path, Reading("id", "label", time="t"))
+    folder = write(tmp_path, {f"all/{name}": "v\n1\n2\n" for name in ("a/1.csv", "a/2.CSV", "b/3.csv")})
+    assert len(found(folder, Reading(None, None)).x) == 3

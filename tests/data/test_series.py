@@ -340,3 +340,38 @@ def test_damage_is_refused_or_read_within_bounds(tmp_path: Path) -> None:
     content = (tmp_path / "x.csv").read_bytes()
     refused, _ = survive(lambda: load(tmp_path, Window(8, 3)), tmp_path / "x.csv", content)
     assert refused > 30
+
+
+def test_a_column_that_is_constant_while_training_stays_small(tmp_path: Path) -> None:
+    """A flag that is first up in the test part is 1 there, not a hundred million."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(5, 2, ROWS)
+    lines = [f"{value:.4f},{int(at >= 85)},{0.1 if at < 75 else 0.2}" for at, value in enumerate(values)]
+    (tmp_path / "x.csv").write_text("\n".join(["a,flag,b", *lines]))
+    reading, window = Reading(("a", "b"), ("flag",)), Window(8, 3)
+    sizes = windows.sizes_of(windows.read("x.csv", str(tmp_path), None), reading, window, "refuse", None, SPLIT)
+    made = windows.load("x.csv", reading, window, "refuse", None, (), SPLIT, False, sizes, str(tmp_path))
+    assert made.series is not None and made.series.scale["flag"] == (0, 1)
+    test: Any = made.test
+    assert np.abs(test.x).max() < 10 and np.abs(test.y).max() < 10 and test.x[..., 2].max() == 1
+
+
+@pytest.mark.parametrize(
+    ("days", "missing"),
+    [
+        (["2025-01-31", "2025-02-28", "2025-03-31", "2025-05-31"], "2025-04-30"),
+        (["2025-01-15", "2025-02-15", "2025-03-15", "2025-05-15"], "2025-04-15"),
+        (["2025-01-01", "2025-02-01", "2025-04-01", "2025-05-01"], "2025-03-01"),
+    ],
+)
+def test_a_month_that_is_missing_has_its_own_day(days: list[str], missing: str) -> None:
+    made = table("t,v\n" + "".join(f"{day},{at}\n" for at, day in enumerate(days)), "v", time=("t",))
+    assert made.grid is not None
+    assert made.grid.times.astype("datetime64[D]").astype(str).tolist() == sorted([*days, missing])
+
+
+def test_rows_of_nothing_are_steps_where_no_time_says_so() -> None:
+    holes = table("v,w\n1,2\n,\n3,4\n\n , \n5,6\n", "v")
+    np.testing.assert_array_equal(holes.values[:, 0], [1, np.nan, 3, np.nan, 5])
+    timed = table("t,v\n2025-01-01,1\n,\n2025-01-02,3\n", "v", time=("t",))
+    assert timed.values[:, 0].tolist() == [1, 3]

@@ -283,9 +283,11 @@ def _require_one(
 
 def _require_rising(rows: Rows, reading: Reading, places: dict[str, list[int]]) -> None:
     assert rows.time is not None and reading.time is not None
-    try:
-        times = np.array([float(cell) for cell in rows.time])
-    except ValueError:
+    decimal = reading.decimal or decimal_of(rows.time, rows.separator)
+    found = [number(cell, decimal) if cell else None for cell in rows.time]
+    if None not in found:
+        times = np.array(found, float)
+    else:
         try:
             read = moments(rows.time, [line for _, line in rows.where], reading.time, rows.path)
         except DataDamaged as error:

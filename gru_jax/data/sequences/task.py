@@ -59,7 +59,7 @@ def read(path: Path) -> tuple[DataFile, ...]:
     """
     if not path.is_dir():
         return (files.read(path, _LIMIT),)
-    names = sorted(each for each in path.rglob("*.csv") if not each.name.startswith("."))
+    names = sorted(each for each in path.rglob("*") if each.suffix.lower() == ".csv" and not each.name.startswith("."))
     if not names or len(names) > _MOST_FILES:
         raise damaged(path, f"holds {len(names)} files .csv", "name a folder of tables, or a file .npz or .csv")
     return tuple(files.read(name, _LIMIT) for name in names)
@@ -193,7 +193,7 @@ def _described(place: Path, found: Labelled, reading: Reading, sizes: Sizes) -> 
     shortest, longest = (of(len(each) for each in found.x) for of in (min, max))
     steps = str(longest) if shortest == longest else f"{shortest} to {longest}"
     each = "step" if reading.tags else "sequence"
-    split = "into parts of each class" if found.split is None else "as the files say"
+    split = "as the files say" if found.split is not None else "by sequences" if reading.tags else "within each class"
     return (
         f"{place.name}: sequences of {steps} steps of {sizes.channels}, each {each} of one of {len(found.classes)}"
         f" classes ({named}); split {split}: {sizes.train} train, {sizes.valid} validation, {sizes.test} test"

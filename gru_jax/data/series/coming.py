@@ -83,6 +83,7 @@ def coming(
         starts=(nothing,) * 3,
         trained=start,
         relative=relative,
+        step=None if table.grid is None else table.grid.step,
     )
     return Coming(windows(shown, facts, np.array([start]), window.steps, missing), facts, start)
 

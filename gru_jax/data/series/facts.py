@@ -21,6 +21,7 @@ class SeriesFacts(NamedTuple):
         starts: the row of the first value told, of every window of the training, validation and test split.
         trained: rows of the training part.
         relative: whether the level of a window is the last value known before it tells, not the mean.
+        step: from one row to the next, in words; None where there are no times.
     """
 
     names: tuple[str, ...]
@@ -33,6 +34,7 @@ class SeriesFacts(NamedTuple):
     starts: tuple[np.ndarray, np.ndarray, np.ndarray]
     trained: int
     relative: bool = False
+    step: str | None = None
 
     @property
     def mean(self) -> np.ndarray:

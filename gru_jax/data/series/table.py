@@ -80,7 +80,7 @@ def read_table(file: DataFile, reading: Reading) -> Table:
         >>> made.values[:, 0].tolist(), made.line.tolist()
         ([1234.5, nan, nan, 9.5], [2, 3, 0, 4])
     """
-    separator, cells, at = _fields(file, (*reading.columns, *reading.time), reading.separator)
+    separator, cells, at = _fields(file, (*reading.columns, *reading.time), reading.separator, bool(reading.time))
     numbers = _numbers(file, reading, separator, cells[: len(reading.columns)], at)
     found, row = None, np.arange(len(at))
     if reading.time:
@@ -100,7 +100,7 @@ def read_table(file: DataFile, reading: Reading) -> Table:
 
 
 def _fields(
-    file: DataFile, columns: Sequence[str], separator: str | None
+    file: DataFile, columns: Sequence[str], separator: str | None, timed: bool
 ) -> tuple[str, list[list[str]], list[int]]:
     """What parts the fields, the fields of the columns, and the line of each row."""
     text = lines(file)
@@ -123,8 +123,9 @@ def _fields(
                 raise damaged(file.path, _no_column(column, header, separator), fix)
         places = [header.index(column) for column in columns]
         for row in rows:
-            if not any(cell.strip() for cell in row):
-                continue  # an empty line, such as after the last
+            # An empty line, such as after the last; with times a row of empty fields as well, without it is a step.
+            if not row or (not any(map(str.strip, row)) and (timed or len(row) < len(header))):
+                continue
             if len(row) <= max(places) or any(map(str.strip, row[len(header) :])):
                 wrong.append(f"line {before + rows.line_num} has {len(row)} fields, and the header {len(header)}")
                 continue

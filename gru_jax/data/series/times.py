@@ -231,10 +231,12 @@ def _monthly(months: np.ndarray, local: np.ndarray, path: Path) -> Grid:
     all_months = (months[0] + step * np.arange(row[-1] + 1)).astype("datetime64[M]")
     begin = all_months.astype("datetime64[us]").astype(np.int64)
     within = local - months.astype("datetime64[M]").astype("datetime64[us]").astype(np.int64)
-    # That of the row itself, or, of one that is missing, of the one before it.
-    within = within[np.searchsorted(row, np.arange(row[-1] + 1), side="right") - 1]
+    if (within != within[0]).any():
+        # On the last day of each month, which a month that is missing has, too.
+        begin = (all_months + 1).astype("datetime64[us]").astype(np.int64) - _DAY
+        within = local % _DAY
     period = 12 // step if 12 % step == 0 else 1
-    return Grid(row, (begin + within).astype("datetime64[us]"), np.timedelta64(step, "M"), said, period)
+    return Grid(row, (begin + within[0]).astype("datetime64[us]"), np.timedelta64(step, "M"), said, period)
 
 
 def _said(local: int) -> str:

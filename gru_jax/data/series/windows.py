@@ -137,6 +137,7 @@ def load(
         starts=starts,
         trained=ends[0],
         relative=relative,
+        step=None if table.grid is None else table.grid.step,
     )
     if relative:
         facts = facts._replace(scale={**facts.scale, **_from_the_last(facts)})
@@ -212,8 +213,13 @@ def _scale(content: DataFile, reading: Reading, table: Table, trained: int) -> d
     for name, empty in zip(reading.columns, np.isnan(rows).all(0), strict=True):
         if empty:
             raise damaged(content.path, f"has no value of {name!r} in its training part", "fill some in")
-    found = zip(np.nanmean(rows, 0).tolist(), np.maximum(np.nanstd(rows, 0), 1e-8).tolist(), strict=True)
+    found = zip(np.nanmean(rows, 0).tolist(), _deviation(np.nanstd(rows, 0), rows).tolist(), strict=True)
     return dict(zip(reading.columns, found, strict=True))
+
+
+def _deviation(found: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Deviations of columns `[N, D]`, 1 for one that is constant: what comes of it later must not become huge."""
+    return np.where(found <= 1e-9 * np.nanmax(np.abs(rows), 0), 1.0, found)
 
 
 def _from_the_last(facts: SeriesFacts) -> dict[str, tuple[float, float]]:
@@ -222,7 +228,7 @@ def _from_the_last(facts: SeriesFacts) -> dict[str, tuple[float, float]]:
     off = facts.told(starts) - facts.last(starts)[:, None]
     # Of a column that none of the windows tells, the mean square of nothing is 0.
     deviation = np.sqrt(np.nan_to_num(off**2).sum((0, 1)) / np.maximum((~np.isnan(off)).sum((0, 1)), 1))
-    found = zip(facts.mean.tolist(), np.maximum(deviation, 1e-8).tolist(), strict=True)
+    found = zip(facts.mean.tolist(), _deviation(deviation, facts.values[: facts.trained]).tolist(), strict=True)
     return dict(zip(facts.names, found, strict=True))
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -41,11 +42,16 @@ def coming(run_directory: Path, file: str | None = None, data_root: str | None =
     elsewhere = [] if data_root is None else [f"data_root={json.dumps(data_root)}"]
     loaded = load_config(directory.path / "config.yaml", elsewhere)
     config = loaded.config
-    scale = (directory.result() or {}).get("scale")
+    result = directory.result() or {}
+    scale = result.get("scale")
     if config.task.kind != "series" or not isinstance(scale, dict):
         fact = f"its task is of kind {config.task.kind!r}" if config.task.kind != "series" else "it is not finished"
         raise RunError(f"{directory.path} does not forecast: {fact}; train one of kind 'series' to its end")
-    window = _window(config, file, {name: (mean, deviation) for name, (mean, deviation) in scale.items()})
+    window = _window(config, file, result)
+    if "step" in result and window.series.step != result["step"]:
+        steps = [step or "of no known time" for step in (window.series.step, result["step"])]
+        fact = f"the rows of {file} are {steps[0]} apart, those that {directory.path} was trained on {steps[1]}"
+        raise RunError(f"{fact}; give it rows of the same step", exit_code=1)
     experiment = whole(prepare(loaded))
     params = newest(directory, experiment).best_params
     outputs = np.asarray(jax.jit(experiment.model.apply)(params, window.x)).astype(np.float32)
@@ -55,7 +61,7 @@ def coming(run_directory: Path, file: str | None = None, data_root: str | None =
     return config.name, Forecasts("next", window.series, starts, truth, told, others)
 
 
-def _window(config: Config, file: str | None, scale: Mapping[str, tuple[float, float]]) -> data.Coming:
+def _window(config: Config, file: str | None, result: Mapping[str, Any]) -> data.Coming:
     task = config.task
     assert task.kind == "series"
     if file is None:
@@ -63,12 +69,13 @@ def _window(config: Config, file: str | None, scale: Mapping[str, tuple[float, f
     else:
         content = windows.read(file, str(Path.cwd()), config.data_root)
     known = task.arguments()
+    scale = {name: (mean, deviation) for name, (mean, deviation) in result["scale"].items()}
     return data.coming(
         content,
         known["reading"],
         known["window"],
         task.missing,
-        task.period,
+        result.get("period", task.period),
         known["quantiles"],
         task.relative,
         scale,

@@ -151,6 +151,8 @@ def beside(made: Forecasts) -> dict[str, Any]:
         "mae_by_horizon": _said(_measures(made))["mae_by_horizon"],
         "baselines": others,
         "scale": made.series.scale,
+        "step": made.series.step,
+        "period": made.series.period,
     }
     if len(names) == 1:
         return found
