@@ -98,7 +98,9 @@ def by_keras(path: Path, model: Any, x: np.ndarray, lengths: np.ndarray | None) 
 
 
 def by_jax(path: Path, model: Any, x: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
-    read = jax_export.deserialize(bytearray(path.read_bytes()))
+    content = path.read_bytes()
+    assert str(Path(gj.__file__).parent).encode() not in content
+    read = jax_export.deserialize(bytearray(content))
     return np.asarray(read.call(x) if lengths is None else read.call(x, lengths))
 
 
