@@ -134,6 +134,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
     export.add_argument("--to", choices=EXPORTED, required=True, help="the format")
     export.add_argument("--out", metavar="FILE", type=Path, required=True, help="the file; its ending is the format's")
     export.add_argument("--lengths", action="store_true", help="it takes lengths, though the task has none")
+    export.add_argument("--scaled", action="store_true", help="it takes numbers that are scaled already")
     export.add_argument(
         "--platforms",
         metavar="LIST",

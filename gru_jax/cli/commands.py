@@ -123,7 +123,8 @@ def _export(arguments: argparse.Namespace) -> int:
         def note(text: str) -> None:
             print(f"note: {text}", file=sys.stderr)
 
-        which = {"lengths": arguments.lengths, "platforms": arguments.platforms, "data_root": arguments.data_root}
+        names = ("lengths", "scaled", "platforms", "data_root")
+        which = {name: getattr(arguments, name) for name in names}
         made = export_run(arguments.run, arguments.out, arguments.to, **which, note=note)
         print(f"max difference {made.difference:.0e} on {made.sequences} {made.what} sequences")
         for path in made.paths:

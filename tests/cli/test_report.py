@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from gru_jax.runs.on_disk.run_directory import RunDirectory
+from gru_jax.runs.report import contents
+
 from .command import gru_jax, result
 
 NASTY = "<script>alert(1)</script> & $body 'ü'"
@@ -66,6 +69,14 @@ def test_of_a_run(copy: Path) -> None:
     assert "done; out <b>&" in page.words and "packages: jaxlib" in [row[0] for row in page.rows]
     head, row = page.rows[:2]
     assert row[head.index("test/loss")] == f"{result(run)['test/loss']:.5g}"
+
+
+def test_folders_of_this_machine_stay_here(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("data_root: /somewhere/else\ntask: {file: '/home/me/load.csv'}\n")
+    assert contents._config(RunDirectory(tmp_path)) == "data_root: else\ntask:\n  file: load.csv\n"
+    (tmp_path / "env.json").write_text('{"argv": ["/somewhere/bin/gru-jax", "run"]}')
+    said = contents._environment(RunDirectory(tmp_path))
+    assert "gru-jax, run" in said and "/somewhere" not in said
 
 
 def variant(folder: Path, name: str, lr: float, seed: int, loss: float, status: str = "done") -> None:

@@ -1,14 +1,19 @@
 """Forecasts of a CSV file from the command: a run with times, holes, a decimal comma, and what is known ahead."""
 
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from gru_jax.config.config import Config, changes, config_hash
 from gru_jax.config.loading import ConfigError, load_config
 from gru_jax.data.dataset import DataMissing
+from gru_jax.data.series import table, windows
 from gru_jax.runs import estimate
+from gru_jax.runs.exporting import of_run
 from gru_jax.runs.load_trained import evaluate_run
 from tests.test_pages import ROOT, blocks
 
@@ -57,6 +62,41 @@ def series(tmp_path: Path) -> Path:
     folder.mkdir()
     write(folder, 21)
     return folder
+
+
+@pytest.mark.parametrize(("more", "now"), [("", 120), ("\n  relative: true", 60)])
+def test_an_exported_one_is_fed_by_hand(
+    more: str, now: int, series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code of the page, on windows with holes."""
+    pytest.importorskip("onnxruntime")
+    text = CONFIG.replace("kind: gru_d", "kind: gru").replace("\n  missing", f"{more}\n  missing")
+    (series / "load.yaml").write_text(text)
+    config = load_config(series / "load.yaml").config
+    assert config is not None
+    data, task = config.task.load(None), config.task
+    model, draw = of_run.plain(config), np.random.default_rng(0)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    params = jax.tree.map(lambda p: jnp.asarray(0.6 * draw.normal(size=p.shape), p.dtype), shapes)
+    monkeypatch.setattr(of_run, "_best", lambda _: (config, params, data.fingerprint))
+    monkeypatch.chdir(tmp_path)
+    of_run.export_run("out", "load.onnx", "onnx")
+    assert str(tmp_path).encode() not in Path("load.onnx").read_bytes()
+
+    read = table.read_table(windows.read_again(task.file, None), task.arguments()["reading"])
+    columns = {"load": read.values[:, 0], "temperature": read.known[:, 0]}
+    for place, name in enumerate(f"{word} {what}" for word in ("hour", "weekday") for what in ("sine", "cosine")):
+        columns[name] = read.calendar[:, place]
+    given: dict[str, Any] = {"columns": columns, "now": now}
+    (code,) = (code for _, code in blocks(ROOT / "docs" / "guide" / "leaving.md", {"py"}) if "columns" in code)
+    exec(compile(code, "leaving.md", "exec"), given)
+    facts, train = data.series, data.train
+    (at,) = np.flatnonzero(facts.starts[0] == now)
+    np.testing.assert_allclose(given["x"], train.x[at], atol=1e-5)
+    assert 0 < (train.x[at] == 0).sum() and np.isnan(facts.values[now - 24 : now]).any()
+    wanted = np.asarray(model.apply(params, jnp.asarray(train.x[at][None]), deterministic=True)).reshape(12, 1, 3)
+    wanted = wanted * facts.deviation[:, None] + facts.level(np.array([now]))[0, :, None]
+    np.testing.assert_allclose(given["forecast"], wanted, rtol=1e-4)
 
 
 CANNOT = [

@@ -5,6 +5,7 @@ import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ import gru_jax as gj
 from gru_jax.config.config import Config
 from gru_jax.data.dataset import DataMissing, Dataset, Split
 from gru_jax.data.series.facts import SeriesFacts
+from gru_jax.data.series.table import Reading
 from gru_jax.runs.exporting import ExportError, export, of_run, onnx_graph, read_safetensors
 from gru_jax.runs.exporting.network import takes
 from gru_jax.runs.exporting.of_run import plain
@@ -96,7 +98,9 @@ def by_keras(path: Path, model: Any, x: np.ndarray, lengths: np.ndarray | None) 
 
 
 def by_jax(path: Path, model: Any, x: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
-    read = jax_export.deserialize(bytearray(path.read_bytes()))
+    content = path.read_bytes()
+    assert str(Path(gj.__file__).parent).encode() not in content
+    read = jax_export.deserialize(bytearray(content))
     return np.asarray(read.call(x) if lengths is None else read.call(x, lengths))
 
 
@@ -168,6 +172,48 @@ def test_what_is_written_computes_the_same(name: str, file: str, lengths: bool, 
     assert np.abs(got - wanted).max() <= 1e-5 * max(1.0, np.abs(wanted).max())
 
 
+@keras_oracle.QUIETLY
+@pytest.mark.parametrize("file", [
+    pytest.param(file, marks=() if file == "model.pt" else pytest.mark.slow) for file in OPENED
+    if file != "model.safetensors"
+])  # fmt: skip
+def test_numbers_as_they_are_in_the_data(file: str, tmp_path: Path) -> None:
+    to, opened = OPENED[file]
+    for package in PACKAGES.get(to, ()):
+        keras_oracle.keras() if package == "keras" else pytest.importorskip(package)
+    # With a sum, x itself comes through; what stands past the lengths must not, though it is scaled too.
+    model = gj.models.readout(gj.stack(gj.recurrent(gj.GRU(3)), residual=True), 3, 2, steps="mean")
+    params, mean, deviation = params_of(model), np.float32([10, -500, 0]), np.float32([2, 0.5, 3])
+    about = {"data": "of a file"}
+    made = export((model, params), tmp_path / file, to, lengths=True, scale=(mean, deviation), about=about)
+    assert [path.suffix for path in made.paths[1:]] == {"onnx": [], "torch": [".py"]}.get(to, [".json"])
+    if made.paths[-1].suffix == ".json":
+        assert json.loads(made.paths[-1].read_text())["data"] == "of a file"
+    x, steps = np.random.default_rng(1).normal(size=(3, 9, 3)).astype(np.float32), np.array([9, 4, 1], np.int32)
+    wanted = model.apply(params, jnp.asarray(x), lengths=steps, deterministic=True)
+    got = opened(tmp_path / file, model, x * deviation + mean, steps)
+    np.testing.assert_allclose(got, wanted, atol=2e-4 * np.abs(wanted).max())
+
+
+def test_a_run_takes_numbers_as_they_are_in_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    values = {"schema": 1, "name": "tiny", "task": ROWS, "model": {"kind": "gru", "hidden": 4}}
+    config = Config.model_validate(values)
+    model, draw = build(config).model, np.random.default_rng(1)
+    params, mean, deviation = params_of(model), np.full(8, 7, np.float32), np.full(8, 0.5, np.float32)
+    split = Split(draw.normal(size=(5, 8, 8)).astype(np.float32), np.zeros(5, np.int32))
+    data = Dataset(split, split, split, "of a file", "same", scale=(mean, deviation))
+    monkeypatch.setattr(type(config.task), "load", lambda *_: data)
+    monkeypatch.setattr(of_run, "_best", lambda _: (config, params, "same"))
+    wanted, notes = model.apply(params, jnp.asarray(split.x), deterministic=True), list[str]()
+    for scaled, x in ((False, np.asarray(split.x) * deviation + mean), (True, np.asarray(split.x))):
+        path = tmp_path / f"{scaled}.onnx"
+        made = of_run.export_run("out", path, "onnx", scaled=scaled, note=notes.append)
+        assert made.what == "test"
+        np.testing.assert_allclose(by_onnxruntime(path, model, x, None), wanted, atol=2e-5)
+    assert notes == [f"x is {of_run.RAW}", f"x is {of_run.SCALED}"]
+
+
 OTHER = "'stablehlo' and 'safetensors' alone"
 REFUSED: list[tuple[str, str, str]] = [
     ("convolutions", "model.onnx", f"the block of a convolution, a cell and a feed-forward.*{OTHER}"),
@@ -211,6 +257,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"path": "model.pt"}, r"a file of onnx ends in \.onnx; got 'model\.pt'"),
     ({"path": "nowhere/model.onnx"}, "there is no folder nowhere"),
     ({"to": "onxx"}, "did you mean 'onnx'"),
+    ({"scale": (np.zeros(2), np.ones(2))}, r"the model takes 3 numbers a step; got shapes \(2,\), \(2,\)"),
     ({"platforms": ("gpu",)}, "platforms must be one of 'cuda', 'rocm', 'tpu'"),
 ]
 
@@ -256,10 +303,19 @@ def test_what_the_data_say_goes_along() -> None:
         quantiles=(0.5,), starts=(np.zeros(1, int),) * 3, trained=5,
     )  # fmt: skip
     scale = np.array([1.5]), np.array([0.5])
-    about = of_run._of_data(Dataset(split, split, split, "of a file", "", ("no", "yes"), facts, scale=scale))
+    task = SimpleNamespace(missing="gaps", arguments=lambda: {"reading": Reading(("load",), ("hour",), ("time",))})
+    about = of_run._of_data(Dataset(split, split, split, "of a file", "", ("no", "yes"), facts, scale=scale), task)
     assert about["data"] == "of a file" and json.loads(about["classes"]) == ["no", "yes"]
-    series = {"names": ["load"], "horizon": 2, "quantiles": [0.5], "relative": False, "scale": {"load": [3.5, 0.25]}}
-    assert json.loads(about["series"]) == series
+    series, said = json.loads(about["series"]), {"horizon": 2, "quantiles": [0.5], "relative": False}
+    assert series.items() >= {**said, "names": ["load"], "scale": {"load": [3.5, 0.25]}}.items()
+    assert series["outputs"] == {"horizon": 2, "columns": 1, "quantiles": 1}
+    assert series["inputs"][0] == {"column": "load", "what": "value", "ahead": 0, "mean": 3.5, "deviation": 0.25}
+    words = [(each["column"], each["what"], each.get("of"), each["ahead"]) for each in series["inputs"][1:]]
+    beside = [
+        ("load", what, "value", 0) if of == "value" else ("hour", what, of, 2)
+        for what in ("mask", "time since") for of in ("value", "sine", "cosine")
+    ]  # fmt: skip
+    assert words == [("hour", "sine", None, 2), ("hour", "cosine", None, 2), *beside]
     assert json.loads(about["scale"]) == {"mean": [1.5], "deviation": [0.5]}
 
 
@@ -279,7 +335,8 @@ def test_a_run_in_half_precision_whose_data_are_not_here(tmp_path: Path, monkeyp
     assert (made.sequences, made.what) == (8, "random")
     first, second = notes
     assert first.endswith(" parameters in bfloat16 and computes in bfloat16; what is written does both in float32")
-    assert second == "compared on random sequences, and with lengths, for no such file"
+    said = "compared on random sequences, and with lengths, for no such file; x is taken as the task scales it"
+    assert second == said
     _, back = read_safetensors(path)
     jax.tree.map(np.testing.assert_array_equal, back, params)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(back)} == {"bfloat16"}

@@ -73,6 +73,8 @@ def _model(keras: ModuleType, request: Request) -> Any:
     shape, dtype = ((None, network.features), "float32") if numbers else ((None,), "int32")
     x = y = keras.Input(shape, dtype=dtype, name="x")
     mask = keras.Input((None,), dtype="bool", name="mask") if request.lengths else None
+    if request.scaling is not None:
+        y = (y - request.scaling.mean) / request.scaling.deviation
     if network.embedding is not None:
         embedding = layers.Embedding(*network.embedding.shape, name="embedding")
         y = embedding(y)

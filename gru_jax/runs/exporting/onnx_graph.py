@@ -34,7 +34,7 @@ def files(request: Request) -> Mapping[str, bytes]:
         raise ExportError(f"export: the parameters take {size / 2**30:.1f} GiB and an ONNX file holds less than 2 GiB")
     network, helper, types = request.network, package.helper, package.TensorProto
     g = Builder(WHO)
-    y = _graph(g, network, lengths=request.lengths)
+    y = _graph(g, request)
     g.output(y, "y")
     shape = ["batch", "time"]
     if network.vocabulary is None:
@@ -65,8 +65,11 @@ def outputs(made: Mapping[str, bytes], request: Request, x: np.ndarray, lengths:
     return session.run(["y"], given)[0]
 
 
-def _graph(g: Builder, network: Network, *, lengths: bool) -> str:
-    x = "x"
+def _graph(g: Builder, request: Request) -> str:
+    network, x = request.network, "x"
+    if request.scaling is not None:
+        off, deviation = (g.constant(name, array, np.float32) for name, array in request.scaling._asdict().items())
+        x = g.node("Div", g.node("Sub", x, off), deviation)
     if network.embedding is not None:
         x = g.node("Gather", g.constant("embedding", network.embedding, np.float32), x, axis=0)
     elif network.vocabulary is not None:
@@ -75,7 +78,7 @@ def _graph(g: Builder, network: Network, *, lengths: bool) -> str:
         same = g.node("Equal", g.node("Unsqueeze", x, g.constant("third_axis", [2])), each)
         x = g.node("Cast", same, to=g.onnx.TensorProto.FLOAT)
     x = g.node("Transpose", x, perm=[1, 0, 2])
-    ragged = Ragged(g, x) if lengths else None
+    ragged = Ragged(g, x) if request.lengths else None
     for index, layer in enumerate(network.layers):
         both = [_direction(g, index, place, layer, x, ragged) for place in range(len(layer.directions))]
         y = both[0]

@@ -1,7 +1,8 @@
 """A whole model as a StableHLO program of `jax.export`, its parameters in it."""
 
+import contextlib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -25,16 +26,32 @@ def files(request: Request) -> Mapping[str, bytes]:
     if request.lengths:
         given.append(jax.ShapeDtypeStruct(shape[:1], jnp.int32))
 
+    scaling = request.scaling
+
     def program(x: Any, lengths: Any = None) -> Any:
+        x = x if scaling is None else (x - scaling.mean.reshape(1, 1, -1)) / scaling.deviation.reshape(1, 1, -1)
         return request.model.apply(request.params, x, lengths=lengths, deterministic=True)
 
     try:
-        exported = export.export(jax.jit(program), platforms=platforms)(*given)
+        with _without_folders():
+            exported = export.export(jax.jit(program), platforms=platforms)(*given)
     except (ValueError, NotImplementedError) as error:
         raise ExportError(
             f"export: jax cannot write this model for {', '.join(platforms)}: {str(error).splitlines()[0]}"
         ) from error
     return {"": bytes(exported.serialize())}
+
+
+@contextlib.contextmanager
+def _without_folders() -> Iterator[None]:
+    """Programs name the source files of what they compute: here without the folders of this machine."""
+    name = "jax_hlo_source_file_canonicalization_regex"
+    before = getattr(jax.config, name)
+    jax.config.update(name, r".*[/\\]")
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 def outputs(made: Mapping[str, bytes], request: Request, x: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:

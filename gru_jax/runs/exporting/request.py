@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -11,6 +12,25 @@ import numpy as np
 from gru_jax.models import Model
 from gru_jax.runs.exporting.network import ExportError, Network, taken_apart
 from gru_jax.types import Params
+
+
+class Scaling(NamedTuple):
+    """What is done to the numbers of every step first: (x - mean) / deviation.
+
+    Attributes:
+        mean, deviation: `[I]` float32.
+    """
+
+    mean: np.ndarray
+    deviation: np.ndarray
+
+    def scaled(self, x: np.ndarray) -> np.ndarray:
+        """x `[N, T, I]` as the model is given it, in float32, as all that is written computes it."""
+        return (np.asarray(x, np.float32) - self.mean) / self.deviation
+
+    def unscaled(self, x: np.ndarray) -> np.ndarray:
+        """`scaled` undone."""
+        return np.asarray(x, np.float32) * self.deviation + self.mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +43,7 @@ class Request:
         lengths: whether what is written takes the lengths of sequences.
         about: what a reader should know, text by text.
         platforms: those that `stablehlo` is written for beside the CPU.
+        scaling: what is written begins with it; None where x is given as the model takes it.
     """
 
     model: Model
@@ -30,6 +51,7 @@ class Request:
     lengths: bool
     about: Mapping[str, str]
     platforms: tuple[str, ...]
+    scaling: Scaling | None = None
 
     @functools.cached_property
     def network(self) -> Network:
@@ -37,8 +59,9 @@ class Request:
         return taken_apart(self.model, self.params)
 
     def computed(self, params: Params, x: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
-        """What the model itself makes of sequences with some parameters of it."""
+        """What the model itself makes of sequences, scaled first if they are to be, with some parameters of it."""
         model = self.model
+        x = x if self.scaling is None else self.scaling.scaled(x)
         apply = jax.jit(lambda params, x, lengths: model.apply(params, x, lengths=lengths, deterministic=True))
         with on_cpu():
             return np.asarray(apply(jax.tree.map(np.asarray, params), x, lengths))

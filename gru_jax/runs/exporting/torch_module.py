@@ -8,7 +8,7 @@ import numpy as np
 
 from gru_jax.between import EPSILON
 from gru_jax.runs.exporting.network import Network, NetworkLayer, Recurrence, check_directions, refuse
-from gru_jax.runs.exporting.request import Request
+from gru_jax.runs.exporting.request import Request, Scaling
 
 MODULES: dict[str, tuple[str, tuple[int, ...]]] = {
     "gru": ("GRU", (0, 1, 2)),
@@ -65,9 +65,11 @@ def files(request: Request) -> Mapping[str, bytes]:
     network = request.network
     groups = _groups(network)
     tensors = {name: torch.from_numpy(np.array(a, np.float32, order="C")) for name, a in _arrays(network, groups)}
+    if request.scaling is not None:
+        tensors |= {name: torch.from_numpy(np.array(a)) for name, a in request.scaling._asdict().items()}
     content = io.BytesIO()
     torch.save(tensors, content)
-    source = _source(network, groups, request.about)
+    source = _source(request, groups)
     return {"": content.getvalue(), ".py": source.encode()}
 
 
@@ -118,8 +120,11 @@ def _arrays(network: Network, groups: list[tuple[NetworkLayer, ...]]) -> list[tu
     return [*found, ("head.weight", network.w.T), ("head.bias", network.b)]
 
 
-def _source(network: Network, groups: list[tuple[NetworkLayer, ...]], about: Mapping[str, str]) -> str:
-    parts, steps = [], []
+def _source(request: Request, groups: list[tuple[NetworkLayer, ...]]) -> str:
+    network, about, parts, steps = request.network, request.about, list[str](), list[str]()
+    if request.scaling is not None:
+        parts += [f'self.register_buffer("{name}", torch.empty({network.features}))' for name in Scaling._fields]
+        steps.append("x = (x - self.mean) / self.deviation")
     if network.embedding is not None:
         vocabulary, width = network.embedding.shape
         parts.append(f"self.embedding = nn.Embedding({vocabulary}, {width})")
@@ -146,7 +151,7 @@ def _source(network: Network, groups: list[tuple[NetworkLayer, ...]], about: Map
     call = {"softmax": "torch.softmax(self.head(x), -1)", "sigmoid": "torch.sigmoid(self.head(x))"}
     steps.append(f"return {call.get(network.activation, 'self.head(x)')}")
     shape = "[B, T, " if network.steps == "all" else "[B, "
-    given = f"[B, T, {network.features}] numbers"
+    given = f"[B, T, {network.features}] numbers{'' if request.scaling is None else ' as they are in the data'}"
     if network.vocabulary is not None:
         given = f"[B, T] tokens, whole numbers below {network.vocabulary}"
     return SOURCE.format(

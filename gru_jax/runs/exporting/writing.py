@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from gru_jax import files as whole_files
 from gru_jax.models import Model
 from gru_jax.runs.exporting.checked import TOLERANCE, Trial, difference, made_up, several
 from gru_jax.runs.exporting.network import ExportError, takes
-from gru_jax.runs.exporting.request import Request
+from gru_jax.runs.exporting.request import Request, Scaling
 from gru_jax.types import Params
 
 
@@ -26,18 +27,20 @@ class Format(NamedTuple):
         endings: of its files.
         module: of this package, with `files(request)`, what each of its files holds by what is put in the ending's
             place ("" for the file itself), and `outputs(made, request, x, lengths)`, what they compute.
+        texts: whether the file has a place for what a reader should know; else a JSON file beside it has.
     """
 
     endings: tuple[str, ...]
     module: str
+    texts: bool = True
 
 
 FORMATS = {
     "onnx": Format((".onnx",), "onnx_graph"),
     "torch": Format((".pt", ".pth"), "torch_module"),
-    "keras": Format((".keras",), "keras_model"),
+    "keras": Format((".keras",), "keras_model", texts=False),
     "safetensors": Format((".safetensors",), "parameter_file"),
-    "stablehlo": Format((".stablehlo",), "program"),
+    "stablehlo": Format((".stablehlo",), "program", texts=False),
 }
 PLATFORMS = ("cuda", "rocm", "tpu")
 
@@ -67,6 +70,7 @@ def export(
     lengths: bool = False,
     about: Mapping[str, str] | None = None,
     platforms: Sequence[str] = (),
+    scale: tuple[np.ndarray, np.ndarray] | None = None,
     trial: Trial | None = None,
 ) -> Exported:
     """Writes a model in the format of another framework, if what is written computes what the model does.
@@ -85,10 +89,12 @@ def export(
         path: of the file, whose ending is the format's, in a folder that exists.
         to: the format.
         lengths: whether what is written takes the lengths of sequences, `[B]` int32; torch's module always does.
-        about: texts that go into the file: what the numbers are, how they were scaled. Keras and StableHLO have no
-            place for them.
+        about: texts that go into the file: what the numbers are, how they were scaled. Those of Keras and StableHLO,
+            which have no place for them, stand beside the file, in one that ends in .json.
         platforms: of "stablehlo", which of them beside the CPU: "cuda", "rocm", "tpu".
-        trial: sequences to compare on; random ones of several lengths when None.
+        scale: mean and deviation, `[I]` each: what is written begins with (x - mean) / deviation, so that it takes the
+            numbers of the data; "safetensors", which holds parameters alone, does not.
+        trial: sequences to compare on, as what is written takes them; random ones of several lengths when None.
 
     Returns:
         An `Exported`.
@@ -113,13 +119,17 @@ def export(
         checks.choice("export", "platforms", platform, PLATFORMS)
     target, format = _target(path, to), FORMATS[to]
     model, params = trained
+    scaling = None if scale is None else _scaling(model, scale)
     takes(model)
     _check_dtype(params)
     texts = {"gru_jax": importlib.metadata.version("gru-jax"), **(about or {})}
-    request = Request(model, params, lengths, texts, tuple(platforms))
-    trial = _fitting(trial or made_up(model, lengths=lengths), lengths=lengths)
+    request = Request(model, params, lengths, texts, tuple(platforms), scaling)
+    if trial is None:
+        trial = made_up(model, lengths=lengths)
+        trial = trial if scaling is None else trial._replace(x=scaling.unscaled(trial.x))
+    trial = _fitting(trial, lengths=lengths)
     module: Any = importlib.import_module(f"gru_jax.runs.exporting.{format.module}")
-    made = module.files(request)
+    made = {**module.files(request), **({} if format.texts or not about else {".json": _beside(texts)})}
     wanted = request.computed(params, trial.x, trial.lengths)
     found = difference(wanted, module.outputs(made, request, trial.x, trial.lengths), trial)
     if not found <= TOLERANCE:  # nor when it is no number
@@ -134,6 +144,21 @@ def export(
         _check_own(paths[ending], made[ending], beside=ending != "")
         whole_files.replace(paths[ending], made[ending])
     return Exported(tuple(paths.values()), found, len(trial.x), trial.what)
+
+
+def _scaling(model: Model, scale: tuple[np.ndarray, np.ndarray]) -> Scaling:
+    (size, tokens), found = takes(model), Scaling(*(np.asarray(part, np.float32) for part in scale))
+    shapes = [part.shape for part in found]
+    if tokens or shapes != [(size,)] * 2:
+        fact = "tokens, which have no scale" if tokens else f"{size} numbers a step; got shapes {checks.listed(shapes)}"
+        raise ExportError(f"export: scale is a mean and a deviation of each number of a step; the model takes {fact}")
+    return found
+
+
+def _beside(texts: Mapping[str, str]) -> bytes:
+    """Texts as JSON, whose first line says whose they are."""
+    lines = ['{"written_by": "gru-jax export"', *(f"{json.dumps(key)}: {json.dumps(texts[key])}" for key in texts)]
+    return (",\n".join(lines) + "}\n").encode()
 
 
 def _target(path: str | os.PathLike[str], to: str) -> Path:

@@ -12,6 +12,7 @@ from gru_jax.config import yaml_document
 from gru_jax.config.sections.in_words import short
 from gru_jax.data.dataset import BETTER_HIGHER
 from gru_jax.runs.comparison import Group, groups_of
+from gru_jax.runs.file_names import without_folders
 from gru_jax.runs.forecasting.forecasts import verdict
 from gru_jax.runs.on_disk.json_files import write_text
 from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
@@ -105,14 +106,14 @@ def _of_one(group: Group) -> list[Markup]:
     run = group.runs[0]
     return [
         *_verdict(run),
-        element("p", text(f"{_status(run)}; {run.path}")),
+        element("p", text(f"{_status(run)}; {without_folders(str(run.path))}")),
         comparison([_row(group)], None),
         *_curves([group]),
         *_pictures(run, 2),
         heading(2, "Result"),
         _result(run),
         heading(2, "Config"),
-        code(_read(run.path / "config.yaml")),
+        code(_config(run)),
         heading(2, "Environment"),
         _environment(run),
     ]
@@ -133,13 +134,14 @@ def _of_many(groups: Sequence[Group], pick: str | None) -> list[Markup]:
     parts += _against_values(rows, best_by)
     shown = order if count <= MOST_RUNS_IN_FULL else order[:1]
     parts.append(heading(2, "Runs" if len(shown) == len(rows) else "Runs of the best config"))
-    for place in shown:
-        group = rows[place].group
+    for number in shown:
+        group = rows[number].group
         for run in group.runs:
-            config = heading(3, "Config"), code(_read(run.path / "config.yaml"))
+            config = heading(3, "Config"), code(_config(run))
             around = heading(3, "Environment"), _environment(run)
             inner = [*_verdict(run), *_pictures(run), heading(3, "Result"), _result(run), *config, *around]
-            parts.append(folded(f"{group.label}, seed {run.config().seed}: {run.path}, {_status(run)}", *inner))
+            place = without_folders(str(run.path))
+            parts.append(folded(f"{group.label}, seed {run.config().seed}: {place}, {_status(run)}", *inner))
     return parts
 
 
@@ -274,7 +276,7 @@ def _result(run: RunDirectory) -> Markup:
     if result is None:
         lines = run.metrics_lines()
         return facts({"no result yet; the newest line of metrics": json.dumps(lines[-1]) if lines else "none"})
-    return facts(_flat(result))
+    return facts(_flat(without_folders(result)))
 
 
 def _environment(run: RunDirectory) -> Markup:
@@ -284,7 +286,7 @@ def _environment(run: RunDirectory) -> Markup:
         said = None
     if not isinstance(said, Mapping):
         return facts({"env.json": "cannot be read"})
-    return facts(_flat(said))
+    return facts(_flat(without_folders(said)))
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, str]:
@@ -306,8 +308,11 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _read(path: Path) -> str:
+def _config(run: RunDirectory) -> str:
+    """What config.yaml says, without the folders of this machine; a damaged one as it is."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        read = (run.path / "config.yaml").read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         return f"cannot be read: {error.strerror}"
+    parsed = yaml_document.parse(read)
+    return read if parsed.complaints else yaml_document.dump(without_folders(parsed.value))
