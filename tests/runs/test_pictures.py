@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from gru_jax.runs.watching import plots, style
+from gru_jax.runs.watching import gate_maps, plots, style
 from gru_jax.runs.watching.plots import Metrics
 
 
@@ -28,6 +28,8 @@ def lines(*values: tuple[float, float]) -> list[dict[str, float]]:
     ]
 
 
+TRAINING = "training (mean around a point)"
+
 METRICS = Metrics({"loss": "loss, nats", "accuracy": "accuracy"}, "valid/loss")
 
 
@@ -39,26 +41,46 @@ def test_the_best_step_of_a_run(drawn: list[Any]) -> None:
     assert (loss.get_ylabel(), loss.get_xlabel()) == ("loss, nats", "training step")
     # The dot is the last line of a panel; that of the accuracy is where the loss was lowest.
     assert [tuple(axis.lines[-1].get_xydata()[0]) for axis in (loss, accuracy)] == [(20, 1.0), (20, 0.5)]
-    assert [axis.get_title(loc="right") for axis in (loss, accuracy)] == [
-        "at the best step: 1", "at the best step: 0.5"
+    assert [axis.texts[0].get_text() for axis in (loss, accuracy)] == [
+        "1 at the best step", "0.5 at the best step"
     ]  # fmt: skip
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["training", "validation"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [TRAINING, "validation"]
+
+
+def test_training_is_drawn_amid_the_steps_that_it_is_the_mean_of(drawn: list[Any]) -> None:
+    plots.curves({"a": [lines((2.0, 0.3), (1.0, 0.5), (1.5, 0.6))]}, Path("x.png"), METRICS)
+    assert drawn[0].axes[0].lines[0].get_xdata().tolist() == [5, 15, 25]
+
+
+def test_few_points_are_dots_and_a_legend_has_what_is_drawn(drawn: list[Any]) -> None:
+    once = lines((2.0, 0.3), (1.0, 0.5), (1.5, 0.6))[:1]
+    later = [{key: line[key] for key in line if key != "train/loss"} for line in lines((2.0, 0.3), (1.0, 0.5))]
+    plots.curves({"a": [once + later[1:]]}, Path("x.png"), METRICS)
+    plots.curves({"a": [later], "b": [later]}, Path("x.png"), METRICS)
+    assert drawn[0].axes[0].lines[0].get_marker() == "o"
+    legends = [[text.get_text() for text in figure.legends[0].get_texts()] for figure in drawn]
+    assert legends == [[TRAINING, "validation"], ["a (best 1)", "b (best 1)", "validation"]]
 
 
 def test_a_legend_of_many(drawn: list[Any]) -> None:
     first, second = lines((2.0, 0.3), (1.0, 0.5)), lines((3.0, 0.2), (2.0, 0.4))
     plots.curves({"_lr=1": [first, second], "lr=2": [second]}, Path("x.png"), METRICS, ("step", "time"))
     words = [text.get_text() for text in drawn[0].legends[0].get_texts()]
-    assert words == [" _lr=1 (best 1.5)", "lr=2 (best 2)", "training", "validation", "lowest to highest seed"]
+    assert words == [" _lr=1 (best 1.5)", "lr=2 (best 2)", TRAINING, "validation", "lowest to highest seed"]
     assert len(drawn[0].axes) == 4
 
 
-def test_a_unit_has_one_row_in_both_maps_of_gates(drawn: list[Any]) -> None:
+def test_a_unit_has_one_row_in_all_panels_of_gates(drawn: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     # The second unit keeps the least, the first the most.
     z, r = np.array([[0.9, 0.1, 0.5]] * 4), np.array([[0.2, 0.3, 0.4]] * 4)
-    plots.gates([("layer 1", types.SimpleNamespace(r=r, z=z))], Path("x.png"), "title")
+    monkeypatch.setattr(gate_maps, "save", lambda figure, path: drawn.append(figure))
+    layers = [(name, types.SimpleNamespace(r=r, z=z)) for name in ("a", "b", "c")]
+    assert gate_maps.draw(layers, Path("x.png"), "title") == [Path("x.png"), Path("x_2.png")]
     of_r, of_z = (axis.images[0].get_array() for axis in drawn[0].axes[:2])
     assert of_z[:, 0].tolist() == [0.1, 0.5, 0.9] and of_r[:, 0].tolist() == [0.3, 0.4, 0.2]
+    memories = drawn[0].axes[2].lines[0]
+    assert np.allclose(memories.get_xdata(), -1 / np.log([0.1, 0.5, 0.9]))
+    assert memories.get_ydata().tolist() == [0, 1, 2]
 
 
 def test_axes_of_values(drawn: list[Any]) -> None:
@@ -68,6 +90,20 @@ def test_axes_of_values(drawn: list[Any]) -> None:
     assert (lr.get_xscale(), hidden.get_xscale()) == ("log", "linear")
     assert [text.get_text() for text in lr.get_xticklabels()] == ["0.001", "0.01"]
     assert lr.get_ylabel() == "best validation loss"
+    # As in the tables: mean and standard deviation, here of 1 and 3.
+    (bar,) = lr.containers
+    assert np.allclose(bar.lines[2][0].get_segments()[0][:, 1], [2 - 2**0.5, 2 + 2**0.5])
+
+
+def test_a_short_axis_of_powers_has_labels_between() -> None:
+    with style.look():
+        figure, axes = style.new_figure(1, 2)
+        for axis, last in zip(axes[0], (9, 9000), strict=True):
+            axis.plot([0.4, last], [0, 1])
+            style.log_scale(axis, "x")
+        figure.canvas.draw()
+        found = [{text.get_text() for text in axis.get_xticklabels(minor=True)} - {""} for axis in axes[0]]
+    assert {"0.5", "2", "5"} <= found[0] <= {"0.2", "0.5", "2", "5", "20", "50"} and found[1] == set()
 
 
 def config(target: str, kind: str = "digits", quantiles: tuple[float, ...] = (), best_by: str = "valid/loss") -> Any:

@@ -52,7 +52,7 @@ def coming(run_directory: Path, file: str | None = None, data_root: str | None =
     starts = np.array([window.start])
     others = {"seasonal_naive": seasonal_naive(window.series, starts)}
     told, truth = in_units(outputs, window.series, starts), window.series.told(starts)
-    return config.name, Forecasts("next", window.series, starts, truth, told, others)
+    return config.name, Forecasts("next", window.series, starts, truth, told, others, window.x.shape[1])
 
 
 def _window(config: Config, file: str | None, scale: Mapping[str, tuple[float, float]]) -> data.Coming:
