@@ -63,7 +63,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Cell]], best: int | None 
     """
     cells = [list(row) for row in rows]
     numbers = {column for row in cells for column, cell in enumerate(row) if isinstance(cell, Number)}
-    top = [element("th", _breakable(name), **_class("number" if place in numbers else "")) for place, name in enumerate(head)]
+    looks = [_class("number" if place in numbers else "") for place in range(len(head))]
+    top = [element("th", _breakable(name), **look) for name, look in zip(head, looks, strict=True)]
     body = [
         element("tr", *map(_cell, row), **_class("best" if number == best else "")) for number, row in enumerate(cells)
     ]
