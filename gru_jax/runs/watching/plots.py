@@ -180,7 +180,7 @@ def _legend(
         handles = {said[label]: found.get("valid", found.get("train")) for label, found in shown.items()}
         for split in splits:
             few = all(found[split].get_marker() == "o" for found in shown.values() if split in found)
-            marks = {"marker": "o", "markerfacecolor": "white"} if few else {}
+            marks: dict[str, Any] = {"marker": "o", "markerfacecolor": "white"} if few else {}
             handles[_SPLITS[split][0]] = Line2D([], [], color="0.4", linestyle=_SPLITS[split][1], **marks)
     if any(len(seeds) > 1 for seeds in runs.values()):
         handles["lowest to highest seed"] = Patch(color="0.8")
