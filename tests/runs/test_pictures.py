@@ -8,7 +8,10 @@ import matplotlib
 import numpy as np
 import pytest
 
-from gru_jax.runs.watching import gate_maps, plots, style
+from gru_jax.data.series.facts import SeriesFacts
+from gru_jax.runs.forecasting import pictures as forecast_pictures
+from gru_jax.runs.forecasting.forecasts import Forecasts
+from gru_jax.runs.watching import forecast_plots, gate_maps, plots, style
 from gru_jax.runs.watching.plots import Metrics
 
 
@@ -104,6 +107,29 @@ def test_a_short_axis_of_powers_has_labels_between() -> None:
         figure.canvas.draw()
         found = [{text.get_text() for text in axis.get_xticklabels(minor=True)} - {""} for axis in axes[0]]
     assert {"0.5", "2", "5"} <= found[0] <= {"0.2", "0.5", "2", "5", "20", "50"} and found[1] == set()
+
+
+@pytest.mark.parametrize(("seen", "said"), [(40, "the 40 hours it saw"), (72, "the last 48 of 72 hours it saw")])
+def test_a_forecast_says_what_it_shows(seen: int, said: str, drawn: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast_plots, "save", lambda figure, path: drawn.append(figure))
+    times = np.datetime64("2025-12-29T00") + np.arange(100)
+    starts = (np.arange(0), np.arange(0), np.arange(72, 83))
+    scale = {name: (0.0, 1.0) for name in "ab"}
+    facts = SeriesFacts(("a", "b"), np.zeros((100, 2)), times, scale, 24, 3, (), starts, 70)
+    off = np.broadcast_to(np.arange(11.0)[:, None, None], (11, 3, 2))
+    made = Forecasts("test", facts, starts[2], off * 0, off[..., None], {"seasonal_naive": off}, seen)
+    forecast_pictures.draw(Path("plots"), "mine", made)
+    windows, errors = drawn
+    titles = [axis.get_title() for axis in windows.axes]
+    assert titles[:3] == ["better than 9 of 10\nMAE 1", "the median\nMAE 5", "worse than 9 of 10\nMAE 9"]
+    # The words stand over the columns once.
+    assert titles[3:] == ["MAE 1", "MAE 5", "MAE 9"]
+    assert windows.legends[0].get_texts()[0].get_text() == said
+    assert len(windows.axes[0].lines[0].get_xdata()) == min(seen, 48)
+    axis = windows.axes[0].xaxis
+    ticks = axis.get_major_formatter().format_ticks(axis.get_major_locator()())
+    assert ticks[0].endswith(" Dec\n2025") and [tick for tick in ticks if tick.endswith("1 Jan\n2026")]
+    assert errors.axes[0].get_xticks().tolist() == [1, 2, 3]
 
 
 def config(target: str, kind: str = "digits", quantiles: tuple[float, ...] = (), best_by: str = "valid/loss") -> Any:

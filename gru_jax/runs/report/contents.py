@@ -276,7 +276,8 @@ def _beside_baselines(run: RunDirectory, level: int = 3) -> list[Markup]:
     if not isinstance(others, Mapping) or not others:
         return []
     own = {name.removeprefix("test/"): value for name, value in result.items()}
-    errors = {"this run": own} | {NAMES.get(name, name): each for name, each in others.items()}
+    errors: dict[str, Mapping[str, Any]] = {"this run": own}
+    errors |= {str(NAMES.get(name, name)): each for name, each in others.items()}
     measures = [name for name in next(iter(others.values())) if name in own and name != "mae_by_horizon"]
     rows: list[list[Cell]] = [[name, *(_to_four(each.get(it)) for it in measures)] for name, each in errors.items()]
     return [heading(level, "Beside baselines, test split"), table(["", *measures], rows, best=0)]
