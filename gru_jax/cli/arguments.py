@@ -182,7 +182,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
     report.add_argument("runs", metavar="RUN_DIR", nargs="+", type=Path, help="directory of a run, or of a sweep")
     report.add_argument("--out", metavar="FILE", type=Path, default=Path("report.html"), help="(default: report.html)")
 
-    new = reader("new", help="write a task, a cell or a config that runs, to begin one's own with")
+    new = reader("new", help="write a task, a cell, data or a config that runs, to begin one's own with")
     new.add_argument("what", metavar="WHAT", choices=list(WRITTEN), help=f"one of {', '.join(WRITTEN)}")
     new.add_argument("name", metavar="NAME", help="of the files and the config")
     new.add_argument("--out", metavar="DIR", type=Path, default=Path(), help="where they go (default: here)")

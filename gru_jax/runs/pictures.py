@@ -18,7 +18,7 @@ from gru_jax.runs.load_trained import newest
 from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError, require_same_data
 from gru_jax.runs.predictions import class_names
 from gru_jax.runs.scores import answered, confusion
-from gru_jax.runs.watching import confusion_matrix, plots
+from gru_jax.runs.watching import confusion_matrix, gate_maps, plots
 from gru_jax.runs.watching.style import FORMATS, Style
 from gru_jax.training.experiment import Experiment, build
 from gru_jax.types import Params
@@ -35,8 +35,8 @@ def draw(
 ) -> list[Path]:
     """Writes the pictures of a run; returns their paths.
 
-    They are `plots/curves.png`; for a model with gates `plots/gates.png`; of classes and tags `plots/confusion.png`; of
-    series `plots/forecast.png` and `plots/error_by_horizon.png`.
+    They are `plots/curves.png`; for a model with gates `plots/gates.png`, of many layers `gates_2.png` and so on; of
+    classes and tags `plots/confusion.png`; of series `plots/forecast.png` and `plots/error_by_horizon.png`.
 
     Args:
         directory: of the run.
@@ -56,8 +56,7 @@ def draw(
         if shape.target == "class":
             names = class_names(dataset, shape)
             title += f" (label {names[int(y)]}, predicted {names[int(outputs.argmax())]})"
-        paths.append(directory.plots / f"gates{suffix}")
-        plots.gates(_named(layers), paths[-1], title, style)
+        paths += gate_maps.draw(_named(layers), directory.plots / f"gates{suffix}", title, style)
     if told is not None and shape.target in ("class", "tags"):
         names = class_names(dataset, shape)
         if len(names) <= confusion_matrix.MOST_CLASSES:

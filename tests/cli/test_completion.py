@@ -15,6 +15,10 @@ OFFERED = {
     "gru-jax run co": ["config.yaml", "configs/"],
     "gru-jax run config.yaml optim.clip_n": ["optim.clip_norm="],
     "gru-jax run config.yaml task.kind=mn": ["mnist "],
+    "gru-jax run config.yaml optim.mom": ["optim.momentum="],
+    "gru-jax run config.yaml optim.kind=adam optim.mom": [],
+    "gru-jax run config.yaml optim.kind=adam optim.b": ["optim.b1=", "optim.b2="],
+    "gru-jax run config.yaml model.method=": ["auto", "newton", "sequential"],
     "gru-jax run config.yaml --f": ["--fork", "--fresh"],
     "gru-jax plot run": ["runs/"],
     "gru-jax plot runs --style ": ["paper", "talk"],
@@ -43,6 +47,8 @@ print(json.dumps(found))
 def test_what_is_offered(tmp_path: Path) -> None:
     for name in ("config.yaml", "container.txt", "runs.txt"):
         (tmp_path / name).touch()
+    (tmp_path / "config.yaml").write_text("base: container.txt\n")
+    (tmp_path / "container.txt").write_text("optim: {kind: sgd}\n")
     (tmp_path / "configs").mkdir()
     (tmp_path / "runs").mkdir()
     asked = environment(_ARGCOMPLETE="1", _ARGCOMPLETE_STDOUT_FILENAME="offered", _ARGCOMPLETE_COMP_WORDBREAKS=" =:")

@@ -22,7 +22,7 @@ def test_what_is_written_is_right(what: str, tmp_path: Path) -> None:
     assert "next: gru-jax check there/mine.yaml" in made.stdout
     config = load_config(tmp_path / "there/mine.yaml").config
     assert config.name == "mine"
-    assert list(config.own_files) == ([] if what == "config" else [{"task": "task", "cell": "model"}[what]])
+    assert list(config.own_files) == {"task": ["task"], "cell": ["model"]}.get(what, [])
     dataset = config.task.load(None)
     assert misfit(dataset, config.shape) is None and len(dataset.test.x) == config.shape.test
 
@@ -46,7 +46,7 @@ def test_refused(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("what", "accuracy"), [("task", 0.8), ("cell", 0.8), ("config", 0.8)])
+@pytest.mark.parametrize(("what", "accuracy"), [("task", 0.8), ("cell", 0.8), ("config", 0.8), ("sequences", 0.8)])
 def test_it_trains(what: str, accuracy: float, tmp_path: Path) -> None:
     assert gru_jax("new", what, "mine", cwd=tmp_path).returncode == 0
     checked = gru_jax("check", "mine.yaml", cwd=tmp_path)

@@ -15,7 +15,7 @@ from gru_jax.runs.report import contents
 from .command import gru_jax, result
 
 NASTY = "<script>alert(1)</script> & $body 'ü'"
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "wbr"}
 
 
 class Page(html.parser.HTMLParser):
@@ -79,6 +79,18 @@ def test_folders_of_this_machine_stay_here(tmp_path: Path) -> None:
     assert "gru-jax, run" in said and "/somewhere" not in said
 
 
+def test_of_a_forecast(copy: Path) -> None:
+    path = copy / "out" / "result.json"
+    errors = {"mae": 95.58162, "mae_by_horizon": [99.40705882, 1e-7]}
+    own = {"test/mae": 36.739936, "mae_by_horizon": [34.30851043], "baselines": {"seasonal_naive": errors}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | own))
+    assert gru_jax("report", "out", cwd=copy).returncode == 0
+    rows = Page(copy / "report.html").rows
+    at = rows.index(["", "mae"])
+    assert rows[at + 1 : at + 3] == [["this run", "36.74"], ["seasonal-naive", "95.58"]]
+    assert ["mae_by_horizon", "34.31"] in rows and not [row for row in rows if row[0].startswith("baselines")]
+
+
 def variant(folder: Path, name: str, lr: float, seed: int, loss: float, status: str = "done") -> None:
     """A run like the finished one, with another learning rate, seed and result."""
     run = shutil.copytree(folder / "out", folder / name)
@@ -106,9 +118,9 @@ def test_of_several(copy: Path) -> None:
     assert (copy / "report.html").read_bytes() == (copy / "again.html").read_bytes()
     head, *rows = page.rows[:4]
     place = head.index("valid/loss")
-    assert head[0] == "optim.lr" and head[-2:] == ["seeds", "status"]
+    assert head[0] == "optim.lr" and head[-5:] == ["seeds", "status", "params", "best_step", "wall_s"]
     assert [row[place] for row in rows] == ["1.5 ± 0.71", "1.25", "0.5"]
-    assert [row[-2:] for row in rows] == [["2", "done"], ["1", "done"], ["1", "running"]]
+    assert [row[-5:-3] for row in rows] == [["2", "done"], ["1", "done"], ["1", "running"]]
     # 0.3 has the lowest loss, and is not at its end.
     assert [row[0] for row in page.best] == ["0.2"]
     own = len(list((copy / "a" / "plots").iterdir())) - 1

@@ -15,7 +15,7 @@ from gru_jax.runs.on_disk import json_files, run_directory
 from gru_jax.runs.on_disk.history import History
 from gru_jax.runs.on_disk.metrics_log import MetricsLog, read_metrics
 from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
-from gru_jax.runs.watching import plots
+from gru_jax.runs.watching import gate_maps, plots
 
 from ..training.experiments import config
 
@@ -149,7 +149,7 @@ def test_pictures_of_odd_runs(tmp_path: Path) -> None:
     runs = {"none": [], "empty": [[]], "one": [lines[:1]], "seeds": [lines, lines[:1], []]}
     plots.curves(runs, tmp_path / "new" / "curves.png", plots.Metrics({"loss": "loss"}, "valid/loss"))
     frozen = types.SimpleNamespace(r=np.zeros((5, 1)), z=np.ones((5, 1)))
-    plots.gates([("layer 1", frozen)], tmp_path / "gates.png", "saturated")
+    gate_maps.draw([("layer 1", frozen)], tmp_path / "gates.png", "saturated")
     for path in (tmp_path / "new" / "curves.png", tmp_path / "gates.png"):
         assert path.read_bytes().startswith(b"\x89PNG")
 

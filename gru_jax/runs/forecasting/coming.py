@@ -66,7 +66,7 @@ def coming(
     starts = np.array([window.start])
     others = {"seasonal_naive": seasonal_naive(window.series, starts)}
     told, truth = in_units(outputs, window.series, starts), window.series.told(starts)
-    return config.name, Forecasts("next", window.series, starts, truth, told, others)
+    return config.name, Forecasts("next", window.series, starts, truth, told, others, window.x.shape[1])
 
 
 def _window(config: Config, file: str | None, result: Mapping[str, Any]) -> data.Coming:

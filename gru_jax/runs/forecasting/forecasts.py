@@ -23,6 +23,7 @@ class Forecasts(NamedTuple):
         truth: `[M, H, D]`, NaN where a value is missing.
         quantiles: `[M, H, D, Q]`, rising; of the mean, Q is 1.
         others: what the baselines forecast, name -> `[M, H, D]`.
+        seen: rows before the first value told that the model is shown.
     """
 
     split: str
@@ -31,6 +32,7 @@ class Forecasts(NamedTuple):
     truth: np.ndarray
     quantiles: np.ndarray
     others: Mapping[str, np.ndarray]
+    seen: int
 
     @property
     def forecast(self) -> np.ndarray:
@@ -52,7 +54,8 @@ def of(found: Answers, dataset: Dataset, shape: TaskShape) -> Forecasts:
     starts = series.starts[_SPLITS.index(found.split)][found.sequence]
     seen = np.asarray(windows_of(dataset, found.split).x)[found.sequence]
     others = baselines(dataset, series, starts, seen, shape.gaps)
-    return Forecasts(found.split, series, starts, series.told(starts), in_units(found.outputs, series, starts), others)
+    told, truth = in_units(found.outputs, series, starts), series.told(starts)
+    return Forecasts(found.split, series, starts, truth, told, others, seen.shape[1])
 
 
 def in_units(outputs: np.ndarray, series: SeriesFacts, starts: np.ndarray) -> np.ndarray:

@@ -11,8 +11,8 @@ from gru_jax.runs.watching import forecast_plots
 from gru_jax.runs.watching.forecast_plots import Shown
 from gru_jax.runs.watching.style import Style
 
-# The share of windows that are better.
-_CASES = {"good": 0.1, "median": 0.5, "bad": 0.9}
+# What is said of a window, and the share of windows that are better.
+_CASES = {"better than 9 of 10": 0.1, "the median": 0.5, "worse than 9 of 10": 0.9}
 _MOST_COLUMNS = 3
 _UNITS = {3600: "hours", 86_400: "days", 604_800: "weeks", 60: "minutes", 1: "seconds"}
 
@@ -41,8 +41,9 @@ def _windows(path: Path, name: str, made: Forecasts, style: Style) -> None:
     picked = {case: int(ranked[round(share * (len(ranked) - 1))]) for case, share in _CASES.items()}
     columns = range(len(series.names[:_MOST_COLUMNS]))
     panels = [[_shown(case, at, place, made) for case, at in picked.items()] for place in columns]
-    title = f"{name}, {series.horizon} {_unit(series)} ahead: of 10 test windows 1, 5 and 9 are better"
-    forecast_plots.windows(panels, series.names[:_MOST_COLUMNS], _band(series), path, title, style)
+    title = f"{name}, {series.horizon} {_unit(series)} ahead: three of {len(off)} test windows"
+    words = _before(made), _band(series)
+    forecast_plots.windows(panels, series.names[:_MOST_COLUMNS], words, path, title, style)
 
 
 def draw_coming(path: Path, name: str, made: Forecasts) -> None:
@@ -56,7 +57,18 @@ def draw_coming(path: Path, name: str, made: Forecasts) -> None:
     series = made.series
     panels = [[_shown("", 0, place, made)] for place in range(len(series.names[:_MOST_COLUMNS]))]
     title = f"{name}: the {series.horizon} {_unit(series)} after {moment(series, int(made.starts[0]) - 1)}"
-    forecast_plots.windows(panels, series.names[:_MOST_COLUMNS], _band(series), path, title)
+    forecast_plots.windows(panels, series.names[:_MOST_COLUMNS], (_before(made), _band(series)), path, title)
+
+
+def _before(made: Forecasts) -> str:
+    """What is drawn of what the model is shown, in words."""
+    shown, unit = _drawn(made), _unit(made.series)
+    return f"the {shown} {unit} it saw" if shown == made.seen else f"the last {shown} of {made.seen} {unit} it saw"
+
+
+def _drawn(made: Forecasts) -> int:
+    """How many rows of what the model is shown fit beside the forecast."""
+    return min(made.seen, max(4 * made.series.horizon, 48))
 
 
 def _band(series: SeriesFacts) -> str:
@@ -66,14 +78,14 @@ def _band(series: SeriesFacts) -> str:
 
 def _shown(case: str, window: int, place: int, made: Forecasts) -> Shown:
     series, start = made.series, int(made.starts[window])
-    before = 3 * max(series.horizon, min(series.period, 3 * series.horizon)) // 2
-    history = slice(max(0, start - max(before, 2)), start)
+    history = slice(max(0, start - _drawn(made)), start)
     ahead = slice(start, start + series.horizon)
     axis = np.arange(len(series.values)) if series.times is None else series.times
     off = np.abs(made.forecast[window, :, place] - made.truth[window, :, place])
     error = f"MAE {np.nanmean(off):.3g}" if np.isfinite(off).any() else "nothing came"
     return Shown(
-        f"{case}: {error}" if case else "",
+        case,
+        error,
         (axis[history], series.values[history, place]),
         axis[ahead],
         made.truth[window, :, place],

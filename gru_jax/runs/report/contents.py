@@ -13,6 +13,7 @@ from gru_jax.config.sections.in_words import short
 from gru_jax.data.dataset import BETTER_HIGHER
 from gru_jax.runs.comparison import Group, groups_of
 from gru_jax.runs.file_names import without_folders
+from gru_jax.runs.forecasting.baselines import NAMES
 from gru_jax.runs.forecasting.forecasts import verdict
 from gru_jax.runs.on_disk.json_files import write_text
 from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
@@ -38,6 +39,8 @@ MOST_RUNS_IN_FULL = 24
 """Of more runs, only those of the best config are shown one by one."""
 
 MOST_CURVES = 12
+
+_COSTS = ("params", "best_step", "wall_s")
 
 
 class Row(NamedTuple):
@@ -110,6 +113,7 @@ def _of_one(group: Group) -> list[Markup]:
         comparison([_row(group)], None),
         *_curves([group]),
         *_pictures(run, 2),
+        *_beside_baselines(run, 2),
         heading(2, "Result"),
         _result(run),
         heading(2, "Config"),
@@ -139,9 +143,10 @@ def _of_many(groups: Sequence[Group], pick: str | None) -> list[Markup]:
         for run in group.runs:
             config = heading(3, "Config"), code(_config(run))
             around = heading(3, "Environment"), _environment(run)
-            inner = [*_verdict(run), *_pictures(run), heading(3, "Result"), _result(run), *config, *around]
+            inner = [*_verdict(run), *_pictures(run), *_beside_baselines(run), heading(3, "Result"), _result(run)]
             place = without_folders(str(run.path))
-            parts.append(folded(f"{group.label}, seed {run.config().seed}: {place}, {_status(run)}", *inner))
+            title = f"{group.label}, seed {run.config().seed}: {place}, {_status(run)}"
+            parts.append(folded(title, *inner, *config, *around))
     return parts
 
 
@@ -162,7 +167,7 @@ def _values(run: RunDirectory) -> dict[str, float]:
     """The numbers by which runs are compared: of validation, then of the test, then of the training."""
     result = run.result() or {}
     told = [key for prefix in ("valid/", "test/") for key in result if key.startswith(prefix) and key.count("/") == 1]
-    told += ["params", "best_step", "wall_s"]
+    told += _COSTS
     numbers = {key: result.get(key) for key in told}
     return {key: float(value) for key, value in numbers.items() if isinstance(value, int | float)}
 
@@ -189,19 +194,22 @@ def _best_first(rows: Sequence[Row], best_by: str | None) -> list[int]:
 
 
 def comparison(rows: Sequence[Row], best: int | None) -> Markup:
-    """The table: what differs, the metrics over the seeds, how many, and what is to be said."""
+    """The table: what differs, the metrics over the seeds, how many, what is to be said, and what it cost."""
     keys = list(dict.fromkeys(key for row in rows for key in row.group.values))
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     # Where names tell the runs apart, they come first.
     named = len({row.group.config.name for row in rows}) > 1
-    head = [*(["name"] if named else []), *keys, *names, "seeds", "status"]
+    costs = [name for name in names if name in _COSTS]
+    names = [name for name in names if name not in _COSTS]
+    head = [*(["name"] if named else []), *keys, *names, "seeds", "status", *costs]
     cells: list[list[Cell]] = []
     for row in rows:
         values: list[Cell] = [row.group.config.name] if named else []
         values += [_as_number(row.group.values[key]) for key in keys]
         values += [over_seeds(row.metrics.get(name, [])) for name in names]
         statuses = list(dict.fromkeys(_status(run) for run in row.group.runs))
-        cells.append([*values, Number(str(len(row.group.runs)), len(row.group.runs)), ", ".join(statuses)])
+        values += [Number(str(len(row.group.runs)), len(row.group.runs)), ", ".join(statuses)]
+        cells.append([*values, *(over_seeds(row.metrics.get(name, [])) for name in costs)])
     return table(head, cells, best)
 
 
@@ -258,7 +266,8 @@ def _against_values(rows: Sequence[Row], metric: str | None) -> list[Markup]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "values.png"
         plots.against_values(numbers, metric, path)
-        return [heading(2, "Against what differs"), picture(path, f"{plots.in_words(metric)}; a point a config")]
+        caption = f"{plots.in_words(metric)}; a point a config, bars as in the table"
+        return [heading(2, "Against what differs"), picture(path, caption)]
 
 
 def _pictures(run: RunDirectory, level: int = 3) -> list[Markup]:
@@ -271,12 +280,31 @@ def _pictures(run: RunDirectory, level: int = 3) -> list[Markup]:
     return [heading(level, "Pictures"), *shown] if shown else []
 
 
+def _beside_baselines(run: RunDirectory, level: int = 3) -> list[Markup]:
+    """A table of the errors of a run that forecasts and of what it has to beat; of other runs nothing."""
+    result = run.result() or {}
+    others = result.get("baselines")
+    if not isinstance(others, Mapping) or not others:
+        return []
+    own = {name.removeprefix("test/"): value for name, value in result.items()}
+    errors: dict[str, Mapping[str, Any]] = {"this run": own}
+    errors |= {str(NAMES.get(name, name)): each for name, each in others.items()}
+    measures = [name for name in next(iter(others.values())) if name in own and name != "mae_by_horizon"]
+    rows: list[list[Cell]] = [[name, *(_to_four(each.get(it)) for it in measures)] for name, each in errors.items()]
+    return [heading(level, "Beside baselines, test split"), table(["", *measures], rows, best=0)]
+
+
+def _to_four(value: object) -> Number:
+    return Number(f"{value:.4g}", float(value)) if isinstance(value, int | float) else Number("-", None)
+
+
 def _result(run: RunDirectory) -> Markup:
     result = run.result()
     if result is None:
         lines = run.metrics_lines()
         return facts({"no result yet; the newest line of metrics": json.dumps(lines[-1]) if lines else "none"})
-    return facts(_flat(without_folders(result)))
+    # What baselines do is in a table of its own.
+    return facts(_flat(without_folders({key: value for key, value in result.items() if key != "baselines"})))
 
 
 def _environment(run: RunDirectory) -> Markup:
@@ -302,7 +330,8 @@ def _flat(values: Mapping[str, Any]) -> dict[str, str]:
 
 def _shown(value: Any) -> str:
     if isinstance(value, list):
-        return ", ".join(map(_shown, value))
+        # Many numbers are read for their course.
+        return ", ".join(f"{each:.4g}" if isinstance(each, float) else _shown(each) for each in value)
     if isinstance(value, float):
         return f"{value:.6g}"
     return value if isinstance(value, str) else json.dumps(value)

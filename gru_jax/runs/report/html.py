@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
@@ -62,12 +63,18 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Cell]], best: int | None 
     """
     cells = [list(row) for row in rows]
     numbers = {column for row in cells for column, cell in enumerate(row) if isinstance(cell, Number)}
-    top = [element("th", text(name), **_class("number" if place in numbers else "")) for place, name in enumerate(head)]
+    looks = [_class("number" if place in numbers else "") for place in range(len(head))]
+    top = [element("th", _breakable(name), **look) for name, look in zip(head, looks, strict=True)]
     body = [
         element("tr", *map(_cell, row), **_class("best" if number == best else "")) for number, row in enumerate(cells)
     ]
     inner = element("thead", element("tr", *top)), element("tbody", *body)
-    return element("div", element("table", *inner, class_="sortable"), class_="wide")
+    return element("div", element("table", *inner, class_="sortable"), class_="wide full")
+
+
+def _breakable(name: str) -> Markup:
+    """A name that a narrow column may break after its dots, slashes and underscores."""
+    return Markup(re.sub(r"([./_])(?=.)", r"\1<wbr>", text(name)))
 
 
 def facts(values: Mapping[str, object]) -> Markup:
@@ -79,7 +86,10 @@ def facts(values: Mapping[str, object]) -> Markup:
 def _cell(cell: Cell) -> Markup:
     if isinstance(cell, Number):
         value = "" if cell.value is None else repr(cell.value)
-        return element("td", text(cell.shown), class_="number", data_value=value)
+        # A narrow column has the spread on a line of its own.
+        mean, between, spread = cell.shown.partition(" ± ")
+        whole = [text(f"{mean} "), element("span", text(f"± {spread}"))] if between else [text(mean)]
+        return element("td", *whole, class_="number", data_value=value)
     return element("td", text(cell))
 
 

@@ -1,6 +1,7 @@
 """Pictures of forecasts: some windows with what came, and the error of each step ahead."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ class Shown(NamedTuple):
     """One window of one column, in the data's units.
 
     Attributes:
-        title: of its panel.
+        case: how it was picked, over the first panel that shows it; "" for the only window there is.
+        error: of the forecast, over each panel of a case.
         before: times or rows `[L]`, and values, of the history.
         ahead: times or rows `[H]`, of what is told.
         truth: `[H]`, NaN where a value is missing.
@@ -25,7 +27,8 @@ class Shown(NamedTuple):
         season: `[H]`, the seasonal-naive forecast.
     """
 
-    title: str
+    case: str
+    error: str
     before: tuple[np.ndarray, np.ndarray]
     ahead: np.ndarray
     truth: np.ndarray
@@ -35,14 +38,19 @@ class Shown(NamedTuple):
 
 
 def windows(
-    panels: Sequence[Sequence[Shown]], names: Sequence[str], band: str, path: Path, title: str, style: Style = "talk"
+    panels: Sequence[Sequence[Shown]],
+    names: Sequence[str],
+    words: tuple[str, str],
+    path: Path,
+    title: str,
+    style: Style = "talk",
 ) -> None:
     """History, forecast with its band, what came, and the seasonal-naive forecast.
 
     Args:
         panels: a row for each column, in each a panel a window.
         names: of the columns, on the axes.
-        band: what the band is, in words; "" for none.
+        words: what is drawn of the history, and what the band is; "" for no band.
         path: picture to write.
         title: over the picture.
         style: for what.
@@ -50,24 +58,25 @@ def windows(
     with look(style):
         figure, axes = new_figure(len(panels), len(panels[0]), style)
         handles: dict[str, Any] = {}
-        for row, name, shown in zip(axes, names, panels, strict=True):
+        for number, (row, name, shown) in enumerate(zip(axes, names, panels, strict=True)):
             for axis in row[1:]:
                 # Before anything is drawn: the range is then that of all.
                 axis.sharey(row[0])
                 axis.tick_params(labelleft=False)
             for axis, one in zip(row, shown, strict=True):
-                handles |= _draw(axis, one, band)
-                axis.set_title(one.title)
+                handles |= _draw(axis, one, *words)
+                words_above = [one.case] if one.case and number == 0 else []
+                axis.set_title("\n".join([*words_above, *([one.error] if one.case else [])]))
             row[0].set_ylabel(name)
         figure.suptitle(title)
         legend_below(figure, handles)
         save(figure, path)
 
 
-def _draw(axis: Any, shown: Shown, band: str) -> dict[str, Any]:
+def _draw(axis: Any, shown: Shown, before: str, band: str) -> dict[str, Any]:
     """Draws one window: label -> what was drawn."""
     found: dict[str, Any] = {}
-    (found["before"],) = axis.plot(*shown.before, color=_BEFORE, zorder=2)
+    (found[before],) = axis.plot(*shown.before, color=_BEFORE, zorder=2)
     # From the last value that was seen on, or what came would begin with a gap.
     since = np.concatenate([shown.before[0][-1:], shown.ahead])
     if np.isfinite(shown.truth).any():
@@ -84,13 +93,45 @@ def _draw(axis: Any, shown: Shown, band: str) -> dict[str, Any]:
     axis.axvline(shown.before[0][-1], color="0.8", zorder=0)
     axis.margins(x=0.01)
     if np.issubdtype(shown.ahead.dtype, np.datetime64):
-        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+        from matplotlib.dates import AutoDateLocator, num2date
+        from matplotlib.ticker import Formatter
+
+        class Dates(Formatter):
+            """Each tick with its day; matplotlib's own says "Jan" for the first of January."""
+
+            def format_ticks(self, values: Any) -> list[str]:
+                return dates([num2date(value) for value in values])
 
         # So many that it finds an interval for every stretch: it warns where it does not.
         locator = AutoDateLocator(minticks=2, maxticks=5)
         axis.xaxis.set_major_locator(locator)
-        axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        axis.xaxis.set_major_formatter(Dates())
     return found
+
+
+def dates(ticks: Sequence[datetime]) -> list[str]:
+    r"""What stands at the ticks of an axis of time: the day at each, the year at the first and where another begins.
+
+    Example:
+        >>> dates([datetime(2025, 12, 31), datetime(2026, 1, 1), datetime(2026, 1, 2)])
+        ['31 Dec\n2025', '1 Jan\n2026', '2 Jan']
+        >>> dates([datetime(2026, 1, 1, 6), datetime(2026, 1, 1, 12)])
+        ['06:00\n1 Jan\n2026', '12:00']
+    """
+    timed = any((tick.hour, tick.minute, tick.second) != (0, 0, 0) for tick in ticks)
+    monthly = not timed and all(tick.day == 1 for tick in ticks) and len(ticks) > 1
+    clock = "%H:%M:%S" if any(tick.second for tick in ticks) else "%H:%M"
+    said: list[str] = []
+    for number, tick in enumerate(ticks):
+        last = ticks[number - 1] if number else None
+        new_day = last is None or last.date() != tick.date()
+        parts = [tick.strftime(clock)] if timed else []
+        if new_day:
+            parts.append(tick.strftime("%b") if monthly else f"{tick.day} {tick.strftime('%b')}")
+        if last is None or last.year != tick.year:
+            parts.append(str(tick.year))
+        said.append("\n".join(parts))
+    return said
 
 
 def by_horizon(
@@ -116,7 +157,8 @@ def by_horizon(
                 (handles[label],) = axis.plot(steps, error, **(looks | marks))
             axis.set(xlabel=ahead, ylabel=f"MAE, {name}", ylim=(0, None))
             axis.margins(x=0.02)
-            axis.xaxis.get_major_locator().set_params(integer=True)
+            # The first and the last step among them.
+            axis.set_xticks(np.unique(np.linspace(1, steps[-1], min(steps[-1], 6)).round()))
         figure.suptitle(title)
         legend_below(figure, handles)
         save(figure, path)

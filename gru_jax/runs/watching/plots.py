@@ -1,4 +1,4 @@
-"""Pictures of a run: training curves, and the gates over one sequence."""
+"""Pictures of runs: training curves, and a metric against lengths and against what was varied."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,10 @@ from gru_jax.config.config import Config
 from gru_jax.data.dataset import BETTER_HIGHER
 from gru_jax.runs.watching.style import COLOURS, Style, legend_below, line, log_scale, look, new_figure, save
 
-_SPLITS: dict[str, tuple[str, Any]] = {"train": ("training", ":"), "valid": ("validation", "-")}
+_SPLITS: dict[str, tuple[str, Any]] = {
+    "train": ("training (mean around a point)", ":"),
+    "valid": ("validation", "-"),
+}
 
 AGAINST = {"step": ("step", "training step"), "epoch": ("epoch", "epoch"), "time": ("time_s", "training, seconds")}
 """What curves can be drawn against: name -> (key of a line, label)."""
@@ -62,6 +65,7 @@ def curves(
 ) -> None:
     """Loss, and accuracy where there is one, training dotted, validation solid, one colour a label.
 
+    What is logged of the training is the mean since the line before: its point is drawn in the middle of the two.
     Of several seeds the line is their mean, in a band from the lowest to the highest, as far as half of them have come.
     Between its own points a seed is taken to go straight: at a second where one was evaluated, the others were not.
     A dot is where the metric that picks the best evaluation is at its best, of several seeds in the mean.
@@ -98,9 +102,14 @@ def _draw_curves(axis: Any, seeds: Sequence[Lines], metric: str, x: str, looks: 
     """Draws those of one label in a panel: split -> the line."""
     found = {}
     for split, (_, dashes) in _SPLITS.items():
-        places, low, mean, high = over_seeds(seeds, f"{split}/{metric}", x)
+        key = f"{split}/{metric}"
+        lines = [amid(each, key, x) for each in seeds] if split == "train" else seeds
+        places, low, mean, high = over_seeds(lines, key, x)
         if places.size:
-            own = looks if split == "valid" else {"color": looks["color"], "alpha": 0.7}
+            own = dict(looks) if split == "valid" else {"color": looks["color"], "alpha": 0.7}
+            if places.size < 3:
+                # Dots of a dotted line: of so few points it shows nothing, or a dash that looks like many.
+                own |= {"marker": "o", "markevery": 1, "markerfacecolor": "white"}
             (found[split],) = axis.plot(places, mean, linestyle=dashes, **own)
             if len(seeds) > 1:
                 axis.fill_between(places, low, high, color=looks["color"], alpha=0.2, linewidth=0)
@@ -126,8 +135,26 @@ def _mark_best(
     value = float(np.interp(best[0], curve.get_xdata(), curve.get_ydata()))
     axis.plot([best[0]], [value], "o", color=curve.get_color(), markeredgecolor="white", zorder=5)
     if with_value:
-        # Beside the dot it would lie on a curve.
-        axis.set_title(f"at the best step: {value:.4g}", loc="right")
+        _say_beside(axis, best[0], value, curve)
+
+
+def _say_beside(axis: Any, place: float, value: float, curve: Any) -> None:
+    """Says the value at a dot of a curve: below it where the curve is higher elsewhere, within the panel."""
+    x, y = curve.get_xdata(), curve.get_ydata()
+    below = value < np.median(y) or (value == np.min(y) < np.max(y))
+    along = (place - x[0]) / ((x[-1] - x[0]) or 1.0)
+    axis.annotate(
+        f"{value:.4g} at the best step",
+        (place, value),
+        (0, -14 if below else 14),
+        textcoords="offset points",
+        ha="right" if along > 2 / 3 else "left" if along < 1 / 3 else "center",
+        va="top" if below else "bottom",
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
+        zorder=6,
+    )
+    # Room for it.
+    axis.margins(y=0.2)
 
 
 def _log_where_wide(axis: Any) -> None:
@@ -151,10 +178,30 @@ def _legend(
         best = {label: _best(runs[label], best_by, "step") for label in shown}
         said = {label: f"{label} (best {found[1]:.4g})" if found else label for label, found in best.items()}
         handles = {said[label]: found.get("valid", found.get("train")) for label, found in shown.items()}
-        handles |= {_SPLITS[split][0]: Line2D([], [], color="0.4", linestyle=_SPLITS[split][1]) for split in splits}
+        for split in splits:
+            few = all(found[split].get_marker() == "o" for found in shown.values() if split in found)
+            marks: dict[str, Any] = {"marker": "o", "markerfacecolor": "white"} if few else {}
+            handles[_SPLITS[split][0]] = Line2D([], [], color="0.4", linestyle=_SPLITS[split][1], **marks)
     if any(len(seeds) > 1 for seeds in runs.values()):
         handles["lowest to highest seed"] = Patch(color="0.8")
     return handles
+
+
+def amid(lines: Lines, key: str, x: str) -> Lines:
+    """The lines with a metric that is a mean since the one before, each moved to the middle of the two.
+
+    Args:
+        lines: of one `metrics.jsonl`.
+        key: the metric.
+        x: what is moved.
+
+    Example:
+        >>> amid([{"step": 2, "train/loss": 3.0}, {"step": 3}, {"step": 6, "train/loss": 1.0}], "train/loss", "step")
+        [{'step': 1.0, 'train/loss': 3.0}, {'step': 4.0, 'train/loss': 1.0}]
+    """
+    own = [line for line in lines if key in line and x in line]
+    before = [0.0, *(line[x] for line in own)]
+    return [{x: (line[x] + since) / 2, key: line[key]} for line, since in zip(own, before, strict=False)]
 
 
 def over_seeds(seeds: Sequence[Lines], key: str, x: str = "step") -> tuple[np.ndarray, ...]:
@@ -217,7 +264,9 @@ def _binned(places: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndar
 def against_values(
     numbers: Mapping[str, Sequence[tuple[float, Sequence[float]]]], metric: str, path: Path, style: Style = "talk"
 ) -> None:
-    """A metric against the values that keys took: a panel a key, a point a combination, a bar over its seeds.
+    """A metric against the values that keys took: a panel a key, a point a combination.
+
+    A bar is the standard deviation over the seeds (n - 1), as in the tables.
 
     Args:
         numbers: key -> (its value, the metric of each seed) of every combination.
@@ -230,14 +279,14 @@ def against_values(
         for axis, (key, points) in zip(axes[0], numbers.items(), strict=True):
             values = np.array([value for value, _ in points])
             means = np.array([np.mean(seeds) for _, seeds in points])
-            spread = [means - [min(seeds) for _, seeds in points], [max(seeds) for _, seeds in points] - means]
+            spread = [np.std(seeds, ddof=1) if len(seeds) > 1 else 0.0 for _, seeds in points]
             bars = axis.errorbar(values, means, yerr=spread, fmt="o", color=COLOURS[0], capsize=4)
             if values.min() > 0 and values.max() >= 10 * values.min():
                 log_scale(axis, "x")
             _ticks_at(axis, values)
             axis.set(xlabel=key, ylabel=in_words(metric) if axis is axes[0, 0] else "")
         if any(len(seeds) > 1 for points in numbers.values() for _, seeds in points):
-            legend_below(figure, {"mean of the seeds, from the lowest to the highest": bars})
+            legend_below(figure, {"mean over the seeds ± their standard deviation": bars})
         save(figure, path)
 
 
@@ -261,44 +310,3 @@ def in_words(metric: str) -> str:
     """
     split, _, name = metric.partition("/")
     return f"{ {'valid': 'best validation', 'test': 'test', 'train': 'training'}.get(split, split)} {name}".strip()
-
-
-def gates(layers: Sequence[Any], path: Path, title: str, style: Style = "talk") -> None:
-    """Reset and update gates over one sequence as heat maps, and the time constants they amount to.
-
-    A unit has the same row in both: they are sorted by how long they remember.
-
-    Args:
-        layers: (name, gates) of each layer and direction; `gates.r` and `gates.z` are `[T, H]`.
-        path: picture to write.
-        title: over the picture.
-        style: for what.
-    """
-    with look(style):
-        figure, axes = new_figure(len(layers), 3, style)
-        for row, (name, layer) in zip(axes, layers, strict=True):
-            mean_z = np.asarray(layer.z).mean(axis=0)
-            order = np.argsort(mean_z)
-            for axis, gate, said in (
-                (row[0], layer.r, "reset gate r\n0 ignores the past, 1 reads it"),
-                (row[1], layer.z, "update gate z\n0 takes the new, 1 keeps the old"),
-            ):
-                image = axis.imshow(
-                    np.asarray(gate).T[order], aspect="auto", vmin=0, vmax=1, cmap="viridis", interpolation="nearest"
-                )
-                axis.grid(visible=False)
-                axis.set(title=said, xlabel="time step")
-            figure.colorbar(image, ax=list(row[:2]), pad=0.02)
-            row[0].set_ylabel(f"{name}\nunit, from fast (top) to slow")
-            _draw_memories(row[2], -1 / np.log(mean_z.clip(1e-6, 1 - 1e-6)))
-            row[2].set(title="memory\nof the units", xlabel="steps until 1/e is left", ylabel="number of units")
-        figure.suptitle(title)
-        save(figure, path)
-
-
-def _draw_memories(axis: Any, steps: np.ndarray) -> None:
-    wide = steps.max() > 20 * steps.min()
-    bins = np.geomspace(steps.min(), steps.max(), 21) if wide else 20
-    axis.hist(steps, bins=bins, color=COLOURS[0])
-    if wide:
-        log_scale(axis, "x")

@@ -126,12 +126,18 @@ def line(number: int) -> Mapping[str, Any]:
 
 def log_scale(axis: Any, which: Literal["x", "y"]) -> None:
     """Gives an axis a logarithmic scale; matplotlib's own labels would be formulas, which a look does not know."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter
 
     axis.set(**{f"{which}scale": "log"})
     of = getattr(axis, f"{which}axis")
+
+    def between(value: float, _: object) -> str:
+        low, high = sorted(of.get_view_interval())
+        # Over less than two powers of ten their labels alone would be one or two.
+        return f"{value:g}" if high < 100 * low and f"{value:e}"[0] in "25" else ""
+
     of.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    of.set_minor_formatter(NullFormatter())
+    of.set_minor_formatter(FuncFormatter(between))
 
 
 def legend_below(figure: Any, handles: Mapping[str, Any]) -> None:
