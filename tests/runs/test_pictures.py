@@ -44,10 +44,8 @@ def test_the_best_step_of_a_run(drawn: list[Any]) -> None:
     assert (loss.get_ylabel(), loss.get_xlabel()) == ("loss, nats", "training step")
     # The dot is the last line of a panel; that of the accuracy is where the loss was lowest.
     assert [tuple(axis.lines[-1].get_xydata()[0]) for axis in (loss, accuracy)] == [(20, 1.0), (20, 0.5)]
-    assert [axis.texts[0].get_text() for axis in (loss, accuracy)] == [
-        "1 at the best step", "0.5 at the best step"
-    ]  # fmt: skip
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == [TRAINING, "validation"]
+    assert [axis.texts[0].get_text() for axis in (loss, accuracy)] == ["1", "0.5"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [TRAINING, "validation", "best step"]
 
 
 def test_training_is_drawn_amid_the_steps_that_it_is_the_mean_of(drawn: list[Any]) -> None:
@@ -62,14 +60,16 @@ def test_few_points_are_dots_and_a_legend_has_what_is_drawn(drawn: list[Any]) ->
     plots.curves({"a": [later], "b": [later]}, Path("x.png"), METRICS)
     assert drawn[0].axes[0].lines[0].get_marker() == "o"
     legends = [[text.get_text() for text in figure.legends[0].get_texts()] for figure in drawn]
-    assert legends == [[TRAINING, "validation"], ["a (best 1)", "b (best 1)", "validation"]]
+    assert legends == [[TRAINING, "validation", "best step"], ["a (best 1)", "b (best 1)", "validation", "best step"]]
 
 
 def test_a_legend_of_many(drawn: list[Any]) -> None:
     first, second = lines((2.0, 0.3), (1.0, 0.5)), lines((3.0, 0.2), (2.0, 0.4))
     plots.curves({"_lr=1": [first, second], "lr=2": [second]}, Path("x.png"), METRICS, ("step", "time"))
     words = [text.get_text() for text in drawn[0].legends[0].get_texts()]
-    assert words == [" _lr=1 (best 1.5)", "lr=2 (best 2)", TRAINING, "validation", "lowest to highest seed"]
+    assert words == [
+        " _lr=1 (best 1.5)", "lr=2 (best 2)", TRAINING, "validation", "best step", "lowest to highest seed"
+    ]  # fmt: skip
     assert len(drawn[0].axes) == 4
 
 

@@ -107,9 +107,11 @@ def _draw_curves(axis: Any, seeds: Sequence[Lines], metric: str, x: str, looks: 
         places, low, mean, high = over_seeds(lines, key, x)
         if places.size:
             own = dict(looks) if split == "valid" else {"color": looks["color"], "alpha": 0.7}
-            if places.size < 3:
-                # Dots of a dotted line: of so few points it shows nothing, or a dash that looks like many.
+            if split == "train" and places.size < 3:
+                # Of so few points a dotted line shows nothing, or a dash that looks like many.
                 own |= {"marker": "o", "markevery": 1, "markerfacecolor": "white"}
+            elif places.size == 1:
+                own |= {"marker": "o", "markevery": 1}
             (found[split],) = axis.plot(places, mean, linestyle=dashes, **own)
             if len(seeds) > 1:
                 axis.fill_between(places, low, high, color=looks["color"], alpha=0.2, linewidth=0)
@@ -139,12 +141,16 @@ def _mark_best(
 
 
 def _say_beside(axis: Any, place: float, value: float, curve: Any) -> None:
-    """Says the value at a dot of a curve: below it where the curve is higher elsewhere, within the panel."""
-    x, y = curve.get_xdata(), curve.get_ydata()
-    below = value < np.median(y) or (value == np.min(y) < np.max(y))
+    """Says the value at a dot of a curve, above or below it, where less is drawn, and within the panel."""
+    x = curve.get_xdata()
     along = (place - x[0]) / ((x[-1] - x[0]) or 1.0)
+    # A text is a fifth of a panel wide.
+    across = np.linspace(place - along * np.ptp(x) / 5, place + (1 - along) * np.ptp(x) / 5, 33)
+    others = [np.interp(across, line.get_xdata(), line.get_ydata(), np.nan, np.nan) for line in axis.lines]
+    off = np.concatenate(others) - value
+    below = np.sum(off < 0) < np.sum(off > 0)
     axis.annotate(
-        f"{value:.4g} at the best step",
+        f"{value:.4g}",
         (place, value),
         (0, -14 if below else 14),
         textcoords="offset points",
@@ -180,8 +186,12 @@ def _legend(
         handles = {said[label]: found.get("valid", found.get("train")) for label, found in shown.items()}
         for split in splits:
             few = all(found[split].get_marker() == "o" for found in shown.values() if split in found)
-            marks: dict[str, Any] = {"marker": "o", "markerfacecolor": "white"} if few else {}
+            marks: dict[str, Any] = {"marker": "o"} if few else {}
+            if few and split == "train":
+                marks["markerfacecolor"] = "white"
             handles[_SPLITS[split][0]] = Line2D([], [], color="0.4", linestyle=_SPLITS[split][1], **marks)
+    if any(_best(runs[label], best_by, "step") and "valid" in found for label, found in shown.items()):
+        handles["best step"] = Line2D([], [], color="0.4", marker="o", markeredgecolor="white", linestyle="none")
     if any(len(seeds) > 1 for seeds in runs.values()):
         handles["lowest to highest seed"] = Patch(color="0.8")
     return handles
