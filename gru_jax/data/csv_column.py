@@ -11,6 +11,7 @@ import numpy as np
 from gru_jax.data.dataset import DataDamaged, DataMissing, Dataset, Split, TaskShape
 from gru_jax.data.files import MB, DataFile, check_sizes, damaged, find, fingerprint, lines, read, several
 from gru_jax.data.missing import Missing, features, filled
+from gru_jax.data.missing import deviation as deviation_of
 
 _LIMIT = 64 * MB
 
@@ -112,7 +113,7 @@ def load(
     seen = series[: values * 7 // 10]
     if np.isnan(seen).all():
         raise damaged(content.path, f"has no value of {column!r} in its first 70 %, the training part", "fill some in")
-    mean, deviation = np.nanmean(seen), max(float(np.nanstd(seen)), 1e-8)
+    mean, deviation = np.nanmean(seen), float(deviation_of(seen))
     scaled = ((series - mean) / deviation).astype(np.float32)
     train, valid, test = (_windows(scaled, starts, window, missing) for starts in _starts(values, window))
     if sizes is not None:

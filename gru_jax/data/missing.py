@@ -29,3 +29,19 @@ def filled(x: np.ndarray, missing: Missing) -> np.ndarray:
         return np.nan_to_num(x)
     made = observed(x)
     return np.asarray(made.x if missing == "gaps" else made.value)
+
+
+def deviation(rows: np.ndarray) -> np.ndarray:
+    """The standard deviation of columns, `[N, D]` to `[D]` float64; 1 for one that is constant.
+
+    What never changes in training says nothing, whatever it is elsewhere: it must not become huge.
+
+    Args:
+        rows: numbers, NaN where one is missing.
+
+    Example:
+        >>> deviation(np.array([[1.0, 0.1], [3.0, 0.1], [np.nan, 0.1]])).tolist()
+        [1.0, 1.0]
+    """
+    found = np.nanstd(rows, 0, dtype=np.float64)
+    return np.where(found <= 1e-9 * np.nanmax(np.abs(rows), 0), 1.0, found)

@@ -7,6 +7,7 @@ import numpy as np
 from gru_jax.data.dataset import Dataset, Sequences, Source, Split, TaskShape
 from gru_jax.data.files import MB, DataFile, check_sizes, damaged, find, fingerprint, lines, read, several
 from gru_jax.data.missing import Missing, features, filled
+from gru_jax.data.missing import deviation as deviation_of
 
 _LIMIT = 512 * MB
 
@@ -87,7 +88,7 @@ def load(
     if never.any():
         raise damaged(files[0].path, f"has no value in channel {never.argmax() + 1}", "leave the channel out")
     mean = np.nanmean(seen, 0, dtype=np.float64).astype(np.float32)
-    deviation = np.maximum(np.nanstd(seen, 0, dtype=np.float64), 1e-8).astype(np.float32)
+    deviation = deviation_of(seen).astype(np.float32)
     x, test_x = ([filled((each - mean) / deviation, missing) for each in series.x] for series in (of_train, of_test))
     equal = len({len(each) for each in (*x, *test_x)}) == 1
     splits = [

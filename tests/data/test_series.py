@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gru_jax.data import csv_column
 from gru_jax.data.csv_column import Window, Windows
 from gru_jax.data.dataset import DataDamaged, Dataset
 from gru_jax.data.files import DataFile
@@ -386,3 +387,9 @@ def test_rows_of_nothing_are_steps_where_no_time_says_so() -> None:
     np.testing.assert_array_equal(holes.values[:, 0], [1, np.nan, 3, np.nan, 5])
     timed = table("t,v\n2025-01-01,1\n,\n2025-01-02,3\n", "v", time=("t",))
     assert timed.values[:, 0].tolist() == [1, 3]
+
+
+def test_a_single_column_that_is_constant_while_training_stays_small(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("a\n" + "0.1\n" * 75 + "0.2\n" * 25)
+    made: Any = csv_column.load("x.csv", "a", 100, Window(8, 3), str(tmp_path)).test
+    assert np.abs(made.x).max() < 1 and np.abs(made.y).max() < 1
