@@ -38,8 +38,23 @@ Params: TypeAlias = Any
 State: TypeAlias = Any
 """What a cell carries from step to step: an array `[*batch, H]`, or a pytree of such arrays."""
 
+Projected: TypeAlias = Any
+"""What a cell's `project` makes of its input and `step` takes: an array `[*batch, size]`, or a pytree of such arrays."""
+
+Tree: TypeAlias = Any
+"""A pytree of arrays of any kind, and whatever JAX takes for one."""
+
 DType: TypeAlias = Any
 """A floating-point dtype, such as `jnp.float32`."""
+
+Options: TypeAlias = dict[str, Any]
+"""Options by their names, which whoever takes them checks."""
+
+Plain: TypeAlias = Any
+"""A value as YAML and JSON hold it: None, a bool, a number, a string, or a list or a dict of such values."""
+
+Function: TypeAlias = Callable[..., Any]
+"""A function whose arguments are known to those who made it and those who call it."""
 
 Activation: TypeAlias = str | Callable[[jax.Array], jax.Array]
 """A name from `gru_jax.cells.activations`, or an elementwise function."""
