@@ -2,12 +2,12 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 
-from gru_jax.types import Activation, Array, DType, Key, Params, State, exportable
+from gru_jax.types import Activation, Array, DType, Key, Params, Projected, State, Tree, exportable
 
 
 @exportable("Gates")
@@ -85,10 +85,10 @@ class Cell(Protocol):
     def init(self, key: Key, input_size: int) -> Params:
         """Fresh parameters; a third parameter `dtype` is used where there is one."""
 
-    def project(self, params: Params, x: Array) -> Any:
+    def project(self, params: Params, x: Array) -> Projected:
         """Everything that needs no state: `[*batch, I]` to whatever `step` takes."""
 
-    def step(self, params: Params, u: Any, h: State) -> State:
+    def step(self, params: Params, u: Projected, h: State) -> State:
         """The state after one step, of the same shapes and dtypes as `h`."""
 
     def initial_state(self, batch: tuple[int, ...], dtype: DType) -> State:
@@ -96,6 +96,80 @@ class Cell(Protocol):
 
     def output(self, h: State) -> Array:
         """What a layer puts out at a step, `[*batch, H]`, read from the state."""
+
+
+class LinearCell(Cell, Protocol):
+    """A cell that is linear in its state, `gifts(cell).affine`."""
+
+    def affine(self, params: Params, u: Projected) -> tuple[State, State]:
+        """(a, b) of a step `a h + b`."""
+
+
+class LogLinearCell(Cell, Protocol):
+    """One whose states are found by their logarithms, `gifts(cell).in_log_space`."""
+
+    def log_affine(self, params: Params, u: Projected) -> tuple[Array, Array]:
+        """The logarithms of (a, b)."""
+
+
+class ShownCell(Cell, Protocol):
+    """One that can be looked into, `gifts(cell).gates`."""
+
+    def gates(self, params: Params, u: Projected, h: State) -> Gates:
+        """What it decides in a step."""
+
+
+class ClosedFormCell(Cell, Protocol):
+    """One whose step has its derivative in closed form, `gifts(cell).linearize`; where it has no more, so `gifts` says.
+
+    Every method takes a mask of recurrent dropout as well, where the cell's step does.
+    """
+
+    def linearize(self, params: Params, u: Projected, h: State) -> Tree:
+        """The coefficients `at` that all others take; with `products` where they are known."""
+
+    def tangent(self, params: Params, at: Tree, v: State) -> State:
+        """`J v`."""
+
+    def cotangent(self, params: Params, at: Tree, c: State) -> State:
+        """`J^T c`; with `transposed` where it was made."""
+
+
+class DiagonalCell(ClosedFormCell, Protocol):
+    """One with the diagonal of that derivative, `gifts(cell).diagonal`."""
+
+    def diagonal(self, params: Params, at: Tree) -> Array:
+        """The diagonal of J."""
+
+
+class ProductsCell(Cell, Protocol):
+    """One with its recurrent products apart from the rest of its step, `gifts(cell).products`."""
+
+    def products(self, params: Params, h: State) -> Array:
+        """The recurrent products of a step."""
+
+
+class GradientsCell(ClosedFormCell, Protocol):
+    """One with gradients in closed form, too, `gifts(cell).gradients`."""
+
+    def transposed(self, params: Params, dtype: DType) -> Tree:
+        """The matrices of `cotangent`, transposed."""
+
+    def pullback(self, params: Params, at: Tree, x: Array, h: State, c: State) -> tuple[Params, Array]:
+        """What gradients of some states give to parameters and input."""
+
+
+class KnownCell(Cell, Protocol):
+    """One whose equations are known, `gifts(cell).equations`."""
+
+    hidden_size: int
+
+    @property
+    def equations(self) -> Equations:
+        """Which they are."""
+
+    def dense(self, params: Params) -> Dense:
+        """What they take."""
 
 
 class Gifts(NamedTuple):
@@ -131,7 +205,7 @@ class Gifts(NamedTuple):
     block_size: int | None
 
 
-def gifts(cell: Any) -> Gifts:
+def gifts(cell: object) -> Gifts:
     """What a cell offers; the one place that looks."""
     has = lambda *names: all(hasattr(cell, name) for name in names)  # noqa: E731
     return Gifts(
@@ -151,7 +225,7 @@ def gifts(cell: Any) -> Gifts:
     )
 
 
-def _first_of(cell: Any, name: str, *others: str) -> bool:
+def _first_of(cell: object, name: str, *others: str) -> bool:
     """Whether the class that says one thing is the last that has changed the others."""
     place = {each: next((k for k, kind in enumerate(type(cell).__mro__) if each in vars(kind)), -1)
              for each in (name, *others)}  # fmt: skip
@@ -166,7 +240,7 @@ def fresh(init: Callable[..., Params], key: Key, input_size: int, dtype: DType =
     if any(p.kind is p.VAR_POSITIONAL for p in parameters) or sum(p.default is p.empty for p in parameters) > 2:
         return init(key, input_size, dtype)
 
-    def converted(leaf: Any) -> Any:
+    def converted(leaf: Array) -> Array:
         return leaf.astype(dtype) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf
 
     return jax.tree.map(converted, init(key, input_size))

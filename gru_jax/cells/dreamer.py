@@ -109,7 +109,7 @@ class DreamerGRU(DreamerDerivative):
                 raise TypeError(f"{who}: {name} must be a plain number; got {value!r}")
         if epsilon <= 0:
             raise ValueError(f"{who}: epsilon must be above 0; got {epsilon}")
-        idle: dict[str, Any] = {"projection_size": projection_size, "input_sizes": input_sizes}
+        idle: dict[str, object] = {"projection_size": projection_size, "input_sizes": input_sizes}
         if activation != "silu":
             idle["activation"] = activation
         for name, given in idle.items() if layers == 0 else ():
@@ -144,7 +144,7 @@ class DreamerGRU(DreamerDerivative):
         names = dreamer_params.named(shapes)
         keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
 
-        def leaf(name: str, shape: Any) -> Any:
+        def leaf(name: str, shape: jax.ShapeDtypeStruct | None) -> Array | None:
             if shape is None or len(shape.shape) == 1:
                 return None if shape is None else jnp.full(shape.shape, name.endswith("scale"), dtype)
             fan = shape.shape[-2] * (self.heads if len(shape.shape) == 3 else 1)

@@ -84,13 +84,13 @@ def shapes(
     )
 
 
-def named(tree: Any) -> dict[str, Any]:
+def named(tree: DreamerGRUParams) -> dict[str, Any]:
     """The leaves of parameters, or of their shapes, by what they are called, None among them."""
     leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda leaf: leaf is None)[0]
     return {f"params{jax.tree_util.keystr(path)}": leaf for path, leaf in leaves}
 
 
-def check(who: str, params: Any, expected: DreamerGRUParams) -> None:
+def check(who: str, params: object, expected: DreamerGRUParams) -> None:
     """Raises unless every parameter is a floating-point array of the expected shape.
 
     Raises:

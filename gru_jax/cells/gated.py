@@ -1,14 +1,14 @@
 """What gated cells share: options, the projected input with their gates side by side, and the state as output."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 
 from gru_jax import checks
 from gru_jax.cells import activations
 from gru_jax.cells.base import accumulator
-from gru_jax.types import Activation, Array, DType, Key
+from gru_jax.types import Activation, Array, DType, Key, Params
 
 
 class GatedCell:
@@ -24,7 +24,7 @@ class GatedCell:
 
     hidden_size: int
 
-    def _set(self, *options: Any) -> None:
+    def _set(self, *options: object) -> None:
         """Fills the fields: the option `init` and the method `init` share a name, which a generated init cannot do."""
         for field, value in zip(dataclasses.fields(self), options, strict=True):  # type: ignore[arg-type]
             object.__setattr__(self, field.name, value)
@@ -34,7 +34,7 @@ class GatedCell:
         checks.random_key(self.name, key)
         checks.floating_dtype(self.name, dtype)
 
-    def project(self, params: Any, x: Array) -> Array:
+    def project(self, params: Params, x: Array) -> Array:
         """`u = x w_x + b_x`: everything that needs no state.
 
         Args:
@@ -69,7 +69,7 @@ class GatedCell:
         batch = "the state has the batch of u; cell.initial_state(batch) makes zeros"
         checks.shape(self.name, "h", h.shape, (*u.shape[:-1], self.hidden_size), batch)
 
-    def _check_features(self, params: Any, features: int) -> None:
+    def _check_features(self, params: Params, features: int) -> None:
         if params.w_x.ndim == 2 and params.w_x.shape[0] != features:
             raise ValueError(
                 f"{self.name}: x has {features} features but params were made for {params.w_x.shape[0]};"

@@ -24,7 +24,7 @@ from gru_jax.cells import activations
 from gru_jax.cells.base import accumulator, sum_rows
 from gru_jax.cells.gated import RecurrentGates, add, rows, scale
 from gru_jax.cells.gru_params import GRUParams
-from gru_jax.types import Array, DType, exportable
+from gru_jax.types import Array, DType, Tree, exportable
 
 
 @exportable("GRULinearization")
@@ -89,7 +89,7 @@ class GRUDerivative(RecurrentGates):
         return (at.z * v + at.k_z * g_z + at.k_n * g_n).astype(dtype)
 
     def cotangent(
-        self, params: GRUParams, at: Linearization, c: Array, drop: Array | None = None, transposed: Any = None
+        self, params: GRUParams, at: Linearization, c: Array, drop: Array | None = None, transposed: Tree = None
     ) -> Array:
         """`J^T c`, J the step's Jacobian at the linearized point; c and the result `[*batch, H]`.
 
@@ -107,7 +107,7 @@ class GRUDerivative(RecurrentGates):
         through = at.r * p + self._product_transpose(w_rz, at_rz, w_rz_t)
         return (at.z * c + scale(through, drop)).astype(dtype)
 
-    def transposed(self, params: GRUParams, dtype: DType) -> Any:
+    def transposed(self, params: GRUParams, dtype: DType) -> Array | tuple[Array, ...]:
         """The recurrent matrices, transposed, for `cotangent`."""
         turn = lambda w: jnp.swapaxes(w, -1, -2).astype(dtype)  # noqa: E731
         if self.reset == "after":

@@ -6,11 +6,12 @@ else takes that.
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
 from gru_jax.cells.gru_params import GRUParams
+from gru_jax.types import Params
 
 
 class Layout(NamedTuple):
@@ -51,7 +52,7 @@ class LaidOut:
     original: Original
 
 
-def apart(params: Any) -> tuple[Any, Original | None]:
+def apart(params: Params) -> tuple[Params, Original | None]:
     """Parameters in the neutral layout, and the original where it is known; derivatives do not see that."""
     if not isinstance(params, LaidOut):
         return params, None

@@ -14,7 +14,7 @@ from gru_jax.cells.gated import GatedCell, add
 from gru_jax.cells.gru import GRU
 from gru_jax.cells.gru_params import GRUParams
 from gru_jax.cells.initializers import Initializers
-from gru_jax.types import Activation, Array, DType, Key, exportable
+from gru_jax.types import Activation, Array, DType, Key, Tree, exportable
 
 
 @exportable("GRUDParams")
@@ -193,7 +193,7 @@ class GRUD(GatedCell):
         return self.gru.tangent(params.gru, at.gru, _decayed(at.decay, v), drop).astype(v.dtype)
 
     def cotangent(
-        self, params: GRUDParams, at: Linearization, c: Array, drop: Array | None = None, transposed: Any = None
+        self, params: GRUDParams, at: Linearization, c: Array, drop: Array | None = None, transposed: Tree = None
     ) -> Array:
         """`J^T c`, J the step's Jacobian at the linearized point; c and the result `[*batch, H]`.
 
@@ -202,7 +202,7 @@ class GRUD(GatedCell):
         through = self.gru.cotangent(params.gru, at.gru, c.astype(at.decay.dtype), drop, transposed)
         return (at.decay * through).astype(c.dtype)
 
-    def transposed(self, params: GRUDParams, dtype: DType) -> Any:
+    def transposed(self, params: GRUDParams, dtype: DType) -> Tree:
         """The recurrent matrices, transposed, for `cotangent`."""
         return self.gru.transposed(params.gru, dtype)
 
@@ -284,7 +284,7 @@ def _spread(a: Array, like: Array, dtype: DType) -> Array:
     return jnp.broadcast_to(a.astype(dtype), like.shape)
 
 
-def _mean(got: Any) -> float | tuple[float, ...]:
+def _mean(got: float | Sequence[float]) -> float | tuple[float, ...]:
     """A plain number or a tuple of such, so that the cell can be hashed; raises for what is neither."""
     found = np.asarray(got)
     if found.dtype.kind not in "fiu" or found.ndim > 1 or not np.isfinite(found).all():

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ class PerGate:
     base: Initializer
     gates: int = 3
 
-    def __call__(self, key: Key, shape: Any, dtype: DType = jnp.float32) -> Array:
+    def __call__(self, key: Key, shape: tuple[int, ...], dtype: DType = jnp.float32) -> Array:
         keys = jax.random.split(key, self.gates)
         gate = (*shape[:-1], shape[-1] // self.gates)
         return jnp.concatenate([self.base(k, gate, dtype) for k in keys], axis=-1)
@@ -91,7 +91,7 @@ _FLAX = Initializers(per_gate(lecun_normal()), per_gate(orthogonal()), zeros, ze
 _KERAS = Initializers(glorot_uniform(), orthogonal(), zeros, zeros)
 
 
-def check(who: str, init: Any) -> None:
+def check(who: str, init: object) -> None:
     """Raises unless `init` is a preset's name or `Initializers`."""
     if isinstance(init, Initializers):
         for name, one in zip(init._fields, init, strict=True):

@@ -1,7 +1,7 @@
 """The minimal gated unit: a GRU with one gate, which both forgets and resets."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -174,7 +174,7 @@ class MGU(RecurrentGates):
         return (at.f * wide + at.k_f * g_f + at.k_n * g_n).astype(v.dtype)
 
     def cotangent(
-        self, params: MGUParams, at: Linearization, c: Array, drop: Array | None = None, transposed: Any = None
+        self, params: MGUParams, at: Linearization, c: Array, drop: Array | None = None, transposed: Array | None = None
     ) -> Array:
         """`J^T c`, J the step's Jacobian at the linearized point; c and the result `[*batch, H]`.
 
