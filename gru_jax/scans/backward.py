@@ -5,7 +5,6 @@ For all steps at once the gates, their derivatives and what is between them take
 
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ from gru_jax.scans import masking, solve_by_steps
 from gru_jax.scans.derivative import floating
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.time_axis import on_same_axes
-from gru_jax.types import Array, State
+from gru_jax.types import Array, State, Tree
 
 
 def piece_of(steps: int) -> int:
@@ -26,7 +25,8 @@ def piece_of(steps: int) -> int:
 
 
 def gradients(
-    cell: Cell, context: Context, steps: Steps, states: State, _: Any, cotangent: State, *, reverse: bool, unroll: int
+    cell: Cell, context: Context, steps: Steps, states: State, _: object, cotangent: State, *, reverse: bool,
+    unroll: int,
 ) -> tuple[State, tuple[Context, Steps]]:
     """What gradients of the states give to all that made them, see `derivative.Recurrence`.
 
@@ -45,7 +45,7 @@ def gradients(
     solver = solve_by_steps.by_scan(cell, reverse, unroll)
     moving, with_context = floating(context)
 
-    def of_piece(carry: tuple[State, list[Array]], piece: Any) -> tuple[Any, Any]:
+    def of_piece(carry: tuple[State, list[Array]], piece: Tree) -> tuple[Tree, Tree]:
         """From what reaches a piece's last state to what reaches the state before its first."""
         reaching, found = carry
         steps, states, before, c = piece

@@ -13,17 +13,20 @@ differentiated. Nothing is computed for it before a tangent or a cotangent is th
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
+from jax.typing import ArrayLike
 
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.time_axis import on_same_axes
-from gru_jax.types import State
+from gru_jax.types import Array, Function, State, Tree
+
+Found = TypeVar("Found")
 
 STATES = "gru_jax.states"
 """The name under which the trajectory is saved for the backward pass."""
@@ -43,7 +46,7 @@ class Recurrence(NamedTuple):
     step: Callable[[Context, Steps, State], State]
     reverse: bool
     solver: Callable[[Context, Steps, State], "Solver"]
-    gradients: Callable[[Context, Steps, State, State, Any], tuple[State, Any]] | None = None
+    gradients: Callable[[Context, Steps, State, State, Tree], tuple[State, tuple[Context, Steps]]] | None = None
 
 
 class Solver(NamedTuple):
@@ -58,7 +61,7 @@ class Solver(NamedTuple):
     transpose: Callable[[State], tuple[State, State]]
 
 
-def differentiable(find: Callable[..., Any], recurrence: Recurrence, *, aux: bool = False) -> Callable[..., Any]:
+def differentiable(find: Function, recurrence: Recurrence, *, aux: bool = False) -> Function:
     """`find` with the derivative above instead of its own.
 
     Args:
@@ -74,11 +77,11 @@ def differentiable(find: Callable[..., Any], recurrence: Recurrence, *, aux: boo
     """
 
     @jax.custom_jvp
-    def trajectory(context: Context, steps: Steps, *hints: Any) -> tuple[State, Any]:
+    def trajectory(context: Context, steps: Steps, *hints: Tree) -> tuple[State, Tree]:
         return find(context, steps, *hints) if aux else (find(context, steps, *hints), ())
 
     @trajectory.defjvp
-    def rule(primals: Any, tangents: Any) -> tuple[Any, Any]:
+    def rule(primals: Tree, tangents: Tree) -> tuple[Tree, Tree]:
         context, steps, *hints = primals
         states, others = trajectory(context, steps, *hints)
         states = checkpoint_name(states, STATES)
@@ -89,11 +92,11 @@ def differentiable(find: Callable[..., Any], recurrence: Recurrence, *, aux: boo
         # Made where it is used, so that it is not kept beside the states.
         starts_now = lambda: before(states, context.h0)  # noqa: E731
 
-        def all_steps(moving: list[Any], starts: State) -> State:
+        def all_steps(moving: list[Array], starts: State) -> State:
             context, steps = rejoin(moving)
             return jax.vmap(recurrence.step, in_axes=(None, 0, 0))(context, steps, starts)
 
-        def system(unknown: tuple[State, list[Any]]) -> tuple[State, list[Any]]:
+        def system(unknown: tuple[State, list[Array]]) -> tuple[State, list[Array]]:
             """(v, d) to (v - J v_before - B d, d): with (0, d) on the right, v is the tangent that belongs to d."""
             v, d = unknown
             moved = jax.jvp(all_steps, (moving, starts_now()), (d, before(v, h0_of(d))))[1]
@@ -101,14 +104,14 @@ def differentiable(find: Callable[..., Any], recurrence: Recurrence, *, aux: boo
             one = 1 + _nothing(moving)
             return jax.tree.map(jnp.subtract, v, moved), [leaf * one.astype(leaf.dtype) for leaf in d]
 
-        def solve(_: Any, right: tuple[State, list[Any]]) -> tuple[State, list[Any]]:
+        def solve(_: Function, right: tuple[State, list[Array]]) -> tuple[State, list[Array]]:
             b, d = right
             starts = starts_now()
             pushed = jax.jvp(lambda m: all_steps(m, starts), (moving,), (d,))[1]
             b = jax.tree.map(jnp.add, b, pushed)
             return recurrence.solver(context, steps, starts).solve(b, h0_of(d)), d
 
-        def transpose_solve(_: Any, right: tuple[State, list[Any]]) -> tuple[State, list[Any]]:
+        def transpose_solve(_: Function, right: tuple[State, list[Array]]) -> tuple[State, list[Array]]:
             c, d = right
             if recurrence.gradients is not None:
                 adjoint, pulled = recurrence.gradients(context, steps, states, others, c)
@@ -127,7 +130,7 @@ def differentiable(find: Callable[..., Any], recurrence: Recurrence, *, aux: boo
     return trajectory if aux else lambda *args: trajectory(*args)[0]
 
 
-def lean(find: Callable[..., Any], differentiable: Callable[..., Any]) -> Callable[..., Any]:
+def lean(find: Callable[..., Found], differentiable: Callable[..., Found]) -> Callable[..., Found]:
     """`find` where nothing is differentiated, `differentiable`, which keeps more, where something is.
 
     Args:
@@ -136,36 +139,36 @@ def lean(find: Callable[..., Any], differentiable: Callable[..., Any]) -> Callab
     """
 
     @jax.custom_jvp
-    def trajectory(*args: Any) -> Any:
+    def trajectory(*args: Tree) -> Found:
         return find(*args)
 
     @trajectory.defjvp
-    def rule(primals: Any, tangents: Any) -> Any:
+    def rule(primals: Tree, tangents: Tree) -> tuple[Found, Found]:
         return jax.jvp(differentiable, primals, tangents)
 
     return trajectory
 
 
-def floating(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+def floating(tree: Tree) -> tuple[list[Array], Callable[[list[Array]], Tree]]:
     """The leaves of a tree that can move, and a function that puts such leaves back in their places."""
-    leaves, structure = cast(tuple[list[Any], Any], jax.tree.flatten(tree))
+    leaves, structure = cast(tuple[list[Array], Any], jax.tree.flatten(tree))
     moves = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
 
-    def rejoin(moving: list[Any]) -> Any:
+    def rejoin(moving: list[Array]) -> Tree:
         rest = iter(moving)
         return structure.unflatten([next(rest) if m else leaf for m, leaf in zip(moves, leaves, strict=True)])
 
     return [leaf for m, leaf in zip(moves, leaves, strict=True) if m], rejoin
 
 
-def _still(a: Any) -> Any:
+def _still(a: Array) -> ArrayLike:
     """The tangent of what does not move, be it floating or not."""
     if jnp.issubdtype(a.dtype, jnp.floating):
         return jnp.zeros_like(a)
     return on_same_axes((np.zeros(a.shape, jax.dtypes.float0), a))[0]
 
 
-def _all_linear(states: State, d: list[Any]) -> tuple[State, list[Any]]:
+def _all_linear(states: State, d: list[Array]) -> tuple[State, list[Array]]:
     """`(0, d)`, every leaf of it a linear function of what is being differentiated.
 
     JAX can transpose a linear solve only with respect to its whole right side, but zeros are constants, and so are
@@ -177,12 +180,12 @@ def _all_linear(states: State, d: list[Any]) -> tuple[State, list[Any]]:
     return jax.tree.map(zero_like, states), [leaf + zero_like(leaf) for leaf in d]
 
 
-def _nothing(leaves: list[Any]) -> Any:
+def _nothing(leaves: list[Array]) -> Array:
     """0, and for JAX a function of every leaf."""
     return jnp.sum(jnp.stack([jnp.sum(jnp.atleast_1d(leaf)[:0]).astype(jnp.float32) for leaf in leaves]))
 
 
-def _not_before(cotangent: State, tree: Any) -> Any:
+def _not_before(cotangent: State, tree: Tree) -> Tree:
     """`tree`, arrays `[T, *batch, ...]`, to be used no earlier than the cotangent is there.
 
     What the backward pass computes again depends on nothing but saved values, so that a scheduler may compute it for
@@ -196,7 +199,7 @@ def _not_before(cotangent: State, tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf + jnp.broadcast_to(rows.astype(leaf.dtype), leaf.shape), tree)
 
 
-def saving_states(function: Callable[..., Any]) -> Callable[..., Any]:
+def saving_states(function: Callable[..., Found]) -> Callable[..., Found]:
     """`function` with only its arguments and the trajectories inside it kept for the backward pass."""
     policy = jax.checkpoint_policies.save_only_these_names(STATES)
     return jax.checkpoint(function, policy=policy)

@@ -5,13 +5,13 @@ import functools
 import math
 import statistics
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
 from gru_jax import checks
 from gru_jax.cells.base import Cell, accumulator, gifts
@@ -22,7 +22,8 @@ from gru_jax.scans.methods.newton import Newton
 from gru_jax.scans.methods.sequential import Sequential
 from gru_jax.scans.over_time import scan
 from gru_jax.scans.select import Method
-from gru_jax.types import Array, BoolArray, IntArray, Params, State
+from gru_jax.scans.trajectory import Stats
+from gru_jax.types import Array, BoolArray, Function, IntArray, Options, Params, State, Tree
 
 DENSE_BUDGET = 2**31
 """Up to how many bytes of Jacobians, over all of x, "newton dense" is tried."""
@@ -145,7 +146,7 @@ def diagnose(
 
     Source: the exponent as a measure of what Newton's method can do: Gonzalez et al. 2025, arXiv:2508.16817.
     """
-    options: dict[str, Any] = {"lengths": lengths, "mask": mask, "resets": resets, "reset_to": reset_to}
+    options: Options = {"lengths": lengths, "mask": mask, "resets": resets, "reset_to": reset_to}
     # Whatever is computed is traced inside jit, be the arguments concrete.
     for name, tree in {"params": params, "x": x, "h0": h0, **options, "what is computed": jnp.zeros(())}.items():
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
@@ -162,7 +163,7 @@ def diagnose(
     if 0 in (x.size, *x.shape[:-1]):
         raise ValueError(f"diagnose: x must have steps to measure; got shape {list(x.shape)}")
 
-    def in_order(a: Any, axis: int) -> Array | None:
+    def in_order(a: ArrayLike | None, axis: int) -> Array | None:
         """Time leading, in the order in which the steps are taken."""
         if a is None:
             return None
@@ -206,7 +207,7 @@ def diagnose(
 
 @functools.partial(jax.jit, static_argnums=0)
 def lyapunov(
-    cell: Any,
+    cell: Cell,
     params: Params,
     x: Array,
     h0: State,
@@ -216,7 +217,7 @@ def lyapunov(
 ) -> Array:
     """The largest Lyapunov exponent of each sequence, over the steps that count, `[*batch]`; time leads in x."""
 
-    def wide(a: Any) -> Any:
+    def wide(a: Array) -> Array:
         # How fast differences grow is asked of the function, not of how bfloat16 rounds it.
         return a.astype(accumulator(a.dtype)) if jnp.issubdtype(a.dtype, jnp.floating) else a
 
@@ -234,7 +235,9 @@ def lyapunov(
     def normed(v: Array, size: Array) -> Array:
         return v / jnp.broadcast_to(size[..., None], v.shape)
 
-    def body(carry: tuple[State, Array, Array], now: Any) -> tuple[Any, None]:
+    def body(
+        carry: tuple[State, Array, Array], now: tuple[masking.Steps, Array]
+    ) -> tuple[tuple[State, Array, Array], None]:
         h, v, total = carry
         step, count = now
         h, moved = jax.jvp(lambda h: masking.F(cell, context, step, h), (h,), (pack(v),))
@@ -251,7 +254,7 @@ def lyapunov(
     return total / counts.sum(0).astype(total.dtype)
 
 
-def _candidates(cell: Any, h0: State, steps: int) -> tuple[dict[str, Method], dict[str, str]]:
+def _candidates(cell: Cell, h0: State, steps: int) -> tuple[dict[str, Method], dict[str, str]]:
     """The methods that could pay for a cell, and why others are not among them."""
     methods: dict[str, Method] = {"sequential": Sequential()}
     if gifts(cell).affine:
@@ -269,16 +272,18 @@ def _candidates(cell: Any, h0: State, steps: int) -> tuple[dict[str, Method], di
     return {**methods, "newton diagonal": Newton("diagonal")}, left_out
 
 
-def _compiled(cell: Cell, method: Method, gradient: bool, arrays: tuple[Any, ...]) -> tuple[Callable[..., Any], float]:
+def _compiled(cell: Cell, method: Method, gradient: bool, arrays: tuple[Tree, ...]) -> tuple[Function, float]:
     """A compiled run, which returns what it computes and the stats, and the MiB it allocates."""
 
-    def outputs(params: Any, x: Any, h0: Any, use: Any, reset: Any, reset_to: Any) -> Any:
+    def outputs(
+        params: Params, x: Array, h0: State, use: BoolArray | None, reset: BoolArray | None, reset_to: State
+    ) -> tuple[tuple[Array, State], Stats]:
         flags = {"mask": use, "resets": reset, "reset_to": reset_to}
         y, h, stats = scan(cell, params, x, h0, **flags, time_major=True, method=method, stats=True)
         return (y, h), stats
 
-    def training(params: Any, x: Any, *others: Any) -> Any:
-        def loss(params: Any, x: Any) -> Any:
+    def training(params: Params, x: Array, *others: Tree) -> tuple[Tree, Stats]:
+        def loss(params: Params, x: Array) -> tuple[Array, Stats]:
             (y, _), stats = outputs(params, x, *others)
             return (y * y).sum(), stats
 
@@ -292,10 +297,10 @@ def _compiled(cell: Cell, method: Method, gradient: bool, arrays: tuple[Any, ...
 
 
 def _times(
-    runs: dict[str, Callable[..., Any]], arrays: tuple[Any, ...]
-) -> tuple[dict[str, Any], dict[str, float]]:
+    runs: dict[str, Function], arrays: tuple[Tree, ...]
+) -> tuple[dict[str, Stats], dict[str, float]]:
     """The stats of each run, and its median time in milliseconds, all of them taking turns."""
-    stats: dict[str, Any] = {}
+    stats: dict[str, Stats] = {}
     times: dict[str, list[float]] = {}
 
     def timed(name: str) -> float:
@@ -313,7 +318,7 @@ def _times(
     return stats, {name: 1e3 * statistics.median(each) for name, each in times.items()}
 
 
-def _verdict(found: Any) -> str:
+def _verdict(found: np.ndarray) -> str:
     if not found.size:
         return "none, for no step counts or the states are not finite"
     low, high = float(found.min()), float(found.max())

@@ -1,15 +1,15 @@
 """Where episodes begin, seen from the other end of a sequence."""
 
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from gru_jax.scans.masking import from_lengths
-from gru_jax.types import Array
+from gru_jax.types import Array, Options
 
 
-def other_way(options: dict[str, Any], reverse: bool) -> dict[str, Any]:
+def other_way(options: Options, reverse: bool) -> Options:
     """The options of `scan` for a run against the direction that they are given for.
 
     Where episodes lie between the same steps for both, the second sets out anew at the last step of each, of those
@@ -31,7 +31,7 @@ def other_way(options: dict[str, Any], reverse: bool) -> dict[str, Any]:
         return options
     axis = 0 if options.get("time_major", False) else -1
 
-    def in_order(a: Any) -> Array:
+    def in_order(a: ArrayLike) -> Array:
         """Time leading, in the order of the given direction."""
         a = jnp.moveaxis(jnp.asarray(a), axis, 0)
         return jnp.flip(a, 0) if reverse else a

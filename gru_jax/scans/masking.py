@@ -9,16 +9,27 @@ Inside the scans time is the leading axis of every per-step array.
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from gru_jax.cells.base import Cell, Gates
+from gru_jax.cells.base import (
+    Cell,
+    ClosedFormCell,
+    DiagonalCell,
+    Gates,
+    LinearCell,
+    LogLinearCell,
+    ProductsCell,
+    ShownCell,
+)
 from gru_jax.cells.gru_layout import Original
 from gru_jax.checks import is_keys
 from gru_jax.scans.time_axis import WHOLE, TimeAxis
-from gru_jax.types import Array, BoolArray, IntArray, Key, Params, State
+from gru_jax.types import Array, BoolArray, DType, IntArray, Key, Params, Projected, State, Tree
+
+Found = TypeVar("Found")
 
 
 class Context(NamedTuple):
@@ -56,35 +67,37 @@ class Steps(NamedTuple):
       guess: what the states may be, for a method that starts from a guess, `[T, *batch, H]`, or None.
     """
 
-    x: Any
+    x: Tree
     use: BoolArray | None
     reset: BoolArray | None
     guess: State = None
 
 
-def project(cell: Cell, context: Context, x: Array) -> Any:
+def project(cell: Cell, context: Context, x: Array) -> Projected:
     """The projected input of one step, dropout included: `[*batch, I]` to what the cell's step takes."""
     return cell.project(context.params, x if context.drop_x is None else x * context.drop_x)
 
 
-def advance(cell: Any, context: Context, u: Any, step: Steps, h: State, products: Any = None) -> State:
+def advance(
+    cell: Cell, context: Context, u: Projected, step: Steps, h: State, products: Array | None = None
+) -> State:
     """F for an already projected input u; `step` holds the flags of this step, `products` what `products` made."""
     known = {} if products is None else {"products": products}
     after = cell.step(context.params, u, starts(context, step, h), *_drop(context), **known)
     return _end(step, after, h)
 
 
-def products(cell: Any, context: Context, step: Steps, h: State) -> Any:
+def products(cell: ProductsCell, context: Context, step: Steps, h: State) -> Array:
     """The recurrent products of a step, of a cell that has them apart."""
     return cell.products(context.params, starts(context, step, h), *_drop(context))
 
 
-def F(cell: Any, context: Context, step: Steps, h: State) -> State:
+def F(cell: Cell, context: Context, step: Steps, h: State) -> State:
     """The whole step function of one time step: state before to state after, `[*batch, H]`."""
     return advance(cell, context, project(cell, context, step.x), step, h)
 
 
-def affine(cell: Any, context: Context, step: Steps) -> tuple[State, State]:
+def affine(cell: LinearCell, context: Context, step: Steps) -> tuple[State, State]:
     """F of a cell that is linear in its state, as (a, b) of `a h + b`; a is `[*batch, H]`, or `[*batch, H, H]`.
 
     A reset is a = 0 and b = F(reset_to), a masked step a = 1 and b = 0.
@@ -116,7 +129,7 @@ def affine(cell: Any, context: Context, step: Steps) -> tuple[State, State]:
     return structure.unflatten(each_a), structure.unflatten(each_b)
 
 
-def log_affine(cell: Any, context: Context, step: Steps) -> tuple[Array, Array]:
+def log_affine(cell: LogLinearCell, context: Context, step: Steps) -> tuple[Array, Array]:
     """The same as `affine` in logarithms, for a cell whose states and coefficients are 0 at least."""
     a, b = cell.log_affine(context.params, project(cell, context, step.x))
     nothing = jnp.full_like(a, -jnp.inf)
@@ -128,37 +141,41 @@ def log_affine(cell: Any, context: Context, step: Steps) -> tuple[Array, Array]:
     return a, b
 
 
-def gates(cell: Any, context: Context, step: Steps, h: State) -> Gates:
+def gates(cell: ShownCell, context: Context, step: Steps, h: State) -> Gates:
     """What the cell decides in the step from h."""
     u = project(cell, context, step.x)
     return cell.gates(context.params, u, starts(context, step, h), *_drop(context))
 
 
-def linearize(cell: Any, context: Context, step: Steps, h: State) -> Any:
+def linearize(cell: ClosedFormCell, context: Context, step: Steps, h: State) -> Tree:
     """The coefficients of dF/dh at (step, h), for `tangent` and `cotangent`; the cell has a closed form."""
     return linearize_projected(cell, context, project(cell, context, step.x), step, h)
 
 
-def linearize_projected(cell: Any, context: Context, u: Any, step: Steps, h: State, products: Any = None) -> Any:
+def linearize_projected(
+    cell: ClosedFormCell, context: Context, u: Projected, step: Steps, h: State, products: Array | None = None
+) -> Tree:
     """The same for an already projected input u, and recurrent products where they are known."""
     known = {} if products is None else {"products": products}
     return cell.linearize(context.params, u, starts(context, step, h), *_drop(context), **known)
 
 
-def tangent(cell: Any, context: Context, at: Any, step: Steps, v: State) -> State:
+def tangent(cell: ClosedFormCell, context: Context, at: Tree, step: Steps, v: State) -> State:
     """`(dF/dh) v` with the coefficients of `linearize`."""
     moved = cell.tangent(context.params, at, _zero_where_reset(step, v), *_drop(context))
     return _end(step, moved, v)
 
 
-def cotangent(cell: Any, context: Context, at: Any, step: Steps, c: State, transposed: Any = None) -> State:
+def cotangent(
+    cell: ClosedFormCell, context: Context, at: Tree, step: Steps, c: State, transposed: Tree = None
+) -> State:
     """`(dF/dh)^T c` with the coefficients of `linearize`, and the cell's own transposed matrices where it has them."""
     known = {} if transposed is None else {"transposed": transposed}
     moved = cell.cotangent(context.params, at, c, *_drop(context), **known)
     return _end(step, _zero_where_reset(step, moved), c)
 
 
-def diagonal(cell: Any, context: Context, at: Any, step: Steps) -> Array:
+def diagonal(cell: DiagonalCell, context: Context, at: Tree, step: Steps) -> Array:
     """The diagonal of dF/dh with the coefficients of `linearize`, `[*batch, H]`."""
     d = cell.diagonal(context.params, at, *_drop(context))
     return _end(step, _zero_where_reset(step, d), jnp.ones_like(d))
@@ -171,7 +188,7 @@ def from_lengths(lengths: IntArray, steps: int) -> BoolArray:
 
 
 def dropout_masks(
-    key: Key | None, batch: tuple[int, ...], sizes: tuple[int, int], rates: tuple[float, float], dtype: Any
+    key: Key | None, batch: tuple[int, ...], sizes: tuple[int, int], rates: tuple[float, float], dtype: DType
 ) -> tuple[Array | None, Array | None]:
     """The scaled masks for input and recurrent dropout: one a sequence, the same at every step (Gal, Keras).
 
@@ -197,7 +214,7 @@ def dropout_masks(
     return drawn[0], drawn[1]
 
 
-def each_key(function: Callable[[Key], Any], key: Key) -> Any:
+def each_key(function: Callable[[Key], Found], key: Key) -> Found:
     """The function of a random key, or of each of an array of them, whose dimensions then lead in the result."""
     for _ in key.shape if is_keys(key) else ():
         function = jax.vmap(function)
@@ -209,7 +226,7 @@ def zero_where_masked(use: BoolArray | None, a: Array) -> Array:
     return a if use is None else _choose(use, a, jnp.zeros_like(a))
 
 
-def takes_dropout(cell: Any) -> bool:
+def takes_dropout(cell: Cell) -> bool:
     """Whether the cell's step accepts a recurrent dropout mask."""
     return "drop" in inspect.signature(cell.step).parameters
 

@@ -7,15 +7,22 @@ batch is split. What comes out has the batch's sharding in its type again.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
-from gru_jax.types import Array
+from gru_jax.types import Array, Options, Params, State, Tree
+
+Found = TypeVar("Found")
+
+Names = str | tuple[str, ...] | None
+"""The mesh axes that a dimension is split over."""
 
 
-def left_to_xla(function: Callable[..., Any], x: Array, *trees: Any, time_major: bool = False, own: int = 2) -> Any:
+def left_to_xla(
+    function: Callable[..., Found], x: Array, *trees: Tree, time_major: bool = False, own: int = 2
+) -> Found:
     """`function(x, *trees)`, on a mesh with explicit axes with these automatic inside.
 
     Args:
@@ -29,7 +36,7 @@ def left_to_xla(function: Callable[..., Any], x: Array, *trees: Any, time_major:
     mesh = _explicit_mesh((x, trees))
     if mesh is None:
         return function(x, *trees)
-    spec: tuple[Any, ...] = tuple(jax.typeof(x).sharding.spec) if isinstance(x, jax.Array) else ()
+    spec: tuple[Names, ...] = tuple(jax.typeof(x).sharding.spec) if isinstance(x, jax.Array) else ()
     batch = spec[1 : len(spec) - own + 1] if time_major else spec[: max(len(spec) - own, 0)]
     kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
     inside = mesh.update_axis_types({name: AxisType.Auto for name, kind in kinds if kind == AxisType.Explicit})
@@ -44,12 +51,12 @@ def left_to_xla(function: Callable[..., Any], x: Array, *trees: Any, time_major:
         return _arrays(as_the_batch, found)
 
 
-def split_with_x(apply: Callable[..., Any], own: int = 2) -> Callable[..., Any]:
+def split_with_x(apply: Callable[..., Found], own: int = 2) -> Callable[..., Found]:
     """`apply(params, x, ...)` of a layer or model, with explicit axes left to XLA."""
 
     @functools.wraps(apply)
-    def call(params: Any, x: Array, *states: Any, **options: Any) -> Any:
-        def run(x: Array, params: Any, states: Any, options: Any) -> Any:
+    def call(params: Params, x: Array, *states: State, **options: Any) -> Found:
+        def run(x: Array, params: Params, states: tuple[State, ...], options: Options) -> Found:
             return apply(params, x, *states, **options)
 
         return left_to_xla(run, x, params, states, options, time_major=options.get("time_major") is True, own=own)
@@ -57,13 +64,13 @@ def split_with_x(apply: Callable[..., Any], own: int = 2) -> Callable[..., Any]:
     return call
 
 
-def _explicit_mesh(tree: Any) -> AbstractMesh | None:
+def _explicit_mesh(tree: Tree) -> AbstractMesh | None:
     """The mesh with explicit axes that some array lies on, or that surrounds the call; None without one."""
     meshes = [jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
     found = (mesh for mesh in (*meshes, jax.sharding.get_abstract_mesh()) if AxisType.Explicit in mesh.axis_types)
     return next(found, None)
 
 
-def _arrays(function: Callable[[Array], Array], tree: Any) -> Any:
+def _arrays(function: Callable[[Array], Array], tree: Tree) -> Tree:
     """`function` of the arrays in a tree that also holds options."""
     return jax.tree.map(lambda leaf: function(leaf) if isinstance(leaf, jax.Array) else leaf, tree)

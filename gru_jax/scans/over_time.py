@@ -21,7 +21,7 @@ from gru_jax.scans.scan_arguments import Options
 from gru_jax.scans.select import Method
 from gru_jax.scans.time_axis import TimeAxis, on_same_axes
 from gru_jax.scans.trajectory import Stats, certain
-from gru_jax.types import Array, BoolArray, DType, IntArray, Key, Params, State
+from gru_jax.types import Array, BoolArray, DType, IntArray, Key, Params, State, Tree
 
 
 @checks.suggesting
@@ -115,7 +115,7 @@ def scan(
         params, x, h0, *flags, key = arrays
         named = {name: value for name, value in options._asdict().items() if name != "stats"}
 
-        def by_hand(x: Array, params: Params, h0: State, flags: Any, key: Key | None) -> Any:
+        def by_hand(x: Array, params: Params, h0: State, flags: Tree, key: Key | None) -> Tree:
             each = dict(zip(("lengths", "mask", "resets", "reset_to"), flags, strict=True))
             return naive.scan(cell, params, x, h0, **named, **each, key=key)
 
@@ -131,7 +131,7 @@ def scan(
 
 # Compiled as a whole and cached by (cell, method, options, shapes), so that a call outside of jit costs no tracing.
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _run(cell: Any, method: str | Method, options: Options, *arrays: Any) -> Any:
+def _run(cell: Cell, method: str | Method, options: Options, *arrays: Tree) -> tuple[Tree, ...]:
     x = arrays[1]
     T, batch = (x.shape[0], x.shape[1:-1]) if options.time_major else (x.shape[-2], x.shape[:-2])
     sizes = Sizes(T, math.prod(batch), cell.output(cell.initial_state((), x.dtype)).shape[-1])
@@ -141,7 +141,7 @@ def _run(cell: Any, method: str | Method, options: Options, *arrays: Any) -> Any
         symbolic=not all(isinstance(size, int) for size in x.shape), other_state=options.state_dtype is not None,
     )  # fmt: skip
     method = select.resolve(method, cell, sizes, asked)
-    whole: Callable[..., Any] = functools.partial(_scan, cell, method, options)
+    whole: Callable[..., tuple[Tree, ...]] = functools.partial(_scan, cell, method, options)
     whole = derivative.saving_states(whole) if method.keeps_states() else whole
     if isinstance(method, TimeSharded):
         return whole(*arrays)
@@ -164,7 +164,7 @@ def _scan(
     key: Key | None,
     guess: State,
     original: gru_layout.Original | None,
-) -> Any:
+) -> tuple[Tree, ...]:
     # Everything from the caller's arrays on happens in here, the transposition to leading time included: what is saved
     # for the backward pass are then the caller's arrays themselves, not copies of them.
     def to_time_major(a: Array | None, axis: int) -> Array | None:
@@ -226,5 +226,5 @@ def _scan(
     return _outputs(options, y, final, seen, found)
 
 
-def _outputs(options: Options, y: Array, final: State, gates: Any, stats: Stats) -> tuple[Any, ...]:
+def _outputs(options: Options, y: Array, final: State, gates: Gates | None, stats: Stats) -> tuple[Tree, ...]:
     return y, final, *([gates] if options.return_gates else []), *([stats] if options.stats else [])

@@ -6,7 +6,6 @@ nothing where the backward pass runs the forward one again.
 """
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +24,7 @@ from gru_jax.types import Array, IntArray, Params
 
 def forward(
     cell: GRU, params: Params, x: Array, h0: Array, lengths: IntArray | None, *, reverse: bool, time_major: bool
-) -> tuple[Array, Array, Any]:
+) -> tuple[Array, Array, tuple[Array, ...]]:
     """The forward pass that a backward pass follows.
 
     Args:
@@ -49,7 +48,7 @@ def forward(
     return _from_time_major(y, time_major), context.time.end(states, reverse), kept
 
 
-def outputs(kept: Any, lengths: IntArray | None, *, time_major: bool) -> Array:
+def outputs(kept: tuple[Array, ...], lengths: IntArray | None, *, time_major: bool) -> Array:
     """y of `forward` again, from what it kept where that is anything."""
     states = kept[0]
     if lengths is None:
@@ -64,7 +63,7 @@ def backward(
     x: Array,
     h0: Array,
     lengths: IntArray | None,
-    kept: Any,
+    kept: tuple[Array, ...],
     d_y: Array | None,
     d_h: Array | None,
     *,

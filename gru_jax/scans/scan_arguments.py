@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from gru_jax import checks
 from gru_jax.cells.base import Cell, gifts
@@ -24,7 +25,7 @@ class Options(NamedTuple):
     state_dtype: DType = None
 
 
-def check_options(cell: Any, options: Options) -> None:
+def check_options(cell: object, options: Options) -> None:
     """Raises for a cell that is none, and for options of the wrong type or value."""
     if not isinstance(cell, Cell) or isinstance(cell, type):
         raise TypeError(
@@ -59,7 +60,7 @@ def check_options(cell: Any, options: Options) -> None:
         raise ValueError(f"scan: return_gates needs a cell with a method gates; {type(cell).__name__} has none")
 
 
-def check_key(options: Options, key: Any, batch: tuple[int, ...]) -> None:
+def check_key(options: Options, key: object, batch: tuple[int, ...]) -> None:
     """Raises where dropout lacks its key."""
     names = [name for name in ("input_dropout", "recurrent_dropout") if getattr(options, name)]
     checks.key_for_dropout("scan", names, key, off="set the rate to 0", batch=batch)
@@ -68,12 +69,12 @@ def check_key(options: Options, key: Any, batch: tuple[int, ...]) -> None:
 def check_arrays(
     cell: Any,
     params: Params,
-    x: Any,
-    h0: Any,
-    lengths: Any,
-    mask: Any,
-    resets: Any,
-    reset_to: Any,
+    x: ArrayLike,
+    h0: State,
+    lengths: ArrayLike | None,
+    mask: ArrayLike | None,
+    resets: ArrayLike | None,
+    reset_to: State,
     time_major: bool,
     wide: DType,
 ) -> tuple[Array, State, Array | None, Array | None, Array | None, State]:
@@ -115,20 +116,22 @@ def check_arrays(
     return x, h0, lengths, flags[0], flags[1], reset_to
 
 
-def _either(state: Any, dtype: Any, wide: DType) -> Any:
+def _either(state: State, dtype: DType, wide: DType) -> DType:
     """The dtype that a state is to have: that of x, or `state_dtype` where all of it has that."""
     dtypes = {getattr(leaf, "dtype", None) for leaf in jax.tree.leaves(state)}
     return wide if wide is not None and dtypes == {jnp.dtype(wide)} else dtype
 
 
-def _check_state(name: str, cell: Any, state: Any, batch: tuple[int, ...], dtype: Any) -> State:
+def _check_state(name: str, cell: Any, state: State, batch: tuple[int, ...], dtype: DType) -> State:
     checked = check_like("scan", name, cell, state, batch, dtype, "[*batch, H]")
     if gifts(cell).checks_state:
         cell.check_state(state, name)  # as it was given: inside jit a NumPy array that became one of JAX is traced
     return checked
 
 
-def check_like(who: str, name: str, cell: Any, state: Any, shape: tuple[int, ...], dtype: Any, what: str) -> State:
+def check_like(
+    who: str, name: str, cell: Cell, state: State, shape: tuple[int, ...], dtype: DType, what: str
+) -> State:
     """Raises unless `state` is one of the cell with these leading dimensions."""
     expected = jax.eval_shape(lambda: cell.initial_state(shape, dtype))
     got_tree, want_tree = str(jax.tree.structure(state)), str(jax.tree.structure(expected))

@@ -226,7 +226,7 @@ def _serves(choice: Choice, method: Sequential, cell: Cell, asked: Asked) -> boo
 
 def _on_default_backend() -> bool:
     """Whether arrays that were put nowhere are where JAX's default backend is."""
-    device: Any = jax.config.jax_default_device  # type: ignore[attr-defined]
+    device = jax.config.jax_default_device  # type: ignore[attr-defined]
     platform = getattr(device, "platform", device)
     return platform is None or platform == jax.default_backend() or (platform, jax.default_backend()) == ("cuda", "gpu")
 

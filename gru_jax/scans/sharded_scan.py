@@ -4,13 +4,14 @@ from typing import Any
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
 
 from gru_jax import checks
 from gru_jax.cells.base import Cell
 from gru_jax.scans.methods.time_sharded import TimeSharded
 from gru_jax.scans.over_time import scan
 from gru_jax.scans.select import Method
-from gru_jax.types import Array, Params, State
+from gru_jax.types import Array, Params, State, Tree
 
 
 def time_sharded(
@@ -68,7 +69,7 @@ def time_sharded(
     batch = x.shape[1:-1] if time_major else x.shape[:-2]
     sharded.check_split(x.shape[0 if time_major else -2], batch)
 
-    def put(tree: Any, *spec: str | None) -> Any:
+    def put(tree: Tree, *spec: str | None) -> Tree:
         return jax.tree.map(lambda a: _on_mesh(a, NamedSharding(mesh, PartitionSpec(*spec))), tree)
 
     rows = (batch_axis,) if batch else ()
@@ -82,5 +83,5 @@ def time_sharded(
     return scan(cell, put(params), put(x, *steps), put(h0, *rows), method=sharded, **options)
 
 
-def _on_mesh(a: Any, sharding: NamedSharding) -> Any:
+def _on_mesh(a: ArrayLike, sharding: NamedSharding) -> Array:
     return a if isinstance(a, jax.core.Tracer) else jax.device_put(a, sharding)

@@ -1,17 +1,17 @@
 """Solvers of the linear recurrence that the derivative states: `v_t = J_t v_{t-1} + b_t` and its transpose."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gru_jax.cells.base import Cell, accumulator, gifts
+from gru_jax.cells.base import Cell, ClosedFormCell, accumulator, gifts
 from gru_jax.scans import masking
 from gru_jax.scans.derivative import Solver
 from gru_jax.scans.masking import Context, Steps
-from gru_jax.types import State
+from gru_jax.types import State, Tree
 
 
 def by_scan(cell: Cell, reverse: bool, unroll: int = 1) -> Callable[[Context, Steps, State], Solver]:
@@ -28,25 +28,25 @@ def by_scan(cell: Cell, reverse: bool, unroll: int = 1) -> Callable[[Context, St
     Returns:
       What makes the solver of `gru_jax.scans.derivative.Recurrence`.
     """
-    closed_form = gifts(cell).linearize
+    closed_form, formed = gifts(cell).linearize, cast(ClosedFormCell, cell)
 
     def solver(context: Context, steps: Steps, starts: State) -> Solver:
         at = starts
         if closed_form:
-            at = jax.vmap(lambda step, h: masking.linearize(cell, context, step, h))(steps, starts)
+            at = jax.vmap(lambda step, h: masking.linearize(formed, context, step, h))(steps, starts)
 
-        def forward(at: Any, step: Steps, v: State) -> State:
+        def forward(at: Tree, step: Steps, v: State) -> State:
             if closed_form:
-                return masking.tangent(cell, context, at, step, v)
+                return masking.tangent(formed, context, at, step, v)
             return jax.jvp(lambda h: masking.F(cell, context, step, h), (at,), (_cast(v, at),))[1]
 
-        def backward(at: Any, step: Steps, c: State) -> State:
+        def backward(at: Tree, step: Steps, c: State) -> State:
             if closed_form:
-                return masking.cotangent(cell, context, at, step, c)
+                return masking.cotangent(formed, context, at, step, c)
             return jax.vjp(lambda h: masking.F(cell, context, step, h), at)[1](_cast(c, at))[0]
 
         def solve(b: State, v_0: State) -> State:
-            def body(v: State, inputs: Any) -> tuple[State, State]:
+            def body(v: State, inputs: Tree) -> tuple[State, State]:
                 at, step, b_t = inputs
                 v = _add(_cast(forward(at, step, v), v), b_t)
                 return v, _cast(v, b_t)
@@ -57,7 +57,7 @@ def by_scan(cell: Cell, reverse: bool, unroll: int = 1) -> Callable[[Context, St
             return context.time.relay(run, _widen(v_0), reverse)[1]
 
         def transpose(c: State) -> tuple[State, State]:
-            def body(carry: State, inputs: Any) -> tuple[State, State]:
+            def body(carry: State, inputs: Tree) -> tuple[State, State]:
                 at, step, c_t = inputs
                 adjoint = _add(carry, c_t)
                 return _cast(backward(at, step, adjoint), carry), _cast(adjoint, c_t)

@@ -6,13 +6,13 @@ sequence, a maximum over time, a state handed from part to part. Everything else
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
-from gru_jax.types import Array, State
+from gru_jax.types import Array, State, Tree
 
 
 @jax.tree_util.register_static
@@ -70,7 +70,7 @@ class TimeAxis:
         there = self.place(False) == (self.parts - 1 if last else 0)
         return on_same_axes((lax.psum(jnp.where(there, a, jnp.zeros_like(a)), self.mesh_axis), a))[0]
 
-    def only_first(self, tree: Any, reverse: bool) -> Any:
+    def only_first(self, tree: Tree, reverse: bool) -> Tree:
         """`tree` on the part that time begins with, zeros on the others."""
         if not self.split:
             return tree
@@ -103,21 +103,21 @@ class TimeAxis:
         """Another number on each part, made of one that they share."""
         return number * self.parts + lax.axis_index(self.mesh_axis) if self.split else number
 
-    def received(self, tree: Any, reverse: bool, distance: int = 1) -> Any:
+    def received(self, tree: Tree, reverse: bool, distance: int = 1) -> Tree:
         """What the part so far before this one gives; zeros where there is none."""
         pairs = [(k, k + distance) for k in range(self.parts - distance)]
         if reverse != self.backwards:
             pairs = [(self.parts - 1 - a, self.parts - 1 - b) for a, b in pairs]
         return lax.ppermute(tree, self.mesh_axis, pairs)
 
-    def handed_on(self, end: Any, first: Any, reverse: bool) -> Any:
+    def handed_on(self, end: Tree, first: Tree, reverse: bool) -> Tree:
         """What the part before this one ended with; `first` on the part that time begins with."""
         if not self.split:
             return first
         begins = self.place(reverse) == 0
         return jax.tree.map(lambda a, b: jnp.where(begins, a, b), first, self.received(end, reverse))
 
-    def relay(self, run: Callable[[Any], tuple[Any, Any]], start: Any, reverse: bool) -> tuple[Any, Any]:
+    def relay(self, run: Callable[[State], tuple[State, Tree]], start: State, reverse: bool) -> tuple[State, Tree]:
         """One part after the other: `run(start) -> (end, outputs)`, the end of each being the start of the next.
 
         All parts run at once, again and again, each with what has reached it: after k rounds k parts are right.
@@ -125,7 +125,7 @@ class TimeAxis:
         if not self.split:
             return run(start)
 
-        def round(_: Any, begin: Any) -> Any:
+        def round(_: Array, begin: State) -> State:
             end = on_same_axes((run(begin)[0], begin))[0]
             return self.handed_on(end, start, reverse)
 
@@ -136,14 +136,14 @@ WHOLE = TimeAxis()
 """The time axis of an array that lies in one place."""
 
 
-def on_same_axes(tree: Any) -> Any:
+def on_same_axes(tree: Tree) -> Tree:
     """`tree`, every number in it varying over the same mesh axes, inside `jax.shard_map`; as it is elsewhere.
 
     A state that starts the same on all devices and ends differently on each has no type that a loop could carry.
     """
     axes: frozenset[str] = frozenset().union(*(_axes(leaf) for leaf in jax.tree.leaves(tree)))
 
-    def spread(leaf: Any) -> Any:
+    def spread(leaf: ArrayLike) -> ArrayLike:
         missing = tuple(sorted(axes - _axes(leaf)))
         return lax.pcast(leaf, missing, to="varying") if missing else leaf
 
@@ -156,7 +156,7 @@ def agreed(flag: Array) -> Array:
     return lax.pmax(flag.astype(jnp.int32), axes) > 0 if axes else flag
 
 
-def _axes(leaf: Any) -> frozenset[str]:
+def _axes(leaf: ArrayLike) -> frozenset[str]:
     # jax.typeof calls it so since 0.10; without the attribute there is nothing to agree on.
     kind = getattr(jax.typeof(leaf), "manual_axis_type", None)
     return frozenset() if kind is None else frozenset(kind.varying)

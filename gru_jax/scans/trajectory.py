@@ -1,13 +1,13 @@
 """What a method finds: the states after every step, the state at the end, and how sure it is of them."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gru_jax.cells.base import accumulator
 from gru_jax.scans.masking import Context
-from gru_jax.types import Array, State, exportable
+from gru_jax.types import Array, DType, State, exportable
 
 
 @exportable("Stats")
@@ -50,7 +50,7 @@ def exact(context: Context, states: State, reverse: bool) -> Trajectory:
     return Trajectory(states, context.time.end(states, reverse), certain(like.shape[:-1], like.dtype))
 
 
-def certain(batch: tuple[int, ...], dtype: Any) -> Stats:
+def certain(batch: tuple[int, ...], dtype: DType) -> Stats:
     """The stats of a method that takes one step after another."""
     never = jnp.zeros(batch, bool)
     nothing = jnp.zeros(batch, accumulator(dtype))

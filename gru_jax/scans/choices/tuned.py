@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from gru_jax import files
 from gru_jax.scans.engines import registry
+from gru_jax.types import Plain
 
 PLAIN = "gru"
 """The cell whose rows stand for one of which there are none."""
@@ -84,20 +85,20 @@ class Row(NamedTuple):
     forward_ms: dict[str, float] | None = None
 
     @property
-    def key(self) -> tuple[Any, ...]:
+    def key(self) -> tuple[str, str, Sizes]:
         """What a second measurement of the same replaces it by."""
         return self.cell, self.dtype, self.sizes
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Plain]:
         """As it stands in a file."""
-        found: dict[str, Any] = {**self.sizes._asdict(), "cell": self.cell, "dtype": self.dtype}
+        found: dict[str, Plain] = {**self.sizes._asdict(), "cell": self.cell, "dtype": self.dtype}
         found |= self.fastest.training._asdict()
         others = {name: getattr(self.fastest, name) for name in Fastest._fields[1:]}
         found |= {name: choice._asdict() for name, choice in others.items() if choice is not None}
         return found | {name: times for name in ("ms", "forward_ms") if (times := getattr(self, name)) is not None}
 
     @classmethod
-    def of_json(cls, row: dict[str, Any]) -> "Row":
+    def of_json(cls, row: dict[str, Plain]) -> "Row":
         """The inverse."""
         training = Choice(**{name: row[name] for name in Choice._fields if name in row})
         others = (Choice(**row[name]) if name in row else None for name in Fastest._fields[1:])
@@ -145,8 +146,8 @@ class Tuned:
     device: str
     backend: str
     rows: tuple[Row, ...] = ()
-    about: dict[str, Any] = dataclasses.field(default_factory=dict)
-    newton: tuple[dict[str, Any], ...] = ()
+    about: dict[str, Plain] = dataclasses.field(default_factory=dict)
+    newton: tuple[dict[str, Plain], ...] = ()
 
     def __hash__(self) -> int:
         return hash((self.device, self.backend, tuple(row.key for row in self.rows)))
@@ -175,7 +176,7 @@ class Tuned:
 
     def save(self, path: str | Path) -> None:
         """Writes a file, a line a row, which `load` reads."""
-        record: dict[str, Any] = {"device": self.device, "backend": self.backend, "about": self.about}
+        record: dict[str, Plain] = {"device": self.device, "backend": self.backend, "about": self.about}
         record |= {"rows": [row.as_json() for row in self.rows], "newton": list(self.newton)}
         # Rows are compared by eyes.
         text = re.sub(r"\n {3,}", " ", json.dumps(record, indent=1)).replace("\n  }", " }")

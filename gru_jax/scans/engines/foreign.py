@@ -1,7 +1,7 @@
 """Calls of which XLA knows nothing but arguments and results: under `jax.vmap`, split over devices, in shard_map."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +11,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 from gru_jax.scans.engines.partition import over_devices
 from gru_jax.types import Array, DType
 
+Found = TypeVar("Found")
+
 Axes = tuple[int | None, ...]
 """The axis of the batch in each array; None for what all sequences share, or a sum over all of them."""
 
 
-def mapped(run: Callable[..., tuple[Array, ...]], inputs: Axes, outputs: Axes) -> Callable[..., Any]:
+def mapped(run: Callable[..., tuple[Array, ...]], inputs: Axes, outputs: Axes) -> Callable[..., tuple[Array, ...]]:
     """`run`, which takes one batch on one device, wherever its batch lies and under `jax.vmap`.
 
     Args:
@@ -30,11 +32,11 @@ def mapped(run: Callable[..., tuple[Array, ...]], inputs: Axes, outputs: Axes) -
     placed = over_devices(run, inputs, outputs)
 
     @jax.custom_batching.custom_vmap
-    def call(*args: Array) -> Any:
+    def call(*args: Array) -> tuple[Array, ...]:
         return placed(*args)
 
     @call.def_vmap
-    def rule(size: int, batched: list[bool], *args: Array) -> Any:
+    def rule(size: int, batched: list[bool], *args: Array) -> tuple[tuple[Array, ...], tuple[bool, ...]]:
         if not size:
             each = [jax.ShapeDtypeStruct(a.shape[b:], a.dtype) for a, b in zip(args, batched, strict=True)]
             nothing = jax.tree.map(lambda a: jnp.zeros((0, *a.shape), a.dtype), jax.eval_shape(call, *each))
@@ -51,17 +53,17 @@ def mapped(run: Callable[..., tuple[Array, ...]], inputs: Axes, outputs: Axes) -
     return call
 
 
-def one_by_one(call: Callable[..., Any], batched: list[bool], args: tuple[Array, ...]) -> Any:
+def one_by_one(call: Callable[..., Found], batched: list[bool], args: tuple[Array, ...]) -> Found:
     """One call for each index of the first axis of the arguments that are batched."""
 
-    def each(moving: list[Array]) -> Any:
+    def each(moving: list[Array]) -> Found:
         rest = iter(moving)
         return call(*(next(rest) if b else a for a, b in zip(args, batched, strict=True)))
 
     return lax.map(each, [a for a, b in zip(args, batched, strict=True) if b])
 
 
-def result(shape: tuple[int, ...], dtype: DType, like: Any) -> jax.ShapeDtypeStruct:
+def result(shape: tuple[int, ...], dtype: DType, like: Array) -> jax.ShapeDtypeStruct:
     """What a call gives; inside `jax.shard_map` it varies over the same mesh axes as `like`."""
     axes = getattr(jax.typeof(like), "manual_axis_type", None)
     if axes is None or not axes.varying:

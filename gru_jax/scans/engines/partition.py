@@ -4,8 +4,7 @@ XLA's partitioner would gather the whole batch on every device, for it does not 
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 from jax import lax
@@ -14,6 +13,12 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from gru_jax.scans.time_axis import on_same_axes
 from gru_jax.types import Array
+
+Names = str | tuple[str, ...] | None
+"""The mesh axes that a batch is split over."""
+Shapes = Sequence[jax.ShapeDtypeStruct]
+"""Arguments or results, with their shardings."""
+Shardings = tuple[NamedSharding, ...]
 
 
 def over_devices(
@@ -30,7 +35,7 @@ def over_devices(
       A function of the same arguments and results.
     """
 
-    def names_of(first: Any) -> Any:
+    def names_of(first: jax.ShapeDtypeStruct) -> Names:
         """The mesh axes that the batch is split over; None where they cannot each have as many sequences."""
         axis, spec = inputs[0], getattr(first.sharding, "spec", ())
         assert axis is not None
@@ -41,13 +46,15 @@ def over_devices(
         count = math.prod(mesh.shape[name] for name in ((names,) if isinstance(names, str) else names))
         return None if first.shape[axis] % count else names
 
-    def side(mesh: Mesh, names: Any, axes: tuple[int | None, ...], arrays: Any) -> tuple[NamedSharding, ...]:
+    def side(mesh: Mesh, names: Names, axes: tuple[int | None, ...], arrays: Shapes) -> Shardings:
         def spec(axis: int | None, rank: int) -> PartitionSpec:
             return PartitionSpec(*(names if place == axis else None for place in range(rank)))
 
         return tuple(NamedSharding(mesh, spec(axis, len(a.shape))) for axis, a in zip(axes, arrays, strict=True))
 
-    def partition(mesh: Mesh, given: Any, wanted: Any) -> Any:
+    def partition(
+        mesh: Mesh, given: Shapes, wanted: Shapes
+    ) -> tuple[Mesh, Callable[..., tuple[Array, ...]], Shardings, Shardings]:
         names = names_of(given[0])
 
         def on_each(*args: Array) -> tuple[Array, ...]:
@@ -58,7 +65,7 @@ def over_devices(
 
         return mesh, on_each, side(mesh, names, outputs, wanted), side(mesh, names, inputs, given)
 
-    def infer(mesh: Mesh, given: Any, wanted: Any) -> Any:
+    def infer(mesh: Mesh, given: Shapes, wanted: Shapes) -> Shardings:
         return side(mesh, names_of(given[0]), outputs, wanted)
 
     split_up = custom_partitioning(run)
@@ -77,7 +84,7 @@ def over_devices(
     return call
 
 
-def _rule(*sides: tuple[tuple[int | None, ...], Any]) -> tuple[str, dict[str, tuple[str, ...]]]:
+def _rule(*sides: tuple[tuple[int | None, ...], Shapes]) -> tuple[str, dict[str, tuple[str, ...]]]:
     """In the words of XLA's partitioner: b is the batch, and everything else has to be whole."""
     whole: list[str] = []
 
@@ -86,7 +93,7 @@ def _rule(*sides: tuple[tuple[int | None, ...], Any]) -> tuple[str, dict[str, tu
             whole.append(f"w{len(whole)}")
         return "b" if is_batch else whole[-1]
 
-    def words(axes: tuple[int | None, ...], arrays: Any) -> str:
+    def words(axes: tuple[int | None, ...], arrays: Shapes) -> str:
         each = zip(axes, (len(a.shape) for a in arrays), strict=True)
         return ", ".join(" ".join(factor(place == axis) for place in range(rank)) for axis, rank in each)
 

@@ -3,8 +3,9 @@
 import functools
 import importlib
 import os
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
+from gru_jax.cells.base import Cell
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.trajectory import Trajectory
 from gru_jax.types import Array, BoolArray, DType
@@ -67,6 +68,16 @@ class How(NamedTuple):
     hoist: bool = True
 
 
+class Rounds(Protocol):
+    """What all rounds of Newton's method over the same steps share, of an engine that has a kernel for one."""
+
+    def products(self, before: Array) -> Array | None:
+        """The recurrent products of all steps, from the states before them; None where a round needs none."""
+
+    def solve(self, h: Array, start: Array, products: Array | None, damping: Array) -> tuple[Array, Array]:
+        """By how much a round moves the iterate h, and F at it."""
+
+
 class Engine:
     """An engine; what one cannot do is refused before it is asked.
 
@@ -82,7 +93,7 @@ class Engine:
     needs = Needs()
     two_passes = False
 
-    def refusal(self, cell: Any, asked: Asked) -> str | None:
+    def refusal(self, cell: Cell, asked: Asked) -> str | None:
         """What of a call it does not serve, as the end of a sentence such as "resets"; None where it serves all of it.
 
         Raises:
@@ -94,21 +105,24 @@ class Engine:
         """Whether its backward pass is to be given nothing but arguments and states."""
         return False
 
-    def trajectory(self, cell: Any, context: Context, steps: Steps, reverse: bool, how: How) -> Trajectory:
+    def trajectory(self, cell: Cell, context: Context, steps: Steps, reverse: bool, how: How) -> Trajectory:
         """The states of all steps, with their derivative."""
         raise NotImplementedError
 
-    def forward(self, cell: Any, context: Context, steps: Steps, reverse: bool, how: How) -> tuple[Array, Any]:
+    def forward(
+        self, cell: Cell, context: Context, steps: Steps, reverse: bool, how: How
+    ) -> tuple[Array, tuple[Array, ...]]:
         """The states, `[T, *batch, H]`, and what `backward` takes."""
         raise NotImplementedError
 
     def backward(
-        self, cell: Any, context: Context, steps: Steps, reverse: bool, kept: Any, cotangent: Array, how: How
+        self, cell: Cell, context: Context, steps: Steps, reverse: bool, kept: tuple[Array, ...], cotangent: Array,
+        how: How,
     ) -> tuple[Context, Steps]:
         """The gradients of all that made the states, from what `forward` kept and the gradients of the states."""
         raise NotImplementedError
 
-    def rounds(self, cell: Any, context: Context, steps: Steps) -> Any:
+    def rounds(self, cell: Cell, context: Context, steps: Steps) -> "Rounds | None":
         """A round of Newton's method on the diagonal as one kernel; None where it has none for the cell."""
         return None
 
@@ -138,16 +152,16 @@ class LinearEngine(Engine):
         """`l_t = c_t + a_{t+1} l_{t+1}`."""
         raise NotImplementedError
 
-    def takes(self, cell: Any) -> bool:
+    def takes(self, cell: Cell) -> bool:
         """Whether it computes a cell's (a, b) from its projected input by itself."""
         raise NotImplementedError
 
-    def cell_states(self, cell: Any, u: Array, h0: Array, around: "Around", **how: bool) -> Array:
+    def cell_states(self, cell: Cell, u: Array, h0: Array, around: "Around", **how: bool) -> Array:
         """The states of such a cell, from its projected input in parts, `[B, T, P, H]` or `[T, B, P, H]`."""
         raise NotImplementedError
 
     def cell_gradients(
-        self, cell: Any, u: Array, h0: Array, around: "Around", h: Array, c: Array, **how: bool
+        self, cell: Cell, u: Array, h0: Array, around: "Around", h: Array, c: Array, **how: bool
     ) -> tuple[Array, Array, Array | None]:
         """The gradients of u, h0 and what a reset sets the state to."""
         raise NotImplementedError

@@ -48,7 +48,9 @@ def linear(engine: LinearEngine, a: Array, b: Array, h0: Array, *, reverse: bool
     def solver(context: Context, steps: Steps, starts: State) -> Solver:
         return _solver(engine, steps.x[0], reverse, time)
 
-    def gradients(context: Context, steps: Steps, h: Array, others: Any, c: Array) -> tuple[Array, Any]:
+    def gradients(
+        context: Context, steps: Steps, h: Array, others: object, c: Array
+    ) -> tuple[Array, tuple[Context, Steps]]:
         a, b, h, c = (rows.of(array) for array in (*steps.x, h, c))
         d_a, d_b, d_h0 = engine.gradients(a, b, context.h0.reshape(-1, h.shape[-1]), h, c, **how)
         d_a, d_b = (rows.back(array, context.h0.shape[:-1]) for array in (d_a, d_b))
@@ -63,7 +65,7 @@ def trajectory(engine: LinearEngine, cell: Any, context: Context, steps: Steps, 
     """The states of a cell that the engine takes, `[T, *batch, H]`, with their derivative."""
     rows, how = _lie(context.time, reverse)
 
-    def read(moving: Any) -> tuple[Array, Array, Array | None]:
+    def read(moving: tuple[Context, Array]) -> tuple[Array, Array, Array | None]:
         """What moves: the projected input, h0, and what a reset sets back to."""
         context, x = moving
         to = None if steps.reset is None else context.reset_to.reshape(-1, context.reset_to.shape[-1])
@@ -84,7 +86,9 @@ def trajectory(engine: LinearEngine, cell: Any, context: Context, steps: Steps, 
     def solver(context: Context, steps: Steps, starts: State) -> Solver:
         return _solver(engine, factors(context, steps), reverse, context.time)
 
-    def gradients(context: Context, steps: Steps, h: Array, others: Any, c: Array) -> tuple[Array, Any]:
+    def gradients(
+        context: Context, steps: Steps, h: Array, others: object, c: Array
+    ) -> tuple[Array, tuple[Context, Steps]]:
         (u, h0, to), pull = jax.vjp(read, (context, steps.x))
         found = engine.cell_gradients(cell, u, h0, around(steps, to), rows.of(h), rows.of(c), **how)
         ((d_context, d_x),) = pull(jax.tree.map(lambda d, like: d.astype(like.dtype), found, (u, h0, to)))

@@ -11,7 +11,7 @@ Inside the scans time is the leading axis.
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,12 +40,12 @@ class Algebra(NamedTuple):
       zero: an `h` like the given one that adds nothing.
     """
 
-    apply: Callable[[Any, Any], Any]
-    apply_product: Callable[[Any, Any], Any]
-    compose: Callable[[Any, Any], Any]
-    add: Callable[[Any, Any], Any]
-    one: Callable[[Any], Any]
-    zero: Callable[[Any], Any]
+    apply: Callable[[Array, Array], Array]
+    apply_product: Callable[[Array, Array], Array]
+    compose: Callable[[Array, Array], Array]
+    add: Callable[[Array, Array], Array]
+    one: Callable[[Array], Array]
+    zero: Callable[[Array], Array]
 
 
 def _product_times(a: Array, h: Array) -> Array:
@@ -135,7 +135,7 @@ def _log_steps(log_a: Array, log_b: Array, log_h0: Array, reverse: bool) -> Arra
         lost = (a - (total - of_b)) + (b - of_b)
         return total, jnp.where(jnp.isfinite(total), lost, jnp.zeros_like(lost))
 
-    def body(carry: tuple[Array, Array], now: tuple[Array, Array]) -> tuple[Any, Array]:
+    def body(carry: tuple[Array, Array], now: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
         h, lost = carry
         decayed, lost_a = exactly(h, now[0])
         lost = lost + lost_a
@@ -186,7 +186,7 @@ def check_factors(algebra: Algebra, kernel: str) -> None:
         )
 
 
-def check_known(who: str, kernel: str, steps: Any, others: Sequence[Any]) -> None:
+def check_known(who: str, kernel: str, steps: object, others: Sequence[object]) -> None:
     """Raises where a kernel was asked for by name that needs the sizes which jax.export leaves open."""
     by_engine = registry.linear(kernel) is not None
     if isinstance(steps, int) and (not by_engine or all(isinstance(size, int) for size in others)):
@@ -251,7 +251,7 @@ def _start_of_part(
 def _summed_up(algebra: Algebra, a: Array, b: Array, reverse: bool, kernel: str) -> tuple[Array, Array]:
     """All steps as one, `h -> factor h + end`."""
     if kernel == "scan":
-        def body(all: tuple[Array, Array], now: tuple[Array, Array]) -> tuple[Any, None]:
+        def body(all: tuple[Array, Array], now: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
             return _one_after_the_other(algebra, all, now), None
 
         nothing = algebra.one(a[0]), algebra.zero(b[0])
@@ -266,7 +266,9 @@ def _summed_up(algebra: Algebra, a: Array, b: Array, reverse: bool, kernel: str)
     return a[0], b[0]
 
 
-def _one_after_the_other(algebra: Algebra, early: tuple[Array, Array], late: tuple[Array, Array]) -> tuple[Any, Any]:
+def _one_after_the_other(
+    algebra: Algebra, early: tuple[Array, Array], late: tuple[Array, Array]
+) -> tuple[Array, Array]:
     return algebra.compose(late[0], early[0]), algebra.add(algebra.apply_product(late[0], early[1]), late[1])
 
 
@@ -282,7 +284,7 @@ def _chunked(algebra: Algebra, a: Array, b: Array, h0: Array, reverse: bool) -> 
             array = jnp.concatenate([array, filling(jnp.broadcast_to(array[:1], (missing, *array.shape[1:])))])
         return jnp.swapaxes(array.reshape(chunks, size, *array.shape[1:]), 0, 1)
 
-    def within(carry: tuple[Array, Array], now: tuple[Array, Array]) -> tuple[Any, Any]:
+    def within(carry: tuple[Array, Array], now: tuple[Array, Array]) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         product, h = carry
         product = algebra.compose(now[0], product)
         h = algebra.add(algebra.apply(now[0], h), now[1])

@@ -1,6 +1,5 @@
 """`linear_scan`: a linear recurrence over given factors, with its derivative."""
 
-from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
@@ -21,7 +20,7 @@ from gru_jax.scans.linear.forms import (
 )
 from gru_jax.scans.mesh_axes import left_to_xla
 from gru_jax.scans.time_axis import TimeAxis
-from gru_jax.types import Array
+from gru_jax.types import Array, Function
 
 
 def linear_scan(
@@ -116,10 +115,10 @@ def _differentiable(algebra: Algebra, a: Array, b: Array, h0: Array, reverse: bo
         before = jnp.concatenate([h[1:], nothing] if reverse else [nothing, h[:-1]])
         return h - algebra.apply(a, before)
 
-    def solve(_: Any, right: Array) -> Array:
+    def solve(_: Function, right: Array) -> Array:
         return run(algebra, a, right, jnp.zeros_like(right[0]), reverse=reverse, kernel=kernel)
 
-    def transpose_solve(_: Any, right: Array) -> Array:
+    def transpose_solve(_: Function, right: Array) -> Array:
         return transposed(algebra, a, right, reverse=reverse, kernel=kernel)
 
     return lax.custom_linear_solve(system, b, solve, transpose_solve)

@@ -17,7 +17,7 @@ from gru_jax.scans.linear import by_engine, forms
 from gru_jax.scans.linear.forms import DIAGONAL, LOGARITHMIC, MATRIX
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.trajectory import Trajectory, exact
-from gru_jax.types import Array, State
+from gru_jax.types import Array, Options, State
 
 
 @checks.suggesting
@@ -69,7 +69,7 @@ class Associative:
         whole = self._of_projected_input(cell, context, steps)
         if whole is not None:
             return exact(context, by_engine.trajectory(whole, cell, context, steps, reverse), reverse)
-        how: dict[str, Any] = {"reverse": reverse, "kernel": self.kernel, "time": context.time}
+        how: Options = {"reverse": reverse, "kernel": self.kernel, "time": context.time}
 
         def find(context: Context, steps: Steps) -> State:
             if gifts(cell).in_log_space and engine is None:

@@ -5,20 +5,20 @@ States are handled as vectors `[T, *batch, S]`, whatever tree the cell carries.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from gru_jax.cells.base import Cell, gifts
+from gru_jax.cells.base import Cell, DiagonalCell, gifts
 from gru_jax.scans import masking
 from gru_jax.scans.linear import forms
 from gru_jax.scans.linear.forms import DIAGONAL, MATRIX
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.time_axis import TimeAxis, on_same_axes
-from gru_jax.types import Array, State
+from gru_jax.types import Array, Params, State, Tree
 
 EXACT_UP_TO = 16
 """The largest blocks of a Jacobian that "auto" computes in full: O(T S n) memory for blocks of n."""
@@ -48,7 +48,7 @@ def unravel(like: State) -> Callable[[Array], State]:
     return lambda vector: jax.tree.unflatten(structure, jnp.split(vector, ends, axis=-1))
 
 
-def block_size(cell: Any, size: int) -> int:
+def block_size(cell: Cell, size: int) -> int:
     """The width of the blocks on the diagonal outside of which the Jacobian of the cell's step is zero."""
     own = gifts(cell).block_size
     return size if own is None else own
@@ -97,7 +97,7 @@ class AllSteps:
         eps = float(jnp.finfo(starts.dtype).eps)
         params, x = self.context.params, self.steps.x
 
-        def at(params: Any, x: Any) -> Array:
+        def at(params: Params, x: Array) -> Array:
             context, steps = self.context._replace(params=params), self.steps._replace(x=x)
             return dataclasses.replace(self, context=context, steps=steps)(starts)
 
@@ -118,7 +118,8 @@ class AllSteps:
 
     def linearize(self, starts: Array, jacobian: str) -> "Jacobian":
         """The derivative of all steps at `starts`; jacobian as for `gru_jax.Newton`, without "auto"."""
-        cell, context, steps = self.cell, self.context, self.steps
+        # With a closed form where it is asked for one.
+        cell, context, steps = cast(DiagonalCell, self.cell), self.context, self.steps
         pack = unravel(context.h0)
         if gifts(cell).linearize:
             at = jax.vmap(lambda now, h: masking.linearize(cell, context, now, pack(h)))(steps, starts)
@@ -232,7 +233,7 @@ def _estimated_diagonal(tangent: Callable[[Array], Array], like: Array) -> Array
     return jax.vmap(lambda v: probe(jnp.broadcast_to(v, like.shape)))(signs).mean(0)
 
 
-def _jolts(tree: Any, size: float, number: Any, signs: Array | None = None) -> Any:
+def _jolts(tree: Tree, size: float, number: Array | int, signs: Array | None = None) -> Tree:
     """Every number times `size` and a random sign, the same signs for the same `number`; zero for what is no float.
 
     With `signs`, `[JOLTS]`, rows of matrices and vectors, one after the other, take one more sign each: the terms of a

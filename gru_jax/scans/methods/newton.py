@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from gru_jax.scans.methods.jacobians import AllSteps
 from gru_jax.scans.methods.newton_rounds import Look
 from gru_jax.scans.time_axis import on_same_axes
 from gru_jax.scans.trajectory import Stats, Trajectory
-from gru_jax.types import Array, State
+from gru_jax.types import Array, State, Tree
 
 
 @checks.suggesting
@@ -142,7 +142,7 @@ class Newton:
         """True: everything else is computed again for the backward pass."""
         return True
 
-    def resolved(self, cell: Any, size: int) -> str:
+    def resolved(self, cell: Cell, size: int) -> str:
         """The Jacobian behind "auto"."""
         if self.jacobian != "auto":
             return self.jacobian
@@ -209,7 +209,7 @@ class Newton:
         return lax.cond(f.time.any(bad), safe, lambda: h), stats._replace(fell_back=bad)
 
 
-def _widened(tree: Any) -> Any:
+def _widened(tree: Tree) -> Tree:
     """The tree with its numbers of half precision in single."""
     wide = lambda a: a.astype(accumulator(a.dtype)) if jnp.issubdtype(a.dtype, jnp.floating) else a  # noqa: E731
     return jax.tree.map(wide, tree)
@@ -228,7 +228,9 @@ def _step_by_step(f: AllSteps, start: Array) -> Array:
     return jacobians.ravel(f.time.relay(run, pack(start), False)[1])
 
 
-def _in_windows(solve: Any, steps: Steps, start: Array, exact: Array, window: int) -> tuple[Array, Stats]:
+def _in_windows(
+    solve: Callable[..., tuple[Array, Array, Stats]], steps: Steps, start: Array, exact: Array, window: int
+) -> tuple[Array, Stats]:
     """One window after the other, the end of each, and how far off it may be, being the start of the next."""
     T = jax.tree.leaves(steps)[0].shape[0]
     whole = T // window
@@ -236,7 +238,7 @@ def _in_windows(solve: Any, steps: Steps, start: Array, exact: Array, window: in
     def cut(a: Array) -> Array:
         return a[: whole * window].reshape(whole, window, *a.shape[1:])
 
-    def body(carry: tuple[Array, Array], now: tuple[Steps, Array]) -> tuple[Any, tuple[Array, Stats]]:
+    def body(carry: tuple[Array, Array], now: tuple[Steps, Array]) -> tuple[tuple[Array, Array], tuple[Array, Stats]]:
         h, error, stats = solve(now[0], *carry, now[1])
         return (h[-1], error), (h, stats)
 
@@ -251,7 +253,7 @@ def _in_windows(solve: Any, steps: Steps, start: Array, exact: Array, window: in
     return h, Stats(rounds.max(0), residual.max(0), error.max(0), flags[0].all(0), flags[1].any(0))
 
 
-def _turned(tree: Any) -> Any:
+def _turned(tree: Tree) -> Tree:
     """Time the other way round."""
     return jax.tree.map(lambda a: jnp.flip(a, 0), tree)
 

@@ -6,7 +6,6 @@ all steps at a time. What does not settle is solved step by step.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,7 @@ from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.methods import jacobians
 from gru_jax.scans.methods.jacobians import AllSteps
 from gru_jax.scans.time_axis import TimeAxis, on_same_axes
-from gru_jax.types import Array, State
+from gru_jax.types import Array, State, Tree
 
 MOST = 64
 """Rounds in which a solution has to settle."""
@@ -33,7 +32,10 @@ def solver(
     `kernel` is one of `gru_jax.scans.linear.forms`.
     """
     by_steps = lambda: solve_by_steps.by_scan(cell, reverse)(context, steps, starts)  # noqa: E731
-    turn: Callable[[Any], Any] = (lambda tree: jax.tree.map(lambda a: jnp.flip(a, 0), tree)) if reverse else lambda t: t
+
+    def turn(tree: Tree) -> Tree:
+        return jax.tree.map(lambda a: jnp.flip(a, 0), tree) if reverse else tree
+
     pack = jacobians.unravel(context.h0)
     wide = lambda tree: jacobians.ravel(jax.tree.map(lambda a: a.astype(accumulator(a.dtype)), tree))  # noqa: E731
     time = context.time.flipped() if reverse else context.time

@@ -1,12 +1,13 @@
 """The rounds of Newton's method: an iterate is looked at and moved until nothing moves, then its error is estimated."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from gru_jax.scans.engines.registry import Rounds
 from gru_jax.scans.methods import newton_error
 from gru_jax.scans.methods.jacobians import AllSteps
 from gru_jax.scans.time_axis import on_same_axes
@@ -41,7 +42,7 @@ def apart(f: AllSteps, start: Array, jacobian: str, kernel: str) -> Look:
     return Look(see, early=False)
 
 
-def fused(f: AllSteps, start: Array, rounds: Any) -> Look:
+def fused(f: AllSteps, start: Array, rounds: Rounds) -> Look:
     """All three in one kernel."""
 
     def see(h: Array, damping: Array) -> tuple[Array, Callable[[Array], Array]]:

@@ -1,7 +1,7 @@
 """The recurrence step by step, under `jax.lax.scan`."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +81,7 @@ class Sequential:
             checks.positive("Sequential", "cores", self.cores)
         checks.choice("Sequential", "keep", self.keep, ("auto", "states", "gates"))
 
-    def trajectory(self, cell: Any, context: Context, steps: Steps, reverse: bool) -> Trajectory:
+    def trajectory(self, cell: Cell, context: Context, steps: Steps, reverse: bool) -> Trajectory:
         """The states of all steps."""
         if self.checkpoint_every is not None and not context.time.split:
             return self._by_segments(cell, context, steps, reverse, self.checkpoint_every)
@@ -139,10 +139,10 @@ class Lean:
     alone: Sequential
     differentiated: Sequential
 
-    def trajectory(self, cell: Any, context: Context, steps: Steps, reverse: bool) -> Trajectory:
+    def trajectory(self, cell: Cell, context: Context, steps: Steps, reverse: bool) -> Trajectory:
         """The states of all steps."""
 
-        def states(method: Sequential) -> Any:
+        def states(method: Sequential) -> Callable[[Context, Steps], State]:
             return lambda context, steps: method.trajectory(cell, context, steps, reverse).states
 
         found = derivative.lean(states(self.alone), states(self.differentiated))(context, steps)

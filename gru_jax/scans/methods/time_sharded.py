@@ -14,7 +14,7 @@ from gru_jax.scans.methods.newton import Newton
 from gru_jax.scans.methods.sequential import Sequential
 from gru_jax.scans.time_axis import TimeAxis, on_same_axes
 from gru_jax.scans.trajectory import Stats, Trajectory
-from gru_jax.types import Array, State
+from gru_jax.types import Array, State, Tree
 
 
 @checks.suggesting
@@ -100,7 +100,7 @@ class TimeSharded:
         """True: everything else is computed again for the backward pass."""
         return True
 
-    def fitted(self, x: Array) -> "TimeSharded | Any":
+    def fitted(self, x: Array) -> "TimeSharded | Associative | Newton | Sequential":
         """The method for x, `[T, *batch, I]`: on the kind of mesh that x is on; not split where T is too short."""
         # Layers are stepped, and asked for the shape of what they put out, with a single step.
         if x.shape[0] < self.mesh.shape[self.axis]:
@@ -115,7 +115,7 @@ class TimeSharded:
         types = tuple(map(kinds.get, self.mesh.axis_names, self.mesh.axis_types))
         return dataclasses.replace(self, mesh=Mesh(self.mesh.devices, self.mesh.axis_names, axis_types=types))
 
-    def placed(self, tree: Any, *, by_steps: bool) -> Any:
+    def placed(self, tree: Tree, *, by_steps: bool) -> Tree:
         """Arrays `[T, *batch, ...]`, or `[*batch, ...]`, split over the mesh as they will be needed."""
         sharding = NamedSharding(self.mesh, self._spec(by_steps))
         explicit = AxisType.Explicit in self.mesh.axis_types

@@ -7,8 +7,7 @@ is only so that it can be split where the batch is.
 
 import functools
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,7 @@ from gru_jax.scans.engines.cudnn import library
 from gru_jax.scans.engines.cudnn.library import Net
 from gru_jax.scans.engines.foreign import Axes, mapped, one_by_one, result
 from gru_jax.scans.engines.partition import over_devices
-from gru_jax.types import Array
+from gru_jax.types import Array, Function
 
 _FORWARD, _DATA, _WEIGHTS = library.HANDLERS
 
@@ -74,7 +73,7 @@ def backward(
 
 
 @functools.cache
-def _forward(net: Net, ragged: bool) -> Callable[..., Any]:
+def _forward(net: Net, ragged: bool) -> Function:
     def run(x: Array, h0: Array, weights: Array, lengths: Array) -> tuple[Array, Array]:
         y, h_last, _, _ = _run(net, ragged, _FORWARD, [_outputs(net, x), h0, _nothing(x)], x, h0, weights, lengths)
         return y, h_last
@@ -84,7 +83,7 @@ def _forward(net: Net, ragged: bool) -> Callable[..., Any]:
 
 
 @functools.cache
-def _forward_training(net: Net, ragged: bool, steps: int, batch: int) -> Callable[..., Any]:
+def _forward_training(net: Net, ragged: bool, steps: int, batch: int) -> Function:
     words = _words(net, steps, batch)
 
     def run(x: Array, h0: Array, weights: Array, lengths: Array) -> tuple[Array, Array, Array]:
@@ -97,13 +96,13 @@ def _forward_training(net: Net, ragged: bool, steps: int, batch: int) -> Callabl
 
 
 @functools.cache
-def _backward_data(net: Net, ragged: bool) -> Callable[..., Any]:
+def _backward_data(net: Net, ragged: bool) -> Function:
     def run(
         y: Array, dy: Array, h0: Array, dh_last: Array, weights: Array, lengths: Array, reserve: Array
     ) -> tuple[Array, Array, Array]:
-        dx = result((*y.shape[:2], net.input_size), y.dtype, y)
+        of_x = result((*y.shape[:2], net.input_size), y.dtype, y)
         args = (y, dy, h0, dh_last, weights, lengths, reserve)
-        dx, dh0, used, _ = _run(net, ragged, _DATA, [dx, h0, reserve], *args, aliases={6: 2})
+        dx, dh0, used, _ = _run(net, ragged, _DATA, [of_x, h0, reserve], *args, aliases={6: 2})
         return dx, dh0, used
 
     _, axis = _axes(net)
@@ -111,11 +110,11 @@ def _backward_data(net: Net, ragged: bool) -> Callable[..., Any]:
 
 
 @functools.cache
-def _backward_weights(net: Net, ragged: bool, size: int) -> Callable[..., Any]:
+def _backward_weights(net: Net, ragged: bool, size: int) -> Function:
     def run(x: Array, h0: Array, y: Array, lengths: Array, reserve: Array) -> tuple[Array]:
-        dweights = result((size,), x.dtype, x)
+        flat = result((size,), x.dtype, x)
         args = (x, h0, y, lengths, reserve)
-        dweights, _, _ = _run(net, ragged, _WEIGHTS, [dweights, reserve], *args, aliases={4: 1})
+        dweights, _, _ = _run(net, ragged, _WEIGHTS, [flat, reserve], *args, aliases={4: 1})
         return (dweights,)
 
     _, axis = _axes(net)
@@ -124,8 +123,9 @@ def _backward_weights(net: Net, ragged: bool, size: int) -> Callable[..., Any]:
 
 
 def _run(
-    net: Net, ragged: bool, handler: str, results: list[Any], *args: Array, aliases: dict[int, int] | None = None
-) -> Any:
+    net: Net, ragged: bool, handler: str, results: list[Array | jax.ShapeDtypeStruct], *args: Array,
+    aliases: dict[int, int] | None = None,
+) -> Sequence[Array]:
     """One call on one device: its results, and the workspace, for which nobody has a use."""
     x = args[0]
     steps, batch = _sizes_of(net, x)
@@ -142,16 +142,16 @@ def _axes(net: Net) -> tuple[int, int]:
     return (1, 0) if net.batch_major else (0, 1)
 
 
-def _sizes_of(net: Net, x: Any) -> tuple[int, int]:
+def _sizes_of(net: Net, x: Array) -> tuple[int, int]:
     time, batch = _axes(net)
     return x.shape[time], x.shape[batch]
 
 
-def _outputs(net: Net, x: Array) -> Any:
+def _outputs(net: Net, x: Array) -> jax.ShapeDtypeStruct:
     return result((*x.shape[:2], (1 + net.bidirectional) * net.hidden_size), x.dtype, x)
 
 
-def _nothing(like: Array) -> Any:
+def _nothing(like: Array) -> jax.ShapeDtypeStruct:
     return result((like.shape[0], 0), jnp.uint32, like)
 
 
@@ -163,16 +163,16 @@ def _words(net: Net, steps: int, batch: int) -> int:
     return max(math.ceil(bytes_ / (4 * (batch // n))) for n, bytes_ in sizes.items())
 
 
-def _in_turn(run: Callable[..., Any], inputs: Axes, outputs: Axes) -> Callable[..., Any]:
+def _in_turn(run: Callable[..., tuple[Array, ...]], inputs: Axes, outputs: Axes) -> Function:
     """One call after the other under `jax.vmap`: a reserve is of one batch, and so is a gradient of weights."""
     placed = over_devices(run, inputs, outputs)
 
     @jax.custom_batching.custom_vmap
-    def one(*args: Array) -> Any:
+    def one(*args: Array) -> tuple[Array, ...]:
         return placed(*args)
 
     @one.def_vmap
-    def rule(size: int, batched: list[bool], *args: Array) -> Any:
+    def rule(size: int, batched: list[bool], *args: Array) -> tuple[tuple[Array, ...], tuple[bool, ...]]:
         found = one_by_one(one, batched, args)
         return found, jax.tree.map(lambda _: True, found)
 

@@ -105,7 +105,7 @@ def trajectory(cell: GRU, context: Context, steps: Steps, reverse: bool, *, pers
 
 def _find(
     cell: GRU, net: Net, reverse: bool, context: Context, steps: Steps, *, training: bool
-) -> tuple[State, Any]:
+) -> tuple[State, tuple[Array, ...]]:
     """The states, and with `training` the reserve."""
     batch, T = context.h0.shape[:-1], steps.x.shape[0]
     if not math.prod(batch):
@@ -126,7 +126,8 @@ def _find(
 
 
 def _gradients(
-    cell: GRU, net: Net, reverse: bool, context: Context, steps: Steps, states: State, reserve: Any, cotangent: State
+    cell: GRU, net: Net, reverse: bool, context: Context, steps: Steps, states: State, reserve: tuple[Array, ...],
+    cotangent: State,
 ) -> tuple[State, tuple[Context, Steps]]:
     """What gradients of the states give to everything that made them."""
     gradient = jax.tree.map(jnp.zeros_like, context), jax.tree.map(jnp.zeros_like, steps)
@@ -158,7 +159,8 @@ def _gradients(
 
 
 def _inputs(
-    cell: GRU, net: Net, reverse: bool, lengths: IntArray | None, params: GRUParams, h0: Array, drop_x: Any, x: Array
+    cell: GRU, net: Net, reverse: bool, lengths: IntArray | None, params: GRUParams, h0: Array,
+    drop_x: Array | None, x: Array,
 ) -> tuple[Array, Array, GRUParams]:
     """x and h0 as cuDNN's call takes them, and the parameters with all their biases."""
     x = x if drop_x is None else x * jnp.broadcast_to(drop_x, x.shape)
@@ -215,5 +217,5 @@ def _like(use: Any, a: Array) -> Array:
 
 def _tf32() -> bool:
     """Whether JAX would let a float32 product be rounded to TF32, by its option `jax_default_matmul_precision`."""
-    precision: Any = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     return str(precision).lower() not in ("highest", "float32", "bfloat16_6x", "f32_f32_f32")

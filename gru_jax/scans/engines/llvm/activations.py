@@ -5,7 +5,6 @@ The polynomials were fitted to float64 values, for the largest relative error to
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 from llvmlite import ir
 
@@ -216,11 +215,11 @@ def _polynomial(code: Code, x: Value, coefficients: tuple[float, ...]) -> Value:
     return value
 
 
-def _integer_vector(code: Code) -> Any:
+def _integer_vector(code: Code) -> ir.Type:
     return ir.VectorType(I32, code.lanes)
 
 
-def _integers(code: Code, number: int) -> Any:
+def _integers(code: Code, number: int) -> ir.Constant:
     return ir.Constant(_integer_vector(code), [number] * code.lanes)
 
 

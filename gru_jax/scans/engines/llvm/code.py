@@ -36,7 +36,9 @@ class Program:
         part._prefix = prefix
         return part
 
-    def function(self, name: str, args: Sequence[Any], write: Callable[..., Value], result: Any = None) -> ir.Function:
+    def function(
+        self, name: str, args: Sequence[ir.Type], write: Callable[..., Value], result: ir.Type | None = None
+    ) -> ir.Function:
         """The function of this name; at the first call `write(code, *args)` writes it, and may return its result."""
         name = self._prefix + name
         if name not in self._made:
@@ -52,7 +54,7 @@ class Program:
                 code.builder.ret(found)
         return self._made[name]
 
-    def outside(self, name: str, args: Sequence[Any], result: Any = None) -> ir.Function:
+    def outside(self, name: str, args: Sequence[ir.Type], result: ir.Type | None = None) -> ir.Function:
         """A function of C's library, or an intrinsic."""
         if name not in self._made:
             self._made[name] = ir.Function(self.module, ir.FunctionType(result or ir.VoidType(), args), name)
@@ -265,7 +267,7 @@ class Code:
         """The address of a 64-bit word."""
         return self.builder.gep(pointer, [self.number(index)], source_etype=I64)
 
-    def load_word(self, pointer: Value, index: Value, kind: Any = I64) -> Value:
+    def load_word(self, pointer: Value, index: Value, kind: ir.Type = I64) -> Value:
         """A 64-bit word, or the pointer that stands there."""
         return self.builder.load(self.word(pointer, index), typ=kind)
 

@@ -7,7 +7,7 @@ process that may be lost, which hands back their code; it costs nothing but that
 import signal
 import struct
 import sys
-from typing import IO, Any
+from typing import IO
 
 if __name__ == "__main__":
     sys.path.append(sys.argv[1])
@@ -23,7 +23,7 @@ LINKED = "; to be linked\n"
 """The first line of a program that is to stand in a file, and may come to lie anywhere."""
 
 
-def machine(linked: bool = False) -> Any:
+def machine(linked: bool = False) -> binding.TargetMachine:
     """This processor; each engine gets one of its own, and takes it along when it goes."""
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gru_jax.cells.base import Cell
 from gru_jax.scans.engines import llvm
 from gru_jax.scans.engines.registry import Around, Asked, How, LinearEngine, Needs, usable_cores
 from gru_jax.scans.masking import Context, Steps
@@ -21,7 +22,7 @@ class MachineCode(LinearEngine):
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def refusal(self, cell: Any, asked: Asked) -> str | None:
+    def refusal(self, cell: Cell, asked: Asked) -> str | None:
         """What of a call it does not serve."""
         if (reason := llvm.missing()) is not None:
             return reason
@@ -35,14 +36,17 @@ class MachineCode(LinearEngine):
 
         return gated.trajectory(cell, context, steps, reverse, keep=how.keep_gates, cores=how.cores)
 
-    def forward(self, cell: Any, context: Context, steps: Steps, reverse: bool, how: How) -> tuple[Array, Any]:
+    def forward(
+        self, cell: Any, context: Context, steps: Steps, reverse: bool, how: How
+    ) -> tuple[Array, tuple[Array, ...]]:
         """The states, and what `backward` takes."""
         from gru_jax.scans.engines.llvm import gated
 
         return gated.forward(cell, context, steps, reverse, keep=how.keep_gates, cores=how.cores)
 
     def backward(
-        self, cell: Any, context: Context, steps: Steps, reverse: bool, kept: Any, cotangent: Array, how: How
+        self, cell: Any, context: Context, steps: Steps, reverse: bool, kept: tuple[Array, ...], cotangent: Array,
+        how: How,
     ) -> tuple[Context, Steps]:
         """The gradients of all that made the states."""
         from gru_jax.scans.engines.llvm import gated
@@ -79,7 +83,7 @@ class MachineCode(LinearEngine):
         start = jnp.zeros_like(c[:, 0] if batch_leads else c[0])
         return self.gradients(a, a, start, c, c, reverse=reverse, batch_leads=batch_leads)[1]
 
-    def takes(self, cell: Any) -> bool:
+    def takes(self, cell: Cell) -> bool:
         """Whether it knows the cell's equations."""
         from gru_jax.scans.engines.llvm import minimal
 

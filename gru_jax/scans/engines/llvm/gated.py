@@ -2,14 +2,15 @@
 
 import functools
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import ModuleType
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from gru_jax.cells import gru_layout
-from gru_jax.cells.base import Dense, gifts
+from gru_jax.cells.base import Dense, KnownCell, gifts
 from gru_jax.scans import derivative, masking, solve_by_steps
 from gru_jax.scans.engines import foreign
 from gru_jax.scans.engines.batch import Rows
@@ -18,7 +19,12 @@ from gru_jax.scans.engines.llvm.plan import RESET, USED, Plan
 from gru_jax.scans.engines.registry import Asked
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.trajectory import Trajectory, exact
-from gru_jax.types import Array, State
+from gru_jax.types import Array, Params, State
+
+Part = TypeVar("Part")
+
+Results = Callable[[Plan, Array], dict[str, tuple[int, ...]]]
+"""The shapes of a kernel's results, of a plan and an input."""
 
 IN_HEADS = 1024
 """Units of a layer in heads, whose recurrent matrix is laid out with all its zeros."""
@@ -52,7 +58,7 @@ def refusal(cell: Any, asked: Asked) -> str | None:
     return None if problem is None else f"this machine: {problem}"
 
 
-def trajectory(cell: Any, context: Context, steps: Steps, reverse: bool, *, keep: bool, cores: int) -> Trajectory:
+def trajectory(cell: KnownCell, context: Context, steps: Steps, reverse: bool, *, keep: bool, cores: int) -> Trajectory:
     """The states of all steps, differentiable in every mode.
 
     Args:
@@ -82,7 +88,9 @@ def trajectory(cell: Any, context: Context, steps: Steps, reverse: bool, *, keep
     return exact(context, states, reverse)
 
 
-def forward(cell: Any, context: Context, steps: Steps, reverse: bool, *, keep: bool, cores: int) -> tuple[Array, Any]:
+def forward(
+    cell: KnownCell, context: Context, steps: Steps, reverse: bool, *, keep: bool, cores: int
+) -> tuple[Array, tuple[Array, ...]]:
     """The states, `[T, *batch, H]`, and what `backward` takes: states and what is kept as the kernels lay it out."""
     call = _Call(cell, context, reverse, cores, keep)
     states, kept = _find(call, context, steps)
@@ -90,7 +98,8 @@ def forward(cell: Any, context: Context, steps: Steps, reverse: bool, *, keep: b
 
 
 def backward(
-    cell: Any, context: Context, steps: Steps, reverse: bool, kept: Any, cotangent: Array, *, keep: bool, cores: int
+    cell: KnownCell, context: Context, steps: Steps, reverse: bool, kept: tuple[Array, ...], cotangent: Array, *,
+    keep: bool, cores: int,
 ) -> tuple[Context, Steps]:
     """The gradients of all that made the states, from what `forward` kept and the gradients of the states."""
     call = _Call(cell, context, reverse, cores, keep)
@@ -102,7 +111,7 @@ def backward(
 class _Call:
     """A call's equations and how its arrays lie, for the kernels: `[B, T, n]`, or `[T, B, n]`."""
 
-    def __init__(self, cell: Any, context: Context, reverse: bool, cores: int, keep: bool) -> None:
+    def __init__(self, cell: KnownCell, context: Context, reverse: bool, cores: int, keep: bool) -> None:
         self.cell, self.gated = cell, cells.described(cell.equations)
         self.rows, self.reverse, self.cores, self.keep = Rows(context.time.batch_leads), reverse, cores, keep
         h = self.parts(context.h0)[0]
@@ -114,12 +123,12 @@ class _Call:
         names = self.gated.states
         return (state,) if len(names) == 1 else tuple(getattr(state, name) for name in names)
 
-    def whole(self, parts: Any, like: State) -> State:
+    def whole(self, parts: Sequence[Array], like: State) -> State:
         """The inverse."""
         names = self.gated.states
         return parts[0] if len(names) == 1 else like._replace(**dict(zip(names, parts, strict=True)))
 
-    def each(self, name: str, parts: Any) -> dict[str, Array]:
+    def each(self, name: str, parts: Iterable[Part]) -> dict[str, Part]:
         """Parts of a state by the names that they have as arguments."""
         return {f"{name}_{k}": part for k, part in enumerate(parts)}
 
@@ -132,12 +141,12 @@ class _Call:
         return 0 if name.startswith(("h0", "d_h0", "reset_to", "d_reset_to", "drop")) else self.rows.axis
 
     def prepared(
-        self, steps: Steps, params: Any, h0: State, drop_x: Array | None, x: Array, reset_to: State
+        self, steps: Steps, params: Params, h0: State, drop_x: Array | None, x: Array, reset_to: State
     ) -> dict[str, Array]:
         """What derivatives go through, as the kernels take it."""
         dense = params if isinstance(params, Dense) else self.cell.dense(params)
         x = x if drop_x is None else x * jnp.broadcast_to(drop_x, x.shape)
-        starts: Any = self.parts(h0)
+        starts: Sequence[Array] = self.parts(h0)
         sets = () if steps.reset is None else self.parts(reset_to)
         if sets:
             # The kernels know resets between steps only.
@@ -163,7 +172,7 @@ class _Call:
         return found
 
     def plan(
-        self, given: dict[str, Any], steps: Steps, *, backward: bool, weights: gru_layout.Layout = gru_layout.NEUTRAL
+        self, given: dict[str, Array], steps: Steps, *, backward: bool, weights: gru_layout.Layout = gru_layout.NEUTRAL
     ) -> Plan:
         """The kernel for some arguments."""
         x, at = given["x"], self.rows.axis
@@ -182,8 +191,8 @@ class _Call:
 
     def run(
         self, kernel: Callable[[Plan], tuple[str, int]], loop: Callable[..., dict[str, Array]],
-        plan: Callable[..., Plan], given: dict[str, Array], names: list[str], results: Callable[..., dict[str, Any]],
-        more: Any = (), ahead: Callable[[dict[str, Array]], None] = lambda given: None,
+        plan: Callable[..., Plan], given: dict[str, Array], names: list[str], results: Results,
+        more: Mapping[str, Array] | tuple[()] = (), ahead: Callable[[dict[str, Array]], None] = lambda given: None,
     ) -> dict[str, Array]:  # fmt: skip
         """The results of these names, of a kernel or, where there is none, of XLA's loop.
 
@@ -217,7 +226,7 @@ class _Call:
         return dict(zip(names, foreign.mapped(of_batch, *axes)(*given.values()), strict=True))
 
 
-def _find(call: _Call, context: Context, steps: Steps) -> tuple[State, Any]:
+def _find(call: _Call, context: Context, steps: Steps) -> tuple[State, tuple[Array, ...]]:
     """The states, and what is to be kept."""
     T = steps.x.shape[0]
     if not math.prod(call.batch):
@@ -248,7 +257,7 @@ def _find(call: _Call, context: Context, steps: Steps) -> tuple[State, Any]:
 
 
 def _gradients(
-    call: _Call, context: Context, steps: Steps, states: State, kept: Any, cotangent: State
+    call: _Call, context: Context, steps: Steps, states: State, kept: tuple[Array, ...], cotangent: State
 ) -> tuple[State, tuple[Context, Steps]]:
     """What gradients of the states give to everything that made them."""
     nothing = jax.tree.map(jnp.zeros_like, context), jax.tree.map(jnp.zeros_like, steps)
@@ -309,11 +318,11 @@ def _backward(plan: Plan) -> tuple[str, int]:
     return _registered(gated_backward, plan), gated_backward.scratch(plan)
 
 
-def _registered(of: Any, plan: Plan) -> str:
+def _registered(of: ModuleType, plan: Plan) -> str:
     return host.register(_source(of, plan), team.REVERSED if plan.reverse else "")
 
 
-def _source(of: Any, plan: Plan) -> host.Source:
+def _source(of: ModuleType, plan: Plan) -> host.Source:
     """The program, which is the same for both directions."""
     plan = plan._replace(reverse=False)
     return host.Source(of.NAME, plan, lambda: of.write(plan))

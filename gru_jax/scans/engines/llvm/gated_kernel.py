@@ -1,6 +1,6 @@
 """What a gated cell's passes share: who does which part, and how matrices, states and input are laid out."""
 
-from typing import Any
+from collections.abc import Callable
 
 from llvmlite import ir
 
@@ -73,7 +73,7 @@ class Kernel:
 
         return self.program.function(f"run_{rows}", [POINTER, *[I64] * 7], run)
 
-    def call(self, code: Code, name: str, write: Any, **given: Value) -> None:
+    def call(self, code: Code, name: str, write: Callable[..., None], **given: Value) -> None:
         """Calls the function of this name, which `write(code, **given)` writes at the first call."""
         given = {key: code.number(value) for key, value in given.items()}
         body = lambda code, *args: write(code, **dict(zip(given, args, strict=True)))  # noqa: E731
@@ -141,7 +141,7 @@ class Kernel:
                     return load("b_h", 0) if plan.bias == "minimal" and gate == last else None
 
                 for gate in self.every:
-                    value: Any = code.spread(0.0) if plan.bias == "none" else load("b_x", plan.place(gate))
+                    value: Value = code.spread(0.0) if plan.bias == "none" else load("b_x", plan.place(gate))
                     apart = self.cell.inside and gate == last
                     if not apart and (more := of_product(gate)) is not None:
                         value = code.builder.fadd(value, more)
@@ -156,7 +156,7 @@ class Kernel:
         given |= {"b_u": code.at(shared, self.b_u), "b_q": code.at(shared, self.b_q)}
         code.loop(*blocks, lambda block: self.call(code, "biases", of_block, block=block, **given))
 
-    def by_count(self, code: Code, block: Value, width: int, write: Any) -> None:
+    def by_count(self, code: Code, block: Value, width: int, write: Callable[[int], None]) -> None:
         """`write(lanes of the last block)` for some blocks: all of them, or in the last of all fewer."""
         if not self.plan.tail:
             write(self.lanes)
@@ -167,7 +167,7 @@ class Kernel:
             with others:
                 write(self.lanes)
 
-    def chosen_by_count(self, code: Code, block: Value, width: int, read: Any) -> list[Value]:
+    def chosen_by_count(self, code: Code, block: Value, width: int, read: Callable[[int], list[Value]]) -> list[Value]:
         """The same with what `read` gives back."""
         if not self.plan.tail:
             return read(self.lanes)

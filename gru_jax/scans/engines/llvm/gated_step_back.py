@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 from gru_jax.scans.engines.llvm import products
 from gru_jax.scans.engines.llvm.code import I64, Code, Value
@@ -100,7 +99,7 @@ class StepBack(GradientKernel):
 
     def compute_again(
         self, code: Code, number: Value, rows: int, blocks: tuple[Value, Value], x: Value, shared: Value,
-        weights: tuple[Value, list[Value]], wait: Callable[[], Any],
+        weights: tuple[Value, list[Value]], wait: Callable[[], object],
     ) -> None:  # fmt: skip
         """What is kept of some steps, `number` being all rows of all of them."""
         plan, cell, (w_x, w_h) = self.plan, self.cell, weights

@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import llvmlite
@@ -75,7 +75,7 @@ def _nothing() -> Program:
 LIMIT = 2**28
 """Bytes of kernels that a process keeps at most, thousands of them. None is ever freed, for XLA holds its address."""
 
-_ENGINES: dict[str, Any] = {}
+_ENGINES: dict[str, binding.ExecutionEngine] = {}
 """What was compiled, by its name."""
 _SIZES: dict[str, int] = {}
 """How many bytes of code each of them has."""
@@ -96,7 +96,7 @@ class Source(NamedTuple):
     """
 
     handler: str
-    made_from: Any
+    made_from: object
     write: Callable[[], Program]
 
     @classmethod
@@ -162,7 +162,7 @@ def object_file(program: Program) -> bytes:
         return compilation.asked(compiler.LINKED + str(program.module))
 
 
-def _loaded(source: Source) -> Any:
+def _loaded(source: Source) -> binding.ExecutionEngine:
     """What holds a program's code."""
     name = source.name
     if name in _FAILED:
@@ -192,7 +192,7 @@ def warn(who: str, error: NoKernel) -> None:
 _SAID: set[str] = set()
 
 
-def _linked(code: bytes) -> Any:
+def _linked(code: bytes) -> binding.ExecutionEngine:
     """An engine with the functions of an object file: nothing but their code stays in memory."""
     engine = binding.create_mcjit_compiler(binding.parse_assembly(""), compiler.machine())
     engine.add_object_file(binding.ObjectFileRef.from_data(code))
@@ -232,7 +232,7 @@ def _made_by() -> tuple[str, ...]:
     return how, llvmlite.__version__, str(binding.llvm_version_info), binding.get_default_triple(), *processor
 
 
-def _capsule(address: int) -> Any:
+def _capsule(address: int) -> object:
     make = ctypes.pythonapi.PyCapsule_New
     make.restype, make.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
     return make(address, None, None)

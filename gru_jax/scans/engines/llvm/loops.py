@@ -3,14 +3,14 @@
 Arguments and results are those of the kernels, so that forward and backward pass may be of either kind.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax import lax
 
 from gru_jax.cells import activations
 from gru_jax.scans.engines.llvm.plan import RESET, USED, Plan
-from gru_jax.types import Array
+from gru_jax.types import Array, Tree
 
 
 class Arrays:
@@ -40,7 +40,7 @@ def forward(plan: Plan, **given: Array) -> dict[str, Array]:
     """The states, and what the plan keeps of each step, `[T, B, blocks, kept, lanes]`."""
     around = _Around(plan, given)
 
-    def of_step(h: tuple[Array, ...], now: Any) -> tuple[Any, Any]:
+    def of_step(h: tuple[Array, ...], now: Tree) -> tuple[Tree, Tree]:
         x, used, reset = now
         old = around.starts(h, reset)
         new, kept = around.step(x, old)
@@ -71,7 +71,7 @@ def backward(plan: Plan, **given: Array) -> dict[str, Array]:
     seen = old[0] * jnp.broadcast_to(around.drop, old[0].shape)
     w_first, w_last = jnp.split(given["w_h"], [len(cell.phases[0]) * plan.units], 1)
 
-    def step(later: Any, now: Any) -> tuple[Any, Any]:
+    def step(later: Tree, now: Tree) -> tuple[Tree, Tree]:
         passed, sums = later
         c, used, reset, kept, old, seen = now
         adjoint = [a + b for a, b in zip(passed, c, strict=True)]
@@ -129,7 +129,7 @@ class _Around:
         each = jnp.split(a, self.plan.cell.gates, -1)
         return [each[self.plan.place(gate)] for gate in range(self.plan.cell.gates)]
 
-    def starts(self, h: Any, reset: Array) -> list[Array]:
+    def starts(self, h: Sequence[Array], reset: Array) -> list[Array]:
         """The states that steps set out from."""
         if not self.plan.resets:
             return list(h)

@@ -4,11 +4,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gru_jax.cells.base import gifts
+from gru_jax.cells.base import Cell, gifts
 from gru_jax.scans.engines.pallas import recurrence
-from gru_jax.scans.engines.pallas.recurrence import Operands
+from gru_jax.scans.engines.pallas.recurrence import Coefficients, Operands
 from gru_jax.scans.engines.pallas.target import Target, target
-from gru_jax.scans.engines.registry import Around, Asked, How, LinearEngine
+from gru_jax.scans.engines.registry import Around, Asked, How, LinearEngine, Rounds
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.trajectory import Trajectory, exact
 from gru_jax.types import Array
@@ -28,7 +28,7 @@ class Pallas(LinearEngine):
         """What its kernels are made for."""
         return target(who, self.name)
 
-    def refusal(self, cell: Any, asked: Asked) -> str | None:
+    def refusal(self, cell: Cell, asked: Asked) -> str | None:
         """What of a call it does not serve."""
         from gru_jax.scans.engines.pallas import gru
 
@@ -44,7 +44,7 @@ class Pallas(LinearEngine):
 
         return exact(context, gru.states(cell, context, steps, reverse, self.target("Sequential")), reverse)
 
-    def rounds(self, cell: Any, context: Context, steps: Steps) -> Any:
+    def rounds(self, cell: Cell, context: Context, steps: Steps) -> Rounds | None:
         """A round of Newton's method."""
         from gru_jax.scans.engines.pallas import newton_diagonal
 
@@ -72,7 +72,7 @@ class Pallas(LinearEngine):
         how = {"reverse": not reverse, "batch_leads": batch_leads}
         return recurrence.states(self.target("linear_scan"), lambda c, a: (a, c), operands, start, **how)[0]
 
-    def takes(self, cell: Any) -> bool:
+    def takes(self, cell: Cell) -> bool:
         """Whether the cell says how (a, b) come from its projected input."""
         return gifts(cell).coefficients
 
@@ -99,7 +99,7 @@ def _operands(u: Array, around: Around) -> Operands:
     return Operands((u,), flags=flags, rows=() if around.reset_to is None else (around.reset_to,))
 
 
-def _coefficients(cell: Any, around: Around) -> Any:
+def _coefficients(cell: Any, around: Around) -> Coefficients:
     """A cell's (a, b) of one step with masks and resets folded in, to be traced into a kernel."""
     masked, resets = around.use is not None, around.reset is not None
 

@@ -7,6 +7,7 @@ brought to that. The products of all steps at once, the projection and those of 
 import functools
 import math
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, cast
 
 import jax
@@ -15,13 +16,14 @@ from jax import lax
 
 from gru_jax.cells.base import Cell
 from gru_jax.cells.gru import GRU
+from gru_jax.cells.gru_params import GRUParams
 from gru_jax.scans import derivative, masking, solve_by_steps
 from gru_jax.scans.derivative import Solver
 from gru_jax.scans.engines.pallas.target import Target
 from gru_jax.scans.engines.registry import Asked
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.time_axis import on_same_axes
-from gru_jax.types import Array, State
+from gru_jax.types import Array, DType, Params, State, Tree
 
 
 def refusal(cell: Cell, asked: Asked, target: Target) -> str | None:
@@ -74,7 +76,7 @@ def states(cell: GRU, context: Context, steps: Steps, reverse: bool, target: Tar
     return derivative.differentiable(find, recurrence)(context, steps)
 
 
-def _states(params: Any, per_step: Any, per_sequence: Any, *, cell: GRU, reverse: bool, target: Target) -> Array:
+def _states(params: Params, per_step: Tree, per_sequence: Tree, *, cell: GRU, reverse: bool, target: Target) -> Array:
     u, use, reset = per_step
     start, reset_to, drop = per_sequence
     matrices = _matrices(cell, params, start.dtype)
@@ -85,7 +87,7 @@ def _states(params: Any, per_step: Any, per_sequence: Any, *, cell: GRU, reverse
 
 
 def _adjoints(
-    params: Any, per_step: Any, per_sequence: Any, *, cell: GRU, reverse: bool, target: Target
+    params: Params, per_step: Tree, per_sequence: Tree, *, cell: GRU, reverse: bool, target: Target
 ) -> tuple[Array, Array]:
     at, c, use, reset = per_step
     return _module(target).adjoints(
@@ -94,20 +96,20 @@ def _adjoints(
     )  # fmt: skip
 
 
-def _matrices(cell: GRU, params: Any, dtype: Any) -> Array:
+def _matrices(cell: GRU, params: GRUParams, dtype: DType) -> Array:
     """`[heads, H/heads, 3H/heads]`."""
     w_h = params.w_h if cell.heads > 1 else params.w_h[None]
     return w_h.astype(dtype)
 
 
-def _bias(cell: GRU, params: Any) -> Array | None:
+def _bias(cell: GRU, params: GRUParams) -> Array | None:
     """`[3H]`: with bias="minimal" the gates have none inside."""
     if params.b_h is None or cell.bias == "full":
         return params.b_h
     return jnp.concatenate([jnp.zeros(2 * cell.hidden_size, params.b_h.dtype), params.b_h])
 
 
-def _module(target: Target) -> Any:
+def _module(target: Target) -> ModuleType:
     if target.platform == "gpu":
         from gru_jax.scans.engines.pallas import gru_gpu
 
@@ -117,7 +119,7 @@ def _module(target: Target) -> Any:
     return gru_tpu
 
 
-def _of_one_batch(run: Callable[..., Any], params: Any, per_step: Any, per_sequence: Any) -> Any:
+def _of_one_batch(run: Callable[..., Tree], params: Params, per_step: Tree, per_sequence: Tree) -> Tree:
     """`run` with all batch dimensions made one, `[T, B, ...]` and `[B, ...]`, those that `jax.vmap` adds included.
 
     A kernel whose programs wait for each other must not have another batch of programs put beside it.
@@ -138,15 +140,17 @@ def _of_one_batch(run: Callable[..., Any], params: Any, per_step: Any, per_seque
     return jax.tree.map(whole, _folding(run)(*on_same_axes((params, per_step, per_sequence))))
 
 
-def _folding(run: Callable[..., Any]) -> Callable[..., Any]:
+def _folding(run: Callable[..., Tree]) -> Callable[..., Tree]:
     """`run(params, per_step, per_sequence)`, which under `jax.vmap` takes the new dimension into its batch."""
 
     @jax.custom_batching.custom_vmap
-    def call(params: Any, per_step: Any, per_sequence: Any) -> Any:
+    def call(params: Params, per_step: Tree, per_sequence: Tree) -> Tree:
         return run(params, per_step, per_sequence)
 
     @call.def_vmap
-    def rule(size: int, batched: Any, params: Any, per_step: Any, per_sequence: Any) -> Any:
+    def rule(
+        size: int, batched: Tree, params: Params, per_step: Tree, per_sequence: Tree
+    ) -> tuple[Tree, Tree]:
         if any(jax.tree.leaves(batched[0])):
             # Sets of parameters one after the other: each fills the chip.
             moving, rejoin = _batched_leaves((params, per_step, per_sequence), batched)
@@ -172,12 +176,12 @@ def _folding(run: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _batched_leaves(args: Any, batched: Any) -> tuple[list[Array], Callable[[list[Array]], Any]]:
+def _batched_leaves(args: Tree, batched: Tree) -> tuple[list[Array], Callable[[list[Array]], Tree]]:
     """The leaves with a dimension of `vmap`, and a function that puts one of each back among the others."""
-    leaves, structure = cast(tuple[list[Any], Any], jax.tree.flatten(args))
+    leaves, structure = cast(tuple[list[Array], Any], jax.tree.flatten(args))
     flags = jax.tree.leaves(batched)
 
-    def rejoin(parts: list[Array]) -> Any:
+    def rejoin(parts: list[Array]) -> Tree:
         rest = iter(parts)
         return structure.unflatten([next(rest) if b else a for a, b in zip(leaves, flags, strict=True)])
 

@@ -9,11 +9,11 @@ Sums are float32, and so is the state from step to step. Products of float32 are
 from 8 sequences on, the state or gradient rounded to them.
 """
 
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from gru_jax.cells.gru import GRU
 from gru_jax.cells.gru_derivative import Linearization
 from gru_jax.scans.engines.pallas import gru_gpu_exchanged as exchanged
 from gru_jax.scans.engines.pallas import gru_gpu_local as local
@@ -22,7 +22,7 @@ from gru_jax.scans.engines.pallas.gru_gpu_plan import ALONE, MULTIPROCESSORS, Pl
 from gru_jax.types import Array, BoolArray
 
 
-def refusal(cell: Any) -> str | None:
+def refusal(cell: GRU) -> str | None:
     """What of a GRU these kernels do not serve.
 
     Args:
@@ -57,7 +57,7 @@ def states(
     drop: Array | None = None,
     reset_mode: str = "after",
     reverse: bool = False,
-    interpret: Any = False,
+    interpret: bool = False,
 ) -> Array:
     """The states of a GRU with sigmoid and tanh.
 
@@ -114,7 +114,7 @@ def adjoints(
     drop: Array | None = None,
     reset_mode: str = "after",
     reverse: bool = False,
-    interpret: Any = False,
+    interpret: bool = False,
 ) -> tuple[Array, Array]:
     """The transpose of a GRU's linearized recurrence: `l_t = c_t + J_{t+1}^T l_{t+1}`.
 

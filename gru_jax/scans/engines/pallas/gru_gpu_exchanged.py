@@ -11,7 +11,6 @@ and is started once a step.
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +20,16 @@ from jax import lax
 from gru_jax.scans.engines.pallas import gru_gpu_tiles as tiles
 from gru_jax.scans.engines.pallas.gru_gpu_plan import Plan
 from gru_jax.scans.engines.pallas.gru_gpu_tiles import Tile
-from gru_jax.scans.engines.pallas.target import output
+from gru_jax.scans.engines.pallas.target import Ref, output
 from gru_jax.scans.time_axis import on_same_axes
-from gru_jax.types import Array
+from gru_jax.types import Array, Tree
+
+Product = Callable[[Tile, Array], tuple[Array, ...]]
+"""The recurrent products of a tile at a step."""
+Read = Callable[[Tile, Array], Tree]
+"""What a kernel reads for a tile at a step."""
+Step = Callable[[Tile, Array, Tree], tuple[Array, ...]]
+"""`(tile, i, what was read) -> what the products of the next step take`."""
 
 
 def matrices(plan: Plan, w_h: Array, transposed: bool) -> Array:
@@ -43,7 +49,7 @@ def matrices(plan: Plan, w_h: Array, transposed: bool) -> Array:
     return w.reshape(*w.shape[:3], 4 * plan.units)[:, :, None]
 
 
-def states(plan: Plan, inputs: dict[str, Array], *, reverse: bool, interpret: Any) -> Array:
+def states(plan: Plan, inputs: dict[str, Array], *, reverse: bool, interpret: bool) -> Array:
     """The states of all steps, with the reset after the product; arguments and result as of `gru_gpu_local.states`."""
     T, B, width = inputs["u"].shape
     H = width // 3
@@ -55,8 +61,8 @@ def states(plan: Plan, inputs: dict[str, Array], *, reverse: bool, interpret: An
     begun = begun if drop is None else begun * drop.astype(jnp.float32)
     place = lambda i: T - 1 - i if reverse else i  # noqa: E731
 
-    def kernel(refs: dict[str, Any], product: Callable[..., Any]) -> Any:
-        def read(tile: Tile, i: Any) -> Any:
+    def kernel(refs: dict[str, Ref], product: Product) -> tuple[Read, Step]:
+        def read(tile: Tile, i: Array) -> Tree:
             fixed = {name: tile.load(refs[name]) for name in ("drop", "reset_to") if name in refs}
             one = tile._replace(row=0, rows=1, all_rows=1)
             b = tuple(one.load(refs["b"], shift=g * H) if "b" in refs else jnp.float32(0) for g in range(3))
@@ -64,7 +70,7 @@ def states(plan: Plan, inputs: dict[str, Array], *, reverse: bool, interpret: An
             now, then = (tile.flags(refs["flags"], s) if "flags" in refs else None for s in (t, later))
             return tuple(tile.load(refs["u"], t, shift=g * H) for g in range(3)), b, fixed, now, then
 
-        def step(tile: Tile, i: Any, now: Any) -> tuple[Array, ...]:
+        def step(tile: Tile, i: Array, now: Tree) -> tuple[Array, ...]:
             u, b, fixed, flag, later = now
             h = tile.load(refs["own"])
             old = tiles.begin(flag, fixed.get("reset_to"), h)
@@ -80,15 +86,15 @@ def states(plan: Plan, inputs: dict[str, Array], *, reverse: bool, interpret: An
     return _launch(plan, kernel, inputs, out, (begun,), start.astype(jnp.float32), 3, interpret)[0]
 
 
-def adjoints(plan: Plan, inputs: dict[str, Array], *, reverse: bool, interpret: Any) -> tuple[Array, Array]:
+def adjoints(plan: Plan, inputs: dict[str, Array], *, reverse: bool, interpret: bool) -> tuple[Array, Array]:
     """The gradients of the states, and what reaches the start; arguments and result as of `gru_gpu_local.adjoints`."""
     T, B, H = inputs["c"].shape
     place = lambda i: i if reverse else T - 1 - i  # noqa: E731
     last = inputs["c"][place(0)].astype(jnp.float32)
     products = tuple(inputs[name][place(0)] * last for name in ("k_r", "k_z", "k_n"))
 
-    def kernel(refs: dict[str, Any], product: Callable[..., Any]) -> Any:
-        def read(tile: Tile, i: Any) -> Any:
+    def kernel(refs: dict[str, Ref], product: Product) -> tuple[Read, Step]:
+        def read(tile: Tile, i: Array) -> Tree:
             t, later = place(i), place(jnp.minimum(i + 1, T - 1))
             flag = tile.flags(refs["flags"], t) if "flags" in refs else None
             drop = tile.load(refs["drop"]) if "drop" in refs else None
@@ -97,7 +103,7 @@ def adjoints(plan: Plan, inputs: dict[str, Array], *, reverse: bool, interpret: 
             k = tuple(tile.load(refs[name], later) for name in ("k_r", "k_z", "k_n"))
             return tile.load(refs["z"], t), flag, drop, c, k
 
-        def step(tile: Tile, i: Any, now: Any) -> tuple[Array, ...]:
+        def step(tile: Tile, i: Array, now: Tree) -> tuple[Array, ...]:
             z, flag, drop, c, k = now
             adjoint = tile.load(refs["own"])
             tile.store(refs["out"], place(i), value=adjoint)
@@ -115,13 +121,13 @@ def adjoints(plan: Plan, inputs: dict[str, Array], *, reverse: bool, interpret: 
 
 def _launch(
     plan: Plan,
-    kernel: Callable[..., Any],
+    kernel: Callable[[dict[str, Ref], Product], tuple[Read, Step]],
     inputs: dict[str, Array],
-    out: Any,
+    out: jax.ShapeDtypeStruct,
     first: tuple[Array, ...],
     own: Array,
     results: int,
-    interpret: Any,
+    interpret: bool,
 ) -> tuple[Array, Array]:
     """Runs `kernel(refs, product)`, which gives `read(tile, i)` and `step(tile, i, what was read)`.
 
@@ -159,7 +165,7 @@ def _launch(
     kept = {name: spread[name] for name in kept}  # in this order: a tree's keys are sorted
     names = ("begin", *inputs, *kept, *kept)
 
-    def body(*arrays: Any) -> None:
+    def body(*arrays: Ref) -> None:
         # What is kept is an input and an output, the same memory: the output is what is worked on.
         refs = dict(zip(names, arrays, strict=True))
         place, program = pl.program_id(0), pl.program_id(1)
@@ -168,22 +174,22 @@ def _launch(
         begin = refs["begin"][0]
         w = _load_matrices(plan, refs["w"], head, program)
 
-        def at(i: Any, part: Any) -> tuple[Any, Tile]:
+        def at(i: Array, part: Array) -> tuple[Array, Tile]:
             row = (group * parts + part) * each
             turned = plan.product == "sum"
             return begin + i, Tile(row, each, B, head * size, program * plan.units, plan.units, size, turned)
 
-        def product(tile: Tile, i: Any) -> tuple[Array, ...]:
+        def product(tile: Tile, i: Array) -> tuple[Array, ...]:
             slot = lax.rem(i, np.int32(2))
             return _products(plan, refs["exchange"], w, (slot, head, tile.row), results, bool(interpret))
 
         read, step = kernel(refs, product)
 
-        def reading(i: Any, part: Any) -> Any:
+        def reading(i: Array, part: Array) -> Tree:
             t, tile = at(jnp.minimum(i, steps - 1), part)
             return read(tile, t)
 
-        def one_part(i: Any, part: Any, now: Any) -> Any:
+        def one_part(i: Array, part: Array, now: Tree) -> Tree:
             end = part + 1 == parts
             later = reading(jnp.where(end, i + 1, i), jnp.where(end, jnp.int32(0), part + 1))
             t, tile = at(i, part)
@@ -191,7 +197,7 @@ def _launch(
                 _publish(plan, refs["exchange"], (lax.rem(t + 1, np.int32(2)), jnp.int32(number), head), tile, value)
             return later
 
-        def one_step(i: Any, now: Any) -> Any:
+        def one_step(i: Array, now: Tree) -> Tree:
             now = lax.fori_loop(np.int32(0), np.int32(parts), functools.partial(one_part, i), now)
             if not interpret:
                 _wait(refs["arrived"], place, (i + 1) * programs)
@@ -213,7 +219,7 @@ def _launch(
     return found[0], found[1]
 
 
-def _wait(arrived: Any, place: Any, goal: Any) -> None:
+def _wait(arrived: Ref, place: Array, goal: Array) -> None:
     """Returns when `goal` programs have come here, counted from the first step; all they wrote before is seen then.
 
     Every thread of the program has to be done writing. Adding is a release of what was written and an acquire of what
@@ -237,7 +243,7 @@ def _exchange(plan: Plan, first: tuple[Array, ...], heads: int, rows: int, depth
     return jnp.stack([wide, jnp.zeros_like(wide)])
 
 
-def _publish(plan: Plan, exchange: Any, leading: tuple[Any, ...], tile: Tile, value: Array) -> None:
+def _publish(plan: Plan, exchange: Ref, leading: tuple[Array, ...], tile: Tile, value: Array) -> None:
     from jax.experimental import pallas as pl
 
     rows, columns = pl.ds(tile.row, tile.rows), pl.ds(tile.column, tile.columns)
@@ -247,7 +253,7 @@ def _publish(plan: Plan, exchange: Any, leading: tuple[Any, ...], tile: Tile, va
         exchange[(*leading, rows, columns)] = value.astype(exchange.dtype)
 
 
-def _load_matrices(plan: Plan, ref: Any, head: Any, program: Any) -> list[list[Array]]:
+def _load_matrices(plan: Plan, ref: Ref, head: Array, program: Array) -> list[list[Array]]:
     """The program's part of each matrix, in chunks of the sum."""
     from jax.experimental import pallas as pl
 
@@ -257,7 +263,7 @@ def _load_matrices(plan: Plan, ref: Any, head: Any, program: Any) -> list[list[A
 
 
 def _products(
-    plan: Plan, exchange: Any, w: list[list[Array]], at: tuple[Any, Any, Any], results: int, interpret: bool
+    plan: Plan, exchange: Ref, w: list[list[Array]], at: tuple[Array, Array, Array | int], results: int, interpret: bool
 ) -> tuple[Array, ...]:
     """The recurrent products of a tile of sequences with the program's units, each `[R, U]`."""
     slot, head, row = at
@@ -265,7 +271,7 @@ def _products(
     if plan.product == "dot":
         return _products_by_dot(plan, exchange, w, at, n)
     shape = (plan.chunk, plan.units, plan.rows)
-    sums: list[Any] = [jnp.zeros(shape, jnp.float32)] * results
+    sums = [jnp.zeros(shape, jnp.float32)] * results
     for c in range(len(w[0])):
         values = [_spread(exchange, (slot, v, head), c * plan.chunk, row, shape) for v in range(n)]
         for g in range(3):
@@ -275,7 +281,9 @@ def _products(
     return tuple(total.sum(0) for total in sums)
 
 
-def _spread(exchange: Any, leading: tuple[Any, ...], first: int, row: Any, shape: tuple[int, ...]) -> Array:
+def _spread(
+    exchange: Ref, leading: tuple[Array | int, ...], first: int, row: Array | int, shape: tuple[int, ...]
+) -> Array:
     """A chunk of what is exchanged, read by every unit on its own.
 
     Read so, it comes from memory into the registers in which it is multiplied; read once and handed on, it would take
@@ -306,7 +314,7 @@ def _multiply_add(a: Array, b: Array, c: Array, interpret: bool) -> Array:
 
 
 def _products_by_dot(
-    plan: Plan, exchange: Any, w: list[list[Array]], at: tuple[Any, Any, Any], n: int
+    plan: Plan, exchange: Ref, w: list[list[Array]], at: tuple[Array, Array, Array | int], n: int
 ) -> tuple[Array, ...]:
     from jax.experimental import pallas as pl
     from jax.experimental.pallas import triton as plgpu

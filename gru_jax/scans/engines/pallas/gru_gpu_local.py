@@ -4,17 +4,39 @@ The head's matrices are loaded once and the state never leaves the program. With
 units instead. What the next steps read from memory is asked for before the present ones are computed.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 from gru_jax.scans.engines.pallas import gru_gpu_tiles as tiles
 from gru_jax.scans.engines.pallas.gru_gpu_plan import Plan
 from gru_jax.scans.engines.pallas.gru_gpu_tiles import Tile
-from gru_jax.scans.engines.pallas.target import output
-from gru_jax.types import Array
+from gru_jax.scans.engines.pallas.target import Ref, output
+from gru_jax.types import Array, BoolArray, Tree
+
+Read = Callable[[Array], Tree]
+"""What a kernel reads of a step."""
+Step = Callable[[Array, Tree, Array, BoolArray | None], Array]
+"""`(t, what was read, state, whether t is a step) -> state`; None where every t is one."""
+
+
+class Walk(NamedTuple):
+    """What a kernel does with a tile.
+
+    Attributes:
+      read: see `Read`.
+      step: see `Step`.
+      start: the first state.
+      end: what is to be done with the last one, or None.
+    """
+
+    read: Read
+    step: Step
+    start: Array
+    end: Callable[[Array], None] | None
 
 
 def matrices(plan: Plan, w_h: Array, transposed: bool) -> Array:
@@ -38,7 +60,7 @@ def matrices(plan: Plan, w_h: Array, transposed: bool) -> Array:
     return jnp.swapaxes(w.reshape(heads, 3, -1, tiles.WIDE, plan.units), -1, -2)
 
 
-def states(plan: Plan, inputs: dict[str, Array], *, before: bool, reverse: bool, interpret: Any) -> Array:
+def states(plan: Plan, inputs: dict[str, Array], *, before: bool, reverse: bool, interpret: bool) -> Array:
     """The states of all steps.
 
     Args:
@@ -55,16 +77,16 @@ def states(plan: Plan, inputs: dict[str, Array], *, before: bool, reverse: bool,
     T, B, width = inputs["u"].shape
     H = width // 3
 
-    def kernel(refs: dict[str, Any], tile: Tile, w: tuple[Array, ...]) -> Any:
+    def kernel(refs: dict[str, Ref], tile: Tile, w: tuple[Array, ...]) -> Walk:
         fixed = {name: tile.load(refs[name]) for name in ("drop", "reset_to") if name in refs}
         one = tile._replace(row=0, rows=1, all_rows=1)
         b = tuple(one.load(refs["b"], shift=g * H) if "b" in refs else jnp.float32(0) for g in range(3))
 
-        def read(t: Any) -> Any:
+        def read(t: Array) -> Tree:
             flag = tile.flags(refs["flags"], t) if "flags" in refs else None
             return tuple(tile.load(refs["u"], t, shift=g * H) for g in range(3)), flag
 
-        def step(t: Any, now: Any, h: Array, valid: Any) -> Array:
+        def step(t: Array, now: Tree, h: Array, valid: BoolArray | None) -> Array:
             u, flag = now
             old = tiles.begin(flag, fixed.get("reset_to"), h)
             inside = tiles.scale(old, fixed.get("drop"))
@@ -79,14 +101,14 @@ def states(plan: Plan, inputs: dict[str, Array], *, before: bool, reverse: bool,
             tile.store(refs["states"], t, value=h, when=valid)
             return h
 
-        return read, step, tile.load(refs["start"]), None
+        return Walk(read, step, tile.load(refs["start"]), None)
 
     out = {"states": output((T, B, H), inputs["start"].dtype, *inputs.values())}
     return _launch(plan, kernel, inputs, out, (T, B, H), reverse, interpret)["states"]
 
 
 def adjoints(
-    plan: Plan, inputs: dict[str, Array], *, before: bool, reverse: bool, interpret: Any
+    plan: Plan, inputs: dict[str, Array], *, before: bool, reverse: bool, interpret: bool
 ) -> tuple[Array, Array]:
     """The gradients of the states, and what reaches the start.
 
@@ -102,14 +124,14 @@ def adjoints(
     T, B, H = inputs["c"].shape
     per_step = tuple(name for name in ("c", *tiles.COEFFICIENTS, "r") if name in inputs)
 
-    def kernel(refs: dict[str, Any], tile: Tile, w: tuple[Array, ...]) -> Any:
+    def kernel(refs: dict[str, Ref], tile: Tile, w: tuple[Array, ...]) -> Walk:
         drop = tile.load(refs["drop"]) if "drop" in refs else None
 
-        def read(t: Any) -> Any:
+        def read(t: Array) -> Tree:
             flag = tile.flags(refs["flags"], t) if "flags" in refs else None
             return {name: tile.load(refs[name], t) for name in per_step}, flag
 
-        def step(t: Any, now: Any, a: Array, valid: Any) -> Array:
+        def step(t: Array, now: Tree, a: Array, valid: BoolArray | None) -> Array:
             at, flag = now
             adjoint = a + at["c"]
             tile.store(refs["adjoints"], t, value=adjoint, when=valid)
@@ -123,7 +145,7 @@ def adjoints(
             return tiles.end(flag, tiles.begin(flag, jnp.zeros_like(after), after), adjoint)
 
         start = jnp.zeros((tile.rows, tile.columns), jnp.float32)
-        return read, step, start, lambda first: tile.store(refs["first"], value=first)
+        return Walk(read, step, start, lambda first: tile.store(refs["first"], value=first))
 
     out = {
         "adjoints": output((T, B, H), inputs["c"].dtype, *inputs.values()),
@@ -135,17 +157,16 @@ def adjoints(
 
 def _launch(
     plan: Plan,
-    kernel: Callable[..., Any],
+    kernel: Callable[[dict[str, Ref], Tile, tuple[Array, ...]], Walk],
     inputs: dict[str, Array],
-    out: dict[str, Any],
+    out: dict[str, jax.ShapeDtypeStruct],
     size: tuple[int, int, int],
     reverse: bool,
-    interpret: Any,
+    interpret: bool,
 ) -> dict[str, Array]:
     """Runs a kernel for all tiles of sequences and all heads, or tiles of units.
 
-    `kernel(refs, tile, matrices)` gives `read(t)`, `step(t, what was read, state, whether t is a step)`, the first
-    state and what to do with the last one, or None.
+    `kernel(refs, tile, matrices)` gives the walk of a tile.
     """
     from jax.experimental import pallas as pl
     from jax.experimental.pallas import triton as plgpu
@@ -156,7 +177,7 @@ def _launch(
     # "sum" takes row by row: with another dimension Triton would deal the matrices out anew, along the sum.
     each = 1 if plan.product == "sum" else plan.rows
 
-    def body(*arrays: Any) -> None:
+    def body(*arrays: Ref) -> None:
         refs = dict(zip(names, arrays, strict=True))
         head = pl.program_id(1)
         tile = Tile(0, each, B, head * (H // heads), 0, plan.units, H // heads)
@@ -181,15 +202,17 @@ def _launch(
     return dict(zip(out, found, strict=True))
 
 
-def _over_time(plan: Plan, T: int, reverse: bool, reads: Any, steps: Any, states: Any) -> Any:
+def _over_time(
+    plan: Plan, T: int, reverse: bool, reads: Sequence[Read], steps: Sequence[Step], states: tuple[Array, ...]
+) -> tuple[Array, ...]:
     """The last states of several tiles, whose input is read `plan.ahead` steps ahead."""
     ahead = min(plan.ahead, T)
     place = lambda i: T - 1 - i if reverse else i  # noqa: E731
 
-    def some(first: Any) -> Any:
+    def some(first: Array) -> Tree:
         return tuple(tuple(read(place(jnp.minimum(first + d, T - 1))) for read in reads) for d in range(ahead))
 
-    def body(block: Any, carry: Any) -> Any:
+    def body(block: Array, carry: Tree) -> Tree:
         states, before = carry
         first = block * ahead
         present = some(first + ahead)

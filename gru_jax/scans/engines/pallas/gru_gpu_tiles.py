@@ -6,12 +6,13 @@ each thread keeps its part of the matrices in registers; Triton's own product of
 rows. "dot": tensor cores, factors in half precision, sums in float32.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gru_jax.cells.gru_derivative import Linearization
+from gru_jax.scans.engines.pallas.target import Ref
 from gru_jax.types import Array, BoolArray, IntArray
 
 WIDE = 4
@@ -35,11 +36,11 @@ class Tile(NamedTuple):
       turned: whether values have the columns first.
     """
 
-    row: Any
+    row: Array | int
     rows: int
     all_rows: int
-    base: Any
-    column: Any
+    base: Array | int
+    column: Array | int
     columns: int
     width: int
     turned: bool = False
@@ -58,14 +59,14 @@ class Tile(NamedTuple):
         """Which rows there are, or None where there are all."""
         return None if self.all_rows % self.rows == 0 else self.row + jnp.arange(self.rows) < self.all_rows
 
-    def at(self, ref: Any, *leading: Any, shift: Any = 0) -> Any:
+    def at(self, ref: Ref, *leading: Array, shift: int = 0) -> Ref:
         """The part of `ref`, its columns counted from `shift`."""
         from jax.experimental import pallas as pl
 
         columns = pl.ds(shift + self.base + self.column, self.columns)
         return ref.at[(*leading, pl.ds(self.row, self.rows), columns)]
 
-    def load(self, ref: Any, *leading: Any, shift: Any = 0) -> Array:
+    def load(self, ref: Ref, *leading: Array, shift: int = 0) -> Array:
         """Its values in float32, 0 where it is masked."""
         from jax.experimental.pallas import triton as plgpu
 
@@ -75,7 +76,9 @@ class Tile(NamedTuple):
         value = plgpu.load(part, mask=mask, other=other).astype(jnp.float32)
         return value.T if self.turned else value
 
-    def store(self, ref: Any, *leading: Any, value: Array, when: Any = None, shift: Any = 0) -> None:
+    def store(
+        self, ref: Ref, *leading: Array, value: Array, when: BoolArray | None = None, shift: int = 0
+    ) -> None:
         """Writes values, rounded to what `ref` holds, in all of the tile or nowhere."""
         from jax.experimental.pallas import triton as plgpu
 
@@ -86,7 +89,7 @@ class Tile(NamedTuple):
             mask = when if mask is None else mask & when
         plgpu.store(self.at(ref, *leading, shift=shift), value.astype(ref.dtype), mask=mask)
 
-    def flags(self, ref: Any, t: Any) -> Array:
+    def flags(self, ref: Ref, t: Array) -> Array:
         """What happens at step t in each row, `[R, 1]`, or turned."""
         from jax.experimental import pallas as pl
         from jax.experimental.pallas import triton as plgpu

@@ -9,19 +9,20 @@ in bfloat16, which is what the matrix unit multiplies. float16, which Mosaic doe
 """
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from gru_jax.cells.base import accumulator
+from gru_jax.cells.gru import GRU
 from gru_jax.cells.gru_derivative import Linearization
-from gru_jax.scans.engines.pallas.gru_tpu_tiles import LANES, MATRICES, Blocks, Tiles, kept, raised
+from gru_jax.scans.engines.pallas.gru_tpu_tiles import LANES, MATRICES, Blocks, Inputs, Interpret, Tiles, kept, raised
+from gru_jax.scans.engines.pallas.target import Ref
 from gru_jax.types import Array, BoolArray
 
 
-def refusal(cell: Any) -> str | None:
+def refusal(cell: GRU) -> str | None:
     """What of a GRU this kernel does not serve.
 
     Args:
@@ -49,7 +50,7 @@ def states(
     drop: Array | None = None,
     reset_mode: str = "after",
     reverse: bool = False,
-    interpret: Any = False,
+    interpret: Interpret = False,
 ) -> Array:
     """`gru_gpu.states` on a TPU: of the same arguments the states `[T, B, H]`, of the dtype of `start`."""
     dtype, full = start.dtype, accumulator(start.dtype)
@@ -57,7 +58,7 @@ def states(
     blocks = Blocks.of(*w_h.shape[:2])
     over = Tiles.of(blocks, u, streams=4, backwards=reverse)
     bias = jnp.zeros((1, u.shape[-1]), full) if b_h is None else b_h.astype(full)[None]
-    inputs = {
+    inputs: Inputs = {
         **over.gates("u", u, over.steps),
         **over.gates("b", bias, over.row),
         "w": (blocks.matrices(w_h), over.matrices()),
@@ -68,7 +69,7 @@ def states(
         **over.flag("reset", reset),
     }
 
-    def step(at: Any, t: Array, h: Array) -> tuple[Array, Array]:
+    def step(at: dict[str, Ref], t: Array, h: Array) -> tuple[Array, Array]:
         old = h if reset is None else jnp.where(raised(at["reset"], t, h), at["reset_to"][...], h)
         inside = old if drop is None else old * at["drop"][...]
         product = functools.partial(_product, at["w"])
@@ -101,7 +102,7 @@ def adjoints(
     drop: Array | None = None,
     reset_mode: str = "after",
     reverse: bool = False,
-    interpret: Any = False,
+    interpret: Interpret = False,
 ) -> tuple[Array, Array]:
     """`gru_gpu.adjoints` on a TPU: of the same arguments the gradients `[T, B, H]` and `[B, H]`, the latter float32."""
     dtype, full = c.dtype, accumulator(c.dtype)
@@ -112,7 +113,7 @@ def adjoints(
         named["r"] = at.r
     over = Tiles.of(blocks, c, streams=2 + len(named), backwards=not reverse)
     w = blocks.matrices(w_h)
-    inputs = {
+    inputs: Inputs = {
         **{name: (blocks.put(a), over.steps(0)) for name, a in {**named, "c": c}.items()},
         "w": (w if blocks.diagonal else jnp.swapaxes(w, 1, 2), over.matrices(transposed=True)),
         **over.each("begin", jnp.zeros(c.shape[1:], full)),
@@ -121,7 +122,7 @@ def adjoints(
         **over.flag("reset", reset),
     }
 
-    def step(at: Any, t: Array, carry: Array) -> tuple[Array, Array]:
+    def step(at: dict[str, Ref], t: Array, carry: Array) -> tuple[Array, Array]:
         l = carry + at["c"][t].astype(full)
         here = {name: at[name][t].astype(full) for name in named}
         back = functools.partial(_product_transpose, at["w"])
@@ -139,7 +140,7 @@ def adjoints(
     return found.astype(dtype), first
 
 
-def _product(w: Any, h: Array, gates: tuple[int, ...]) -> list[Array]:
+def _product(w: Ref, h: Array, gates: tuple[int, ...]) -> list[Array]:
     """The recurrent products of some gates: w `[width, 3 width]`, or `[3, width]` of a diagonal matrix."""
     width = h.shape[1]
     if w.shape[0] == 3:
@@ -149,7 +150,7 @@ def _product(w: Any, h: Array, gates: tuple[int, ...]) -> list[Array]:
     return jnp.split(_dot(h, part), len(gates), 1)
 
 
-def _product_transpose(w: Any, c: list[Array], gates: tuple[int, ...]) -> Array:
+def _product_transpose(w: Ref, c: list[Array], gates: tuple[int, ...]) -> Array:
     """The transpose of `_product`: w `[3 width, width]`, or `[3, width]`."""
     width = c[0].shape[1]
     if w.shape[0] == 3:

@@ -5,7 +5,8 @@ chunk is computed, the next is fetched and the last written.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from contextlib import AbstractContextManager
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from gru_jax.scans.engines.pallas.target import output
+from gru_jax.scans.engines.pallas.target import Ref, output
 from gru_jax.types import Array, BoolArray, DType
 
 LANES = 128
@@ -27,6 +28,16 @@ STREAMED = 4 * 2**20
 
 MATRICES = 32 * 2**20
 """Bytes of VMEM for the recurrent matrices of a block, at most: from v5 on, TPUs have 64 MiB or more."""
+
+
+Interpret = bool | pltpu.InterpretParams
+"""Whether Pallas's interpreter runs a kernel, or what it is to simulate of a TPU."""
+
+Inputs = dict[str, tuple[Array, pl.BlockSpec]]
+"""What a kernel reads, by name: arrays with their blocks."""
+
+Step = Callable[[dict[str, Ref], Array, Array], tuple[Array, Array]]
+"""`(inputs, t, carry) -> (carry, out)`, all of a block and a tile; t counts within a chunk."""
 
 
 class Blocks(NamedTuple):
@@ -151,18 +162,18 @@ class Tiles(NamedTuple):
         shape = (3, self.blocks.width) if self.blocks.diagonal else shape
         return pl.BlockSpec((None, *shape), lambda j, b, i: (j, 0, 0), pipeline_mode=pl.Buffered(1))
 
-    def gates(self, name: str, a: Array, spec: Callable[[int], pl.BlockSpec]) -> dict[str, Any]:
+    def gates(self, name: str, a: Array, spec: Callable[[int], pl.BlockSpec]) -> Inputs:
         """The gates of `[..., 3H]` as three inputs: one array in three places where nothing has to be filled up."""
         if a.shape[-1] == 3 * self.blocks.number * self.blocks.width:
             return {f"{name}_{gate}": (a, spec(place)) for place, gate in enumerate("rzn")}
         parts = zip("rzn", jnp.split(a, 3, -1), strict=True)
         return {f"{name}_{gate}": (self.blocks.put(part), spec(0)) for gate, part in parts}
 
-    def each(self, name: str, a: Array | None) -> dict[str, Any]:
+    def each(self, name: str, a: Array | None) -> Inputs:
         """`[B, H]` as an input, or none."""
         return {} if a is None else {name: (self.blocks.put(a), self.tile())}
 
-    def flag(self, name: str, flag: BoolArray | None) -> dict[str, Any]:
+    def flag(self, name: str, flag: BoolArray | None) -> Inputs:
         """`[T, B]` as an input `[chunks, B, chunk]`, or none: a row a sequence, as the state has it."""
         if flag is None:
             return {}
@@ -171,20 +182,20 @@ class Tiles(NamedTuple):
         return {name: (jnp.swapaxes(cut, 1, 2), spec)}
 
     def run(
-        self, name: str, step: Callable[..., Any], inputs: dict[str, Any], dtype: Any, interpret: Any
+        self, name: str, step: Step, inputs: Inputs, dtype: DType, interpret: Interpret
     ) -> tuple[Array, Array]:
         """What `step` gives at each step, `[T, B, H]`, and what it carries in the end, `[B, H]`.
 
         Args:
           name: of the kernel, for profiles.
-          step: `(inputs, t, carry) -> (carry, out)`, all of a block and a tile; t counts within a chunk.
+          step: what is done at each.
           inputs: arrays with their blocks, by name; "begin" is what is carried at first.
           dtype: of out.
           interpret: whether Pallas's interpreter runs the kernel.
         """
         begin = inputs["begin"][0]
 
-        def kernel(*refs: Any) -> None:
+        def kernel(*refs: Ref) -> None:
             at = dict(zip(inputs, refs, strict=False))
             out, carry = refs[len(inputs) :]
             place = pl.program_id(2)
@@ -224,11 +235,11 @@ class Tiles(NamedTuple):
             found, end = call(*arrays)
         return self.blocks.take(found), self.blocks.take(end)
 
-    def _chunk(self, i: Any) -> Any:
+    def _chunk(self, i: Array) -> Array:
         return self.chunks - 1 - i if self.backwards else i
 
 
-def index_bits(dtype: DType) -> Any:
+def index_bits(dtype: DType) -> AbstractContextManager[None]:
     """Where a kernel that computes in this dtype is traced: Mosaic has no 64-bit numbers, not for indices either."""
     return jax.enable_x64(dtype == jnp.float64)
 
@@ -238,7 +249,7 @@ def kept(a: Array) -> Array:
     return a.astype(jnp.float32) if a.dtype == jnp.float16 else a
 
 
-def raised(flags: Any, t: Array, like: Array) -> BoolArray:
+def raised(flags: Ref, t: Array, like: Array) -> BoolArray:
     """A step's flags, `[rows, chunk]` to like's shape."""
     step = lax.broadcasted_iota(jnp.int32, flags.shape, 1) == t
     column = jnp.sum(jnp.where(step, flags[...], jnp.zeros(flags.shape, flags.dtype)), 1, keepdims=True)

@@ -10,12 +10,13 @@ Jacobian goes through memory. The products are one matrix product over all steps
 matrix there is none.
 """
 
-from typing import Any, NamedTuple, TypeGuard
+from typing import NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
 
 from gru_jax.cells import activations
+from gru_jax.cells.base import Cell
 from gru_jax.cells.gru import GRU
 from gru_jax.scans import masking
 from gru_jax.scans.engines.pallas import recurrence
@@ -25,7 +26,7 @@ from gru_jax.scans.masking import Context, Steps
 from gru_jax.types import Array
 
 
-def serves(cell: Any) -> TypeGuard[GRU]:
+def serves(cell: Cell) -> TypeGuard[GRU]:
     """Whether a round of this cell is elementwise beside products that are known from the iterate alone."""
     if not isinstance(cell, GRU):
         return False

@@ -12,7 +12,8 @@ all, in the dtype that sums have (`accumulator` of h0's dtype), a flag is a tile
 
 import importlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import NamedTuple
 
 from gru_jax.scans.engines.pallas.target import Target
 from gru_jax.types import Array, BoolArray
@@ -95,6 +96,6 @@ def gradients(
     return _made_for(target).gradients(coefficients, operands, h0, h, cotangent, **how)
 
 
-def _made_for(target: Target) -> Any:
+def _made_for(target: Target) -> ModuleType:
     # Pallas is imported where a kernel is run, and not before.
     return importlib.import_module(f"gru_jax.scans.engines.pallas.recurrence_{target.platform}")

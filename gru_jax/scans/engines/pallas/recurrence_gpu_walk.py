@@ -9,13 +9,16 @@ import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
+from jax.typing import ArrayLike
 
 from gru_jax.scans.engines.pallas.recurrence import Operands
-from gru_jax.scans.engines.pallas.target import output
-from gru_jax.types import Array, DType
+from gru_jax.scans.engines.pallas.target import Ref, output
+from gru_jax.types import Array, BoolArray, DType, Tree
 
 Step = Callable[[list[Array], tuple[Array, ...]], tuple[tuple[Array, ...], Sequence[Array]]]
 """`(values, carry) -> (carry, what is written of this step)`, tiles all of them."""
+Fetched = tuple[list[Array], list[Array], list[Array]]
+"""What is read of a step: of the streams, of the lagged arrays, and of the flags."""
 
 
 class Plan(NamedTuple):
@@ -47,11 +50,11 @@ class Order(NamedTuple):
     backwards: bool = False
     batch_leads: bool = False
 
-    def time(self, position: Any) -> Any:
+    def time(self, position: Array) -> Array:
         """The index of a position of the walk."""
         return position if self.reverse == self.backwards else self.T - 1 - position
 
-    def time_before(self, position: Any, edge: bool) -> Any:
+    def time_before(self, position: Array, edge: bool) -> Array:
         """The index of what is before it in the recurrence; at an edge of the walk, some index where nothing is."""
         before = position + 1 if self.backwards else position - 1
         return self.time(jnp.clip(before, 0, self.T - 1) if edge else before)
@@ -95,31 +98,33 @@ def walk(
     whole = jax.dtypes.canonicalize_dtype(int)
     at_start = [each for each in initial if not isinstance(each, float)]
 
-    def kernel(seen: Operands, begin: list[Any], *written: Any) -> None:
+    def kernel(seen: Operands, begin: list[Ref], *written: Ref) -> None:
         k, first_lane = pl.program_id(0), pl.program_id(2) * lanes
         inside = None if H % lanes == 0 else first_lane + lax.iota(jnp.int32, lanes) < H
         start = k * length + jnp.minimum(k, longer)
 
-        def load(ref: Any, *index: Any) -> Array:
-            place: Any = ref.at[(*index, slice(None))]
+        def load(ref: Ref, *index: ArrayLike) -> Array:
+            place: Ref = ref.at[(*index, slice(None))]
             return plgpu.load(place, mask=inside, other=None if inside is None else jnp.zeros((), ref.dtype))
 
-        def fetch(position: Any, edge: bool = False) -> tuple[list[Array], list[Array], list[Array]]:
+        def fetch(position: Array, edge: bool = False) -> Fetched:
             time = order.time(position)
             streams = [load(ref, time, np.int32(part)) for ref in seen.streams for part in range(ref.shape[1])]
             lagged = [load(ref, order.time_before(position, edge), np.int32(0)) for ref, _ in seen.lagged]
             if edge and lagged:
                 first = jnp.broadcast_to(position == (order.T - 1 if order.backwards else 0), (lanes,))
                 lagged = [jnp.where(first, *each) for each in zip(firsts, lagged, strict=True)]
-            flags: list[Any] = [ref.at[time] for ref in seen.flags]
+            flags: list[Ref] = [ref.at[time] for ref in seen.flags]
             return streams, lagged, [plgpu.load(flag) for flag in flags]
 
-        def values(raw: Any) -> list[Array]:
+        def values(raw: Fetched) -> list[Array]:
             streams, lagged, flags = raw
             marks = [jnp.broadcast_to(flag != 0, (lanes,)) for flag in flags]
             return [*(each.astype(full) for each in (*streams, *lagged)), *marks, *same]
 
-        def one(position: Any, raw: Any, carry: Any, there: Any = None) -> Any:
+        def one(
+            position: Array, raw: Fetched, carry: tuple[Array, ...], there: BoolArray | None = None
+        ) -> tuple[Array, ...]:
             after, made = step(values(raw), carry)
             mask = inside if there is None else there if inside is None else inside & there
             outputs = iter(made)
@@ -129,7 +134,7 @@ def walk(
                     plgpu.store(place, next(outputs).astype(ref.dtype), mask=mask)
             return after
 
-        def group(g: Any, state: Any) -> Any:
+        def group(g: Array, state: tuple[tuple[Array, ...], list[Fetched]]) -> Tree:
             carry, raw = state
             now, following, fetched = start + g * ahead, start + jnp.minimum((g + 1) * ahead, length - ahead), []
             for i in range(ahead):

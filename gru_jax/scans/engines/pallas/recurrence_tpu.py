@@ -4,13 +4,14 @@ Time leads in the kernel. Where the caller's batch does, XLA is left to turn the
 of what makes or uses them write or read them turned.
 """
 
-from typing import Any
+
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 
 from gru_jax.cells.base import accumulator
-from gru_jax.scans.engines.pallas.gru_tpu_tiles import LANES, kept
+from gru_jax.scans.engines.pallas.gru_tpu_tiles import LANES, Interpret, kept
 from gru_jax.scans.engines.pallas.recurrence import Coefficients, Operands
 from gru_jax.scans.engines.pallas.recurrence_tpu_walk import UNITS, Walk
 from gru_jax.types import Array
@@ -24,7 +25,7 @@ def states(
     reverse: bool,
     batch_leads: bool,
     extras: int = 0,
-    interpret: Any = False,
+    interpret: Interpret = False,
 ) -> tuple[Array, ...]:
     """`recurrence.states` on a TPU."""
     seen, steps = _ready(operands, h0, batch_leads)
@@ -49,7 +50,7 @@ def gradients(
     *,
     reverse: bool,
     batch_leads: bool,
-    interpret: Any = False,
+    interpret: Interpret = False,
 ) -> tuple[Operands, Array]:
     """`recurrence.gradients` on a TPU."""
     with_h = operands._replace(streams=(cotangent, *operands.streams), lagged=((h, h0), *operands.lagged))
@@ -101,7 +102,7 @@ def _ready(operands: Operands, h0: Array, batch_leads: bool) -> tuple[Operands, 
     return Operands(streams, lagged, flags, *same), (*streams, *(array for array, _ in lagged))[0].shape[0]
 
 
-def _joined(parts: Any, like: Array) -> Array:
+def _joined(parts: Iterator[Array], like: Array) -> Array:
     """The next parts, those of a stream like this one."""
     if like.ndim == 3 or _side_by_side(like.shape[3]):
         return next(parts).reshape(like.shape)

@@ -14,9 +14,9 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from gru_jax.scans.engines.pallas.gru_tpu_tiles import LANES, index_bits, raised
+from gru_jax.scans.engines.pallas.gru_tpu_tiles import LANES, Interpret, index_bits, raised
 from gru_jax.scans.engines.pallas.recurrence import Operands
-from gru_jax.scans.engines.pallas.target import output
+from gru_jax.scans.engines.pallas.target import Ref, output
 from gru_jax.types import Array, BoolArray, DType
 
 Step = Callable[[list[Array], tuple[Array, ...]], tuple[tuple[Array, ...], Sequence[Array]]]
@@ -80,7 +80,7 @@ class Walk(NamedTuple):
         operands: Operands,
         begin: Sequence[Array],
         made: Sequence[tuple[int, DType]],
-        interpret: Any,
+        interpret: Interpret,
     ) -> tuple[list[Array], list[Array]]:
         """All steps.
 
@@ -134,7 +134,8 @@ class Walk(NamedTuple):
         return found[: len(made)], found[len(made) :]
 
     def _kernel(
-        self, step: Step, made: int, together: int, seen: Operands, edges: Any, begin: Any, *out: Any
+        self, step: Step, made: int, together: int, seen: Operands, edges: tuple[Ref, ...], begin: tuple[Ref, ...],
+        *out: Ref,
     ) -> None:
         written, carried = out[:made], out[made:]
         place = pl.program_id(2)
@@ -154,13 +155,13 @@ class Walk(NamedTuple):
         ]
         fixed = [jnp.broadcast_to(ref[...].astype(full), like.shape) for ref in (*seen.rows, *seen.columns)]
         # What lies beyond T in the last chunk is no step.
-        steps: Any = np.int32(self.chunk)
-        groups: Any = np.int32(self.chunk // together)
+        steps: Array | np.int32 = np.int32(self.chunk)
+        groups: Array | np.int32 = np.int32(self.chunk // together)
         if self.T % self.chunk:
             steps = jnp.minimum(steps, np.int32(self.T) - chunk * np.int32(self.chunk))
             groups = lax.div(steps, np.int32(together))
 
-        def one(i: Any, carry: tuple[Array, ...]) -> tuple[Array, ...]:
+        def one(i: Array, carry: tuple[Array, ...]) -> tuple[Array, ...]:
             t = steps - 1 - i if self.from_end else i
             before = t + 1 if self.reverse else t - 1
             there = before < steps if self.reverse else before >= 0
@@ -182,7 +183,7 @@ class Walk(NamedTuple):
                     ref[t, :, part * units : (part + 1) * units] = next(each).astype(ref.dtype)
             return carry
 
-        def several(group: Any, carry: tuple[Array, ...]) -> tuple[Array, ...]:
+        def several(group: Array, carry: tuple[Array, ...]) -> tuple[Array, ...]:
             for i in range(together):
                 carry = one(group * together + i, carry)
             return carry
@@ -197,11 +198,11 @@ class Walk(NamedTuple):
         """A chunk of `[T, B, P H]`; with more parts than one, the units of a tile are all there are."""
         return pl.BlockSpec((self.chunk, self.rows, parts * self.units), lambda b, j, i: (self._chunk(i), b, j))
 
-    def _chunk(self, place: Any) -> Any:
+    def _chunk(self, place: Array) -> Array:
         """The chunk at a place of the walk."""
         return self.chunks - 1 - place if self.from_end else place
 
-    def _before(self, chunk: Any) -> Any:
+    def _before(self, chunk: Array) -> Array:
         """The index of the step before a chunk, in order of the recurrence, or some index where there is none."""
         if self.reverse:
             return jnp.minimum((chunk + 1) * self.chunk, self.T - 1)

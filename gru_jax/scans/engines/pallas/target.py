@@ -1,10 +1,13 @@
 """What a Pallas kernel is made for."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 
-from gru_jax.types import DType
+from gru_jax.types import Array, DType
+
+Ref: TypeAlias = Any
+"""Memory that a Pallas kernel reads and writes by its indices."""
 
 
 class Target(NamedTuple):
@@ -47,7 +50,7 @@ def target(who: str, kernel: str) -> Target:
     return Target(backend)
 
 
-def output(shape: tuple[int, ...], dtype: DType, *given: Any) -> jax.ShapeDtypeStruct:
+def output(shape: tuple[int, ...], dtype: DType, *given: Array) -> jax.ShapeDtypeStruct:
     """What a kernel writes, for `pallas_call`; inside `jax.shard_map` it varies over the mesh as what is given does."""
     axes = [kind for a in given if (kind := getattr(jax.typeof(a), "manual_axis_type", None)) is not None]
     if not axes:

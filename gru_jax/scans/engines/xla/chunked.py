@@ -18,12 +18,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gru_jax.cells.base import accumulator, gifts
+from gru_jax.cells.base import Cell, GradientsCell, accumulator, gifts
 from gru_jax.scans import masking
 from gru_jax.scans.engines.xla.no_fusion import apart
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.time_axis import on_same_axes
-from gru_jax.types import Array, State
+from gru_jax.types import Array, Projected, State, Tree
 
 Carry = TypeVar("Carry")
 
@@ -83,16 +83,16 @@ class Chunks(NamedTuple):
         """The inverse of `whole`: time leads."""
         return jnp.moveaxis(a, -2, 0) if self.batch_leads else a
 
-    def empty(self, a: Any) -> Array:
+    def empty(self, a: Array) -> Array:
         """Room for all steps of something `[*batch, H]`."""
         T = (self.steps,)
         return jnp.zeros((*a.shape[:-1], *T, a.shape[-1]) if self.batch_leads else (*T, *a.shape), a.dtype)
 
-    def cut(self, a: Array, start: Any, size: int) -> Array:
+    def cut(self, a: Array, start: Array | int, size: int) -> Array:
         """A chunk of an array of all steps."""
         return self.back(lax.dynamic_slice_in_dim(a, start, size, -2 if self.batch_leads else 0))
 
-    def put(self, all: Array, chunk: Array, start: Any) -> Array:
+    def put(self, all: Array, chunk: Array, start: Array | int) -> Array:
         """An array of all steps with a chunk of it written."""
         axis = all.ndim - 2 if self.batch_leads else 0
         return lax.dynamic_update_slice_in_dim(all, self.whole(chunk), start, axis)
@@ -115,7 +115,7 @@ class Chunks(NamedTuple):
         return list(range(size))[:: -1 if self.reverse else 1]
 
     def _loop(self, run: Callable[[Array | int, int, Carry], Carry], carry: Carry, chunks: range) -> Carry:
-        def start(k: Any) -> Any:
+        def start(k: Array | int) -> Array | int:
             return self.steps - (k + 1) * self.size if self.reverse else k * self.size
 
         if len(chunks) == 1:
@@ -126,36 +126,36 @@ class Chunks(NamedTuple):
         return lax.fori_loop(0, len(chunks), lambda j, carry: run(start(number(j)), self.size, carry), carry)
 
 
-def find(cell: Any, context: Context, steps: Steps, chunks: Chunks, keep: bool) -> tuple[State, Any]:
+def find(cell: Any, context: Context, steps: Steps, chunks: Chunks, keep: bool) -> tuple[State, Kept | tuple[()]]:
     """The states after each step, `[T, *batch, H]`, and `Kept` with `keep`, () without."""
     x = chunks.whole(steps.x)
     flags = steps._replace(x=None, guess=None)
 
-    def run(start: Any, size: int, carry: Any) -> Any:
+    def run(start: Array | int, size: int, carry: Tree) -> Tree:
         h, states, kept = carry
         here = _cut(flags, start, size)
         u = _projected(cell, context, chunks.cut(x, start, size))
         if keep:
             kept = kept._replace(u=_put(kept.u, u, start))
 
-        def written_out(first: Any, size: int, carry: Any) -> Any:
+        def written_out(first: Array | int, size: int, carry: Tree) -> Tree:
             h, states, kept = carry
             # Apart, or a group's slice would be fused into the gates' kernels, as a step's would.
             u_here, flags_here = apart(lambda tree, first: _cut(tree, first, size))((u, here), first)
             for i in chunks.order(size):
                 u_now, now = jax.tree.map(lambda a, i=i: a[i], (u_here, flags_here))
-                products: Any = masking.products(cell, context, now, h) if keep else None
+                products = masking.products(cell, context, now, h) if keep else None
                 h = masking.advance(cell, context, u_now, now, h, products)
                 # One by one: XLA's CPU code for putting steps together takes longer than writing each.
                 write = lambda all, one, i=i: chunks.put(all, one[None], start + first + i)  # noqa: E731
                 states = jax.tree.map(write, states, h)
-                if keep:
+                if products is not None:
                     kept = kept._replace(products=_put(kept.products, products[None], start + first + i))
             return h, states, kept
 
         return chunks.groups(size).forwards(written_out, (h, states, kept))
 
-    room: Any = ()
+    room: Kept | tuple[()] = ()
     if keep:
         first = jax.tree.map(lambda a: a[0], steps)
         u = jax.eval_shape(lambda: masking.project(cell, context, first.x))
@@ -167,7 +167,8 @@ def find(cell: Any, context: Context, steps: Steps, chunks: Chunks, keep: bool) 
 
 
 def gradients(
-    cell: Any, context: Context, steps: Steps, states: State, kept: Any, cotangent: State, chunks: Chunks
+    cell: GradientsCell, context: Context, steps: Steps, states: State, kept: Kept | tuple[()], cotangent: State,
+    chunks: Chunks,
 ) -> tuple[State, tuple[Context, Steps]]:
     """What gradients of the states give to everything that made them, chunk by chunk against the order of time.
 
@@ -189,7 +190,7 @@ def gradients(
     x, states, cotangent = chunks.whole(steps.x), chunks.whole(states), chunks.whole(cotangent)
     all_flags = steps._replace(x=None, guess=None)
 
-    def run(start: Any, size: int, carry: Any) -> Any:
+    def run(start: Array | int, size: int, carry: Tree) -> Tree:
         adjoint, adjoints, d_context, d_x = carry
         flags, x_here = _cut(all_flags, start, size), chunks.cut(x, start, size)
         c = chunks.cut(cotangent, start, size).astype(full.h0.dtype)
@@ -219,18 +220,19 @@ def gradients(
 
 
 def _adjoints(
-    cell: Any, context: Context, flags: Steps, at: Any, c: Array, transposed: Any, reaching: Array, groups: Chunks
+    cell: GradientsCell, context: Context, flags: Steps, at: Tree, c: Array, transposed: Tree, reaching: Array,
+    groups: Chunks,
 ) -> tuple[Array, Array]:
     """What reaches the state before a chunk, and the adjoints of its steps, from what reaches its last state."""
 
     def step(
-        i: int, before: int | None, adjoint: Array, context: Context, flags: Steps, at: Any, c: Array, transposed: Any
+        i: int, before: int | None, adjoint: Array, context: Context, flags: Steps, at: Tree, c: Array, transposed: Tree
     ) -> Array:
         at, now = jax.tree.map(lambda a: a[i], (at, flags))
         moved = masking.cotangent(cell, context, at, now, adjoint, transposed)
         return moved if before is None else moved + c[before]
 
-    def written_out(flags: Steps, at: Any, c: Array, reaching: Array) -> tuple[Array, Array]:
+    def written_out(flags: Steps, at: Tree, c: Array, reaching: Array) -> tuple[Array, Array]:
         order = groups.order(c.shape[0])
         found: dict[int, Array] = {}
         adjoint = apart(lambda a, c: a + c[order[-1]])(reaching, c)
@@ -242,7 +244,7 @@ def _adjoints(
     if groups.steps <= groups.size:
         return written_out(flags, at, c, reaching)
 
-    def run(start: Any, size: int, carry: Any) -> Any:
+    def run(start: Array | int, size: int, carry: Tree) -> Tree:
         adjoint, all = carry
         flags_here, at_here, c_here = _cut((flags, at, c), start, size)
         adjoint, part = written_out(flags_here, at_here, c_here, adjoint)
@@ -253,7 +255,8 @@ def _adjoints(
 
 
 def _pulled(
-    cell: Any, context: Context, x: Array, flags: Steps, before: Array, at: Any, adjoint: Array, d_context: Context
+    cell: GradientsCell, context: Context, x: Array, flags: Steps, before: Array, at: Tree, adjoint: Array,
+    d_context: Context,
 ) -> tuple[Context, Array]:
     """The gradient of the context with what a chunk adds to it, and the gradient of the chunk's input."""
     start = masking.starts(context, flags, before)
@@ -265,7 +268,7 @@ def _pulled(
         dropped = x * drop_x
     d_params, d_x = cell.pullback(context.params, at, dropped, start, adjoint, *drop)
     if context.drop_x is not None:
-        d_drop_x = d_drop_x + (d_x * x.astype(d_x.dtype)).sum(0)
+        d_drop_x = d_drop_x + (d_x * x.astype(d_x.dtype)).sum(0)  # type: ignore[operator]
         d_x = d_x * drop_x.astype(d_x.dtype)
     if flags.reset is not None:
         moved = cell.cotangent(context.params, at, adjoint, *drop)
@@ -276,21 +279,21 @@ def _pulled(
     return d_context._replace(params=d_params, drop_x=d_drop_x), d_x
 
 
-def _projected(cell: Any, context: Context, x: Array) -> Any:
+def _projected(cell: Cell, context: Context, x: Array) -> Projected:
     """The projected input of a chunk, in one product."""
     project = jax.vmap(lambda context, x: masking.project(cell, context, x), in_axes=(None, 0))
     # A product over a single feature is a multiplication to XLA, which would be done again in every gate's kernel.
     return apart(project)(context, x) if x.shape[-1] == 1 else project(context, x)
 
 
-def _products(cell: Any, context: Context, flags: Steps, before: Array) -> Any:
+def _products(cell: Any, context: Context, flags: Steps, before: Array) -> Array | None:
     """The recurrent products of a chunk's steps in one, where the cell has them apart from the rest of its step."""
     if not gifts(cell).products:
         return None
     return jax.vmap(functools.partial(masking.products, cell, context))(flags, before)
 
 
-def _before(chunks: Chunks, states: Array, h0: Array, start: Any, size: int) -> Array:
+def _before(chunks: Chunks, states: Array, h0: Array, start: Array | int, size: int) -> Array:
     """The states before each step of a chunk."""
     last = chunks.steps - size
     if chunks.reverse:
@@ -306,11 +309,11 @@ def _before(chunks: Chunks, states: Array, h0: Array, start: Any, size: int) -> 
     return lax.cond(start == 0, at_edge, lambda: shifted)
 
 
-def _cut(tree: Any, start: Any, size: int) -> Any:
+def _cut(tree: Tree, start: Array | int, size: int) -> Tree:
     return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, size), tree)
 
 
-def _put(all: Array, part: Array, start: Any) -> Array:
+def _put(all: Array, part: Array, start: Array | int) -> Array:
     return lax.dynamic_update_slice_in_dim(all, part, start, 0)
 
 
@@ -320,13 +323,13 @@ def _dividing(number: int, wanted: int) -> int:
     return min(near, key=lambda k: abs(k - wanted), default=wanted)
 
 
-def _in_order(found: dict[int, Any]) -> list[Any]:
+def _in_order(found: dict[int, Array]) -> list[Array]:
     return [found[i] for i in range(len(found))]
 
 
-def _stacked(each: Any) -> Array:
+def _stacked(each: list[Array]) -> Array:
     return apart(lambda *each: jnp.stack(each))(*each)
 
 
-def _moves(a: Any) -> bool:
+def _moves(a: Array) -> bool:
     return jnp.issubdtype(a.dtype, jnp.floating)

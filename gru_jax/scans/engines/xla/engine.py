@@ -12,7 +12,7 @@ from gru_jax.scans.engines.registry import Engine, How
 from gru_jax.scans.engines.xla import chunked
 from gru_jax.scans.masking import Context, Steps
 from gru_jax.scans.trajectory import Trajectory, exact
-from gru_jax.types import State
+from gru_jax.types import Projected, State
 
 LEAST_IN_PIECES = 64
 """From how many steps on a backward pass from the states alone goes piece by piece; below, all steps are a piece."""
@@ -80,7 +80,7 @@ def _find(cell: Any, reverse: bool, how: How, context: Context, steps: Steps) ->
     if how.hoist:
         inputs = (jax.vmap(lambda x: masking.project(cell, context, x))(steps.x), steps._replace(x=None))
 
-    def body(h: State, now: tuple[Any, Steps]) -> tuple[State, State]:
+    def body(h: State, now: tuple[Projected, Steps]) -> tuple[State, State]:
         u, step = now
         u = masking.project(cell, context, step.x) if u is None else u
         h = masking.advance(cell, context, u, step, h)

@@ -1,8 +1,8 @@
 """An output layer as a part of a step."""
 
-from typing import Any
 
 import numpy as np
+from llvmlite import ir
 
 from gru_jax.scans.engines.llvm import activations
 from gru_jax.scans.engines.llvm.code import I64, POINTER, Code, Program, Value
@@ -38,7 +38,7 @@ class DenseWriter(Writer):
         if self.part.activation == "softmax":
             code.loop(0, self.rows, lambda r: self._softmax(code, code.at(to, code.mul(r, self.part.width))))
 
-    def _tile(self, height: int, width: int) -> Any:
+    def _tile(self, height: int, width: int) -> ir.Function:
         def tile(code: Code, x: Value, y: Value, panel: Value, b: Value, row: Value, block: Value) -> None:
             left = code.at(x, code.mul(row, self.part.features)), self.part.features
             start = [code.load(b, c * self.lanes) for c in range(width)]

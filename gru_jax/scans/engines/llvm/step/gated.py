@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 
 from gru_jax.scans.engines.llvm.code import I64, POINTER, Code, Program, Value
 from gru_jax.scans.engines.llvm.plan import Room, spread_rows
@@ -67,7 +68,7 @@ class CellWriter(Writer):
             matrix.cover(code, weights, functools.partial(move, phase))
         code.loop(0, self.rows * self.h_row, lambda i: code.store(code.load(after, i), h, i), step=self.lanes)
 
-    def _projection(self, height: int, width: int) -> Any:
+    def _projection(self, height: int, width: int) -> ir.Function:
         """A tile of u."""
         gates, lanes = self.cell.gates, self.lanes
 
@@ -81,7 +82,7 @@ class CellWriter(Writer):
 
         return self.program.function(f"project_{height}x{width}", [POINTER] * 4 + [I64] * 2, project)
 
-    def _moving(self, phase: int, height: int, width: int) -> Any:
+    def _moving(self, phase: int, height: int, width: int) -> ir.Function:
         """A tile of a phase: the products, and what becomes of them."""
         cell, lanes, gates = self.cell, self.lanes, self.cell.phases[phase]
         last, reads = phase == len(cell.phases) - 1, gates or self.every

@@ -1,9 +1,12 @@
 """minGRU and minLSTM as cells of a step: no products of the state."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-Value = Any
+from gru_jax.scans.engines.llvm.cells import Value
+
+if TYPE_CHECKING:
+    from gru_jax.scans.engines.llvm.vectors import Vectors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +32,7 @@ class LinearCell:
         return self.parts
 
     def forward(
-        self, to: Any, u: list[Value], q: list[Value], old: list[Value], first: list[Value]
+        self, to: "Vectors", u: list[Value], q: list[Value], old: list[Value], first: list[Value]
     ) -> tuple[list[Value], list[Value]]:
         """The state after a step, `a h + (1 - a) n`."""
         from gru_jax.scans.engines.llvm import minimal_passes  # which imports llvmlite

@@ -5,8 +5,8 @@ states, and what a step writes beside them; nothing is allocated.
 """
 
 import functools
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from gru_jax.scans.engines.llvm.plan import Room
 from gru_jax.scans.engines.llvm.step.between import NormWriter, SumWriter
 from gru_jax.scans.engines.llvm.step.dense import DenseWriter
 from gru_jax.scans.engines.llvm.step.gated import CellWriter
-from gru_jax.scans.engines.llvm.step.net import Cell, Dense, Net, Norm, Sum
+from gru_jax.scans.engines.llvm.step.net import Cell, Dense, Net, Norm, Part, Sum
 from gru_jax.scans.engines.llvm.step.writer import Writer
 
 STEP, CALL = "step", "call"
@@ -46,7 +46,7 @@ class Written(NamedTuple):
             writer.lay_out(weights, *given)
 
 
-_WRITERS: dict[Any, Any] = {Cell: CellWriter, Norm: NormWriter, Sum: SumWriter, Dense: DenseWriter}
+_WRITERS: dict[type, Callable[..., Writer]] = {Cell: CellWriter, Norm: NormWriter, Sum: SumWriter, Dense: DenseWriter}
 
 
 @functools.cache
@@ -54,7 +54,7 @@ def write(net: Net) -> Written:
     """The program of a network's step."""
     program = Program(net.lanes)
     weights, memory = Room(), Room()
-    kinds: dict[Any, int] = {}
+    kinds: dict[Part, int] = {}
     writers: list[Writer] = []
     for part in net.parts:
         # Equal parts share their functions.
