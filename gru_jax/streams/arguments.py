@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from gru_jax import checks
 from gru_jax.between import Output, Recurrent, Stack
@@ -29,7 +30,7 @@ def network(layer: Layer, params: Params) -> tuple[Network | None, str | None]:
         return None, str(error)
 
 
-def dtype(params: Params) -> np.dtype[Any]:
+def dtype(params: Params) -> np.dtype:
     """That of all parameters."""
     leaves = jax.tree.leaves(params)
     kinds = {str(getattr(leaf, "dtype", type(leaf).__name__)) for leaf in leaves}
@@ -39,7 +40,7 @@ def dtype(params: Params) -> np.dtype[Any]:
     return np.dtype(leaves[0].dtype)
 
 
-def input_size(layer: Any, params: Params) -> int | None:
+def input_size(layer: object, params: Params) -> int | None:
     """I, of a network whose first cell says it or has an input matrix by the name that it has in this library."""
     made_of = getattr(layer, "made_of", None)
     if isinstance(made_of, Output):
@@ -106,7 +107,7 @@ def fitted(name: str, given: State, like: State) -> State:
             f" the layer returns"
         )
 
-    def fitted(a: Any, there: np.ndarray) -> np.ndarray:
+    def fitted(a: ArrayLike, there: np.ndarray) -> np.ndarray:
         a = np.asarray(a)
         if a.shape not in (there.shape, there.shape[-1:]):
             raise ValueError(

@@ -11,7 +11,7 @@ import numpy as np
 from gru_jax.between import Output
 from gru_jax.combinators import Layer
 from gru_jax.streams.network import Network
-from gru_jax.types import Array, Params, State
+from gru_jax.types import Array, Params, State, Tree
 
 
 class Compiled:
@@ -32,21 +32,21 @@ class Compiled:
         self.initial: State = jax.tree.map(np.array, start)
         self.state: State = jax.tree.map(np.array, start)
         self.x, self.y = np.zeros(x.shape, x.dtype), np.zeros((*x.shape[:-1], made[0].shape[-1]), made[0].dtype)
-        self.job: Any = None
-        self.run: Callable[[Any], None] = self._run
+        self.job: None = None
+        self.run: Callable[[None], None] = self._run
 
     def take(self, params: Params, network: Network | None) -> None:
         """Takes parameters of the same shapes."""
         self._params = params
 
-    def _run(self, job: Any) -> None:
+    def _run(self, job: None) -> None:
         y, state = self._step(self._params, self.x, self.state)
         self.y[...] = y
         for mine, now in zip(jax.tree.leaves(self.state), jax.tree.leaves(state), strict=True):
             mine[...] = now
 
 
-def _step(layer: Layer) -> Callable[[Params, Any, State], tuple[Array, State]]:
+def _step(layer: Layer) -> Callable[[Params, np.ndarray, State], tuple[Array, State]]:
     @jax.jit
     def step(params: Params, x: Array, state: State) -> tuple[Array, State]:
         y, after = _applied(layer, params, x, state)[:2]
@@ -55,7 +55,7 @@ def _step(layer: Layer) -> Callable[[Params, Any, State], tuple[Array, State]]:
     return step
 
 
-def _applied(layer: Layer, params: Params, x: Any, *state: State, **options: Any) -> Any:
+def _applied(layer: Layer, params: Params, x: Array | np.ndarray, *state: State, **options: Any) -> Tree:
     """What a layer makes of a sequence of one step, and its states."""
     if isinstance(getattr(layer, "made_of", None), Output):
         options["return_state"] = True

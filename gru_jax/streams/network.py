@@ -1,6 +1,6 @@
 """A network as the parts that machine code runs one after the other, taken from what the combinators made."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from gru_jax.between import EPSILON, Output, Recurrent, Stack
 from gru_jax.combinators import Layer
 from gru_jax.scans.engines.llvm.step import cells
 from gru_jax.scans.engines.llvm.step.net import Cell, Dense, Norm, Part, Sum
-from gru_jax.types import Params, State
+from gru_jax.types import Params, State, Tree
 
 
 class NoMachineCodeError(Exception):
@@ -40,7 +40,7 @@ class Network(NamedTuple):
 
     parts: tuple[Part, ...]
     arrays: tuple[tuple[np.ndarray, ...], ...]
-    state: Any
+    state: Tree
     initial: State
     units: tuple[int, ...]
     features: int
@@ -71,7 +71,7 @@ class _Taken:
         self.arrays: list[tuple[np.ndarray, ...]] = []
         self.cells = 0
 
-    def add(self, layer: Layer, params: Params, source: int) -> tuple[int, Any, State]:
+    def add(self, layer: Layer, params: Params, source: int) -> tuple[int, Tree, State]:
         """Appends a layer's parts; the value that it makes, its state's places, and its initial state."""
         made_of = getattr(layer, "made_of", None)
         if isinstance(made_of, Recurrent):
@@ -82,25 +82,25 @@ class _Taken:
             return self._output(made_of, params, source)
         raise NoMachineCodeError("a layer that neither gj.recurrent nor gj.stack made")
 
-    def _cell(self, made_of: Recurrent, params: Params, source: int) -> tuple[int, Any, State]:
-        cell: Any = made_of.cell
+    def _cell(self, made_of: Recurrent, params: Params, source: int) -> tuple[int, Tree, State]:
+        cell = made_of.cell
         if made_of.state_dtype is not None and jnp.dtype(made_of.state_dtype) != jnp.float32:
             raise NoMachineCodeError(f"states in {jnp.dtype(made_of.state_dtype).name} (only float32)")
         known = cells.of(cell, params, self._width(source) if self.parts else None)
         if isinstance(known, str):
             raise NoMachineCodeError(known)
         part, arrays = known
-        initial: Any = jax.tree.map(np.asarray, cell.initial_state((), jnp.float32))
+        initial: State = jax.tree.map(np.asarray, cell.initial_state((), jnp.float32))
         if hasattr(initial, "_fields"):
-            places: Any = type(initial)(*(Place(self.cells, part.cell.states.index(name)) for name in initial._fields))
+            places: Tree = type(initial)(*(Place(self.cells, part.cell.states.index(name)) for name in initial._fields))
         else:
             places = Place(self.cells, 0)
         self.cells += 1
         return self._append(part._replace(source=source), arrays), places, initial
 
-    def _stack(self, made_of: Stack, params: Params, source: int) -> tuple[int, Any, State]:
+    def _stack(self, made_of: Stack, params: Params, source: int) -> tuple[int, Tree, State]:
         value, states, starts = source, [], []
-        weights: Any
+        weights: Params
         weights, norms = getattr(params, "layers", params), getattr(params, "norms", None) or ()
         layers = len(made_of.layers)
         each_norm = 0 if made_of.norm is None else layers
@@ -129,7 +129,7 @@ class _Taken:
                 value = self._append(Sum(value, before, width), ())
         return value, tuple(states), tuple(starts)
 
-    def _output(self, made_of: Output, params: Params, source: int) -> tuple[int, Any, State]:
+    def _output(self, made_of: Output, params: Params, source: int) -> tuple[int, Tree, State]:
         if not hasattr(params, "net"):
             raise TypeError(f"Stream: params must be ReadoutParams, from init; got {checks.described(params)}")
         value, state, initial = self.add(made_of.net, params.net, source)

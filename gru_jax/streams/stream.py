@@ -2,11 +2,12 @@
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, SupportsIndex
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from gru_jax import checks
 from gru_jax.streams import arguments
@@ -60,7 +61,7 @@ class Stream:
     """
 
     def __init__(
-        self, layer: Any, params: Params = None, h0: State = None, *, batch: int | tuple[int, ...] | None = None
+        self, layer: object, params: Params = None, h0: State = None, *, batch: int | tuple[int, ...] | None = None
     ) -> None:
         self._given = layer
         self._layer, self._params = arguments.functional(layer, params)
@@ -188,7 +189,7 @@ class Stream:
             self._begin(np.zeros((1, self._network.features), self._dtype))
         return c_files.write(Path(path), self._running, self._initial)
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         # A shallow copy would go on in the same memory, and pointers into it cannot be kept.
         raise TypeError(
             "Stream: it can be neither copied nor pickled, for its memory is machine code's; make another gj.Stream of"
@@ -199,7 +200,7 @@ class Stream:
         batch = None if self._running is None else self._running.x.shape[:-1]
         return f"Stream(engine={self.engine!r}{self.reason and f' for {self.reason}' or ''}, batch={batch})"
 
-    def _fitting(self, x: Any) -> np.ndarray:
+    def _fitting(self, x: ArrayLike) -> np.ndarray:
         """x as a step takes it; where there are no states, or they may be thrown away, those of its batch."""
         x = np.asarray(x)
         if x.dtype != self._dtype:
@@ -241,6 +242,6 @@ class Stream:
         self._copy = running.y.copy
         self._set(self._initial)
 
-    def _set(self, state: State, where: Any = True) -> None:
+    def _set(self, state: State, where: ArrayLike = True) -> None:
         for mine, new in zip(jax.tree.leaves(self._running.state), jax.tree.leaves(state), strict=True):
             np.copyto(mine, new, where=where)

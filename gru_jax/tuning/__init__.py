@@ -3,7 +3,6 @@
 import datetime
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import jax
 import jaxlib
@@ -99,7 +98,7 @@ def tune(
     return found
 
 
-def _shape(given: Any) -> Shape:
+def _shape(given: object) -> Shape:
     sizes = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else ()
     if len(sizes) != 4 or not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes):
         raise ValueError(

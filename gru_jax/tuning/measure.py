@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from gru_jax.scans.choices import Choice, Fastest, Row, Sizes
 from gru_jax.scans.choices.costs import WORTH_THREADS
 from gru_jax.scans.engines import registry
 from gru_jax.tuning.timing import digits, sampled
-from gru_jax.types import Array, State
+from gru_jax.types import Array, DType, Params, State, Tree
 
 FEWEST, MOST = 7, 200
 """Rounds in which all forms take their turn."""
@@ -99,11 +99,11 @@ def fastest(times: dict[Choice, float]) -> Choice:
 
 def _agreeing(
     cell: Cell, shape: Shape, dtype: str, choices: list[Choice], training: bool
-) -> tuple[dict[Choice, Callable[[], Any]], list[str]]:
+) -> tuple[dict[Choice, Callable[[], Tree]], list[str]]:
     """Compiled calls of those forms whose numbers are the plain loop's, and what was left out."""
     given = _given(cell, shape, jnp.dtype(dtype))
     steps, left_out = {}, []
-    expected: Any = None
+    expected: Tree = None
     for choice in choices:
         try:
             step = _compiled(cell, choice, given, training)
@@ -123,27 +123,27 @@ def _agreeing(
     return steps, left_out
 
 
-def _given(cell: Cell, shape: Shape, dtype: Any) -> tuple[Any, Array, State]:
+def _given(cell: Cell, shape: Shape, dtype: DType) -> tuple[Params, Array, State]:
     keys = jax.random.split(jax.random.key(0))
     params = fresh(cell.init, keys[0], shape.I, dtype)
     return params, jax.random.normal(keys[1], (shape.B, shape.T, shape.I), dtype), cell.initial_state((shape.B,), dtype)
 
 
-def _compiled(cell: Cell, choice: Choice, given: Any, training: bool) -> Callable[[], Any]:
+def _compiled(cell: Cell, choice: Choice, given: tuple[Params, Array, State], training: bool) -> Callable[[], Tree]:
     """A call of the outputs or, in training, of a loss with its gradients by parameters, input and first state."""
     method = Sequential(kernel=choice.kernel, keep=choice.keep, chunk=choice.chunk, cores=choice.cores)
 
-    def forward(params: Any, x: Array, h0: State) -> Array:
+    def forward(params: Params, x: Array, h0: State) -> Array:
         return scan(cell, params, x, h0, method=method)[0]
 
-    def loss(params: Any, x: Array, h0: State) -> Array:
+    def loss(params: Params, x: Array, h0: State) -> Array:
         return (forward(params, x, h0) ** 2).sum()
 
     program = jax.jit(jax.value_and_grad(loss, (0, 1, 2)) if training else forward).lower(*given).compile()
     return lambda: program(*given)
 
 
-def _apart(found: Any, expected: Any) -> Iterator[float]:
+def _apart(found: Tree, expected: Tree) -> Iterator[float]:
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         largest = max(float(np.abs(b).max(initial=0)), float(np.finfo(np.float32).tiny))
         off = float(np.abs(a - b).max(initial=0)) / largest

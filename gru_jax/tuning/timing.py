@@ -5,9 +5,11 @@ import random
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
+
+from gru_jax.types import Tree
 
 SAMPLE_S = 2e-3
 """Shorter calls are repeated until one sample takes this long: a clock and a scheduler have their own noise."""
@@ -25,7 +27,7 @@ class Timing(NamedTuple):
 
 
 def interleaved(
-    steps: dict[str, Callable[[], Any]], budget_s: float, fewest: int = 5, most: int = 200
+    steps: dict[str, Callable[[], Tree]], budget_s: float, fewest: int = 5, most: int = 200
 ) -> dict[str, Timing]:
     """Times of each, from rounds in which all take their turn, in another order every round.
 
@@ -40,7 +42,7 @@ def interleaved(
 
 
 def sampled(
-    steps: dict[str, Callable[[], Any]], budget_s: float, fewest: int, most: int
+    steps: dict[str, Callable[[], Tree]], budget_s: float, fewest: int, most: int
 ) -> dict[str, list[float]]:
     """The samples of `interleaved`, milliseconds of a call, round by round."""
     once = {name: min(_seconds(step, 1) for _ in range(2)) for name, step in steps.items()}
@@ -69,13 +71,13 @@ def digits(number: float) -> float:
     return float(f"{number:.4g}")
 
 
-def _settle(step: Callable[[], Any]) -> None:
+def _settle(step: Callable[[], Tree]) -> None:
     start = time.perf_counter()
     while time.perf_counter() - start < SETTLED_S:
         jax.block_until_ready(step())
 
 
-def _seconds(step: Callable[[], Any], repeats: int) -> float:
+def _seconds(step: Callable[[], Tree], repeats: int) -> float:
     start = time.perf_counter()
     for _ in range(repeats):
         jax.block_until_ready(step())
