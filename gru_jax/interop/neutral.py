@@ -52,6 +52,8 @@ class Front(Protocol):
 
 
 Linen: TypeAlias = tuple[linen.GRU | linen.GRUCell, Mapping[str, Tree]]
+"""A module and its variables."""
+
 Layer: TypeAlias = nnx.GRU | nnx.GRUCell | Linen | tuple[GRU, GRUParams] | Front | Weights
 """What has weights to convert, see `read`."""
 
