@@ -1,7 +1,8 @@
 """`gru_jax.inside`: our computation inside models of other frameworks. One module each, imported at first use."""
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import gru_jax.inside.keras as keras
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["keras", "linen", "nnx", "torch"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> ModuleType:
     if name in __all__:
         return importlib.import_module(f"gru_jax.inside.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

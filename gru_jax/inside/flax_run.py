@@ -2,17 +2,20 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from gru_jax import checks
-from gru_jax.cells import activations
+from gru_jax.cells import Cell, activations
 from gru_jax.inside.joined import LSTM, LSTMState
-from gru_jax.scans import scan
-from gru_jax.types import Array, BoolArray, DType, IntArray, Key, Params, State
+from gru_jax.scans import Method, scan
+from gru_jax.types import Activation, Array, BoolArray, DType, IntArray, Key, Options, Params, State, Tree
+
+Returned: TypeAlias = Array | tuple[State, Array]
+"""What flax's RNN returns: the outputs, or the pair (carry, outputs)."""
 
 
 class Known(NamedTuple):
@@ -25,7 +28,7 @@ class Known(NamedTuple):
       state_dtype: of the carry, where it is not that of the computation.
     """
 
-    cell: Any
+    cell: Cell
     params: Params
     dtype: DType
     state_dtype: DType = None
@@ -48,10 +51,10 @@ class Call(NamedTuple):
     time_major: bool
     reverse: bool
     keep_order: bool
-    method: Any
+    method: str | Method
 
     @classmethod
-    def of(cls, rnn: Any, seq_lengths: Any, **given: bool | None) -> "Call":
+    def of(cls, rnn: Any, seq_lengths: IntArray | None, **given: bool | None) -> "Call":
         """The call of an RNN with these arguments."""
         flags = {name: bool(getattr(rnn, name) if flag is None else flag) for name, flag in given.items()}
         return cls(seq_lengths, method=rnn.method, **flags)
@@ -101,7 +104,7 @@ class Ours(NamedTuple):
             checks.choice("RNN", "padding", self.padding, ("zero", "hold"))
         return self
 
-    def refuse(self, cell: Any) -> None:
+    def refuse(self, cell: object) -> None:
         """Raises TypeError where anything is asked for, of a cell that is run as in flax."""
         if self.asked:
             raise TypeError(
@@ -110,19 +113,19 @@ class Ours(NamedTuple):
             )
 
 
-def named(*functions: Any) -> list[str] | None:
+def named(*functions: Activation) -> list[str] | None:
     """The names of activations, by identity; None where one has none: it might look at more than one element."""
     found = [activations.named(function) for function in functions]
     return [name for name in found if isinstance(name, str)] if all(isinstance(name, str) for name in found) else None
 
 
-def promoted(known: Known, x: Any, promote: Callable[[tuple[Any, ...], DType], Any]) -> tuple[Array, Known]:
+def promoted(
+    known: Known, x: Array, promote: Callable[[tuple[Array, ...], DType], Sequence[Array]]
+) -> tuple[Array, Known]:
     """Input and cell in the dtype that flax's cell computes in, which flax's own `promote` finds."""
-    leaves: list[Any]
-    structure: Any
     leaves, structure = jax.tree.flatten(known.params)
     x, *leaves = promote((x, *leaves), known.dtype)
-    return x, known._replace(params=structure.unflatten(leaves))
+    return x, known._replace(params=jax.tree.unflatten(structure, leaves))
 
 
 def check_dtypes(dtype: DType, param_dtype: DType, state_dtype: DType) -> None:
@@ -156,14 +159,14 @@ def fits(known: Known, call: Call, x: Array, carry: State) -> bool:
     step = call.input_of_a_step(x.shape)
     fresh = functools.partial(known.cell.initial_state, step[:-1], known.state_dtype or x.dtype)
     wanted = jax.eval_shape(lambda: _carry(known.cell, fresh()))
-    trees: list[Any] = [jax.tree.structure(carry), jax.tree.structure(wanted)]
+    trees: list[object] = [jax.tree.structure(carry), jax.tree.structure(wanted)]
     if trees[0] != trees[1]:
         return False
     pairs = zip(jax.tree.leaves(carry), jax.tree.leaves(wanted), strict=True)
     return all((jnp.shape(h), jnp.result_type(h)) == (like.shape, like.dtype) for h, like in pairs)
 
 
-def run(known: Known, call: Call, x: Array, carry: State, flip: Callable[..., Array]) -> Any:
+def run(known: Known, call: Call, x: Array, carry: State, flip: Callable[..., Array]) -> Returned:
     """What flax's RNN returns: the outputs, after the last carry where that is asked for.
 
     Args:
@@ -185,7 +188,7 @@ def run(known: Known, call: Call, x: Array, carry: State, flip: Callable[..., Ar
     if at_length and isinstance(cell, LSTM):
         cell = dataclasses.replace(cell, both=True)
     start = turned(x) if call.reverse and not back else x
-    how: dict[str, Any] = {"method": call.method, "state_dtype": known.state_dtype}
+    how: Options = {"method": call.method, "state_dtype": known.state_dtype}
     carry = LSTMState(*carry) if isinstance(cell, LSTM) else carry
     y, carry = scan(cell, known.params, start, carry, reverse=back, time_major=call.time_major, **how)
     if at_length:
@@ -195,7 +198,7 @@ def run(known: Known, call: Call, x: Array, carry: State, flip: Callable[..., Ar
     return (_carry(cell, carry), y) if call.return_carry else y
 
 
-def run_with(known: Known, call: Call, ours: Ours, x: Array, carry: State, flip: Callable[..., Array]) -> Any:
+def run_with(known: Known, call: Call, ours: Ours, x: Array, carry: State, flip: Callable[..., Array]) -> Returned:
     """What `run` returns, with options of `gru_jax.scan`; at padding the carry stays and `ours.padding` stands.
 
     Args:
@@ -227,14 +230,14 @@ def run_with(known: Known, call: Call, ours: Ours, x: Array, carry: State, flip:
     return (_carry(known.cell, carry), y) if call.return_carry else y
 
 
-def _carry(cell: Any, state: State) -> State:
+def _carry(cell: Cell, state: State) -> State:
     """What flax carries, from a state of the cell that computes the same."""
     return tuple(state) if isinstance(cell, LSTM) else state
 
 
-def _last(cell: Any, y: Array, lengths: IntArray, time_major: bool) -> tuple[State, Array]:
+def _last(cell: Cell, y: Array, lengths: IntArray, time_major: bool) -> tuple[State, Array]:
     """The states after as many steps as each sequence has, and the outputs."""
-    states: Any = cell.split(y) if isinstance(cell, LSTM) else y
+    states: Tree = cell.split(y) if isinstance(cell, LSTM) else y
     last = lengths.reshape(-1) - 1
 
     def at(h: Array) -> Array:
@@ -245,6 +248,6 @@ def _last(cell: Any, y: Array, lengths: IntArray, time_major: bool) -> tuple[Sta
     return jax.tree.map(at, states), states.h if isinstance(cell, LSTM) else y
 
 
-def _puts_out_state(cell: Any) -> bool:
+def _puts_out_state(cell: Cell) -> bool:
     h = cell.initial_state((), jnp.float32)
     return cell.output(h) is h

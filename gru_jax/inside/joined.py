@@ -5,7 +5,7 @@ side, and project the input apart from the loop.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
@@ -148,5 +148,5 @@ class Simple(Projecting):
         return h
 
 
-def _product(w: Array, h: Array) -> Any:
+def _product(w: Array, h: Array) -> Array:
     return jnp.matmul(h.astype(w.dtype), w, preferred_element_type=accumulator(w.dtype))

@@ -22,6 +22,7 @@ from gru_jax.inside import flax_run
 from gru_jax.inside.flax_run import Call, Known, Ours
 from gru_jax.inside.joined import LSTM, Matrices, Simple, lstm_matrices
 from gru_jax.layers import linen as layers
+from gru_jax.scans import Method
 from gru_jax.types import Array, BoolArray, DType, IntArray, Key, Params, State
 
 __all__ = ["RNN", "Bidirectional", "Cell"]
@@ -64,7 +65,7 @@ class RNN(linen.RNN):
     Source: flax.linen.RNN of flax 0.12.8.
     """
 
-    method: Any = "auto"
+    method: str | Method = "auto"
     padding: str | None = None
     input_dropout: float = 0.0
     recurrent_dropout: float = 0.0
@@ -230,7 +231,7 @@ class Cell(linen.RNNCellBase):
         return 1
 
 
-def _known(cell: Any) -> Known | None:
+def _known(cell: linen.RNNCellBase) -> Known | None:
     """What is run by this library's engines; by its exact type, as a subclass may compute anything."""
     if type(cell) not in _KNOWN:
         return None
@@ -301,5 +302,5 @@ def _matrices(params: Params, of_x: list[str], of_h: list[str], *, bias_of: str)
     return Matrices(w_x, w_h, b)
 
 
-def _promote(arrays: tuple[Any, ...], dtype: DType) -> tuple[Any, ...]:
+def _promote(arrays: tuple[Array, ...], dtype: DType) -> tuple[Array, ...]:
     return tuple(dtypes.promote_dtype(*arrays, dtype=dtype))

@@ -24,7 +24,7 @@ from gru_jax.inside.joined import LSTM, Matrices, Simple, lstm_matrices
 from gru_jax.layers import nnx as layers
 from gru_jax.layers.random_streams import dropout_stream
 from gru_jax.scans import Method
-from gru_jax.types import Array, BoolArray, DType, IntArray, State
+from gru_jax.types import Array, BoolArray, DType, IntArray, State, Tree
 
 __all__ = ["RNN", "Bidirectional", "Cell"]
 
@@ -245,7 +245,7 @@ class Cell(nnx.RNNCellBase):
         x, known = flax_run.promoted(_own(self), inputs, _promote)
         return flax_run.step(known, carry, x)
 
-    def initialize_carry(self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = None) -> State:
+    def initialize_carry(self, input_shape: tuple[int, ...], rngs: object = None, carry_init: object = None) -> State:
         """The cell's initial state, most often zeros, for inputs of shape `[*batch, I]`."""
         return self.cell.initial_state(
             tuple(input_shape[:-1]), flax_run.carry_dtype(self.dtype, self.param_dtype, self.state_dtype)
@@ -257,7 +257,7 @@ class Cell(nnx.RNNCellBase):
         return 1
 
 
-def _known(cell: Any) -> Known | None:
+def _known(cell: nnx.Module) -> Known | None:
     """What is run by this library's engines; by its exact type, as a subclass may compute anything."""
     return _KNOWN[type(cell)](cell) if type(cell) in _KNOWN else None
 
@@ -292,7 +292,7 @@ def _of_layers(cell: layers.GRUCell) -> Known:
 
 
 def _own(cell: Cell) -> Known:
-    def values(leaf: Any) -> Any:
+    def values(leaf: Tree) -> Tree:
         return leaf[...] if isinstance(leaf, nnx.Variable) else leaf
 
     params = jax.tree.map(values, cell.params, is_leaf=lambda a: isinstance(a, nnx.Variable))
@@ -329,5 +329,5 @@ def _matrices(cell: Any, of_x: list[str], of_h: list[str], bias_of: str) -> Matr
     return Matrices(w_x, w_h, b)
 
 
-def _promote(arrays: tuple[Any, ...], dtype: DType) -> tuple[Any, ...]:
+def _promote(arrays: tuple[Array, ...], dtype: DType) -> tuple[Array, ...]:
     return dtypes.promote_dtype(arrays, dtype=dtype)

@@ -5,7 +5,8 @@
 """
 
 import os
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import jax
 import torch
@@ -25,7 +26,10 @@ MOST_PROGRAMS = 64
 PROCESS = os.getpid()
 """Where JAX may run: a process that was forked from this one has none of its threads."""
 
-_programs: set[Any] = set()
+Context: TypeAlias = Any
+"""What torch hands from a forward to a backward pass: attributes of any name may be set on it."""
+
+_programs: set[tuple[object, ...]] = set()
 
 
 class GRU(nn.GRU):
@@ -57,7 +61,7 @@ class GRU(nn.GRU):
     Source: torch.nn.GRU of torch 2.13.
     """
 
-    def forward(self, input: Any, hx: Tensor | None = None) -> tuple[Any, Tensor]:
+    def forward(self, input: Tensor | PackedSequence, hx: Tensor | None = None) -> tuple[Any, Tensor]:
         """Runs the layers over time.
 
         Args:
@@ -180,13 +184,12 @@ class _OverTime(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, net: torch_run.Net, lengths: Tensor | None, masked: int, x: Tensor, hx: Tensor, *rest: Tensor
-    ) -> Any:
+        ctx: Context, net: torch_run.Net, lengths: Tensor | None, masked: int, x: Tensor, hx: Tensor, *rest: Tensor
+    ) -> tuple[Tensor, Tensor]:
         masks, weights = rest[:masked], rest[masked:]
         with jax.enable_x64(x.dtype is torch.float64):
             given = _given(lengths, x, hx, masks, weights)
             outputs, kept = torch_run.forward(net, given)
-            leaves: Any
             leaves, ctx.structure = jax.tree.flatten(kept)
             y, ends, *own = _to_torch((*outputs, *leaves))
         ctx.net, ctx.lengths, ctx.masked = net, lengths, masked
@@ -197,7 +200,7 @@ class _OverTime(torch.autograd.Function):
         return y, ends
 
     @staticmethod
-    def backward(ctx: Any, d_y: Tensor | None, d_ends: Tensor | None) -> Any:
+    def backward(ctx: Context, d_y: Tensor | None, d_ends: Tensor | None) -> tuple[Tensor | None, ...]:
         many, saved = 2 + ctx.masked + len(ctx.weights), ctx.saved_tensors
         tensors, own = saved[:many], saved[many:]
         # To be differentiated once more, or for many gradients at once, as jacobians ask for them.
@@ -215,7 +218,9 @@ class _OverTime(torch.autograd.Function):
         return None, None, None, *found
 
 
-def _by_torch(ctx: Any, tensors: Any, d_y: Tensor | None, d_ends: Tensor | None) -> list[Tensor | None]:
+def _by_torch(
+    ctx: Context, tensors: Sequence[Tensor], d_y: Tensor | None, d_ends: Tensor | None
+) -> list[Tensor | None]:
     """The gradients by torch, which computes the outputs again and goes back through what it then knows."""
     with torch.enable_grad():
         pairs = list(zip(_outputs_by_torch(ctx, tensors), (d_y, d_ends), strict=True))
@@ -232,7 +237,7 @@ def _by_torch(ctx: Any, tensors: Any, d_y: Tensor | None, d_ends: Tensor | None)
     return [next(made) if t.requires_grad else None for t in tensors]
 
 
-def _outputs_by_torch(ctx: Any, tensors: Any) -> tuple[Tensor, Tensor]:
+def _outputs_by_torch(ctx: Context, tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     net, masked = ctx.net, ctx.masked
     x, hx, masks, weights = tensors[0], tensors[1], tensors[2 : 2 + masked], tensors[2 + masked :]
     kinds, rows = 4 if net.bias else 2, net.directions
@@ -253,7 +258,9 @@ def _outputs_by_torch(ctx: Any, tensors: Any) -> tuple[Tensor, Tensor]:
     return y if net.time_major else y.transpose(0, 1), torch.cat(ends)
 
 
-def _given(lengths: Any, x: Tensor, hx: Tensor, masks: Any, weights: Any) -> torch_run.Given:
+def _given(
+    lengths: Tensor | None, x: Tensor, hx: Tensor, masks: Sequence[Tensor], weights: Sequence[Tensor]
+) -> torch_run.Given:
     """The arguments of a program that runs next."""
     (places, _, units), features = hx.shape, x.shape[-1]
     torch_threads.rest(x.numel() // max(features, 1) * places * 3 * units * (features + units))
@@ -266,12 +273,12 @@ def _given(lengths: Any, x: Tensor, hx: Tensor, masks: Any, weights: Any) -> tor
     )
 
 
-def _to_jax(tensor: Tensor) -> Any:
+def _to_jax(tensor: Tensor) -> jax.Array:
     """The same memory as an array of JAX's, where it is contiguous."""
     return jax.dlpack.from_dlpack(tensor.detach().contiguous())
 
 
-def _to_torch(arrays: Any) -> list[Tensor]:
+def _to_torch(arrays: Sequence[jax.Array]) -> list[Tensor]:
     """The same memory as tensors, once all of it is written: what was read may be changed from here on."""
     return [torch.from_dlpack(array) for array in jax.block_until_ready(arrays)]
 
@@ -302,7 +309,7 @@ def _computed_here(dtype: torch.dtype) -> bool:
     )
 
 
-def _counted(key: Any) -> bool:
+def _counted(key: tuple[object, ...]) -> bool:
     """Whether there is a program for a shape, or there may be one more."""
     if key in _programs:
         return True

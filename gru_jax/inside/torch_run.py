@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gru_jax.cells import GRU, GRUParams
 from gru_jax.cells.gru_layout import LaidOut, Layout, Original
 from gru_jax.scans import passes, scan
-from gru_jax.types import Array
+from gru_jax.types import Array, IntArray, Options, Tree
 
 
 class Net(NamedTuple):
@@ -35,7 +35,7 @@ class Net(NamedTuple):
         """What every layer runs."""
         return GRU(self.units, bias="full" if self.bias else "none")
 
-    def places(self, layer: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    def places(self, layer: int) -> Iterator[tuple[int, Options]]:
         """The rows of a layer's directions in states and weights, and how each runs over time."""
         for direction in range(self.directions):
             how = {"reverse": direction == 1, "time_major": self.time_major}
@@ -65,11 +65,11 @@ class Given(NamedTuple):
       masks: what the outputs of each layer but the last are multiplied with: dropout. None without.
     """
 
-    x: Any
-    h0: Any
-    weights: tuple[Any, ...]
-    lengths: Any = None
-    masks: tuple[Any, ...] | None = None
+    x: Array
+    h0: Array
+    weights: tuple[Array, ...]
+    lengths: IntArray | None = None
+    masks: tuple[Array, ...] | None = None
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -88,7 +88,7 @@ def alone(net: Net, given: Given) -> tuple[Array, Array]:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def forward(net: Net, given: Given) -> tuple[tuple[Array, Array], list[Any]]:
+def forward(net: Net, given: Given) -> tuple[tuple[Array, Array], list[Tree]]:
     """The same, and what `backward` takes."""
     y, ends, kept = given.x, [], []
     for layer in range(net.layers):
@@ -104,7 +104,7 @@ def forward(net: Net, given: Given) -> tuple[tuple[Array, Array], list[Any]]:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def backward(net: Net, given: Given, kept: list[Any], d_y: Array | None, d_ends: Array | None) -> Given:
+def backward(net: Net, given: Given, kept: list[Tree], d_y: Array | None, d_ends: Array | None) -> Given:
     """The gradients of x, h0 and the weights.
 
     Args:
@@ -116,7 +116,7 @@ def backward(net: Net, given: Given, kept: list[Any], d_y: Array | None, d_ends:
     inputs = _inputs(net, given, kept)
     d_h0: dict[int, Array] = {}
     d_weights: dict[int, list[Array]] = {}
-    d: Array | None = d_y
+    d: Tree = d_y  # None no longer than until the last layer's gradient is there
     for layer in reversed(range(net.layers)):
         if given.masks is not None and layer < net.layers - 1:
             d = d * given.masks[layer]
@@ -143,7 +143,7 @@ def _onward(net: Net, given: Given, layer: int, parts: list[Array]) -> Array:
     return y if given.masks is None or layer == net.layers - 1 else y * given.masks[layer]
 
 
-def _inputs(net: Net, given: Given, kept: list[Any]) -> list[Array]:
+def _inputs(net: Net, given: Given, kept: list[Tree]) -> list[Array]:
     """What each layer read: made of the states that were kept, or, where none were, by the forward pass once more."""
     found = [given.x]
     for layer in range(net.layers - 1):

@@ -4,7 +4,8 @@
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import gru_jax.interop.dreamer as dreamer
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["dreamer", "equinox", "flax", "haiku", "keras", "onnx", "torch"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> ModuleType:
     if name in __all__:
         return importlib.import_module(f"gru_jax.interop.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

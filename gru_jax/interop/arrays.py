@@ -2,7 +2,7 @@
 
 import importlib
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,11 @@ import numpy as np
 from gru_jax import checks
 from gru_jax.types import Array
 
+Weight: TypeAlias = Any
+"""An array of NumPy's or of JAX's: NumPy's on its way in or out, also where `GRUParams` speak of JAX's alone."""
 
-def to_numpy(who: str, name: str, value: Any) -> np.ndarray:
+
+def to_numpy(who: str, name: str, value: object) -> np.ndarray:
     """A NumPy, JAX, torch or Keras array, or a Flax variable, as a NumPy array of the same numbers.
 
     Args:
@@ -56,7 +59,7 @@ def of_torch(who: str, name: str, tensor: Any) -> np.ndarray:
         raise TypeError(f"{who}: {name} must be a dense tensor with numbers in it; got {kind}") from error
 
 
-def of_rank(who: str, name: str, value: Any, rank: int) -> Any:
+def of_rank(who: str, name: str, value: object, rank: int) -> np.ndarray:
     """`to_numpy`, and a check that the array is the one of a single layer: of the given number of dimensions."""
     array = to_numpy(who, name, value)
     if array.ndim > rank:
@@ -77,7 +80,7 @@ def imported(who: str, package: str) -> ModuleType:
         raise ImportError(f"{who}: needs the package {package}; pip install 'gru-jax[interop]'") from error
 
 
-def described(value: Any, array: np.ndarray) -> str:
+def described(value: object, array: np.ndarray) -> str:
     """What was got instead of floating-point numbers."""
     return f"{array.dtype}" if hasattr(value, "dtype") else checks.described(value)
 

@@ -14,6 +14,8 @@ import numpy as np
 from gru_jax import checks
 from gru_jax.cells import DreamerGRU, DreamerGRUParams, DreamerLinear
 from gru_jax.interop import arrays
+from gru_jax.interop.arrays import Weight
+from gru_jax.types import Options, Params
 
 __all__ = ["export", "export_torchrl", "load", "load_torchrl"]
 
@@ -49,7 +51,7 @@ _DREAMER = _Form(_dreamer_keys, inputs=2, state_first=True, transposed=False)
 _TORCHRL = _Form(_torchrl_keys, inputs=1, state_first=False, transposed=True)
 
 
-def load(weights: Mapping[str, Any], *, prefix: str = "dyn/", **options: Any) -> tuple[DreamerGRU, DreamerGRUParams]:
+def load(weights: Mapping[str, object], *, prefix: str = "dyn/", **options: Any) -> tuple[DreamerGRU, DreamerGRUParams]:
     """The recurrent cell of a world model from Dreamer's own parameters.
 
     Of the code of 2025 the cell is `RSSM._core` without what it does to its arguments: x is the latent and the action
@@ -117,7 +119,7 @@ def export(cell: DreamerGRU, params: DreamerGRUParams, *, prefix: str = "dyn/") 
 
 
 def load_torchrl(
-    weights: Mapping[str, Any], *, prefix: str = "cell.", **options: Any
+    weights: Mapping[str, object], *, prefix: str = "cell.", **options: Any
 ) -> tuple[DreamerGRU, DreamerGRUParams]:
     """The recurrent cell from the state dict of TorchRL's `DreamerV3BlockGRU`.
 
@@ -174,7 +176,7 @@ def export_torchrl(cell: DreamerGRU, params: DreamerGRUParams, *, prefix: str = 
     return _export(who, _TORCHRL, cell, params, prefix)
 
 
-def _joint(who: str, given: "_Given", options: dict[str, Any]) -> tuple[DreamerGRU, DreamerGRUParams]:
+def _joint(who: str, given: "_Given", options: Options) -> tuple[DreamerGRU, DreamerGRUParams]:
     """The cell of dreamerv3 1.5.0."""
     kernel = given.take("gru/kernel", 2)
     H = kernel.shape[1] // 3
@@ -187,7 +189,7 @@ def _joint(who: str, given: "_Given", options: dict[str, Any]) -> tuple[DreamerG
 
 
 def _load(
-    who: str, form: _Form, weights: Any, prefix: str, options: dict[str, Any]
+    who: str, form: _Form, weights: Mapping[str, object], prefix: str, options: Options
 ) -> tuple[DreamerGRU, DreamerGRUParams]:
     given = _Given(who, weights, prefix)
     if form is _DREAMER and "gru/kernel" in given.arrays:
@@ -215,7 +217,7 @@ def _load(
     P = given.take(form.keys("state", 0)[0], 2).shape[1 - place]
     features = tuple(given.take(form.keys("input", j)[0], 2).shape[place] for j in range(form.inputs))
     joint = linear("layer", 0, k, size + (form.inputs + 1) * P, size)
-    shared: Any = np.moveaxis(np.asarray(joint.w[:, size:]), 0, 1).reshape(-1, H)
+    shared: Weight = np.moveaxis(np.asarray(joint.w[:, size:]), 0, 1).reshape(-1, H)
     last = linear("gates", 0, k, size, 3 * size, normed=False)
     params = DreamerGRUParams(
         tuple(linear("input", j, width, P) for j, width in enumerate(features)),
@@ -262,7 +264,7 @@ def _export(who: str, form: _Form, cell: DreamerGRU, params: DreamerGRUParams, p
 class _Given:
     """Arrays by their names, less a prefix."""
 
-    def __init__(self, who: str, weights: Any, prefix: str) -> None:
+    def __init__(self, who: str, weights: Mapping[str, object], prefix: str) -> None:
         if not isinstance(weights, Mapping):
             raise TypeError(f"{who}: weights must be arrays by their names; got {checks.described(weights)}")
         self.who, self.taken = who, set[str]()
@@ -271,7 +273,7 @@ class _Given:
             got = checks.listed(weights) or "no names"
             raise ValueError(f"{who}: no name begins with {prefix!r}; got {got}; pass another prefix")
 
-    def take(self, name: str, rank: int, shape: tuple[int, ...] | None = None) -> Any:
+    def take(self, name: str, rank: int, shape: tuple[int, ...] | None = None) -> Weight:
         """An array of this rank and, where it is known, shape."""
         self.taken.add(name)
         if name not in self.arrays:
@@ -283,7 +285,7 @@ class _Given:
 
 
 def _made(
-    who: str, H: int, params: DreamerGRUParams, options: dict[str, Any], **decided: Any
+    who: str, H: int, params: DreamerGRUParams, options: Options, **decided: Any
 ) -> tuple[DreamerGRU, DreamerGRUParams]:
     """The cell, and the parameters on the device."""
     for name in options:
@@ -295,7 +297,7 @@ def _made(
     return DreamerGRU(H, **decided, **options), jax.tree.map(lambda a: arrays.to_jax(who, "a weight", a), params)
 
 
-def _checked(who: str, cell: DreamerGRU, params: DreamerGRUParams) -> Any:
+def _checked(who: str, cell: DreamerGRU, params: DreamerGRUParams) -> Params:
     """The parameters as NumPy's."""
     if not isinstance(params, DreamerGRUParams):
         raise TypeError(f"{who}: params must be DreamerGRUParams, from cell.init; got {checks.described(params)}")
@@ -303,17 +305,17 @@ def _checked(who: str, cell: DreamerGRU, params: DreamerGRUParams) -> Any:
     return jax.tree.map(lambda a: arrays.to_numpy(who, "a parameter", a), params)
 
 
-def _reordered(a: Any) -> Any:
+def _reordered(a: Weight) -> Weight:
     """The gates on the last axis in the other order, r, n, z to r, z, n and back."""
     a = np.asarray(a)
     return np.take(a.reshape(*a.shape[:-1], 3, -1), [0, 2, 1], -2).reshape(a.shape)
 
 
-def _together(a: Any, heads: int) -> Any:
+def _together(a: Weight, heads: int) -> Weight:
     """A vector of the gates of one head after another, as one of r of all heads, z of all, n of all."""
     return _reordered(np.swapaxes(np.asarray(a).reshape(heads, 3, -1), 0, 1).reshape(-1))
 
 
-def _by_head(a: Any, heads: int) -> Any:
+def _by_head(a: Weight, heads: int) -> Weight:
     """The inverse of `_together`."""
     return np.swapaxes(_reordered(a).reshape(3, heads, -1), 0, 1).reshape(-1)

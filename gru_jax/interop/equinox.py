@@ -3,7 +3,8 @@
 Equinox's arrays are torch's transposes, gates r, z, n, with the four biases of `bias="minimal"`, or none.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -11,12 +12,16 @@ import numpy as np
 from gru_jax import checks
 from gru_jax.cells import GRU, GRUParams
 from gru_jax.interop import arrays, neutral
+from gru_jax.interop.arrays import Weight
 from gru_jax.layers import nnx
+
+if TYPE_CHECKING:
+    from equinox.nn import GRUCell
 
 __all__ = ["export", "load"]
 
 
-def load(cells: Any, **options: Any) -> nnx.GRU:
+def load(cells: "GRUCell | Sequence[GRUCell | tuple[GRUCell, GRUCell]]", **options: Any) -> nnx.GRU:
     """A `gj.nnx.GRU` that computes over time what `eqx.nn.GRUCell` does in each step.
 
     `w_x = weight_ih^T`, `w_h = weight_hh^T`, `b_x = bias`, and `b_h = bias_n`, the candidate's.
@@ -54,7 +59,7 @@ def load(cells: Any, **options: Any) -> nnx.GRU:
     return neutral.module(who, neutral.Weights(cell, layers), options)
 
 
-def export(layer: Any) -> Any:
+def export(layer: neutral.Layer) -> Any:
     """The `eqx.nn.GRUCell` that computes in each step what a layer of this library does.
 
     Args:
@@ -86,12 +91,12 @@ def export(layer: Any) -> Any:
     eqx = arrays.imported(who, "equinox")
     size = weights.cell.hidden_size
 
-    def gru(params: GRUParams) -> Any:
+    def gru(params: GRUParams) -> "GRUCell":
         # The empty cell is made without drawing numbers that would be thrown away.
         empty = eqx.filter_eval_shape(
             eqx.nn.GRUCell, params.w_x.shape[0], size, params.b_x is not None, params.w_x.dtype, key=jax.random.key(0)
         )
-        given: list[Any] = [params.w_x.T, params.w_h.T]
+        given: list[Weight] = [params.w_x.T, params.w_h.T]
         if params.b_x is not None:
             given += neutral.merged_biases(params, size)
         given = [arrays.to_jax(who, "a weight", np.ascontiguousarray(a)) for a in given]
@@ -100,11 +105,11 @@ def export(layer: Any) -> Any:
     return neutral.each(weights, gru)
 
 
-def _arrays(cell: Any) -> list[Any]:
+def _arrays(cell: "GRUCell") -> list[Weight]:
     return [a for a in (cell.weight_ih, cell.weight_hh, cell.bias, cell.bias_n) if a is not None]
 
 
-def _read(name: str, cell: Any) -> GRUParams:
+def _read(name: str, cell: "GRUCell") -> GRUParams:
     who = "equinox.load"
     w_ih = arrays.of_rank(who, f"{name} weight_ih", cell.weight_ih, 2)
     w_hh = arrays.of_rank(who, f"{name} weight_hh", cell.weight_hh, 2)
@@ -119,7 +124,7 @@ def _read(name: str, cell: Any) -> GRUParams:
     return neutral.gru_params(w_ih.T, w_hh.T, bias, bias_n)
 
 
-def _leaves(cells: Any) -> list[Any]:
+def _leaves(cells: object) -> list[object]:
     if isinstance(cells, list | tuple):
         return [leaf for one in cells for leaf in _leaves(one)]
     return [cells]

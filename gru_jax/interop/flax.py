@@ -4,7 +4,7 @@ Both put the reset gate after the recurrent product. `linen.GRUCell` has the fou
 `nnx.GRUCell` lacks the candidate's recurrent one, b_hn, whatever its documentation shows (flax 0.12.8).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,14 +13,15 @@ from flax import nnx as flax_nnx
 
 from gru_jax.cells import GRUParams, activations
 from gru_jax.interop import arrays, flax_cells, neutral
+from gru_jax.interop.arrays import Weight
 from gru_jax.layers import nnx
-from gru_jax.types import Activation, Array
+from gru_jax.types import Activation, Array, Options, Params, Tree
 
 __all__ = ["export_linen", "export_nnx", "load_linen", "load_nnx"]
 
 
 def load_linen(
-    params: Any, *, activation: Activation = "tanh", gate_activation: Activation = "sigmoid", **options: Any
+    params: Tree, *, activation: Activation = "tanh", gate_activation: Activation = "sigmoid", **options: Any
 ) -> nnx.GRU:
     """A `gj.nnx.GRU` that computes over time what `linen.GRUCell` does in each step.
 
@@ -60,7 +61,9 @@ def load_linen(
     return neutral.module(who, neutral.Weights(cell, layers), options)
 
 
-def export_linen(layer: Any, *, activation: Activation = "tanh", gate_activation: Activation = "sigmoid") -> Any:
+def export_linen(
+    layer: neutral.Layer, *, activation: Activation = "tanh", gate_activation: Activation = "sigmoid"
+) -> Tree:
     """The parameters with which Flax's linen modules compute what a layer of this library does.
 
     Args:
@@ -99,7 +102,7 @@ def export_linen(layer: Any, *, activation: Activation = "tanh", gate_activation
             f" would be lost; make linen.GRUCell with these as activation_fn and gate_fn, and pass them here too"
         )
 
-    def gru(params: GRUParams) -> dict[str, Any]:
+    def gru(params: GRUParams) -> Params:
         kernels = _split(who, params.w_x) + _split(who, params.w_h)
         b_x, b_n = neutral.merged_biases(params, weights.cell.hidden_size)
         cell = {name: {"kernel": kernel} for name, kernel in zip(flax_cells.LINEN, kernels, strict=True)}
@@ -108,14 +111,16 @@ def export_linen(layer: Any, *, activation: Activation = "tanh", gate_activation
         cell["hn"]["bias"] = arrays.to_jax(who, "a weight", b_n)
         return {"cell": cell}
 
-    def rnn(given: Any) -> Any:
+    def rnn(given: Params) -> Params:
         return given if isinstance(given, dict) else {"forward_rnn": given[0], "backward_rnn": given[1]}
 
     layers = neutral.each(weights, gru)
     return [rnn(given) for given in layers] if isinstance(layers, list) else rnn(layers)
 
 
-def load_nnx(modules: Any, **options: Any) -> nnx.GRU:
+def load_nnx(
+    modules: flax_nnx.Module | Sequence[flax_nnx.Module | tuple[flax_nnx.GRUCell, flax_nnx.GRUCell]], **options: Any
+) -> nnx.GRU:
     """A `gj.nnx.GRU` that computes what Flax's own NNX modules do.
 
     `w_x` and `b_x` are the kernel and the bias of `dense_i`, `w_h` the kernel of `dense_h`, and `b_h = 0`.
@@ -146,9 +151,9 @@ def load_nnx(modules: Any, **options: Any) -> nnx.GRU:
     Source: `flax.nnx.GRUCell`, `RNN` and `Bidirectional` (flax 0.12.8).
     """
     who = "load_nnx"
-    found: dict[str, Any] = {}
+    found: Options = {}
 
-    def say(name: str, value: Any) -> None:
+    def say(name: str, value: object) -> None:
         if name not in options and found.setdefault(name, value) != value:
             raise ValueError(
                 f"{who}: the modules differ in {name}, {found[name]!r} and {value!r}; pass {name}= the one to use"
@@ -170,7 +175,7 @@ def load_nnx(modules: Any, **options: Any) -> nnx.GRU:
     return neutral.module(who, neutral.Weights(flax_cells.cell_of(layers, *functions.pop()), layers), found | options)
 
 
-def export_nnx(layer: Any) -> Any:
+def export_nnx(layer: neutral.Layer) -> Any:
     """The `flax.nnx.GRUCell` that computes in each step what a layer of this library does.
 
     Args:
@@ -231,6 +236,6 @@ def export_nnx(layer: Any) -> Any:
     return neutral.each(weights, gru)
 
 
-def _split(who: str, array: Any) -> list[Array]:
+def _split(who: str, array: Weight) -> list[Array]:
     """The blocks of the gates r, z, n."""
     return [arrays.to_jax(who, "a weight", np.ascontiguousarray(part)) for part in np.split(array, 3, axis=-1)]

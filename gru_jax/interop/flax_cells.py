@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 from flax import linen, nnx
@@ -10,7 +10,10 @@ from flax import linen, nnx
 from gru_jax import checks
 from gru_jax.cells import GRU, GRUParams, activations
 from gru_jax.interop import arrays, neutral
-from gru_jax.types import Activation
+from gru_jax.types import Activation, Tree
+
+Cells: TypeAlias = "nnx.GRUCell | tuple[nnx.GRUCell, ...] | list[Cells]"
+"""One cell, a pair (forward, backward), or a list of layers, each one of these."""
 
 # What linen.GRUCell holds: the names of its Dense layers, and what each of them has.
 LINEN = {
@@ -30,19 +33,21 @@ OTHER_CELLS = {
 }
 
 
-def cell_of(layers: tuple[Any, ...], activation: Activation, gate_activation: Activation) -> GRU:
+def cell_of(
+    layers: tuple[GRUParams | neutral.Pair, ...], activation: Activation, gate_activation: Activation
+) -> GRU:
     """The options of a `flax` cell with these parameters."""
     first = layers[0] if isinstance(layers[0], GRUParams) else layers[0][0]
     activation, gate_activation = activations.named(activation), activations.named(gate_activation)
     return GRU(first.w_h.shape[0], activation=activation, gate_activation=gate_activation, bias="minimal")
 
 
-def leaves(cells: Any) -> list[Any]:
+def leaves(cells: Cells) -> list[nnx.GRUCell]:
     """The cells in a nest of lists and tuples."""
     return [leaf for one in cells for leaf in leaves(one)] if isinstance(cells, list | tuple) else [cells]
 
 
-def linen_cells(given: Any) -> Any:
+def linen_cells(given: Tree) -> Tree:
     """The same nest of cells' parameters without what RNN, Bidirectional and `init` wrap around them."""
     if isinstance(given, list | tuple) and not hasattr(given, "_fields"):
         return type(given)(map(linen_cells, given))
@@ -80,7 +85,7 @@ def linen_cells(given: Any) -> Any:
     )
 
 
-def read_linen(name: str, cell: Mapping[str, Any]) -> GRUParams:
+def read_linen(name: str, cell: Mapping[str, Tree]) -> GRUParams:
     """The parameters of one `linen.GRUCell`."""
     who = "load_linen"
     found: dict[str, np.ndarray] = {}
@@ -109,7 +114,7 @@ def read_linen(name: str, cell: Mapping[str, Any]) -> GRUParams:
     return neutral.gru_params(np.concatenate(kernels[:3], -1), np.concatenate(kernels[3:], -1), b_x, found["hn/bias"])
 
 
-def nnx_cells(given: Any, say: Callable[[str, Any], None]) -> Any:
+def nnx_cells(given: object, say: Callable[[str, object], None]) -> Cells:
     """The same nest of cells without the modules around them, whose options go to `say(name, value)`."""
     match given:
         case list():
@@ -176,20 +181,20 @@ def read_nnx(name: str, cell: nnx.GRUCell) -> GRUParams:
     return neutral.gru_params(w_x, w_h, b_x, np.zeros(size, b_x.dtype))
 
 
-def _gru_cell(rnn: Any) -> nnx.GRUCell:
+def _gru_cell(rnn: object) -> nnx.GRUCell:
     cell = getattr(rnn, "cell", None)
     if not isinstance(cell, nnx.GRUCell):
         raise TypeError(f"load_nnx: {type(rnn).__name__} must run a flax.nnx.GRUCell; got {_described(cell)}")
     return cell
 
 
-def _described(got: Any) -> str:
+def _described(got: object) -> str:
     """What was got; cells of this library are named as flax's are."""
     whose = "gru_jax's own " if type(got).__module__.startswith("gru_jax.") else ""
     return whose + checks.described(got)
 
 
-def _paths(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[str]:
+def _paths(tree: Mapping[str, Tree], path: tuple[str, ...] = ()) -> Iterator[str]:
     if set(tree) >= set(LINEN):
         yield "/".join(path)
         return

@@ -12,8 +12,9 @@ import numpy as np
 from gru_jax import checks
 from gru_jax.cells import GRU, GRUParams
 from gru_jax.interop import arrays, neutral
+from gru_jax.interop.arrays import Weight
 from gru_jax.layers import nnx
-from gru_jax.types import Array
+from gru_jax.types import Array, Tree
 
 __all__ = ["export", "load"]
 
@@ -21,7 +22,7 @@ LEAVES = {"w_i", "w_h", "b"}
 Name: TypeAlias = str | tuple[str, str]
 
 
-def load(params: Any, *, names: Name | list[Name] | None = None, **options: Any) -> nnx.GRU:
+def load(params: Tree, *, names: Name | list[Name] | None = None, **options: Any) -> nnx.GRU:
     """A `gj.nnx.GRU` that computes what `hk.GRU` does with these parameters.
 
     With `[z | r | a]` the gates of haiku's arrays, the neutral ones are `[r | -z | a]` of `w_i`, `w_h` and `b`, and
@@ -58,7 +59,7 @@ def load(params: Any, *, names: Name | list[Name] | None = None, **options: Any)
     return neutral.module(who, neutral.Weights(cell, layers), options)
 
 
-def export(layer: Any) -> Any:
+def export(layer: neutral.Layer) -> Tree:
     """The parameters with which `hk.GRU` computes what a layer of this library does.
 
     Args:
@@ -94,7 +95,7 @@ def export(layer: Any) -> Any:
     return neutral.each(weights, gru)
 
 
-def _read(name: str, one: Mapping[str, Any]) -> GRUParams:
+def _read(name: str, one: Mapping[str, Weight]) -> GRUParams:
     who = "haiku.load"
     w_i, w_h, b = (
         arrays.of_rank(who, f"{name} {leaf}", one[leaf], rank) for leaf, rank in (("w_i", 2), ("w_h", 2), ("b", 1))
@@ -106,17 +107,17 @@ def _read(name: str, one: Mapping[str, Any]) -> GRUParams:
     return neutral.gru_params(_loaded(w_i), _loaded(w_h), _loaded(b), np.zeros(size, b.dtype))
 
 
-def _loaded(array: Any) -> Any:
+def _loaded(array: np.ndarray) -> np.ndarray:
     z, r, a = np.split(array, 3, axis=-1)
     return np.concatenate([r, -z, a], axis=-1)
 
 
-def _exported(array: Any) -> Array:
+def _exported(array: Weight) -> Array:
     r, z, n = np.split(array, 3, axis=-1)
     return arrays.to_jax("haiku.export", "a weight", np.concatenate([-z, r, n], axis=-1))
 
 
-def _picked(params: Any, names: Name | list[Name] | None) -> Any:
+def _picked(params: Tree, names: Name | list[Name] | None) -> Tree:
     """The parameters of one GRU, a pair or a list of layers, each checked to be a GRU's."""
     who = "haiku.load"
     several = isinstance(params, list | tuple) and not hasattr(params, "_fields")
@@ -146,7 +147,7 @@ def _picked(params: Any, names: Name | list[Name] | None) -> Any:
     return _named(params, found[0] if names is None else names, found)
 
 
-def _named(params: Mapping[str, Any], names: Any, found: list[str]) -> Any:
+def _named(params: Mapping[str, Tree], names: object, found: list[str]) -> Tree:
     if isinstance(names, list | tuple):
         return type(names)(_named(params, name, found) for name in names)
     if not isinstance(names, str):

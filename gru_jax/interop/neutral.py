@@ -1,7 +1,7 @@
 """The neutral layout that every conversion goes through, and the refusal of what would be lost on the way."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,13 @@ from gru_jax import checks
 from gru_jax.cells import GRU, GRUParams
 from gru_jax.combinators import StackParams
 from gru_jax.interop import arrays
+from gru_jax.interop.arrays import Weight
 from gru_jax.layers import linen, nnx
 from gru_jax.layers.spec import GRUSpec
+from gru_jax.types import Options, Params, Tree
 
 Pair: TypeAlias = tuple[GRUParams, GRUParams]
+One = TypeVar("One")
 
 
 class Weights(NamedTuple):
@@ -41,14 +44,28 @@ class Weights(NamedTuple):
         return [(p,) if isinstance(p, GRUParams) else p for p in self.layers]
 
 
-def swapped(array: Any) -> Any:
+class Front(Protocol):
+    """A layer of this package that is called as another library's."""
+
+    def to_layer(self) -> nnx.GRU:
+        """The same as a layer of this library."""
+
+
+Linen: TypeAlias = tuple[linen.GRU | linen.GRUCell, Mapping[str, Tree]]
+"""A module and its variables."""
+
+Layer: TypeAlias = nnx.GRU | nnx.GRUCell | Linen | tuple[GRU, GRUParams] | Front | Weights
+"""What has weights to convert, see `read`."""
+
+
+def swapped(array: Weight) -> Weight:
     """The first two of three equal blocks of the last axis exchanged: r, z, n to z, r, n and back."""
     size = array.shape[-1] // 3
     xp = np if isinstance(array, np.ndarray) else jnp
     return xp.concatenate([array[..., size : 2 * size], array[..., :size], array[..., 2 * size :]], axis=-1)
 
 
-def read(who: str, layer: Any) -> Weights:
+def read(who: str, layer: Layer) -> Weights:
     """The weights of a layer of this library.
 
     Args:
@@ -60,15 +77,15 @@ def read(who: str, layer: Any) -> Weights:
       TypeError: for anything else.
       ValueError: for a layer with a norm or a residual sum, which are no weights of a GRU.
     """
-    layer = unfronted(who, layer)
-    match layer:
+    one = unfronted(who, layer)
+    match one:
         case Weights():
-            return layer
+            return one
         case nnx.GRU():
-            return _of_spec(who, layer.spec, layer.functional()[1])
+            return _of_spec(who, one.spec, one.functional()[1])
         case nnx.GRUCell():
-            found = {name: getattr(layer, name)[...] for name in GRUParams._fields if hasattr(layer, name)}
-            return _of_spec(who, layer.spec, layer.spec.from_names({"layer_0": found}))
+            found = {name: getattr(one, name)[...] for name in GRUParams._fields if hasattr(one, name)}
+            return _of_spec(who, one.spec, one.spec.from_names({"layer_0": found}))
         case (linen.GRUCell() as module, Mapping() as variables):
             found = variables.get("params", variables)
             return _of_spec(who, module.spec, module.spec.from_names({"layer_0": found}))
@@ -78,11 +95,11 @@ def read(who: str, layer: Any) -> Weights:
             return Weights(cell, (as_numpy(who, cell, params),))
     raise TypeError(
         f"{who}: layer must be a gj.nnx.GRU, a pair (gj.linen.GRU, variables), a pair (gj.GRU, GRUParams) or a layer"
-        f" of gj.interop; got {checks.described(layer)}"
+        f" of gj.interop; got {checks.described(one)}"
     )
 
 
-def unfronted(who: str, layer: Any) -> Any:
+def unfronted(who: str, layer: object) -> Any:
     """The layer behind a front, others as they are; raises TypeError for a module of shapes without numbers."""
     if hasattr(layer, "to_layer") and not isinstance(layer, type):
         layer = layer.to_layer()
@@ -96,7 +113,7 @@ def unfronted(who: str, layer: Any) -> Any:
     return layer
 
 
-def as_numpy(who: str, cell: GRU, params: Any) -> Any:
+def as_numpy(who: str, cell: GRU, params: Params) -> Params:
     """One layer's `GRUParams`, or a pair of them, as NumPy arrays, checked to be those of the cell."""
     if not isinstance(params, GRUParams):
         return tuple(as_numpy(who, cell, one) for one in params)
@@ -106,7 +123,7 @@ def as_numpy(who: str, cell: GRU, params: Any) -> Any:
     return jax.tree.map(lambda a: arrays.to_numpy(who, "a weight", a), params)
 
 
-def module(who: str, weights: Weights, options: Mapping[str, Any]) -> nnx.GRU:
+def module(who: str, weights: Weights, options: Options) -> nnx.GRU:
     """A `gj.nnx.GRU` with the given weights.
 
     Args:
@@ -141,7 +158,7 @@ def module(who: str, weights: Weights, options: Mapping[str, Any]) -> nnx.GRU:
     )
 
 
-def _check_layers(who: str, weights: Weights, options: Mapping[str, Any]) -> None:
+def _check_layers(who: str, weights: Weights, options: Options) -> None:
     """Raises ValueError unless one `gj.nnx.GRU` can hold all layers."""
     size, first = weights.cell.hidden_size, weights.directions()[0][0]
     one_by_one = "load them one by one"
@@ -167,15 +184,17 @@ def _check_layers(who: str, weights: Weights, options: Mapping[str, Any]) -> Non
                     )
 
 
-def gru_params(w_x: Any, w_h: Any, b_x: Any, b_h: Any) -> GRUParams:
+def gru_params(w_x: Weight, w_h: Weight, b_x: Weight, b_h: Weight) -> GRUParams:
     """`GRUParams` of NumPy arrays, which its annotations leave out: they are for what the user computes with."""
     return GRUParams(w_x, w_h, b_x, b_h)
 
 
-def nested(who: str, given: Any, convert: Callable[[str, Any], GRUParams], is_one: Callable[[Any], bool]) -> Any:
+def nested(
+    who: str, given: object, convert: Callable[[str, Any], GRUParams], is_one: Callable[[object], bool]
+) -> tuple[GRUParams | Pair, ...]:
     """One GRU's weights, a pair (forward, backward), or a list of layers each of which is one or a pair, converted."""
 
-    def layer(name: str, one: Any) -> GRUParams | Pair:
+    def layer(name: str, one: object) -> GRUParams | Pair:
         if is_one(one):
             return convert(name, one)
         if isinstance(one, tuple | list) and len(one) == 2 and all(map(is_one, one)):
@@ -195,9 +214,14 @@ def nested(who: str, given: Any, convert: Callable[[str, Any], GRUParams], is_on
     return layers
 
 
-def each(weights: Weights, convert: Callable[[GRUParams], Any]) -> Any:
+def each(
+    weights: Weights, convert: Callable[[GRUParams], One]
+) -> One | tuple[One, ...] | list[One] | list[tuple[One, ...]]:
     """The inverse of `nested`: one layer's GRU or pair (forward, backward), or of several layers the list of these."""
-    layers = [tuple(map(convert, p)) if weights.bidirectional else convert(p[0]) for p in weights.directions()]
+    if weights.bidirectional:
+        pairs = [tuple(map(convert, p)) for p in weights.directions()]
+        return pairs[0] if len(pairs) == 1 else pairs
+    layers = [convert(p[0]) for p in weights.directions()]
     return layers[0] if len(layers) == 1 else layers
 
 
@@ -242,16 +266,16 @@ def require(
         )
 
 
-def reads_backwards(layer: Any) -> bool:
+def reads_backwards(layer: object) -> bool:
     """Whether a layer of this library, or the module of a pair (module, variables), has reverse=True."""
     holder = layer[0] if isinstance(layer, tuple) and layer else layer
     return bool(getattr(getattr(holder, "spec", None), "reverse", False))
 
 
-def full_biases(params: GRUParams, hidden_size: int) -> tuple[Any, Any]:
+def full_biases(params: GRUParams, hidden_size: int) -> tuple[Weight, Weight]:
     """Both bias vectors `[3H]`, zeros where the layer has fewer; (None, None) without biases."""
-    b_x: Any = params.b_x
-    b_h: Any = params.b_h
+    b_x: Weight = params.b_x
+    b_h: Weight = params.b_h
     if b_x is None or b_h is None:
         return None, None
     if b_h.shape == (hidden_size,):
@@ -282,7 +306,7 @@ def single_bias(params: GRUParams, hidden_size: int) -> np.ndarray:
     return np.concatenate([b_x[: 2 * hidden_size], b_x[2 * hidden_size :] + b_n])
 
 
-def _of_spec(who: str, spec: GRUSpec, params: Any) -> Weights:
+def _of_spec(who: str, spec: GRUSpec, params: Params) -> Weights:
     for name, plain in (("norm", None), ("residual", False)):
         if getattr(spec, name) != plain:
             raise ValueError(

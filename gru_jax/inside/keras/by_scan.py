@@ -1,13 +1,17 @@
 """What the layers of this package have in common: which of Keras' calls `gj.scan` serves, and what Keras gets back."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 import keras
 
+from gru_jax.cells import Cell
 from gru_jax.inside.keras import activations
 from gru_jax.scans import scan
-from gru_jax.types import Activation, Array, Params, State
+from gru_jax.types import Activation, Array, BoolArray, DType, Params, State, Tree
+
+KerasLayer: TypeAlias = Any
+"""A layer of Keras, or a cell, which come without types."""
 
 
 class Run(NamedTuple):
@@ -20,7 +24,7 @@ class Run(NamedTuple):
       h0: the state before the first step.
     """
 
-    cell: Any
+    cell: Cell
     params: Params
     x: Array
     h0: State
@@ -29,10 +33,12 @@ class Run(NamedTuple):
 class ByScan:
     """The steps of a recurrent layer of Keras by `scan`, and by Keras where it does not serve them."""
 
-    cell: Any
+    cell: KerasLayer
     _cell_of_keras: type
 
-    def inner_loop(self, sequences: Any, initial_state: Any, mask: Any, training: Any = False) -> Any:
+    def inner_loop(
+        self, sequences: Array, initial_state: Tree, mask: Tree, training: bool = False
+    ) -> tuple[Array, Array, list[Array]]:
         """What Keras calls for the steps of a sequence.
 
         Args:
@@ -49,7 +55,7 @@ class ByScan:
         run = self._run(sequences, states, training) if self._fits(sequences, states, used) else None
         if run is None:
             return super().inner_loop(sequences, initial_state, mask, training)  # type: ignore[misc]
-        layer: Any = self
+        layer: KerasLayer = self
         used = None if used is None else jnp.asarray(used).astype(bool)
         padding = "zero" if layer.zero_output_for_mask else "hold"
         back = layer.go_backwards
@@ -60,10 +66,10 @@ class ByScan:
             last = jnp.where(jnp.broadcast_to(reached, h.shape), h, jnp.zeros_like(h))
         return last, jnp.flip(y, 1) if back else y, self._states(state)
 
-    def _fits(self, x: Any, states: list[Any], mask: Any) -> bool:
+    def _fits(self, x: Array, states: list[Array], mask: BoolArray | None) -> bool:
         """Whether nothing but the cell could stand against it."""
-        layer: Any = self
-        own: Any = layer.cell
+        layer: KerasLayer = self
+        own = layer.cell
         of_keras: bool = type(own) is self._cell_of_keras
         return of_keras and not (
             layer.use_cudnn is True
@@ -75,22 +81,22 @@ class ByScan:
             or (mask is not None and (layer.unroll or mask.shape != x.shape[:2]))
         )
 
-    def _run(self, x: Any, states: list[Any], training: Any) -> Run | None:
+    def _run(self, x: Array, states: list[Array], training: bool) -> Run | None:
         """The call; None where Keras' own loop has to."""
         raise NotImplementedError
 
-    def _states(self, state: State) -> list[Any]:
+    def _states(self, state: State) -> list[Array]:
         """What Keras has for a state."""
         raise NotImplementedError
 
     def _activations(self) -> tuple[Activation, Activation] | None:
         """Of the candidate and of the gates; None where one is Keras' to run."""
-        own: Any = self.cell
+        own = self.cell
         candidate, gate = activations.served(own.activation), activations.served(own.recurrent_activation)
         return None if candidate is None or gate is None else (candidate, gate)
 
-    def _weights(self, dtype: Any) -> list[Array]:
+    def _weights(self, dtype: DType) -> list[Array]:
         """Kernel, recurrent kernel and, where there is one, bias."""
-        own: Any = self.cell
+        own = self.cell
         weights = [own.kernel, own.recurrent_kernel, *([own.bias] if own.use_bias else [])]
         return [keras.ops.convert_to_tensor(weight).astype(dtype) for weight in weights]

@@ -1,7 +1,5 @@
 """`GRU`: Keras' layer, whose loop over time is `gj.scan`."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import keras
 
@@ -41,7 +39,7 @@ class GRU(ByScan, keras.layers.GRU):
 
     _cell_of_keras = keras.layers.GRUCell
 
-    def _run(self, x: Any, states: list[Any], training: Any) -> Run | None:
+    def _run(self, x: Array, states: list[Array], training: bool) -> Run | None:
         own, (h0,), names = self.cell, states, self._activations()
         if names is None:
             return None
@@ -60,5 +58,5 @@ class GRU(ByScan, keras.layers.GRU):
         params = to_neutral(*arrays, reset_after=own.reset_after)
         return Run(DroppedGRU(cell), DroppedParams(params, *masks), x, h0)
 
-    def _states(self, state: Array) -> list[Any]:
+    def _states(self, state: Array) -> list[Array]:
         return [state]

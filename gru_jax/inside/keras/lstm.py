@@ -1,13 +1,12 @@
 """`LSTM`: Keras' layer, whose loop over time is `gj.scan`."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import keras
 
 from gru_jax.inside.joined import LSTM as Cell
 from gru_jax.inside.joined import LSTMState, lstm_matrices
 from gru_jax.inside.keras.by_scan import ByScan, Run
+from gru_jax.types import Array
 
 
 @keras.saving.register_keras_serializable("gru_jax")
@@ -37,7 +36,7 @@ class LSTM(ByScan, keras.layers.LSTM):
 
     _cell_of_keras = keras.layers.LSTMCell
 
-    def _run(self, x: Any, states: list[Any], training: Any) -> Run | None:
+    def _run(self, x: Array, states: list[Array], training: bool) -> Run | None:
         own, (h, c), names = self.cell, states, self._activations()
         of_gates = getattr(own, "dropout_mask_count", None) is not None
         if names is None or (training and of_gates and (own.dropout or own.recurrent_dropout)):
@@ -48,5 +47,5 @@ class LSTM(ByScan, keras.layers.LSTM):
         params = lstm_matrices(w_x, w_h, *(b or [jnp.zeros(4 * own.units, h.dtype)]))
         return Run(Cell(own.units, names[1], names[0]), params, x.astype(h.dtype), LSTMState(c, h))
 
-    def _states(self, state: LSTMState) -> list[Any]:
+    def _states(self, state: LSTMState) -> list[Array]:
         return [state.h, state.c]

@@ -7,7 +7,7 @@
 Neither Keras nor h5py is imported until something of theirs is asked for.
 """
 
-from typing import Any
+from typing import NoReturn
 
 from gru_jax.interop.keras import constraints as constraints
 from gru_jax.interop.keras import initializers as initializers
@@ -41,7 +41,7 @@ __all__ = [
     "regularizers",
 ]
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> NoReturn:
     if name.startswith("__"):
         raise AttributeError(name)
     raise AttributeError(

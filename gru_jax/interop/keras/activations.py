@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from gru_jax import checks
 from gru_jax.cells import activations as cell_activations
 from gru_jax.interop import onnx
 from gru_jax.interop.keras import versions
+from gru_jax.interop.keras.identifiers import Identifier
 from gru_jax.types import Activation, Array
 
 
@@ -61,7 +61,7 @@ ALIASES = {"swish": "silu", "hard_swish": "hard_silu"}
 NAMES = tuple(sorted({*cell_activations.ACTIVATIONS, *FURTHER, *ALIASES}))
 
 
-def get(who: str, option: str, given: Any) -> Activation:
+def get(who: str, option: str, given: Identifier) -> Activation:
     """A name that is known here, or the caller's own function.
 
     Args:
@@ -102,7 +102,7 @@ def is_elementwise(activation: Activation) -> bool:
         return bool(np.allclose(function(x)[:, 1:3], function(x[:, 1:3]), atol=1e-6))
 
 
-def _name_in(who: str, option: str, given: Mapping[str, Any]) -> str:
+def _name_in(who: str, option: str, given: Mapping[str, object]) -> str:
     # Keras writes {"class_name": "function", "config": "relu"} or a config of its own; code in it is never run.
     name = given.get("config")
     if given.get("class_name") == "function" and name in NAMES:

@@ -1,13 +1,17 @@
 """What code reads off a Keras layer beside its weights: names, variables, options, shapes, masks."""
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, TypeAlias
 
 import jax
 from flax import nnx
 
 from gru_jax.interop.keras import policy
+from gru_jax.types import Array, Tree
+
+Shape: TypeAlias = Sequence[int | None]
+"""The sizes of an array's axes, None where one is unknown."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +50,7 @@ class LayerAttributes:
     def _cells(self) -> Iterator[Any]:
         raise NotImplementedError
 
-    def _seeds(self) -> list[nnx.Variable[Any]]:
+    def _seeds(self) -> list[nnx.Variable[Array]]:
         return [variable for cell in self._cells() if cell.stream is not None for variable in cell.stream.variables()]
 
     @property
@@ -63,28 +67,28 @@ class LayerAttributes:
         self._name = policy.checked_name(self.who, value)
 
     @property
-    def trainable_variables(self) -> list[nnx.Variable[Any]]:
+    def trainable_variables(self) -> list[nnx.Variable[Array]]:
         """`trainable_weights`."""
         return self.trainable_weights
 
     @property
-    def non_trainable_variables(self) -> list[nnx.Variable[Any]]:
+    def non_trainable_variables(self) -> list[nnx.Variable[Array]]:
         """`non_trainable_weights`, then what dropout's masks are drawn from, where there is dropout."""
         return [*self.non_trainable_weights, *self._seeds()]
 
     @property
-    def variables(self) -> list[nnx.Variable[Any]]:
+    def variables(self) -> list[nnx.Variable[Array]]:
         """`weights`, then what dropout's masks are drawn from."""
         return [*self.weights, *self._seeds()]
 
     @property
-    def metrics(self) -> list[Any]:
+    def metrics(self) -> list[object]:
         """None: a layer counts nothing of its own."""
         return []
 
     metrics_variables = metrics
 
-    def call(self, *args: Any, **kwargs: Any) -> Any:
+    def call(self, *args: object, **kwargs: object) -> Any:
         """What the layer is called with, by the name under which subclasses know it.
 
         Args:
@@ -93,7 +97,9 @@ class LayerAttributes:
         """
         return self(*args, **kwargs)  # type: ignore[operator]
 
-    def compute_output_spec(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    def compute_output_spec(
+        self, inputs: Array | jax.ShapeDtypeStruct, *args: object, **kwargs: object
+    ) -> jax.ShapeDtypeStruct | tuple[jax.ShapeDtypeStruct, ...]:
         """Shapes and dtypes of what a call returns, without computing it.
 
         Args:
@@ -106,7 +112,7 @@ class LayerAttributes:
             return tuple(jax.ShapeDtypeStruct(each, self.compute_dtype) for each in shape)
         return jax.ShapeDtypeStruct(shape, self.compute_dtype)
 
-    def compute_mask(self, inputs: Any, mask: Any) -> Any:
+    def compute_mask(self, inputs: object, mask: Tree) -> Tree:
         """The mask of what comes out, that of what goes in.
 
         Args:

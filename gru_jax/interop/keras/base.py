@@ -1,5 +1,6 @@
 """What GRU, GRUCell and Bidirectional share: weights in Keras' order, their penalties and their constraints."""
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Self
 
@@ -11,8 +12,9 @@ from flax import errors, nnx
 from gru_jax import checks
 from gru_jax.interop import arrays
 from gru_jax.interop.keras import identifiers, policy, regularizers
-from gru_jax.interop.keras.attributes import LayerAttributes
-from gru_jax.types import Array
+from gru_jax.interop.keras.attributes import LayerAttributes, Shape
+from gru_jax.interop.keras.identifiers import Identifier
+from gru_jax.types import Array, DType, Options, Tree
 
 KINDS = ("kernel", "recurrent", "bias")
 """The three weights, as the options are called: kernel_regularizer, recurrent_regularizer, ..."""
@@ -21,11 +23,11 @@ NAMES = {"kernel": "kernel", "recurrent": "recurrent_kernel", "bias": "bias"}
 """Their names as parameters."""
 
 
-class Frozen(nnx.Variable[Any]):
+class Frozen(nnx.Variable[Array]):
     """A weight of a layer with trainable=False: no `nnx.Param`, so no gradient is taken."""
 
 
-class Penalty(nnx.Variable[Any]):
+class Penalty(nnx.Variable[tuple[Array, ...]]):
     """What the activity regularizer made of the last call's outputs, a tuple of numbers."""
 
 
@@ -36,7 +38,9 @@ class Layer(LayerAttributes, nnx.Module):
     rank: ClassVar[int] = 3
     """How many axes the input has."""
 
-    def __init__(self, name: Any, dtype: Any, trainable: Any, activity_regularizer: Any, outputs: int) -> None:
+    def __init__(
+        self, name: str | None, dtype: DType, trainable: bool, activity_regularizer: Identifier, outputs: int
+    ) -> None:
         checks.flag(self.who, "trainable", trainable)
         self._name = None if name is None else policy.checked_name(self.who, name)
         if name is None:  # numbered in the order in which layers are made
@@ -61,7 +65,7 @@ class Layer(LayerAttributes, nnx.Module):
         if deterministic is not None:
             self.deterministic = deterministic
 
-    def _training(self, training: Any) -> bool:
+    def _training(self, training: bool | None) -> bool:
         """Whether dropout is on in this call."""
         if training is None:
             return self.deterministic is False
@@ -76,17 +80,17 @@ class Layer(LayerAttributes, nnx.Module):
         yield self
 
     @property
-    def weights(self) -> list[nnx.Variable[Any]]:
+    def weights(self) -> list[nnx.Variable[Array]]:
         """The variables in Keras' order: kernel, recurrent_kernel, bias; forward before backward."""
         return [getattr(cell, name) for cell in self._cells() for name in cell.weight_names()]
 
     @property
-    def trainable_weights(self) -> list[nnx.Variable[Any]]:
+    def trainable_weights(self) -> list[nnx.Variable[Array]]:
         """Those of `weights` that are trained."""
         return [weight for weight in self.weights if isinstance(weight, nnx.Param)]
 
     @property
-    def non_trainable_weights(self) -> list[nnx.Variable[Any]]:
+    def non_trainable_weights(self) -> list[nnx.Variable[Array]]:
         """Those of `weights` that are not."""
         return [weight for weight in self.weights if not isinstance(weight, nnx.Param)]
 
@@ -124,7 +128,7 @@ class Layer(LayerAttributes, nnx.Module):
         """The weights as NumPy arrays, in Keras' order and layout; an empty list before the layer is built."""
         return [np.asarray(weight[...]) for weight in self.weights]
 
-    def set_weights(self, weights: Sequence[Any]) -> None:
+    def set_weights(self, weights: Sequence[np.ndarray | Array]) -> None:
         """Takes over weights in Keras' order and layout.
 
         Args:
@@ -154,12 +158,12 @@ class Layer(LayerAttributes, nnx.Module):
 
     def load_weights(
         self,
-        path: Any,
+        path: str | os.PathLike[str],
         layer: str | None = None,
         *,
         keras_version: str | None = None,
         reset_after: bool | None = None,
-        recurrent_activation: Any = None,
+        recurrent_activation: Identifier = None,
     ) -> None:
         """Takes over the weights of a `.weights.h5`, `.keras` or `.h5` file of Keras.
 
@@ -216,7 +220,7 @@ class Layer(LayerAttributes, nnx.Module):
                 variable = getattr(cell, name)
                 variable.set_value(constraint(variable[...]))
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         """Makes the weights."""
         raise NotImplementedError
 
@@ -234,7 +238,7 @@ class Layer(LayerAttributes, nnx.Module):
             )
         self.build(shape)
 
-    def _build_at_once(self, input_shape: Any) -> None:
+    def _build_at_once(self, input_shape: Shape | None) -> None:
         """For the constructor's input_shape, (time, features)."""
         if input_shape is None:
             return
@@ -244,7 +248,7 @@ class Layer(LayerAttributes, nnx.Module):
             )
         self.build((None, *input_shape))
 
-    def _features(self, input_shape: Any, rank: int) -> int:
+    def _features(self, input_shape: Shape, rank: int) -> int:
         """The number of features of a shape that may hold None elsewhere."""
         good = isinstance(input_shape, Sequence) and not isinstance(input_shape, str) and len(input_shape) == rank
         features = input_shape[-1] if good else None
@@ -254,7 +258,7 @@ class Layer(LayerAttributes, nnx.Module):
                              f" got {input_shape!r}")  # fmt: skip
         return int(features)
 
-    def _input(self, name: str, value: Any, rank: int, features: int | None) -> Array:
+    def _input(self, name: str, value: object, rank: int, features: int | None) -> Array:
         """An input of the right rank and number of features, in the dtype of the computation."""
         x = checks.as_array(self.who, name, value)
         layout = "[batch, time, features]" if rank == 3 else "[batch, features]"
@@ -276,7 +280,7 @@ class Layer(LayerAttributes, nnx.Module):
         penalties = [self.activity_regularizer(y) for y in outputs]
         self._keep(self.activity_losses, tuple(p / max(1, y.shape[0]) for p, y in zip(penalties, outputs, strict=True)))
 
-    def _keep(self, variable: nnx.Variable[Any], value: Any) -> None:
+    def _keep(self, variable: nnx.Variable[Tree], value: Tree) -> None:
         """Sets what a call leaves behind, with a plain message where that is impossible."""
         try:
             variable.set_value(value)
@@ -286,18 +290,18 @@ class Layer(LayerAttributes, nnx.Module):
                 f" closed over by jax.jit or jax.grad; pass the layer as an argument to nnx.jit or nnx.grad"
             ) from error
 
-    def _base_config(self) -> dict[str, Any]:
+    def _base_config(self) -> Options:
         config = {"name": self.name, "trainable": self._trainable, "dtype": self.dtype_policy.config()}
         if self.activity_regularizer is not None:
             config["activity_regularizer"] = regularizers_config(self.activity_regularizer)
         return config
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Options:
         """The options as a dict, equal to what Keras' layer of the same options gives."""
         raise NotImplementedError
 
     @classmethod
-    def from_config(cls, config: Any) -> Self:
+    def from_config(cls, config: Options) -> Self:
         """The layer, with fresh weights, that a config describes; one of Keras works too.
 
         Args:
@@ -306,24 +310,23 @@ class Layer(LayerAttributes, nnx.Module):
         return cls(**config)
 
 
-def regularizers_config(regularizer: Any) -> Any:
+def regularizers_config(regularizer: object) -> object:
     """A regularizer as Keras writes it."""
     return identifiers.serialize(regularizer, "keras.regularizers", regularizers.KNOWN)
 
 
-def as_mask(who: str, mask: Any, x: Array) -> Array | None:
+def as_mask(who: str, mask: object, x: Array) -> Array | None:
     """A mask `[B, T]` of booleans or of 0 and 1, or a list of one, as booleans."""
     if isinstance(mask, list | tuple) and len(mask) == 1:
         mask = mask[0]
     if mask is None:
         return None
     array = checks.as_array(who, "mask", mask)
-    fix = "one entry for each step of each sequence of x, [batch, time]"
-    checks.shape(who, "mask", array.shape, x.shape[:2], fix)
+    checks.shape(who, "mask", array.shape, x.shape[:2], "one entry for each step of each sequence of x, [batch, time]")
     return array.astype(jnp.bool_)
 
 
-def as_state(who: str, name: str, state: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+def as_state(who: str, name: str, state: object, shape: tuple[int, ...], dtype: DType) -> Array:
     """A state `[B, H]`, or a list of one, in the dtype of the computation."""
     if isinstance(state, list | tuple):
         if len(state) != 1:
@@ -336,7 +339,7 @@ def as_state(who: str, name: str, state: Any, shape: tuple[int, ...], dtype: Any
     return array.astype(dtype)
 
 
-def as_training(who: str, training: Any) -> bool:
+def as_training(who: str, training: object) -> bool:
     """Whether a call that says so has dropout on."""
     if isinstance(training, jax.core.Tracer):
         raise TypeError(f"{who}: training must be True or False while JAX traces; got a traced array; mark it static")

@@ -1,20 +1,25 @@
 """`Bidirectional` of Keras: a GRU from each end of the sequence, outputs joined."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax.typing import ArrayLike
 
 from gru_jax import checks
 from gru_jax.combinators import MERGES
 from gru_jax.interop import neutral
 from gru_jax.interop.keras import identifiers, policy
+from gru_jax.interop.keras.attributes import Shape
 from gru_jax.interop.keras.base import Layer
+from gru_jax.interop.keras.cell import GRUCell
 from gru_jax.interop.keras.gru import GRU, numpy_params
+from gru_jax.interop.keras.identifiers import Identifier
 from gru_jax.layers.nnx import GRU as NeutralLayer
-from gru_jax.types import Array
+from gru_jax.types import Array, DType, Options, Tree
 
 MODES = {"sum": "sum", "mul": "mul", "ave": "mean", "concat": "concat", None: None}
 """Keras' merge modes, and what `gru_jax.combinators.MERGES` calls them."""
@@ -58,14 +63,14 @@ class Bidirectional(Layer):
         self,
         layer: GRU,
         merge_mode: str | None = "concat",
-        weights: Any = None,
+        weights: Sequence[np.ndarray | Array] | None = None,
         backward_layer: GRU | None = None,
         *,
-        input_shape: Any = None,
+        input_shape: Shape | None = None,
         name: str | None = None,
-        dtype: Any = None,
+        dtype: DType = None,
         trainable: bool = True,
-        activity_regularizer: Any = None,
+        activity_regularizer: Identifier = None,
         rngs: nnx.Rngs | None = None,
     ) -> None:
         for label, given in (("layer", layer), ("backward_layer", backward_layer)):
@@ -112,7 +117,7 @@ class Bidirectional(Layer):
                 f" forward and {backward.units} backward; use merge_mode='concat'"
             )
 
-    def _cells(self) -> Iterator[Any]:
+    def _cells(self) -> Iterator[GRUCell]:
         yield from (self.forward_layer.cell, self.backward_layer.cell)
 
     def _own_layers(self) -> Iterator[Layer]:
@@ -123,7 +128,7 @@ class Bidirectional(Layer):
         """See `GRU`; the directions' before those of the whole."""
         return super().losses
 
-    def build(self, input_shape: Any, initial_state_shape: Any = None) -> None:
+    def build(self, input_shape: Shape, initial_state_shape: Tree = None) -> None:
         """Makes the weights of both directions.
 
         Args:
@@ -140,7 +145,13 @@ class Bidirectional(Layer):
             first, self._first_weights = list(self._first_weights), None
             self.set_weights(first)
 
-    def __call__(self, sequences: Any, initial_state: Any = None, mask: Any = None, training: Any = None) -> Any:
+    def __call__(
+        self,
+        sequences: ArrayLike,
+        initial_state: Sequence[Tree] | None = None,
+        mask: ArrayLike | Sequence[ArrayLike] | None = None,
+        training: bool | None = None,
+    ) -> Any:
         """Runs both directions over the same sequences and mask.
 
         Args:
@@ -184,7 +195,7 @@ class Bidirectional(Layer):
         everything = (*outputs, *states)
         return everything[0] if len(everything) == 1 else everything
 
-    def compute_output_shape(self, sequences_shape: Any, initial_state_shape: Any = None) -> Any:
+    def compute_output_shape(self, sequences_shape: Shape, initial_state_shape: Tree = None) -> Any:
         """The shape of what a call returns, or the shapes of all of it.
 
         Args:
@@ -192,7 +203,7 @@ class Bidirectional(Layer):
           initial_state_shape: accepted as in Keras, and not needed.
         """
         shapes = [one.compute_output_shape(sequences_shape) for one in (self.forward_layer, self.backward_layer)]
-        states: tuple[Any, ...] = ()
+        states: tuple[Shape, ...] = ()
         if self.return_state:
             states = tuple(state for _, state in shapes)
             shapes = [shape for shape, _ in shapes]
@@ -202,7 +213,7 @@ class Bidirectional(Layer):
         everything = (*outputs, *states)
         return everything[0] if len(everything) == 1 else everything
 
-    def compute_mask(self, inputs: Any, mask: Any) -> Any:
+    def compute_mask(self, inputs: object, mask: Tree) -> Tree:
         """The mask of the outputs, of both with merge_mode None; that of states, which would be None, is left out.
 
         Args:
@@ -262,7 +273,7 @@ class Bidirectional(Layer):
         }
         return neutral.module("Bidirectional", weights, own | options)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Options:
         """The options as a dict, equal to what Keras' layer of the same options gives."""
         layers = {"layer": self.forward_layer, "backward_layer": self.backward_layer}
         inner = {
@@ -271,7 +282,7 @@ class Bidirectional(Layer):
         return self._base_config() | {"merge_mode": self.merge_mode} | inner
 
     @classmethod
-    def from_config(cls, config: Any) -> Self:
+    def from_config(cls, config: Options) -> Self:
         """The layer, with fresh weights, that a config describes; one of Keras works too.
 
         Args:

@@ -1,23 +1,26 @@
 """`GRUCell` of Keras: the weights in Keras' layout and one step with them."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import ArrayLike
 
 from gru_jax import checks
 from gru_jax.cells import GRU as NeutralGRU
-from gru_jax.cells import GRUParams
+from gru_jax.cells import Cell, GRUParams
 from gru_jax.cells.gru_layout import LaidOut, Layout, Original
 from gru_jax.interop import neutral
+from gru_jax.interop.arrays import Weight
 from gru_jax.interop.keras import activations, constraints, identifiers, initializers, policy, regularizers
-from gru_jax.interop.keras.attributes import OptionAttributes
+from gru_jax.interop.keras.attributes import OptionAttributes, Shape
 from gru_jax.interop.keras.base import KINDS, NAMES, Frozen, Layer, as_state
 from gru_jax.interop.keras.dropout import DroppedGRU, DroppedParams, Stream
-from gru_jax.types import Activation, Array
+from gru_jax.types import Activation, Array, DType, Function, Params, Tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +41,9 @@ class Options:
     activation: Activation
     recurrent_activation: Activation
     use_bias: bool
-    initializers: tuple[Any, ...]
-    regularizers: tuple[Any, ...]
-    constraints: tuple[Any, ...]
+    initializers: tuple[Function, ...]
+    regularizers: tuple[Function | None, ...]
+    constraints: tuple[Function | None, ...]
     dropout: float
     recurrent_dropout: float
     reset_after: bool
@@ -64,9 +67,9 @@ class Options:
         """Whether both activations are, which the closed form of the cell's derivative relies on."""
         return activations.is_elementwise(self.activation) and activations.is_elementwise(self.recurrent_activation)
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, object]:
         """As Keras writes them."""
-        written: dict[str, Any] = {
+        written: dict[str, object] = {
             "units": self.units,
             "activation": self.activation,
             "recurrent_activation": self.recurrent_activation,
@@ -75,9 +78,7 @@ class Options:
         for name, module in (("initializer", initializers), ("regularizer", regularizers), ("constraint", constraints)):
             for kind, thing in zip(KINDS, getattr(self, f"{name}s"), strict=True):
                 written[f"{kind}_{name}"] = identifiers.serialize(thing, f"keras.{name}s", module.KNOWN)
-        for name in ("dropout", "recurrent_dropout", "reset_after", "seed"):
-            written[name] = getattr(self, name)
-        return written
+        return written | {name: getattr(self, name) for name in ("dropout", "recurrent_dropout", "reset_after", "seed")}
 
 
 SHARED = (
@@ -121,8 +122,8 @@ def checked(who: str, given: dict[str, Any]) -> Options:
 class Runnable(NamedTuple):
     """What `scan` needs: a cell and its parameters, and the mask to multiply the input with before, or None."""
 
-    cell: Any
-    params: Any
+    cell: Cell
+    params: Params
     drop_x: Array | None
 
 
@@ -178,34 +179,34 @@ class GRUCell(OptionAttributes, Layer):
     rank = 2
     supports_masking = False
     input_spec = None
-    kernel: nnx.Variable[Any]
-    recurrent_kernel: nnx.Variable[Any]
-    bias: nnx.Variable[Any]
+    kernel: nnx.Variable[Array]
+    recurrent_kernel: nnx.Variable[Array]
+    bias: nnx.Variable[Array]
 
     def __init__(
         self,
         units: int,
-        activation: Any = "tanh",
-        recurrent_activation: Any = "sigmoid",
+        activation: identifiers.Identifier = "tanh",
+        recurrent_activation: identifiers.Identifier = "sigmoid",
         use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        recurrent_initializer: Any = "orthogonal",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        recurrent_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        recurrent_constraint: Any = None,
-        bias_constraint: Any = None,
+        kernel_initializer: initializers.Initial = "glorot_uniform",
+        recurrent_initializer: initializers.Initial = "orthogonal",
+        bias_initializer: initializers.Initial = "zeros",
+        kernel_regularizer: identifiers.Identifier = None,
+        recurrent_regularizer: identifiers.Identifier = None,
+        bias_regularizer: identifiers.Identifier = None,
+        kernel_constraint: identifiers.Identifier = None,
+        recurrent_constraint: identifiers.Identifier = None,
+        bias_constraint: identifiers.Identifier = None,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         reset_after: bool = True,
         seed: int | None = None,
         *,
         name: str | None = None,
-        dtype: Any = None,
+        dtype: DType = None,
         trainable: bool = True,
-        activity_regularizer: Any = None,
+        activity_regularizer: identifiers.Identifier = None,
         implementation: int = 2,
         rngs: nnx.Rngs | None = None,
     ) -> None:
@@ -223,7 +224,7 @@ class GRUCell(OptionAttributes, Layer):
 
     state_size = output_size = OptionAttributes.units
 
-    def _cells(self) -> Any:
+    def _cells(self) -> Iterator["GRUCell"]:
         yield self
 
     def weight_names(self) -> tuple[str, ...]:
@@ -232,12 +233,12 @@ class GRUCell(OptionAttributes, Layer):
             return ()
         return tuple(NAMES.values()) if self.options.use_bias else tuple(NAMES.values())[:2]
 
-    def constraints(self) -> dict[str, Any]:
+    def constraints(self) -> dict[str, Function]:
         """The constraints of the weights that have one, by the weights' names."""
         pairs = zip(NAMES.values(), self.options.constraints, strict=True)
         return {name: constraint for name, constraint in pairs if constraint and name in self.weight_names()}
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         """Makes the weights.
 
         Args:
@@ -273,7 +274,7 @@ class GRUCell(OptionAttributes, Layer):
         """
         return [jnp.zeros((batch_size, self.units), self.dtype_policy.compute)]
 
-    def __call__(self, inputs: Any, states: Any, training: Any = None) -> tuple[Array, Any]:
+    def __call__(self, inputs: ArrayLike, states: Tree, training: bool | None = None) -> tuple[Array, Tree]:
         """One step.
 
         Args:
@@ -295,23 +296,22 @@ class GRUCell(OptionAttributes, Layer):
         self._record_activity([after])
         return after, [after] if isinstance(states, list | tuple) else after
 
-    def params(self, dtype: Any = None) -> GRUParams:
+    def params(self, dtype: DType = None) -> GRUParams:
         """The weights in the neutral layout, a pure function of them."""
         weights = (getattr(self, name)[...] for name in self.weight_names())
         params = to_neutral(*weights, reset_after=self.options.reset_after)
         return params if dtype is None else jax.tree.map(lambda p: p.astype(dtype), params)
 
-    def laid_out(self, dtype: Any) -> LaidOut:
+    def laid_out(self, dtype: DType) -> LaidOut:
         """`laid_out` of the weights, for reset_after=True."""
         return laid_out(*(getattr(self, name)[...].astype(dtype) for name in self.weight_names()))
 
-    def runnable(self, shape: tuple[int, ...], dtype: Any, training: bool) -> Runnable:
+    def runnable(self, shape: tuple[int, ...], dtype: DType, training: bool) -> Runnable:
         """The cell and parameters for inputs of shape `[B, ..., I]`, with this call's dropout masks."""
         params, options = self.params(dtype), self.options
         if not training or self.stream is None:
-            none = self.elementwise
-            cell = options.neutral
-            return Runnable(cell, params, None) if none else Runnable(DroppedGRU(cell), DroppedParams(params), None)
+            cell, plain = options.neutral, self.elementwise
+            return Runnable(cell, params, None) if plain else Runnable(DroppedGRU(cell), DroppedParams(params), None)
         count = 3 if options.implementation == 1 else 1
         drop_x = self.stream.masks(options.dropout, count, (shape[0], shape[-1]), dtype, self._keep)
         drop_h = self.stream.masks(options.recurrent_dropout, 3, (shape[0], self.units), dtype, self._keep)
@@ -321,12 +321,12 @@ class GRUCell(OptionAttributes, Layer):
             return Runnable(DroppedGRU(options.neutral), DroppedParams(params), None if drop_x is None else drop_x[0])
         return Runnable(DroppedGRU(options.neutral), DroppedParams(params, drop_x, drop_h), None)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> dict[str, object]:
         """The options as a dict, equal to what Keras' cell of the same options gives."""
         return self._base_config() | self.options.config()
 
 
-def to_neutral(kernel: Any, recurrent_kernel: Any, bias: Any = None, *, reset_after: bool) -> GRUParams:
+def to_neutral(kernel: Weight, recurrent_kernel: Weight, bias: Weight = None, *, reset_after: bool) -> GRUParams:
     """Weights in Keras' layout as `GRUParams`, bit for bit the same numbers; NumPy's stay NumPy's.
 
     Args:

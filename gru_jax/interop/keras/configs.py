@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gru_jax.interop.keras import activations, identifiers, versions
+from gru_jax.interop.keras.identifiers import Identifier
+from gru_jax.types import Activation, Options, Plain
 
 MERGES = {"sum": "sum", "mul": "mul", "ave": "mean", "concat": "concat", None: None}
 OPTIONS = ("reset_after", "activation", "recurrent_activation")
@@ -13,7 +15,7 @@ OPTIONS = ("reset_after", "activation", "recurrent_activation")
 TWO_SLOPES = "hard_sigmoid has one slope in Keras 2 and another in Keras 3, and nothing says which Keras wrote it"
 
 
-def facts(config: Mapping[str, Any] | None, version: versions.Version | None = None) -> dict[str, Any]:
+def facts(config: Mapping[str, Plain] | None, version: versions.Version | None = None) -> Options:
     """What a layer's config says of how it computes; nothing for None.
 
     Args:
@@ -49,7 +51,7 @@ def facts(config: Mapping[str, Any] | None, version: versions.Version | None = N
     return found | _options(own, version) | {"run": run}
 
 
-def of_weights(version: versions.Version | None, *, cudnn: bool) -> dict[str, Any]:
+def of_weights(version: versions.Version | None, *, cudnn: bool) -> Options:
     """What is known of a layer whose options are nowhere: the defaults of the Keras that wrote it.
 
     Args:
@@ -64,15 +66,15 @@ def of_weights(version: versions.Version | None, *, cudnn: bool) -> dict[str, An
     return {"activation": "tanh"} | found | {"open": missing, "alone": True}
 
 
-def activation(who: str, option: str, given: Any, version: versions.Version | None) -> Any:
+def activation(who: str, option: str, given: Identifier, version: versions.Version | None) -> Activation | None:
     """An activation that a Keras of this version would understand; None for a hard_sigmoid of unknown slope."""
     found = activations.get(who, option, given)
     return versions.hard_sigmoid(version) if found == "hard_sigmoid" and not callable(given) else found
 
 
-def _options(own: Mapping[str, Any], version: versions.Version | None) -> dict[str, Any]:
+def _options(own: Mapping[str, Plain], version: versions.Version | None) -> Options:
     """The options of a GRU's config, `open` and `code` for those without an answer."""
-    found: dict[str, Any] = {}
+    found: Options = {}
     open_, code = {}, []
     defaults = {"activation": "tanh"} | versions.defaults(version)
     silent = f"its config does not say it, and {versions.why_open(version)}"
@@ -98,7 +100,7 @@ def _options(own: Mapping[str, Any], version: versions.Version | None) -> dict[s
     return found | {"open": open_} | ({"code": code} if code else {})
 
 
-def _of_two(inner: Mapping[str, Any], version: versions.Version | None) -> dict[str, Any]:
+def _of_two(inner: Mapping[str, Plain], version: versions.Version | None) -> Options:
     layers = [inner.get("layer"), inner.get("backward_layer") or inner.get("layer")]
     if not all(isinstance(layer, Mapping) for layer in layers):
         return {"foreign": "its config does not say which layer it wraps"}
@@ -128,15 +130,15 @@ class Place(NamedTuple):
 
     place: str
     names: tuple[str, ...]
-    config: Mapping[str, Any]
+    config: Mapping[str, Plain]
 
 
-def places(config: Any) -> list[Place]:
+def places(config: Plain) -> list[Place]:
     """Every layer of a model's config that is neither a model nor a wrapper of one layer."""
     return list(_places(config, "", (), 0))
 
 
-def _places(config: Any, place: str, names: tuple[str, ...], depth: int) -> Iterator[Place]:
+def _places(config: Plain, place: str, names: tuple[str, ...], depth: int) -> Iterator[Place]:
     inner = config.get("config") if isinstance(config, Mapping) else None
     listed = inner.get("layers") if isinstance(inner, Mapping) else inner if isinstance(inner, list) else None
     if depth > 32:
@@ -157,11 +159,11 @@ def _places(config: Any, place: str, names: tuple[str, ...], depth: int) -> Iter
         yield Place(place.removesuffix("/"), names, config)
 
 
-def _is_layer(wrapper: Mapping[str, Any]) -> bool:
+def _is_layer(wrapper: Mapping[str, Plain]) -> bool:
     layer = wrapper.get("layer")
     return isinstance(layer, Mapping) and isinstance(layer.get("class_name"), str)
 
 
-def _name(layer: Mapping[str, Any]) -> str:
+def _name(layer: Mapping[str, Plain]) -> str:
     own = layer.get("config")
     return str(own.get("name", layer.get("name")) if isinstance(own, Mapping) else layer.get("name"))

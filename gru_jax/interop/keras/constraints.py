@@ -3,13 +3,13 @@
 `axis` is the one along which norms are taken, or several; 0 takes the weights into each unit and gate.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 
 from gru_jax.interop.keras import identifiers
-from gru_jax.interop.keras.identifiers import Configured
-from gru_jax.types import Array
+from gru_jax.interop.keras.identifiers import Configured, Identifier
+from gru_jax.types import Array, Function
 
 EPSILON = 1e-7  # what Keras adds to a norm before it divides
 
@@ -41,7 +41,7 @@ class MaxNorm(Constraint):
     """
 
     max_value: float = 2
-    axis: Any = 0
+    axis: int | Sequence[int] = 0
 
     def moved(self, norms: Array) -> Array:
         return jnp.clip(norms, 0, self.max_value)
@@ -57,7 +57,7 @@ class NonNeg(Constraint):
 class UnitNorm(Constraint):
     """Norms of 1."""
 
-    axis: Any = 0
+    axis: int | Sequence[int] = 0
 
     def moved(self, norms: Array) -> Array:
         return jnp.ones_like(norms)
@@ -69,7 +69,7 @@ class MinMaxNorm(Constraint):
     min_value: float = 0.0
     max_value: float = 1.0
     rate: float = 1.0
-    axis: Any = 0
+    axis: int | Sequence[int] = 0
 
     def moved(self, norms: Array) -> Array:
         return self.rate * jnp.clip(norms, self.min_value, self.max_value) + (1 - self.rate) * norms
@@ -80,6 +80,6 @@ max_norm, non_neg, unit_norm, min_max_norm = MaxNorm, NonNeg, UnitNorm, MinMaxNo
 KNOWN = identifiers.table(MaxNorm, NonNeg, UnitNorm, MinMaxNorm)
 
 
-def get(who: str, option: str, given: Any) -> Any:
+def get(who: str, option: str, given: Identifier) -> Function | None:
     """The constraint behind an identifier: None, a name, a config, a class, an object, or a function."""
     return identifiers.get(who, option, given, KNOWN, "constraint")

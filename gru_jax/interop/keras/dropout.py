@@ -14,7 +14,7 @@ from gru_jax.interop.keras import initializers
 from gru_jax.types import Array, DType, Key, exportable
 
 
-class Seed(nnx.Variable[Any]):
+class Seed(nnx.Variable[Array]):
     """The state of a layer's dropout: the seed, and how many masks were drawn."""
 
 
@@ -26,7 +26,7 @@ class Stream(nnx.Module):
         self.seed = nnx.data(Seed(initializers.key_of(start)) if rngs is None else None)
         self.rngs: Any = nnx.data(None if rngs is None else rngs.dropout.fork())
 
-    def variables(self) -> list[nnx.Variable[Any]]:
+    def variables(self) -> list[nnx.Variable[Array]]:
         """What the next masks are drawn from."""
         return [self.rngs.key, self.rngs.count] if self.seed is None else [self.seed]
 

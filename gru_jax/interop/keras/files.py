@@ -8,11 +8,15 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from gru_jax.interop.keras import configs, heaps, limits, versions
+from gru_jax.types import Options, Plain
+
+if TYPE_CHECKING:
+    from gru_jax.interop.keras.hdf5 import Found, Group
 
 DAMAGE = (
     *(OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError),
@@ -33,7 +37,7 @@ class Record(NamedTuple):
 
     name: str
     directions: list[list[np.ndarray]]
-    facts: dict[str, Any]
+    facts: Options
     version: versions.Version | None
 
     def option(self, who: str, name: str, said: Any) -> Any:
@@ -73,7 +77,7 @@ class Record(NamedTuple):
             f" ({examples[option]}, ...)"
         )
 
-    def check_fits(self, who: str, layer: Any, said: Mapping[str, Any]) -> None:
+    def check_fits(self, who: str, layer: Any, said: Options) -> None:
         """Raises ValueError when a layer computes something else than this one did.
 
         Args:
@@ -106,7 +110,7 @@ class Record(NamedTuple):
                     raise ValueError(f"{who}: {self.name} was saved with {option}={there!r}, this layer has {here!r};"
                                      f" make it with {option}={there!r}")  # fmt: skip
 
-    def _check_alone(self, who: str, option: str, here: Any) -> None:
+    def _check_alone(self, who: str, option: str, here: object) -> None:
         """For weights without options: what the layer has counts, unless it is a default here that was none there."""
         if here == "hard_sigmoid":
             there = versions.hard_sigmoid(self.version)
@@ -132,7 +136,9 @@ class Record(NamedTuple):
         )
 
 
-def record(name: str, config: Mapping[str, Any] | None, weights: Sequence[Any], version: Any) -> Record:
+def record(
+    name: str, config: Mapping[str, Plain] | None, weights: Sequence[object], version: versions.Version
+) -> Record:
     """A layer's weights, as `get_weights` gives them, with what its config says.
 
     Args:
@@ -154,7 +160,7 @@ def record(name: str, config: Mapping[str, Any] | None, weights: Sequence[Any], 
     return Record(name, [limits.from_cudnn(weights) for weights in directions], facts, version)
 
 
-def one(who: str, path: Any, layer: str | None, keras_version: str | None = None) -> Record:
+def one(who: str, path: str | os.PathLike[str], layer: str | None, keras_version: str | None = None) -> Record:
     """The GRU or Bidirectional layer of a file.
 
     Args:
@@ -193,7 +199,7 @@ def one(who: str, path: Any, layer: str | None, keras_version: str | None = None
 
 
 @contextlib.contextmanager
-def _opened(source: limits.Source) -> Iterator[tuple[Any, Any, Any, int]]:
+def _opened(source: limits.Source) -> Iterator["tuple[Group, Plain, versions.Version | None, int]"]:
     """The HDF5 file, the model's config or None, the version beside it or None, the size of the HDF5 file."""
     import h5py
 
@@ -211,7 +217,7 @@ def _opened(source: limits.Source) -> Iterator[tuple[Any, Any, Any, int]]:
         yield file, config or {}, versions.parsed(version), len(weights)  # one that is null says nothing; it is there
 
 
-def _unpacked(source: limits.Source) -> tuple[Any, Any, bytes]:
+def _unpacked(source: limits.Source) -> tuple[Plain, Plain, bytes]:
     """The config, the metadata and the weights file of a `.keras` archive, in memory; nothing is written anywhere."""
     with zipfile.ZipFile(source.path) as archive:
         names = archive.namelist()
@@ -238,7 +244,13 @@ def _unpacked(source: limits.Source) -> tuple[Any, Any, bytes]:
 
 
 def _one_of(
-    source: limits.Source, file: Any, config: Any, version: Any, size: int, layer: str | None, keras_version: str | None
+    source: limits.Source,
+    file: "Group",
+    config: Plain,
+    version: versions.Version | None,
+    size: int,
+    layer: str | None,
+    keras_version: str | None,
 ) -> Record:
     """The chosen layer of an opened file, the only one that is read."""
     from gru_jax.interop.keras import hdf5
@@ -273,7 +285,7 @@ def _one_of(
     return Record(titles[index], hdf5.read(source, one, size), facts, version)
 
 
-def _match(found: Any, places: list[configs.Place]) -> configs.Place | None:
+def _match(found: "Found", places: list[configs.Place]) -> configs.Place | None:
     """What the config says of a layer in the file: by its place, in the older format by the names on the way to it."""
     if not found.scope:
         name = found.names[-1]
@@ -318,7 +330,7 @@ def _index(source: limits.Source, layer: str | None, titles: list[str], names: l
     raise limits.Refused(f"{start} no layer {layer!r}; got the layers {listed}; choose one of them")
 
 
-def _problem(facts: Mapping[str, Any], directions: Sequence[Sequence[Any]]) -> str | None:
+def _problem(facts: Options, directions: Sequence[Sequence[limits.Shaped]]) -> str | None:
     """Why a layer cannot be taken over; None when it can."""
     if "foreign" in facts:
         return f"cannot be taken over: {facts['foreign']}"

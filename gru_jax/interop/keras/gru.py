@@ -9,12 +9,15 @@ from gru_jax import checks
 from gru_jax.cells import GRUParams
 from gru_jax.interop import neutral
 from gru_jax.interop.keras import cell as cells
-from gru_jax.interop.keras.attributes import OptionAttributes
+from gru_jax.interop.keras.attributes import OptionAttributes, Shape
 from gru_jax.interop.keras.base import Layer
+from gru_jax.interop.keras.identifiers import Identifier
+from gru_jax.interop.keras.initializers import Initial
 from gru_jax.interop.keras.rnn import FLAGS, RNN
 from gru_jax.layers.nnx import GRU as NeutralLayer
 from gru_jax.layers.nnx import Carry
-from gru_jax.scans import Sequential
+from gru_jax.scans import Method, Sequential
+from gru_jax.types import Array, DType, Options
 
 
 class GRU(OptionAttributes, RNN):
@@ -78,19 +81,19 @@ class GRU(OptionAttributes, RNN):
     def __init__(
         self,
         units: int,
-        activation: Any = "tanh",
-        recurrent_activation: Any = "sigmoid",
+        activation: Identifier = "tanh",
+        recurrent_activation: Identifier = "sigmoid",
         use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        recurrent_initializer: Any = "orthogonal",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        recurrent_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        activity_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        recurrent_constraint: Any = None,
-        bias_constraint: Any = None,
+        kernel_initializer: Initial = "glorot_uniform",
+        recurrent_initializer: Initial = "orthogonal",
+        bias_initializer: Initial = "zeros",
+        kernel_regularizer: Identifier = None,
+        recurrent_regularizer: Identifier = None,
+        bias_regularizer: Identifier = None,
+        activity_regularizer: Identifier = None,
+        kernel_constraint: Identifier = None,
+        recurrent_constraint: Identifier = None,
+        bias_constraint: Identifier = None,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
@@ -102,14 +105,14 @@ class GRU(OptionAttributes, RNN):
         reset_after: bool = True,
         use_cudnn: bool | str = "auto",
         *,
-        input_shape: Any = None,
+        input_shape: Shape | None = None,
         name: str | None = None,
-        dtype: Any = None,
+        dtype: DType = None,
         trainable: bool = True,
         zero_output_for_mask: bool = False,
         implementation: int = 2,
         rngs: nnx.Rngs | None = None,
-        method: Any = "auto",
+        method: str | Method = "auto",
     ) -> None:
         given = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
         cells.checked(self.who, given)  # here, so that the messages speak of the GRU
@@ -126,21 +129,21 @@ class GRU(OptionAttributes, RNN):
         self._build_at_once(input_shape)
 
     @property
-    def kernel(self) -> nnx.Variable[Any]:
+    def kernel(self) -> nnx.Variable[Array]:
         """W, `[I, 3H]`; `cell.kernel`."""
         return self.cell.kernel
 
     @property
-    def recurrent_kernel(self) -> nnx.Variable[Any]:
+    def recurrent_kernel(self) -> nnx.Variable[Array]:
         """U, `[H, 3H]`; `cell.recurrent_kernel`."""
         return self.cell.recurrent_kernel
 
     @property
-    def bias(self) -> nnx.Variable[Any] | None:
+    def bias(self) -> nnx.Variable[Array] | None:
         """`[2, 3H]`, with reset_after=False `[3H]`; None without biases; `cell.bias`."""
         return self.cell.bias if self.use_bias else None
 
-    def _method(self, steps: int) -> Any:
+    def _method(self, steps: int) -> str | Method:
         """The method, with `use_cudnn` and `unroll` in it where it decides nothing else."""
         if self.method != "auto" or (self.use_cudnn == "auto" and not self.unroll):
             return self.method
@@ -167,14 +170,14 @@ class GRU(OptionAttributes, RNN):
         own = {"reverse": self.go_backwards, "padding": padding, "stateful": self.stateful, "method": method}
         return neutral.module(self.who, weights, own | options)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Options:
         """The options as a dict, equal to what Keras' layer of the same options gives."""
         config = self._base_config() | {flag: getattr(self, flag) for flag in FLAGS} | self.cell.options.config()
         config.setdefault("activity_regularizer", None)
         return config
 
     @classmethod
-    def from_config(cls, config: Any) -> Self:
+    def from_config(cls, config: Options) -> Self:
         """The layer, with fresh weights, that a config describes; one of Keras works too.
 
         Args:
@@ -192,7 +195,7 @@ class GRU(OptionAttributes, RNN):
                 f" backend; pass use_cudnn='auto'"
             )
 
-    def _own_options(self) -> Any:
+    def _own_options(self) -> cells.Options:
         return self.cell.options
 
 

@@ -6,11 +6,18 @@ A layer is known by its arrays' shapes; names only name it. Nothing is read unti
 import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from gru_jax.interop.keras import limits, versions
+from gru_jax.types import Plain
+
+Group: TypeAlias = Any
+"""An `h5py.Group`, such as a whole file; h5py has no types."""
+
+Dataset: TypeAlias = Any
+"""An `h5py.Dataset`."""
 
 DEPTH, GROUPS = 32, 100_000
 """How deep and how many groups a file may have."""
@@ -32,10 +39,10 @@ class Found(NamedTuple):
     names: tuple[str, ...]
     place: str
     scope: tuple[str, ...]
-    directions: list[list[Any]]
+    directions: list[list[Dataset]]
 
 
-def layers(source: limits.Source, file: Any, singles: Iterable[str] = ()) -> list[Found]:
+def layers(source: limits.Source, file: Group, singles: Iterable[str] = ()) -> list[Found]:
     """Every GRU of the file, the two directions of a Bidirectional together.
 
     Args:
@@ -54,7 +61,7 @@ def layers(source: limits.Source, file: Any, singles: Iterable[str] = ()) -> lis
     return _in_pairs(file, found, set(singles))
 
 
-def config(source: limits.Source, file: Any) -> Any:
+def config(source: limits.Source, file: Group) -> Plain:
     """The model's config that a file of the older format carries; None where there is none."""
     if "model_config" not in file.attrs:
         return None
@@ -64,7 +71,7 @@ def config(source: limits.Source, file: Any) -> Any:
     return limits.parsed(source, text) or {}
 
 
-def version(file: Any, found: list[Found]) -> versions.Version | None:
+def version(file: Group, found: list[Found]) -> versions.Version | None:
     """Which Keras wrote the file; None where it does not say."""
     for group in (file, file.get("model_weights")):
         if group is not None and (said := versions.parsed(_text(group, "keras_version"))):
@@ -95,7 +102,7 @@ def read(source: limits.Source, found: Found, size: int) -> list[list[np.ndarray
     return [limits.from_cudnn([_array(source, found.place, d) for d in weights]) for weights in found.directions]
 
 
-def _array(source: limits.Source, place: str, dataset: Any) -> np.ndarray:
+def _array(source: limits.Source, place: str, dataset: Dataset) -> np.ndarray:
     if dataset.dtype.kind == "f":
         return np.asarray(dataset[()], dataset.dtype.newbyteorder("="))
     # Keras stores bfloat16 as such bits.
@@ -111,17 +118,17 @@ def _unlike_keras(source: limits.Source, fact: str) -> limits.Refused:
 
 
 class _Walk:
-    def __init__(self, source: limits.Source, file: Any) -> None:
+    def __init__(self, source: limits.Source, file: Group) -> None:
         import h5py  # here, so that the package can be imported without it
 
         self.h5py, self.source = h5py, source
         self.found: list[Found] = []
         self.seen = {h5py.h5o.get_info(file.id).addr}
 
-    def group(self, group: Any, place: PurePosixPath, depth: int) -> None:
+    def group(self, group: Group, place: PurePosixPath, depth: int) -> None:
         if depth > DEPTH or len(self.seen) > GROUPS:
             raise _unlike_keras(self.source, "its groups have no end")
-        datasets: dict[str, Any] = {}
+        datasets: dict[str, Dataset] = {}
         for key in group:
             link = group.get(key, getlink=True)
             if not isinstance(link, self.h5py.HardLink):
@@ -164,7 +171,7 @@ def _plain(key: str) -> str:
     return match[1] if match else key
 
 
-def _text(holder: Any, key: str) -> str | None:
+def _text(holder: Group | Dataset, key: str) -> str | None:
     """A text among the attributes of a group; None for whatever else stands there."""
     if key not in holder.attrs or holder.attrs.get_id(key).shape != ():
         return None
@@ -174,13 +181,13 @@ def _text(holder: Any, key: str) -> str | None:
     return text.decode() if isinstance(text, bytes) else text
 
 
-def _own_name(file: Any, home: PurePosixPath) -> str | None:
+def _own_name(file: Group, home: PurePosixPath) -> str | None:
     """The name that Keras 3 wrote beside a layer's variables."""
     variables = f"{home}/vars"
     return (variables in file and _text(file[variables], "name")) or None
 
 
-def _names(file: Any, home: PurePosixPath, scope: tuple[str, ...]) -> tuple[str, ...]:
+def _names(file: Group, home: PurePosixPath, scope: tuple[str, ...]) -> tuple[str, ...]:
     """See `Found.names`."""
     if not scope:
         return (_own_name(file, home) or home.name,)
@@ -188,7 +195,7 @@ def _names(file: Any, home: PurePosixPath, scope: tuple[str, ...]) -> tuple[str,
     return (*scope, *map(unnumbered, scope), scope[0] if alone else home.name)
 
 
-def _in_pairs(file: Any, found: list[Found], singles: set[str]) -> list[Found]:
+def _in_pairs(file: Group, found: list[Found], singles: set[str]) -> list[Found]:
     """The forward and the backward layer of one Bidirectional as one layer of two directions."""
     halves: dict[str, dict[str, Found]] = {}
     whole: list[Found] = []

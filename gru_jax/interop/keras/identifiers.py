@@ -3,10 +3,14 @@
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, Self, dataclass_transform
+from collections.abc import Mapping
+from typing import Any, Self, TypeAlias, dataclass_transform
 
 from gru_jax import checks
+from gru_jax.types import Function, Options
+
+Identifier: TypeAlias = str | Mapping[str, object] | type | Function | None
+"""A name, a config, a class, an object that is called, a function, or None."""
 
 
 @dataclass_transform(frozen_default=True)
@@ -19,12 +23,12 @@ class Configured:
     def __init_subclass__(cls) -> None:
         dataclasses.dataclass(frozen=True)(cls)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Options:
         """The constructor's arguments, as Keras' `get_config` of the class of this name."""
         return dataclasses.asdict(self)  # type: ignore[call-overload]
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
+    def from_config(cls, config: Options) -> Self:
         """The object that `get_config` came from.
 
         Args:
@@ -79,19 +83,19 @@ def get(who: str, option: str, given: Any, known: Mapping[str, type], kind: str)
     )
 
 
-def serialize(given: Any, module: str, known: Mapping[str, type]) -> Any:
+def serialize(given: object, module: str, known: Mapping[str, type]) -> object:
     """The config dict of an object as Keras writes it; a function of the caller's own stays what it is."""
     if isinstance(given, Configured) and known.get(type(given).__name__) is type(given):
         return registered(module, type(given).__name__, given.get_config())
     return given
 
 
-def registered(module: str, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+def registered(module: str, name: str, config: Options) -> Options:
     """What Keras writes for an object of a class of its own."""
     return {"module": module, "class_name": name, "config": dict(config), "registered_name": None}
 
 
-def takes_key_first(function: Callable[..., Any]) -> bool:
+def takes_key_first(function: Function) -> bool:
     """Whether an initializer takes `(key, shape, dtype)`, as JAX's do, and not `(shape, dtype)`."""
     try:
         parameters = inspect.signature(function).parameters.values()
@@ -108,7 +112,7 @@ def _class(who: str, option: str, name: str, known: Mapping[str, type], kind: st
     raise ValueError(f"{who}: {option} names no {kind}; got {name!r}{hint}")
 
 
-def _from_dict(who: str, option: str, given: Mapping[str, Any], known: Mapping[str, type], kind: str) -> Any:
+def _from_dict(who: str, option: str, given: Mapping[str, object], known: Mapping[str, type], kind: str) -> Any:
     name, config = given.get("class_name"), given.get("config", {})
     if not isinstance(name, str) or not isinstance(config, Mapping) or name not in known:
         raise ValueError(

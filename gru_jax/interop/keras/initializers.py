@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,13 @@ import numpy as np
 from gru_jax import checks
 from gru_jax.cells.base import accumulator
 from gru_jax.interop.keras import identifiers
-from gru_jax.interop.keras.identifiers import Configured
-from gru_jax.types import Array, DType, Key
+from gru_jax.interop.keras.identifiers import Configured, Identifier
+from gru_jax.types import Array, DType, Function, Key, Options
 
 Shape = Sequence[int]
+
+Initial: TypeAlias = Identifier | np.ndarray | Array
+"""What an initializer is made of."""
 
 
 def key_of(seed: int) -> Key:
@@ -41,9 +44,9 @@ class Initializer(Configured):
         seed = getattr(self, "seed", None)
         if hasattr(self, "seed") and (seed is not None or key is None):
             key = key_of(fresh_seed() if seed is None else seed)
-        return self.draw(key, tuple(shape), dtype or jnp.float32)
+        return self.draw(key, tuple(shape), dtype or jnp.float32)  # type: ignore[arg-type]  # None where none is used
 
-    def draw(self, key: Any, shape: tuple[int, ...], dtype: DType) -> Array:
+    def draw(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         """The value drawn with a key."""
         raise NotImplementedError
 
@@ -70,7 +73,7 @@ class Constant(Initializer):
 
     value: float = 0.0
 
-    def draw(self, key: Any, shape: tuple[int, ...], dtype: DType) -> Array:
+    def draw(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         return jnp.full(shape, self.value, dtype)
 
 
@@ -79,7 +82,7 @@ class Identity(Initializer):
 
     gain: float = 1.0
 
-    def draw(self, key: Any, shape: tuple[int, ...], dtype: DType) -> Array:
+    def draw(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         if len(shape) != 2:
             raise ValueError(f"Identity: only a matrix can be an identity; got shape {list(shape)}")
         return self.gain * jnp.eye(*shape, dtype=dtype)
@@ -92,7 +95,7 @@ class RandomNormal(Initializer):
     stddev: float = 0.05
     seed: int | None = None
 
-    def draw(self, key: Any, shape: tuple[int, ...], dtype: DType) -> Array:
+    def draw(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         return jax.random.normal(key, shape, dtype) * self.stddev + self.mean
 
 
@@ -103,7 +106,7 @@ class TruncatedNormal(Initializer):
     stddev: float = 0.05
     seed: int | None = None
 
-    def draw(self, key: Any, shape: tuple[int, ...], dtype: DType) -> Array:
+    def draw(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         return jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype) * self.stddev + self.mean
 
 
@@ -114,7 +117,7 @@ class RandomUniform(Initializer):
     maxval: float = 0.05
     seed: int | None = None
 
-    def draw(self, key: Any, shape: tuple[int, ...], dtype: DType) -> Array:
+    def draw(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         return jax.random.uniform(key, shape, dtype, self.minval, self.maxval)
 
 
@@ -124,7 +127,7 @@ class Orthogonal(Initializer):
     gain: float = 1.0
     seed: int | None = None
 
-    def draw(self, key: Any, shape: tuple[int, ...], dtype: DType) -> Array:
+    def draw(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         if len(shape) < 2:
             raise ValueError(f"Orthogonal: needs at least 2 dimensions; got shape {list(shape)}")
         # Half precision has no QR.
@@ -151,8 +154,8 @@ class VarianceScaling(Initializer):
     mode: str = "fan_in"
     distribution: str = "truncated_normal"
     seed: int | None = None
-    input_axes: Any = None
-    output_axes: Any = None
+    input_axes: Sequence[int] | None = None
+    output_axes: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -170,7 +173,7 @@ class VarianceScaling(Initializer):
                 raise ValueError(f"{who}: {name} must be None or [{axis}] for a GRU's matrices; got {given!r}")
             object.__setattr__(self, name, None if given is None else tuple(given))
 
-    def draw(self, key: Any, shape: tuple[int, ...], dtype: DType) -> Array:
+    def draw(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         fan_in, fan_out = (shape[0], shape[-1]) if shape else (1, 1)
         fans = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}
         variance = self.scale / max(1.0, fans[self.mode])
@@ -186,10 +189,15 @@ class VarianceScaling(Initializer):
 def _scaled(name: str, scale: float, mode: str, distribution: str) -> type:
     """A named special case of `VarianceScaling`, whose arguments are the seed and the axes alone."""
 
-    def __init__(self: Any, seed: int | None = None, input_axes: Any = None, output_axes: Any = None) -> None:
+    def __init__(
+        self: Any,
+        seed: int | None = None,
+        input_axes: Sequence[int] | None = None,
+        output_axes: Sequence[int] | None = None,
+    ) -> None:
         VarianceScaling.__init__(self, scale, mode, distribution, seed, input_axes, output_axes)
 
-    def get_config(self: Any) -> dict[str, Any]:
+    def get_config(self: Any) -> Options:
         return {"seed": self.seed, "input_axes": self.input_axes, "output_axes": self.output_axes}
 
     # Classes of two lines that differ in three values; each must be one, its name being what configs hold.
@@ -222,7 +230,7 @@ KNOWN = identifiers.table(
 class Given:
     """An initializer that gives an array; equal to itself alone, arrays having no hash."""
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: np.ndarray | Array) -> None:
         self.value = np.asarray(value)
 
     def __call__(self, shape: Shape, dtype: DType = None, key: Key | None = None) -> Array:
@@ -232,7 +240,7 @@ class Given:
         return jnp.asarray(self.value, dtype or jnp.float32)
 
 
-def get(who: str, option: str, given: Any) -> Any:
+def get(who: str, option: str, given: Initial) -> Function:
     """The initializer behind an identifier: a name, a config, a class, an object, an array, or a function."""
     if given is None:
         raise TypeError(f"{who}: {option} must be an initializer; got None; pass 'zeros', say")
@@ -241,7 +249,7 @@ def get(who: str, option: str, given: Any) -> Any:
     return identifiers.get(who, option, given, KNOWN, "initializer")
 
 
-def make(who: str, option: str, initializer: Any, shape: Shape, dtype: DType, key: Key | None) -> Array:
+def make(who: str, option: str, initializer: Function, shape: Shape, dtype: DType, key: Key | None) -> Array:
     """The initial value of one parameter.
 
     Args:

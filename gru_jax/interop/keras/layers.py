@@ -1,6 +1,6 @@
 """`keras.layers`, as Keras' users import it: `from gru_jax.interop.keras.layers import GRU`."""
 
-from typing import Any
+from typing import NoReturn
 
 from gru_jax.interop.keras.bidirectional import Bidirectional as Bidirectional
 from gru_jax.interop.keras.cell import GRUCell as GRUCell
@@ -11,7 +11,7 @@ from gru_jax.interop.keras.time_distributed import TimeDistributed as TimeDistri
 
 __all__ = ["GRU", "RNN", "Bidirectional", "GRUCell", "StackedRNNCells", "TimeDistributed"]
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> NoReturn:
     if name.startswith("__"):
         raise AttributeError(name)
     raise AttributeError(

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
+
+from gru_jax.types import Plain
 
 CONFIG_LIMIT = 2**26
 """How long a config may be, in bytes; those of real models are thousands of times shorter."""
@@ -16,6 +18,14 @@ FLOOR, EXPANSION = 2**24, 100
 
 class Refused(ValueError):
     """What is said here of a file, in contrast to what its readers raise."""
+
+
+class Shaped(Protocol):
+    """An array, or one in a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes of its axes."""
 
 
 class Source(NamedTuple):
@@ -29,7 +39,7 @@ class Source(NamedTuple):
         return Refused(f"{self.who}: {self.path}: {fact}; {fix}")
 
 
-def not_a_gru(weights: Sequence[Any]) -> str | None:
+def not_a_gru(weights: Sequence[Shaped]) -> str | None:
     """What speaks against the arrays being kernel, recurrent_kernel and bias of a GRU; None when nothing does."""
     shapes = [tuple(w.shape) for w in weights]
     if len(shapes) not in (2, 3):
@@ -44,7 +54,7 @@ def not_a_gru(weights: Sequence[Any]) -> str | None:
     return None
 
 
-def of_cudnn(weights: Sequence[Any]) -> bool:
+def of_cudnn(weights: Sequence[Shaped]) -> bool:
     """Whether arrays are those of Keras 2's CuDNNGRU, which alone has a bias of one row of 6 units."""
     return len(weights) == 3 and tuple(weights[2].shape) == (2 * weights[1].shape[-1],)
 
@@ -63,7 +73,7 @@ def from_cudnn(weights: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [np.concatenate(by_gate, -1), np.concatenate(turned, -1), bias.reshape(2, -1)]
 
 
-def parsed(source: Source, text: bytes | str) -> Any:
+def parsed(source: Source, text: bytes | str) -> Plain:
     """JSON as plain data."""
     try:
         return json.loads(text)

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 
 from gru_jax import checks
 from gru_jax.interop.keras import identifiers
+from gru_jax.types import DType, Options
 
 _USED: collections.Counter[str] = collections.Counter()
-_AUTOMATIC: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+_AUTOMATIC: weakref.WeakKeyDictionary[object, str] = weakref.WeakKeyDictionary()
 _TOP = jax.extend.core.get_opaque_trace_state(convention="nnx")
 NAMES = ("float16", "bfloat16", "float32", "float64", "mixed_float16", "mixed_bfloat16")
 
@@ -28,21 +29,21 @@ class Policy(NamedTuple):
     name: str
 
     @property
-    def compute(self) -> Any:
+    def compute(self) -> DType:
         """The dtype of the computation and of what comes out."""
         return jnp.dtype(self.name.removeprefix("mixed_"))
 
     @property
-    def variable(self) -> Any:
+    def variable(self) -> DType:
         """The dtype of the parameters."""
         return jnp.dtype("float32") if self.name.startswith("mixed_") else self.compute
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> Options:
         """As Keras writes it."""
         return identifiers.registered("keras", "DTypePolicy", {"name": self.name})
 
 
-def get(who: str, given: Any) -> Policy:
+def get(who: str, given: DType) -> Policy:
     """The policy behind None (float32), a dtype, a policy's name or config, or Keras' own policy object."""
     name = given
     if given is None:
@@ -62,14 +63,14 @@ def get(who: str, given: Any) -> Policy:
     return Policy(name)
 
 
-def checked_name(who: str, given: Any) -> str:
+def checked_name(who: str, given: object) -> str:
     """A name that was given; raises ValueError for what is none."""
     if not isinstance(given, str) or not given or "/" in given:
         raise ValueError(f"{who}: name must be a string without '/'; got {given!r}")
     return given
 
 
-def automatic_name(layer: Any, kind: str) -> str:
+def automatic_name(layer: object, kind: str) -> str:
     """A layer's own name, made as Keras makes it at the first call for that layer: gru, gru_1, gru_2."""
     if layer not in _AUTOMATIC:
         base = identifiers.snake(kind)
@@ -88,13 +89,13 @@ def at_top_level() -> bool:
     return bool(jax.extend.core.get_opaque_trace_state(convention="nnx") == _TOP)
 
 
-def number(who: str, option: str, given: Any, kind: str) -> None:
+def number(who: str, option: str, given: object, kind: str) -> None:
     """Raises TypeError unless `given` is None or a whole number."""
     if given is not None and (isinstance(given, bool) or not isinstance(given, int)):
         raise TypeError(f"{who}: {option} must be {kind} or None; got {checks.described(given)}")
 
 
-def _dtype_name(given: Any) -> Any:
+def _dtype_name(given: DType) -> object:
     try:
         return jnp.dtype(given).name
     except TypeError:

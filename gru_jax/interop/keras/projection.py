@@ -1,13 +1,12 @@
 """Constraints as a step of an optax optimizer."""
 
-from typing import Any
-
 import jax
 import optax
 from flax import nnx
 
 from gru_jax import checks
 from gru_jax.interop.keras.cell import GRUCell
+from gru_jax.types import Array, Function, Params
 
 
 def constraints_of(model: nnx.Module) -> optax.GradientTransformation:
@@ -41,7 +40,7 @@ def constraints_of(model: nnx.Module) -> optax.GradientTransformation:
     """
     if not isinstance(model, nnx.Module):
         raise TypeError(f"constraints_of: model must be an nnx.Module; got {checks.described(model)}")
-    places: dict[tuple[str, ...], Any] = {}
+    places: dict[tuple[str, ...], Function] = {}
     for path, module in nnx.iter_modules(model):
         if isinstance(module, GRUCell):
             if not module.built and any(module.options.constraints):
@@ -49,14 +48,14 @@ def constraints_of(model: nnx.Module) -> optax.GradientTransformation:
             for name, constraint in module.constraints().items():
                 places[(*map(str, path), name)] = constraint
 
-    def init(params: Any) -> optax.EmptyState:
+    def init(params: Params) -> optax.EmptyState:
         return optax.EmptyState()
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(updates: Params, state: optax.EmptyState, params: Params = None) -> tuple[Params, optax.EmptyState]:
         if params is None:
             raise ValueError("constraints_of: update needs the parameters; pass tx.update(updates, state, params)")
 
-        def project(path: Any, change: Any, param: Any) -> Any:
+        def project(path: tuple[object, ...], change: Array, param: Array) -> Array:
             names = tuple(_name(key) for key in path)
             for place, constraint in places.items():
                 if names[: len(place)] == place:
@@ -68,5 +67,5 @@ def constraints_of(model: nnx.Module) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
-def _name(key: Any) -> str:
+def _name(key: object) -> str:
     return str(next(getattr(key, kind) for kind in ("key", "name", "idx") if hasattr(key, kind)))

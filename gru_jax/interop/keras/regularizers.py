@@ -1,14 +1,13 @@
 """Keras' regularizers: a penalty, one number, for a weight or an output."""
 
 import dataclasses
-from typing import Any
 
 import jax.numpy as jnp
 
 from gru_jax import checks
 from gru_jax.interop.keras import identifiers
-from gru_jax.interop.keras.identifiers import Configured
-from gru_jax.types import Array
+from gru_jax.interop.keras.identifiers import Configured, Identifier
+from gru_jax.types import Array, Function
 
 
 class Regularizer(Configured):
@@ -90,7 +89,7 @@ l1, l2, l1_l2, orthogonal_regularizer = L1, L2, L1L2, OrthogonalRegularizer
 KNOWN = identifiers.table(L1, L2, L1L2, OrthogonalRegularizer)
 
 
-def get(who: str, option: str, given: Any) -> Any:
+def get(who: str, option: str, given: Identifier) -> Function | None:
     """The regularizer behind an identifier: None, a name, a config, a class, an object, or a function."""
     if given in ("l1_l2", "l1l2"):
         return L1L2(0.01, 0.01)  # by its name alone it penalises; L1L2() does not

@@ -1,21 +1,24 @@
 """`RNN` of Keras: cells of this package over time, one or several on top of each other."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import ArrayLike
 
 from gru_jax import checks
 from gru_jax.cells import GRUParams
 from gru_jax.combinators import recurrent
 from gru_jax.interop.keras import identifiers
+from gru_jax.interop.keras.attributes import Shape
 from gru_jax.interop.keras.base import Layer, as_mask, as_state
 from gru_jax.interop.keras.cell import GRUCell
+from gru_jax.interop.keras.identifiers import Identifier
 from gru_jax.interop.keras.stacked import StackedRNNCells
 from gru_jax.layers.nnx import Carry
-from gru_jax.scans import Sequential
-from gru_jax.types import Array
+from gru_jax.scans import Method, Sequential
+from gru_jax.types import Array, BoolArray, DType, Options, Tree
 
 FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "zero_output_for_mask")
 
@@ -70,12 +73,12 @@ class RNN(Layer):
         unroll: bool = False,
         zero_output_for_mask: bool = False,
         *,
-        input_shape: Any = None,
+        input_shape: Shape | None = None,
         name: str | None = None,
-        dtype: Any = None,
+        dtype: DType = None,
         trainable: bool = True,
-        activity_regularizer: Any = None,
-        method: Any = "auto",
+        activity_regularizer: Identifier = None,
+        method: str | Method = "auto",
     ) -> None:
         given = dict(locals())
         for flag in FLAGS:
@@ -97,7 +100,7 @@ class RNN(Layer):
             self.trainable = False
         self._build_at_once(input_shape)
 
-    def _cells(self) -> Iterator[Any]:
+    def _cells(self) -> Iterator[GRUCell]:
         yield from self.cell._cells()
 
     @property
@@ -114,12 +117,12 @@ class RNN(Layer):
         return [cell.units for cell in self._cells()]
 
     @property
-    def states(self) -> list[Any] | None:
+    def states(self) -> list[Array] | list[list[Array]] | None:
         """The kept states of a stateful layer, each `[B, H]`, of stacked cells each in a list; None without any."""
         kept = self._kept()
         return None if kept is None else [[h] for h in kept] if self._stacked else list(kept)
 
-    def build(self, input_shape: Any, initial_state_shape: Any = None) -> None:
+    def build(self, input_shape: Shape, initial_state_shape: Tree = None) -> None:
         """Makes the weights, and for a stateful layer the states, zeros.
 
         Called again it leaves the weights as they are; a stateful layer starts over, with another batch if need be.
@@ -139,11 +142,17 @@ class RNN(Layer):
             )
         self.cell.build((input_shape[0], features))
         if self.stateful:
-            zeros = tuple(cell.get_initial_state(input_shape[0])[0] for cell in self._cells())
+            zeros = tuple(cell.get_initial_state(input_shape[0])[0] for cell in self._cells())  # type: ignore[arg-type]
             self.carry.set_value(zeros if self._stacked else zeros[0])
         self.built = True
 
-    def __call__(self, sequences: Any, initial_state: Any = None, mask: Any = None, training: Any = None) -> Any:
+    def __call__(
+        self,
+        sequences: ArrayLike,
+        initial_state: Tree = None,
+        mask: ArrayLike | Sequence[ArrayLike] | None = None,
+        training: bool | None = None,
+    ) -> Any:
         """Runs the layer over time.
 
         Args:
@@ -172,7 +181,9 @@ class RNN(Layer):
         pairs = zip(finals, starts, strict=True)
         return (y, *([h] if isinstance(start, list | tuple) else h for h, start in pairs))
 
-    def _run(self, sequences: Any, initial_state: Any, mask: Any, training: Any) -> tuple[Array, list[Array]]:
+    def _run(
+        self, sequences: ArrayLike, initial_state: Tree, mask: object, training: bool | None
+    ) -> tuple[Array, list[Array]]:
         """Every output, `[B, T, H]`, in Keras' order, and the final states; arguments as in the call."""
         training = self._training(training)
         first = next(iter(self._cells()))
@@ -198,7 +209,7 @@ class RNN(Layer):
             self._keep(self.carry, after if self._stacked else after[0])
         return jnp.flip(x, 1) if self.go_backwards else x, finals
 
-    def _starts(self, initial_state: Any, x: Array) -> list[Array | None]:
+    def _starts(self, initial_state: Tree, x: Array) -> list[Array | None]:
         """A state for each cell, or None for zeros."""
         sizes = self.state_size
         if initial_state is None:
@@ -212,7 +223,9 @@ class RNN(Layer):
         pairs = zip(given, sizes, strict=True)
         return [as_state(self.who, "initial_state", state, (x.shape[0], size), x.dtype) for state, size in pairs]
 
-    def _over_time(self, cell: GRUCell, x: Array, h0: Array | None, mask: Any, training: bool) -> tuple[Array, Array]:
+    def _over_time(
+        self, cell: GRUCell, x: Array, h0: Array | None, mask: BoolArray | None, training: bool
+    ) -> tuple[Array, Array]:
         """One cell: outputs in the order of x, and the final state."""
         runnable, params, drop_x = cell.runnable(x.shape, x.dtype, training)
         if isinstance(params, GRUParams) and cell.options.reset_after:
@@ -226,11 +239,11 @@ class RNN(Layer):
     def _check_cudnn(self) -> None:
         """For layers that can ask for it."""
 
-    def _method(self, steps: int) -> Any:
+    def _method(self, steps: int) -> str | Method:
         """The method, with `unroll` in it where it decides nothing else."""
         return Sequential(unroll=max(steps, 1)) if self.unroll and self.method == "auto" else self.method
 
-    def compute_output_shape(self, sequences_shape: Any, initial_state_shape: Any = None) -> Any:
+    def compute_output_shape(self, sequences_shape: Shape, initial_state_shape: Tree = None) -> Any:
         """The shape of what a call returns, with return_state of all of it.
 
         Args:
@@ -243,7 +256,7 @@ class RNN(Layer):
         shape = (batch, time, sizes[-1]) if self.return_sequences else (batch, sizes[-1])
         return (shape, *((batch, size) for size in sizes)) if self.return_state else shape
 
-    def compute_mask(self, inputs: Any, mask: Any) -> Any:
+    def compute_mask(self, inputs: object, mask: Tree) -> Tree:
         """The mask of what a call returns: the given one for all steps, None for a state.
 
         Args:
@@ -254,7 +267,7 @@ class RNN(Layer):
         mask = mask if self.return_sequences else None
         return [mask, *[None] * len(self.state_size)] if self.return_state else mask
 
-    def get_initial_state(self, batch_size: int) -> list[Any]:
+    def get_initial_state(self, batch_size: int) -> list[Array] | list[list[Array]]:
         """Zeros, `[batch_size, H]`, in a list; of stacked cells a list of such lists.
 
         Args:
@@ -273,13 +286,13 @@ class RNN(Layer):
         """`reset_state`, by its older name."""
         self.reset_state()
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Options:
         """The options as a dict, equal to what Keras' layer of the same options gives."""
         cell = identifiers.registered("keras.layers", type(self.cell).__name__, self.cell.get_config())
         return self._base_config() | {flag: getattr(self, flag) for flag in FLAGS} | {"cell": cell}
 
     @classmethod
-    def from_config(cls, config: Any) -> Self:
+    def from_config(cls, config: Options) -> Self:
         """The layer, with fresh weights, that a config describes; one of Keras works too.
 
         Args:

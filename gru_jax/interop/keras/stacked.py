@@ -1,15 +1,17 @@
 """`StackedRNNCells` of Keras: cells on top of each other that act as one."""
 
-from collections.abc import Iterator
-from typing import Any, Self
+from collections.abc import Iterator, Sequence
+from typing import Self
 
 from flax import nnx
+from jax.typing import ArrayLike
 
 from gru_jax import checks
 from gru_jax.interop.keras import identifiers
+from gru_jax.interop.keras.attributes import Shape
 from gru_jax.interop.keras.base import Layer
 from gru_jax.interop.keras.cell import GRUCell
-from gru_jax.types import Array
+from gru_jax.types import Array, DType, Options, Tree
 
 
 class StackedRNNCells(Layer):
@@ -40,7 +42,9 @@ class StackedRNNCells(Layer):
     supports_masking = False
     input_spec = None
 
-    def __init__(self, cells: Any, *, name: str | None = None, dtype: Any = None, trainable: bool = True) -> None:
+    def __init__(
+        self, cells: Sequence[GRUCell], *, name: str | None = None, dtype: DType = None, trainable: bool = True
+    ) -> None:
         if not isinstance(cells, list | tuple) or not cells or not all(isinstance(cell, GRUCell) for cell in cells):
             raise TypeError(
                 f"{self.who}: cells must be a list of GRUCell of gru_jax.interop.keras; got {checks.described(cells)}"
@@ -50,7 +54,7 @@ class StackedRNNCells(Layer):
         if not trainable:
             self.trainable = False
 
-    def _cells(self) -> Iterator[Any]:
+    def _cells(self) -> Iterator[GRUCell]:
         yield from self.cells
 
     @property
@@ -63,7 +67,7 @@ class StackedRNNCells(Layer):
         """The number of units of the last cell."""
         return self.cells[-1].units
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         """Makes the weights of all cells.
 
         Args:
@@ -86,7 +90,9 @@ class StackedRNNCells(Layer):
         """
         return [cell.get_initial_state(batch_size) for cell in self.cells]
 
-    def __call__(self, inputs: Any, states: Any, training: Any = None) -> tuple[Array, list[Any]]:
+    def __call__(
+        self, inputs: ArrayLike, states: Sequence[Tree], training: bool | None = None
+    ) -> tuple[Array, list[Tree]]:
         """One step of all cells.
 
         Args:
@@ -113,13 +119,13 @@ class StackedRNNCells(Layer):
             after.append(state)
         return x, after
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Options:
         """The options as a dict, equal to what Keras' layer of the same options gives."""
         cells = [identifiers.registered("keras.layers", "GRUCell", cell.get_config()) for cell in self.cells]
         return self._base_config() | {"cells": cells}
 
     @classmethod
-    def from_config(cls, config: Any) -> Self:
+    def from_config(cls, config: Options) -> Self:
         """The cells, with fresh weights, that a config describes; one of Keras works too.
 
         Args:

@@ -1,17 +1,21 @@
 """`TimeDistributed` of Keras: a layer of this package for every slice of an outer time axis."""
 
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Self
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from gru_jax import checks
 from gru_jax.interop.keras import identifiers
+from gru_jax.interop.keras.attributes import Shape
 from gru_jax.interop.keras.base import Layer
 from gru_jax.interop.keras.bidirectional import Bidirectional
+from gru_jax.interop.keras.cell import GRUCell
 from gru_jax.interop.keras.gru import GRU
+from gru_jax.interop.keras.identifiers import Identifier
 from gru_jax.interop.keras.rnn import RNN
-from gru_jax.types import Array
+from gru_jax.types import Array, DType, Options
 
 KINDS = {each.__name__: each for each in (GRU, RNN, Bidirectional)}
 
@@ -45,12 +49,12 @@ class TimeDistributed(Layer):
 
     def __init__(
         self,
-        layer: Any,
+        layer: RNN | Bidirectional,
         *,
         name: str | None = None,
-        dtype: Any = None,
+        dtype: DType = None,
         trainable: bool = True,
-        activity_regularizer: Any = None,
+        activity_regularizer: Identifier = None,
     ) -> None:
         if not isinstance(layer, RNN | Bidirectional):
             raise TypeError(
@@ -65,13 +69,13 @@ class TimeDistributed(Layer):
         if not trainable:
             self.trainable = False
 
-    def _cells(self) -> Iterator[Any]:
+    def _cells(self) -> Iterator[GRUCell]:
         yield from self.layer._cells()
 
     def _own_layers(self) -> Iterator[Layer]:
         yield from (self, *self.layer._own_layers())
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         """Makes the weights of the layer inside.
 
         Args:
@@ -83,7 +87,7 @@ class TimeDistributed(Layer):
         self.layer.build(self._inner(input_shape))
         self.built = True
 
-    def __call__(self, inputs: Any, mask: Any = None, training: Any = None) -> Array:
+    def __call__(self, inputs: ArrayLike, mask: ArrayLike | None = None, training: bool | None = None) -> Array:
         """Runs the layer on each slice.
 
         Args:
@@ -117,7 +121,7 @@ class TimeDistributed(Layer):
         self._record_activity([y])
         return y
 
-    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
+    def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
         """The shape of what a call returns.
 
         Args:
@@ -126,7 +130,7 @@ class TimeDistributed(Layer):
         inner = self.layer.compute_output_shape(self._inner(input_shape))
         return (inner[0], input_shape[1], *inner[1:])
 
-    def _inner(self, shape: Any) -> tuple[Any, ...]:
+    def _inner(self, shape: Shape) -> tuple[int | None, ...]:
         """The shape of a slice."""
         if not isinstance(shape, list | tuple) or len(shape) != 4:
             raise ValueError(
@@ -134,13 +138,13 @@ class TimeDistributed(Layer):
             )
         return (shape[0], *shape[2:])
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Options:
         """The options as a dict, equal to what Keras' layer of the same options gives."""
         inner = identifiers.registered("keras.layers", self.layer.who, self.layer.get_config())
         return self._base_config() | {"layer": inner}
 
     @classmethod
-    def from_config(cls, config: Any) -> Self:
+    def from_config(cls, config: Options) -> Self:
         """The layer, with fresh weights inside, that a config describes; one of Keras works too.
 
         Args:

@@ -2,9 +2,10 @@
 
 import re
 import sys
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gru_jax import checks
+from gru_jax.types import Options
 
 KERAS_2_HARD_SIGMOID = "keras2_hard_sigmoid"
 """The name here of what Keras 1 and 2 call hard_sigmoid."""
@@ -30,15 +31,15 @@ OF_NEWER_FORMAT = Version("2.12 or newer", ())
 """That of a file in the format of 2022 which does not say more: no Keras with other defaults than today's wrote it."""
 
 
-def parsed(text: Any) -> Version | None:
+def parsed(text: object) -> Version | None:
     """A version as Keras writes it, "2.2.4-tf" or "3.15.1"; None for anything else."""
     found = re.match(r"\d{1,4}(\.\d{1,4}){0,3}", text) if isinstance(text, str) and len(text) < 64 else None
     if found is None:
         return None
-    return Version(text, tuple(map(int, found[0].split("."))), text.endswith("-tf"))
+    return Version(found.string, tuple(map(int, found[0].split("."))), found.string.endswith("-tf"))
 
 
-def given(who: str, text: Any, found: Version | None) -> Version | None:
+def given(who: str, text: object, found: Version | None) -> Version | None:
     """What a file says (`found`), or else the caller's `keras_version=`.
 
     Raises:
@@ -76,7 +77,7 @@ def hard_sigmoid(version: Version | None) -> str | None:
     return "hard_sigmoid" if version.number >= (3,) else KERAS_2_HARD_SIGMOID
 
 
-def defaults(version: Version | None) -> dict[str, Any]:
+def defaults(version: Version | None) -> Options:
     """The options of a GRU to which nothing was passed; those that the version leaves open are not there.
 
     Keras turned to sigmoid in 2.3 and to reset_after=True in 2.4. TensorFlow's copy has both since TensorFlow 2, but

@@ -1,6 +1,7 @@
 """Weights between Keras and `gj.nnx.GRU`."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ from gru_jax.cells import GRU, GRUParams
 from gru_jax.interop import arrays, neutral
 from gru_jax.interop.keras import activations, configs, files, limits, versions
 from gru_jax.interop.keras.cell import to_neutral
+from gru_jax.interop.keras.identifiers import Identifier
 from gru_jax.layers.nnx import GRU as NeutralLayer
+from gru_jax.types import Options, Params, Tree
 
 RENAMED = {
     "gate_activation": "recurrent_activation",
@@ -22,12 +25,12 @@ RENAMED = {
 
 
 def load(
-    theirs: Any,
+    theirs: object,
     *,
     layer: str | None = None,
     reset_after: bool | None = None,
-    activation: Any = None,
-    recurrent_activation: Any = None,
+    activation: Identifier = None,
+    recurrent_activation: Identifier = None,
     keras_version: str | None = None,
     **options: Any,
 ) -> NeutralLayer:
@@ -81,7 +84,7 @@ def load(
             raise ValueError(f"keras.load: the layers differ in {key}; load them one by one")
         said[key] = found.pop() if found else None
     facts = [record.facts for record in records if record.facts]
-    run = facts[0].get("run", {}) if facts else {}
+    run: Options = facts[0].get("run", {}) if facts else {}
     for key in run:
         if any(fact.get("run", run)[key] != run[key] for fact in facts):
             raise ValueError(f"keras.load: the layers differ in {key}; load them one by one")
@@ -89,14 +92,14 @@ def load(
 
 
 def export(
-    layer: Any,
+    layer: neutral.Layer,
     *,
     reset_after: bool = True,
-    activation: Any = "tanh",
-    recurrent_activation: Any = "sigmoid",
+    activation: Identifier = "tanh",
+    recurrent_activation: Identifier = "sigmoid",
     merge_mode: str | None = "concat",
     go_backwards: bool = False,
-) -> Any:
+) -> Tree:
     """A layer's weights as Keras' `get_weights` lists.
 
     Args:
@@ -131,14 +134,16 @@ def export(
             f"keras.export: this layer has reverse={not go_backwards}, which arrays do not hold and which would be"
             f" lost; pass go_backwards={not go_backwards} here, and to the Keras layer"
         )
-    nested: list[Any] = []
+    nested: list[Tree] = []
     for directions in weights.directions():
         lists = [_arrays(weights.cell, params) for params in directions]
         nested.append(tuple(lists) if weights.bidirectional else lists[0])
     return nested[0] if len(nested) == 1 else nested
 
 
-def _same_options(weights: neutral.Weights, reset_after: bool, candidate: Any, gate: Any, merge_mode: Any) -> None:
+def _same_options(
+    weights: neutral.Weights, reset_after: bool, candidate: Identifier, gate: Identifier, merge_mode: str | None
+) -> None:
     """Raises ValueError where the Keras layer would compute something else with these weights."""
     who, cell = "keras.export", weights.cell
     said = {
@@ -148,7 +153,7 @@ def _same_options(weights: neutral.Weights, reset_after: bool, candidate: Any, g
     checks.choice(who, "merge_mode", merge_mode, ("concat", "sum", "mul", "ave", None))
     checks.flag(who, "reset_after", reset_after)
     merge = {"mean": "ave"}.get(str(weights.merge), weights.merge)
-    pairs: list[tuple[str, Any, Any]] = [
+    pairs: list[tuple[str, object, object]] = [
         ("activation", cell.activation, said["activation"]),
         ("recurrent_activation", cell.gate_activation, said["recurrent_activation"]),
     ]
@@ -171,8 +176,7 @@ def _arrays(cell: GRU, params: GRUParams) -> list[np.ndarray]:
             bias = [np.stack([neutral.swapped(b) for b in neutral.full_biases(params, cell.hidden_size)])]
         else:
             bias = [neutral.swapped(neutral.single_bias(params, cell.hidden_size))]
-    w_x: Any = params.w_x
-    return [neutral.swapped(w_x), neutral.swapped(params.w_h), *bias]
+    return [neutral.swapped(params.w_x), neutral.swapped(params.w_h), *bias]
 
 
 def _is_arrays(given: Any, *counts: int) -> bool:
@@ -227,7 +231,7 @@ def _of_layer(given: Any) -> files.Record:
     return files.record(given.name, {"class_name": kind, "config": config}, given.get_weights(), version)
 
 
-def _checked(given: Any) -> list[np.ndarray]:
+def _checked(given: Sequence[object]) -> list[np.ndarray]:
     named = zip(("kernel", "recurrent_kernel", "bias"), given, strict=False)
     weights = [arrays.to_numpy("keras.load", name, w) for name, w in named]
     problem = limits.not_a_gru(weights)
@@ -236,11 +240,11 @@ def _checked(given: Any) -> list[np.ndarray]:
     return limits.from_cudnn(weights)
 
 
-def _records(whole: Any) -> list[files.Record]:
+def _records(whole: files.Record | list[files.Record]) -> list[files.Record]:
     return whole if isinstance(whole, list) else [whole]
 
 
-def _module(whole: Any, said: dict[str, Any], options: dict[str, Any]) -> NeutralLayer:
+def _module(whole: files.Record | list[files.Record], said: Options, options: Options) -> NeutralLayer:
     records = _records(whole)
     lists = [weights for record in records for weights in record.directions]
     for one in lists:
@@ -271,7 +275,7 @@ def _module(whole: Any, said: dict[str, Any], options: dict[str, Any]) -> Neutra
         gate_activation=activations.for_cell(gate),
         bias="full" if len(lists[0]) == 3 else "none",
     )
-    layers: list[Any] = []
+    layers: list[Params] = []
     for record in records:
         params = tuple(to_neutral(*one, reset_after=after) for one in record.directions)
         layers.append(params if len(params) == 2 else params[0])

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -111,7 +111,7 @@ class Activation:
         return tuple(getattr(self, name) for name in KINDS[self.name].takes)
 
 
-def _rounded(name: str, value: Any) -> float:
+def _rounded(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"onnx.Activation: {name} must be a plain number; got {checks.described(value)}")
     rounded = float(np.float32(value))
@@ -133,7 +133,7 @@ BY_NAME = {
 """The names that this library and ONNX share."""
 
 
-def of(who: str, option: str, activation: Any) -> Activation:
+def of(who: str, option: str, activation: object) -> Activation:
     """The ONNX form of a layer's option; raises ValueError when there is none."""
     if isinstance(activation, Activation):
         return activation
@@ -151,7 +151,7 @@ def named(form: Activation) -> str | Activation:
     return next((name for name, other in BY_NAME.items() if other == form), form)
 
 
-def attributes(forms: Sequence[Activation]) -> dict[str, list[Any]]:
+def attributes(forms: Sequence[Activation]) -> dict[str, list[str] | list[float]]:
     """The attributes of a GRU node with these activations, two for each direction."""
     lists = {
         f"activation_{name}": [getattr(form, name) for form in forms if getattr(form, name) is not None]

@@ -1,6 +1,6 @@
 """A plan as an ONNX graph."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,11 +11,15 @@ from gru_jax.interop.onnx import activations
 from gru_jax.interop.onnx.graph import Builder
 from gru_jax.interop.onnx.plan import Plan
 from gru_jax.interop.onnx.ragged import Ragged
+from gru_jax.types import Options
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 
 def model(
     who: str, plan: Plan, *, h0: bool, lengths: bool, sequence_lens: bool, opset: int, producer: tuple[str, str]
-) -> Any:
+) -> "ModelProto":
     """The model of a plan; see `export` for its inputs and outputs."""
     g = Builder(who)
     helper, types = g.onnx.helper, g.onnx.TensorProto
@@ -109,7 +113,7 @@ def _gru(
     gate, candidate = (
         activations.of("onnx.export", option, getattr(cell, option)) for option in ("gate_activation", "activation")
     )
-    attributes: dict[str, Any] = activations.attributes([gate, candidate] * len(params))
+    attributes: Options = activations.attributes([gate, candidate] * len(params))
     if gate.clip is not None:
         attributes["clip"] = gate.clip
     y, final = g.node(
@@ -212,7 +216,7 @@ def normalized(g: Builder, kind: str, norm: Norm, index: int, y: str, opset: int
 
     if kind == "layer" and opset >= 17:
         scale = g.constant(f"scale_{index}", norm.scale, np.float32)
-        bias = g.constant(f"bias_{index}", norm.bias, np.float32)
+        bias = g.constant(f"bias_{index}", norm.bias, np.float32)  # type: ignore[arg-type]  # there is one
         return g.node("LayerNormalization", y, scale, bias, axis=-1, epsilon=1e-6)
     if kind == "layer":
         y = g.node("Sub", y, mean(y))

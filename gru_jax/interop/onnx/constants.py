@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gru_jax.interop.onnx import files
 from gru_jax.interop.onnx.files import File
 from gru_jax.interop.onnx.package import onnx
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
 
 ARITHMETIC = {"Add", "Less", "Max", "Min", "Mod", "Mul", "Sub", "Where"}
 """Operators that compute shapes, and the places of steps."""
@@ -52,12 +55,12 @@ class Reader:
         self.known: dict[str, np.ndarray] = {}
         self.opset = next((o.version for o in file.model.opset_import if o.domain in ("", "ai.onnx")), None)
 
-    def made_by(self, name: str) -> Any:
+    def made_by(self, name: str) -> "NodeProto | None":
         """The node that makes a tensor; None when no node does."""
         place = self.maker.get(name)
         return None if place is None else self.graph.node[place]
 
-    def before(self, name: str, stop: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
+    def before(self, name: str, stop: Mapping[str, object]) -> "tuple[list[NodeProto], list[str]]":
         """The nodes, in order, that compute a tensor from those in `stop`, and all tensors that it starts from."""
         places: set[int] = set()
         leaves: set[str] = set()
@@ -152,7 +155,7 @@ class Reader:
         self.known[name] = value
         return value
 
-    def _of_constant(self, node: Any) -> np.ndarray:
+    def _of_constant(self, node: "NodeProto") -> np.ndarray:
         for attribute in node.attribute:
             match attribute.name:
                 case "value":
@@ -165,7 +168,7 @@ class Reader:
                     return many if attribute.name.endswith("s") else np.array(attribute.i, np.int64)
         raise NotConstantError(f"comes from the node {node.name!r}, a Constant without dense numbers")
 
-    def _run(self, node: Any, values: dict[str, np.ndarray], limit: int) -> int:
+    def _run(self, node: "NodeProto", values: dict[str, np.ndarray], limit: int) -> int:
         """Computes one node's outputs from its inputs; returns how many numbers it made."""
         fact = f"{self.file.who}: the node {node.name!r}, a {node.op_type}, cannot be computed"
         try:
@@ -191,7 +194,7 @@ class Reader:
         return sum(np.size(result) for result in results if node.op_type not in SHARING)
 
 
-def _size(node: Any, inputs: list[np.ndarray]) -> int:
+def _size(node: "NodeProto", inputs: list[np.ndarray]) -> int:
     """An upper bound on the numbers that a node makes."""
     if node.op_type in ("Cast", "ReverseSequence"):
         return inputs[0].size

@@ -3,14 +3,15 @@
 import importlib.metadata
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from gru_jax import checks, files
+from gru_jax.interop import neutral
 from gru_jax.interop.onnx import activations, building
 from gru_jax.interop.onnx.package import onnx
 from gru_jax.interop.onnx.plan import Plan, read
+from gru_jax.types import DType
 
 WHO = "onnx.export"
 OLDEST_OPSET = 14
@@ -19,14 +20,14 @@ LARGEST = 2**31 - 2**20
 
 
 def export(
-    layer: Any,
+    layer: neutral.Layer,
     path: str | os.PathLike[str],
     *,
     h0: bool = False,
     lengths: bool = False,
     sequence_lens: bool = False,
     opset: int = 17,
-    dtype: Any = None,
+    dtype: DType = None,
 ) -> Path:
     """Writes what a layer computes as an ONNX model, with any batch and any number of steps.
 
@@ -121,14 +122,14 @@ def _check_size(plan: Plan) -> None:
         )
 
 
-def _is_float32(dtype: Any) -> bool:
+def _is_float32(dtype: DType) -> bool:
     try:
         return np.dtype(dtype) == np.float32
     except TypeError:
         return False
 
 
-def _checked_path(path: Any) -> Path:
+def _checked_path(path: object) -> Path:
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"{WHO}: path must be a path of a file; got {checks.described(path)}")
     target = Path(path)

@@ -3,12 +3,15 @@
 import math
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from gru_jax import checks
 from gru_jax.interop.onnx.package import onnx
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, TensorProto
 
 
 class File(NamedTuple):
@@ -16,10 +19,10 @@ class File(NamedTuple):
 
     who: str
     path: Path
-    model: Any
+    model: "ModelProto"
 
 
-def read(who: str, path: Any) -> File:
+def read(who: str, path: object) -> File:
     """The model in a file.
 
     Raises:
@@ -61,7 +64,7 @@ def check_text(file: File) -> None:
         raise ValueError(f"{file.who} is damaged: a name in it is no text")
 
 
-def array(file: File, tensor: Any) -> np.ndarray:
+def array(file: File, tensor: "TensorProto") -> np.ndarray:
     """The numbers of a tensor of the model; raises ValueError when they are damaged or lie out of reach."""
     package = onnx(file.who)
     name = f"the tensor {tensor.name!r}"
@@ -82,7 +85,7 @@ def array(file: File, tensor: Any) -> np.ndarray:
         ) from error
 
 
-def _outside(file: File, name: str, tensor: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def _outside(file: File, name: str, tensor: "TensorProto", shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """The numbers of a tensor that lie in a file of their own, which has to be in the model's folder."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")

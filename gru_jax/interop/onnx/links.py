@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -23,7 +22,7 @@ def listed(nodes: Sequence[Node]) -> str:
     return shown + (f" and {len(nodes) - 8} more" if len(nodes) > 8 else "")
 
 
-def named(reader: Reader, nodes: list[Node], choice: Any) -> list[Layer]:
+def named(reader: Reader, nodes: list[Node], choice: object) -> list[Layer]:
     """The nodes that the caller asked for, each a layer; raises ValueError unless they feed each other."""
     names = [choice] if isinstance(choice, str | int) else choice
     if isinstance(names, dict | set) or not isinstance(names, Sequence) or not names:
@@ -182,7 +181,7 @@ def like(reader: Reader, name: str, lead: tuple[int, int], steps: int) -> np.nda
     return np.broadcast_to(np.float32(-1), (*lead, features))
 
 
-def _one(reader: Reader, nodes: list[Node], name: Any) -> Node:
+def _one(reader: Reader, nodes: list[Node], name: object) -> Node:
     if isinstance(name, int) and not isinstance(name, bool):
         found = [node for node in nodes if node.place == name]
     elif isinstance(name, str):

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from gru_jax import checks
-from gru_jax.cells import GRU
+from gru_jax.cells import GRU, GRUParams
 from gru_jax.interop import neutral
+from gru_jax.interop.arrays import Weight
 from gru_jax.interop.onnx import files, links, reversals
 from gru_jax.interop.onnx.constants import NotConstantError, Reader
 from gru_jax.interop.onnx.nodes import Layer, Node
 from gru_jax.layers import nnx
+from gru_jax.types import Options
 
 WHO = "onnx.load"
 
@@ -74,7 +76,7 @@ def load(
     return neutral.module(reader.file.who, weights, {**options, "reverse": reverse})
 
 
-def _reverse(layer: Layer, options: dict[str, Any]) -> bool:
+def _reverse(layer: Layer, options: Options) -> bool:
     """Which way the layer reads; raises ValueError when the model turns x around first and nobody says what to do."""
     turned = next(((one, found) for one in layer if (found := reversals.before(one)) is not None), None)
     both = len(layer) > 1 or layer[0].direction == "bidirectional"
@@ -186,8 +188,8 @@ def _weights(chosen: list[Layer]) -> neutral.Weights:
     return neutral.Weights(cell, tuple(params[0] if len(params) == 1 else params for params in layers))  # type: ignore
 
 
-def _with_biases(params: Any) -> Any:
+def _with_biases(params: GRUParams) -> GRUParams:
     if params.b_x is not None:
         return params
-    zeros = np.zeros(params.w_x.shape[1], params.w_x.dtype)
+    zeros: Weight = np.zeros(params.w_x.shape[1], params.w_x.dtype)
     return params._replace(b_x=zeros, b_h=zeros)

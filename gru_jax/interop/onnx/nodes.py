@@ -1,17 +1,20 @@
 """One GRU node of a model: its weights in the neutral layout, its options, and what is linked to it."""
 
 import dataclasses
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
 
 from gru_jax.cells import GRUParams
-from gru_jax.interop.neutral import swapped
+from gru_jax.interop.neutral import gru_params, swapped
 from gru_jax.interop.onnx import activations
 from gru_jax.interop.onnx.activations import Activation
 from gru_jax.interop.onnx.constants import NotConstantError, Reader
 from gru_jax.types import Activation as AnyActivation
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
 
 ATTRIBUTES = {
     "activations": ("STRINGS", "strings"),
@@ -43,7 +46,7 @@ class Node:
     """
 
     reader: Reader
-    proto: Any
+    proto: "NodeProto"
     place: int
 
     @property
@@ -118,7 +121,7 @@ class Node:
             )
         return activations.named(forms[0]), activations.named(forms[1])
 
-    def options(self) -> tuple[Any, ...]:
+    def options(self) -> tuple[object, ...]:
         """What has to be equal for two nodes to be layers of one stack."""
         return self.direction, self.reset, self.activations, self.sizes()[1]
 
@@ -150,9 +153,9 @@ class Node:
         half = 3 * r.shape[2]
         params = []
         for direction in range(len(w)):
-            parts: list[Any] = [np.ascontiguousarray(swapped(matrix[direction].T)) for matrix in (w, r)]
+            parts = [np.ascontiguousarray(swapped(matrix[direction].T)) for matrix in (w, r)]
             biases = [None, None] if b is None else [swapped(b[direction, :half]), swapped(b[direction, half:])]
-            params.append(GRUParams(*parts, *biases))
+            params.append(gru_params(*parts, *biases))
         return tuple(params)
 
     def described(self) -> str:

@@ -1,7 +1,7 @@
 """What a layer computes, as the writer of its graph needs it."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -13,6 +13,7 @@ from gru_jax.combinators import StackParams
 from gru_jax.interop import arrays, neutral
 from gru_jax.layers import linen, nnx
 from gru_jax.layers.spec import GRUSpec
+from gru_jax.types import Params
 
 
 class Plan(NamedTuple):
@@ -56,7 +57,7 @@ class Plan(NamedTuple):
         return self.cell.hidden_size * (self.directions if self.merge == "concat" else 1)
 
 
-def read(who: str, layer: Any, *, h0: bool, convert: bool) -> Plan:
+def read(who: str, layer: neutral.Layer, *, h0: bool, convert: bool) -> Plan:
     """The plan of whatever `neutral.read` takes.
 
     Args:
@@ -69,15 +70,15 @@ def read(who: str, layer: Any, *, h0: bool, convert: bool) -> Plan:
       TypeError: for something else than a layer.
       ValueError: for a layer that a graph of ONNX cannot stand for.
     """
-    layer = neutral.unfronted(who, layer)
-    match layer:
+    one = neutral.unfronted(who, layer)
+    match one:
         case nnx.GRU():
-            plan = _of_spec(who, layer.spec, layer.functional()[1], h0=h0, convert=convert)
+            plan = _of_spec(who, one.spec, one.functional()[1], h0=h0, convert=convert)
         case (linen.GRU() as module, Mapping() as variables):
             params = module.spec.from_names(variables.get("params", variables))
             plan = _of_spec(who, module.spec, params, h0=h0, convert=convert)
         case _:
-            weights = neutral.read(who, layer)
+            weights = neutral.read(who, one)
             plan = Plan(weights.cell, tuple(weights.directions()))
     neutral.require(who, neutral.Weights(plan.cell, ()), "ONNX", any_activation=True)
     return plan._replace(
@@ -86,7 +87,7 @@ def read(who: str, layer: Any, *, h0: bool, convert: bool) -> Plan:
     )
 
 
-def _of_spec(who: str, spec: GRUSpec, params: Any, *, h0: bool, convert: bool) -> Plan:
+def _of_spec(who: str, spec: GRUSpec, params: Params, *, h0: bool, convert: bool) -> Plan:
     if spec.bidirectional and spec.merge is None:
         raise ValueError(f"{who}: the layer has merge=None, a pair of outputs; export one with merge='concat'")
     if spec.stateful and not h0:

@@ -1,12 +1,15 @@
 """Whether what a GRU node reads was turned around before it, which a layer made of the node alone would not do."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gru_jax.interop.onnx.constants import NotConstantError
 from gru_jax.interop.onnx.links import SIZES, like
 from gru_jax.interop.onnx.nodes import Node
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
 
 MOVED = {"Cast", "Dropout", "Identity"}
 """Operators that leave every number in its place."""
@@ -20,7 +23,7 @@ KEPT = {
 """Operators that change numbers, each step by itself or with its neighbours, and leave time where it is."""
 
 
-def before(node: Node) -> tuple[Any, str] | None:
+def before(node: Node) -> "tuple[NodeProto, str] | None":
     """The operator that turns X around, and which of its axes: "time" or "another axis"; None when there is none.
 
     X is followed back through operators that only move numbers, where any axis that is turned counts, and on through
@@ -41,7 +44,7 @@ def before(node: Node) -> tuple[Any, str] | None:
     return None
 
 
-def _turned(node: Node, maker: Any, rank: int) -> set[int]:
+def _turned(node: Node, maker: "NodeProto", rank: int) -> set[int]:
     """The axes that an operator turns around."""
     if maker.op_type == "Slice" and len(maker.input) > 4:
         steps, starts = (_constant(node, maker.input[place]) for place in (4, 1))
@@ -64,7 +67,7 @@ def _turned(node: Node, maker: Any, rank: int) -> set[int]:
     return set()
 
 
-def _behind(node: Node, maker: Any, time: int, rank: int, moved: bool) -> list[tuple[str, int, int, bool]]:
+def _behind(node: Node, maker: "NodeProto", time: int, rank: int, moved: bool) -> list[tuple[str, int, int, bool]]:
     """The tensors that an operator makes its output of, and where time is in them."""
     first, op = maker.input[0], maker.op_type
     if op == "Transpose":
@@ -107,13 +110,13 @@ def _constant(node: Node, name: str) -> np.ndarray | None:
         return None
 
 
-def _axes(node: Node, maker: Any) -> Any:
+def _axes(node: Node, maker: "NodeProto") -> np.ndarray | list[int] | None:
     if len(maker.input) > 1:
         return _constant(node, maker.input[1])
     return _attribute(maker, "axes", None)
 
 
-def _attribute(maker: Any, name: str, default: Any) -> Any:
+def _attribute(maker: "NodeProto", name: str, default: int | None) -> Any:
     for one in maker.attribute:
         if one.name == name:
             return list(one.ints) if one.ints else one.i

@@ -4,7 +4,7 @@ Code written for torch runs after a change of its import: `from gru_jax.interop 
 not imported, unless `read` meets a file that only torch can read.
 """
 
-from typing import Any
+from typing import NoReturn
 
 from gru_jax.interop.torch import utils as utils
 from gru_jax.interop.torch.cell import GRUCell as GRUCell
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> NoReturn:
     if name.startswith("__"):
         raise AttributeError(name)
     raise AttributeError(

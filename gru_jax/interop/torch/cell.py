@@ -12,6 +12,7 @@ from gru_jax.cells import GRUParams
 from gru_jax.interop import neutral
 from gru_jax.interop.torch import names, streams, tensors
 from gru_jax.interop.torch.module import TorchModule
+from gru_jax.interop.torch.tensors import TensorLike
 from gru_jax.layers import nnx as layers
 from gru_jax.types import Array, DType
 
@@ -71,7 +72,7 @@ class GRUCell(TorchModule):
         if not bias:
             self.bias_ih = self.bias_hh = None
 
-    def __call__(self, input: Any, h0: Any = None, *, hx: Any = None) -> Array:
+    def __call__(self, input: TensorLike, h0: TensorLike | None = None, *, hx: TensorLike | None = None) -> Array:
         """One step.
 
         Args:

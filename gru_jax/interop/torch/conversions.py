@@ -4,16 +4,18 @@ from typing import Any, Self
 
 import jax.numpy as jnp
 
+from gru_jax.interop.arrays import Weight
 from gru_jax.interop.torch import tensors
+from gru_jax.types import DType
 
 
 class Conversions:
     """What has `data` and makes the like `with_data`."""
 
-    data: Any
+    data: Weight
     with_data: Any
 
-    def to(self, dtype: Any) -> Self:
+    def to(self, dtype: DType) -> Self:
         """The same sequences with data of another dtype, torch's, NumPy's or JAX's."""
         tensors.place("PackedSequence", dtype)
         return self._as(tensors.dtype("PackedSequence", dtype, floating=False))
@@ -56,7 +58,7 @@ class Conversions:
 
     pin_memory = cpu
 
-    def cuda(self, device: Any = None) -> Self:
+    def cuda(self, device: object = None) -> Self:
         """Refused: where arrays live is JAX's affair."""
         tensors.device("PackedSequence", "cuda" if device is None else device)
         return self
@@ -67,6 +69,6 @@ class Conversions:
 
     is_cuda = property(is_pinned)
 
-    def _as(self, dtype: Any) -> Self:
+    def _as(self, dtype: DType) -> Self:
         made: Self = self if self.data.dtype == dtype else self.with_data(self.data.astype(dtype))
         return made

@@ -5,13 +5,17 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 import numpy as np
 
 from gru_jax import checks, files
 from gru_jax.interop.torch.names import DEQUANTISE
+from gru_jax.types import Tree
+
+if TYPE_CHECKING:
+    import torch
 
 OLDEST_TORCH = (2, 10)
 """Before torch 2.10 a hostile file could corrupt memory and run code in spite of weights_only=True
@@ -70,7 +74,7 @@ def read(path: str | os.PathLike[str], *, key: str | None = None) -> dict[str, n
     if not start:
         raise ValueError(f"read: {file} is empty; save it anew")
     if start[8:9] == b"{":
-        found: Any = _read_safetensors(file)
+        found: Tree = _read_safetensors(file)
     elif start[:4] == b"PK\x03\x04" and _is_numpy(file):
         found = _read_numpy(file)
     elif start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
@@ -161,7 +165,7 @@ def _read_numpy(file: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def _read_torch(file: Path) -> Any:
+def _read_torch(file: Path) -> Tree:
     try:
         import torch
     except ImportError as error:
@@ -196,7 +200,7 @@ def _read_torch(file: Path) -> Any:
         raise ValueError(f"read: {file} is damaged or no file of torch.save ({first}); copy or save it anew") from error
 
 
-def _weights(file: Path, found: Any, key: str | None) -> dict[str, np.ndarray]:
+def _weights(file: Path, found: Tree, key: str | None) -> dict[str, np.ndarray]:
     """The one mapping of names to arrays in a checkpoint."""
     if not isinstance(found, Mapping):
         raise ValueError(
@@ -234,11 +238,11 @@ def _weights(file: Path, found: Any, key: str | None) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _nested(found: Mapping[Any, Any]) -> list[Any]:
+def _nested(found: Mapping[str, object]) -> list[str]:
     return [name for name, value in found.items() if _is_weights(value)]
 
 
-def _is_weights(value: Any) -> bool:
+def _is_weights(value: object) -> bool:
     return (
         isinstance(value, Mapping)
         and bool(value)
@@ -247,7 +251,7 @@ def _is_weights(value: Any) -> bool:
     )
 
 
-def _numpy(value: Any) -> np.ndarray:
+def _numpy(value: "np.ndarray | torch.Tensor") -> np.ndarray:
     if isinstance(value, np.ndarray):
         return value
     value = value.detach()

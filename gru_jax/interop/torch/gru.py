@@ -5,17 +5,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from gru_jax import checks
+from gru_jax.cells.gru_layout import LaidOut
 from gru_jax.combinators import StackParams
 from gru_jax.interop import neutral
 from gru_jax.interop.torch import names, packed, streams, tensors
 from gru_jax.interop.torch.module import TorchModule
 from gru_jax.interop.torch.packed import PackedSequence
+from gru_jax.interop.torch.tensors import TensorLike
 from gru_jax.layers import nnx as layers
 from gru_jax.layers.spec import GRUSpec
-from gru_jax.types import Array, DType
+from gru_jax.scans import Method
+from gru_jax.types import Array, DType, Options, Params
 
 
 class GRU(TorchModule):
@@ -74,7 +78,7 @@ class GRU(TorchModule):
         dtype: DType = None,
         *,
         rngs: nnx.Rngs | None = None,
-        method: Any = "auto",
+        method: str | Method = "auto",
         proj_size: None = None,
     ) -> None:
         if proj_size is not None:
@@ -121,7 +125,9 @@ class GRU(TorchModule):
         if self.rngs is None and self._spec().random:
             self.rngs = nnx.data(streams.default().dropout.fork())
 
-    def __call__(self, input: Any, h0: Any = None, *, hx: Any = None) -> tuple[Any, Array]:
+    def __call__(
+        self, input: TensorLike | PackedSequence, h0: TensorLike | None = None, *, hx: TensorLike | None = None
+    ) -> tuple[Any, Array]:
         """Runs the layers over time.
 
         Args:
@@ -171,11 +177,12 @@ class GRU(TorchModule):
         Returns:
           A `gj.nnx.GRU` with the same method, dropout and mode, whose states are tuples and pairs instead of rows.
         """
-        options: dict[str, Any] = {"dropout": self.dropout, "deterministic": self.deterministic}
+        options: Options = {"dropout": self.dropout, "deterministic": self.deterministic}
         if self.rngs is not None:
             options["rngs"] = nnx.Rngs(dropout=self.rngs.key[...])
         ends = self._layout.suffixes()
-        each: Any = [tuple(map(self._neutral, end)) if self.bidirectional else self._neutral(end[0]) for end in ends]
+        pairs = self.bidirectional
+        each: list[Params] = [tuple(map(self._neutral, end)) if pairs else self._neutral(end[0]) for end in ends]
         weights = neutral.Weights(self._spec().cell, tuple(each))
         options |= {"method": self.method, "time_major": not self.batch_first, **own}
         return neutral.module("GRU", weights, options)
@@ -204,7 +211,7 @@ class GRU(TorchModule):
             method=self.method,
         )
 
-    def _states(self, h0: Any, batch: tuple[int, ...]) -> Array | None:
+    def _states(self, h0: object, batch: tuple[int, ...]) -> Array | None:
         if h0 is None:
             return None
         h = self._tensor("h0", h0)
@@ -217,14 +224,16 @@ class GRU(TorchModule):
         checks.shape("GRU", "h0", h.shape, (rows, *batch, self.hidden_size), fix)
         return h
 
-    def _run(self, x: Array, h: Array | None, *, time_major: bool, lengths: Any = None) -> tuple[Array, Array]:
+    def _run(
+        self, x: Array, h: Array | None, *, time_major: bool, lengths: np.ndarray | None = None
+    ) -> tuple[Array, Array]:
         spec, ends, directions = self._spec(), self._layout.suffixes(), 1 + self.bidirectional
-        each: list[Any] = [[self._laid_out(one) for one in pair] for pair in ends]
-        starts: list[Any] = [
+        each = [[self._laid_out(one) for one in pair] for pair in ends]
+        starts = [
             [None if h is None else h[layer * directions + d] for d in range(directions)] for layer in range(len(ends))
         ]
 
-        def nested(rows: list[Any]) -> tuple[Any, ...]:
+        def nested(rows: list[list[LaidOut]] | list[list[Array | None]]) -> tuple[Params, ...]:
             return tuple(tuple(row) if self.bidirectional else row[0] for row in rows)
 
         params, states = nested(each), None if h is None else nested(starts)
@@ -240,7 +249,7 @@ class GRU(TorchModule):
         )
         return y, jnp.stack(jax.tree.leaves(final))
 
-    def _run_packed(self, sequence: PackedSequence, h0: Any) -> tuple[PackedSequence, Array]:
+    def _run_packed(self, sequence: PackedSequence, h0: object) -> tuple[PackedSequence, Array]:
         data = self._tensor("input", sequence.data)
         if data.ndim != 2:
             raise ValueError(f"GRU: packed input must hold data [steps, I]; got shape {list(data.shape)}")

@@ -15,7 +15,7 @@ from gru_jax.cells.base import accumulator
 from gru_jax.cells.gru_layout import LaidOut, Layout, Original
 from gru_jax.cells.initializers import UniformByHidden
 from gru_jax.interop.torch import names, streams, tensors
-from gru_jax.types import Array, DType
+from gru_jax.types import Array, DType, Tree
 
 
 class LoadResult(NamedTuple):
@@ -79,7 +79,7 @@ class TorchModule(nnx.Module):
         if deterministic is not None:
             self.deterministic = deterministic
 
-    def to(self, dtype: Any) -> Self:
+    def to(self, dtype: DType) -> Self:
         """Converts the parameters to another floating-point dtype, in place; returns the module itself.
 
         Args:
@@ -111,7 +111,7 @@ class TorchModule(nnx.Module):
         """Itself: JAX places arrays."""
         return self
 
-    def cuda(self, device: Any = None) -> Self:
+    def cuda(self, device: object = None) -> Self:
         """Refused: where arrays live is JAX's affair."""
         tensors.device(self._who, "cuda" if device is None else device)
         return self
@@ -137,7 +137,7 @@ class TorchModule(nnx.Module):
     def flatten_parameters(self) -> None:
         """Nothing: there is no cuDNN buffer to fill. Here so that torch's code runs."""
 
-    def state_dict(self, grads: Any = None, *, prefix: str = "") -> OrderedDict[str, np.ndarray]:
+    def state_dict(self, grads: Tree = None, *, prefix: str = "") -> OrderedDict[str, np.ndarray]:
         """The parameters under torch's names, or their gradients.
 
         Args:
@@ -164,7 +164,7 @@ class TorchModule(nnx.Module):
             found[prefix + name] = np.array(value)
         return found
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, *, prefix: str = "") -> LoadResult:
+    def load_state_dict(self, state_dict: Mapping[str, object], strict: bool = True, *, prefix: str = "") -> LoadResult:
         """Takes parameters over from a state dict: all of them, or none when anything is wrong.
 
         Args:
@@ -210,7 +210,7 @@ class TorchModule(nnx.Module):
     def _who(self) -> str:
         return type(self).__name__
 
-    def _draw(self, rngs: nnx.Rngs, dtype: Any) -> None:
+    def _draw(self, rngs: nnx.Rngs, dtype: DType) -> None:
         uniform = UniformByHidden(max(1, self.hidden_size))
         for name, shape in self._layout.shapes().items():
             # In full precision: half precision has few numbers to draw from.
@@ -229,7 +229,7 @@ class TorchModule(nnx.Module):
         new = jnp.asarray(value) if sharding is None else jax.device_put(value, sharding)
         getattr(self, name).set_value(new)
 
-    def _held(self, name: str) -> Any:
+    def _held(self, name: str) -> Array | jax.ShapeDtypeStruct:
         held = getattr(self, name)
         return held.get_value() if isinstance(held, nnx.Variable) else held
 
@@ -253,7 +253,7 @@ class TorchModule(nnx.Module):
         original = Original(GRUParams(w_x, w_h, b_x, b_h), Layout(transposed=True))
         return LaidOut(GRUParams(w_x.T, w_h.T, b_x, b_h), original)
 
-    def _tensor(self, name: str, given: Any) -> Array:
+    def _tensor(self, name: str, given: object) -> Array:
         return tensors.floating(self._who, name, given, self.dtype)
 
     def _features(self, shape: tuple[int, ...]) -> None:

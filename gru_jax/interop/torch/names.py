@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -87,7 +87,7 @@ class Found(NamedTuple):
     wrong: list[str]
 
 
-def mapping(who: str, given: Any, prefix: Any) -> Mapping[str, Any]:
+def mapping(who: str, given: object, prefix: object) -> Mapping[str, object]:
     """A state dict; raises TypeError for anything else, such as a path, and for a prefix that is no text."""
     if not isinstance(prefix, str):
         raise TypeError(f"{who}: prefix must be text such as 'encoder.rnn.'; got {checks.described(prefix)}")
@@ -98,12 +98,12 @@ def mapping(who: str, given: Any, prefix: Any) -> Mapping[str, Any]:
     raise TypeError(f"{who}: state_dict must be a mapping of names to arrays; got {checks.described(given)}; {fix}")
 
 
-def under(given: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def under(given: Mapping[str, object], prefix: str) -> dict[str, object]:
     """The entries whose names begin with the prefix, without it."""
     return {str(name)[len(prefix) :]: value for name, value in given.items() if str(name).startswith(prefix)}
 
 
-def compare(who: str, given: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Found:
+def compare(who: str, given: Mapping[str, object], shapes: Mapping[str, tuple[int, ...]]) -> Found:
     """A state dict beside the shapes it should have."""
     fitting, wrong = {}, []
     for name, shape in shapes.items():
@@ -126,7 +126,7 @@ def compare(who: str, given: Mapping[str, Any], shapes: Mapping[str, tuple[int, 
     return Found(fitting, missing, [name for name in given if name not in shapes], wrong)
 
 
-def problems(who: str, found: Found, given: Mapping[str, Any], layout: Layout, prefix: str, what: str) -> str:
+def problems(who: str, found: Found, given: Mapping[str, object], layout: Layout, prefix: str, what: str) -> str:
     """One message with everything that is wrong; empty when nothing is.
 
     Args:
@@ -155,7 +155,7 @@ def problems(who: str, found: Found, given: Mapping[str, Any], layout: Layout, p
     return f"{who}: the state dict does not fit {what}: {'; '.join(parts)}; {advice}"
 
 
-def prefix_advice(given: Mapping[str, Any], prefix: str) -> str:
+def prefix_advice(given: Mapping[str, object], prefix: str) -> str:
     """What to do when the GRU's names stand behind another prefix; empty when they do not."""
     ends = re.compile(rf"(.*?)(?<!_){_MATRIX}(?:_l0)?")
     rows = {match[1]: _rows(value) for name, value in given.items() if (match := ends.fullmatch(str(name)))}
@@ -172,7 +172,7 @@ def prefix_advice(given: Mapping[str, Any], prefix: str) -> str:
     return " and ".join(named) + (", ..." if len(others) > 4 else "")
 
 
-def guess(given: Mapping[str, Any], *, cell: bool) -> Layout | None:
+def guess(given: Mapping[str, object], *, cell: bool) -> Layout | None:
     """The options that a state dict was made with, as far as its names and shapes tell; None when they do not."""
     layers = [int(match[1]) for name in given if (match := _KEY.fullmatch(name))]
     end = "" if cell else "_l0"
@@ -193,7 +193,7 @@ def guess(given: Mapping[str, Any], *, cell: bool) -> Layout | None:
     )
 
 
-def infer(who: str, given: Mapping[str, Any], prefix: str) -> Layout:
+def infer(who: str, given: Mapping[str, object], prefix: str) -> Layout:
     """The options that a state dict was made with; raises ValueError, saying what it is instead of a GRU's."""
     inside = under(given, prefix)
     cell = _MATRIX in inside
@@ -225,9 +225,9 @@ def infer(who: str, given: Mapping[str, Any], prefix: str) -> Layout:
     raise ValueError(f"{who}: {prefix}{name} of a GRU must have shape [3H, H]; got {list(shape)}; {reason}")
 
 
-def _rows(matrix: Any) -> int | None:
+def _rows(matrix: object) -> int | None:
     """How many rows a matrix has for each of its columns; None unless that is a whole number."""
-    shape: Any = getattr(matrix, "shape", ())
+    shape: tuple[int, ...] = getattr(matrix, "shape", ())
     if len(shape) != 2 or not shape[1] or shape[0] % shape[1]:
         return None
     return int(shape[0] // shape[1])

@@ -5,7 +5,7 @@ the longest sequence first.
 """
 
 import json
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +13,15 @@ import numpy as np
 from jax import export
 
 from gru_jax import checks
+from gru_jax.interop.arrays import Weight
 from gru_jax.interop.torch import tensors
 from gru_jax.interop.torch.conversions import Conversions
+from gru_jax.interop.torch.tensors import TensorLike, Whole
 from gru_jax.types import Array
 
 
 class _Fields(NamedTuple):
-    data: Any
+    data: Weight
     batch_sizes: np.ndarray
     sorted_indices: np.ndarray | None
     unsorted_indices: np.ndarray | None
@@ -50,7 +52,11 @@ class PackedSequence(Conversions, _Fields):
     """
 
     def __new__(
-        _cls, data: Any, batch_sizes: Any, sorted_indices: Any = None, unsorted_indices: Any = None
+        _cls,
+        data: TensorLike,
+        batch_sizes: Whole,
+        sorted_indices: Whole | None = None,
+        unsorted_indices: Whole | None = None,
     ) -> "PackedSequence":
         data = tensors.array("PackedSequence", "data", data)
         sizes = _whole("batch_sizes", batch_sizes)
@@ -88,37 +94,37 @@ class PackedSequence(Conversions, _Fields):
 
     # A tuple compares by ==, which of arrays is an array.
 
-    def count(self, value: Any) -> Any:
+    def count(self, value: object) -> int:
         """How many of the four fields are `value`, arrays as a whole."""
         return sum(_same(one, value) for one in self)
 
-    def index(self, value: Any, start: Any = 0, stop: Any = None) -> Any:
+    def index(self, value: object, start: SupportsIndex = 0, stop: SupportsIndex | None = None) -> int:
         """The place of the first field that is `value`, arrays as a whole."""
         for place in range(len(self))[start:stop]:
             if _same(self[place], value):
                 return place
         raise ValueError(f"PackedSequence: no field is the value; got {checks.described(value)}")
 
-    def __contains__(self, value: Any) -> bool:
+    def __contains__(self, value: object) -> bool:
         return bool(self.count(value))
 
-    def with_data(self, data: Any) -> "PackedSequence":
+    def with_data(self, data: Weight) -> "PackedSequence":
         """The same lengths and order with other data."""
         return _made(tuple(self[1:]), (data,))
 
 
-def is_packed(given: Any) -> bool:
+def is_packed(given: Any) -> TypeGuard[PackedSequence]:
     """Whether something is a packed sequence, ours or torch's."""
     return isinstance(given, PackedSequence) or (type(given).__name__ == "PackedSequence" and len(given) == 4)
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same(one: Weight, other: Any) -> bool:
     if one is None or other is None or getattr(one, "shape", None) != getattr(other, "shape", None):
         return one is other
     return bool(np.array_equal(one, other))
 
 
-def _made(static: Any, children: Any) -> PackedSequence:
+def _made(static: tuple[Any, ...], children: Any) -> PackedSequence:
     # No checks: while JAX transforms, data may be anything.
     return _Fields.__new__(PackedSequence, children[0], *static)
 
@@ -126,7 +132,7 @@ def _made(static: Any, children: Any) -> PackedSequence:
 class _Static(tuple[Any, ...]):
     """The static fields, compared and hashed by their values, as JAX compares the structure of pytrees."""
 
-    def _values(self) -> tuple[Any, ...]:
+    def _values(self) -> tuple[bytes | None, ...]:
         return tuple(None if field is None else field.tobytes() for field in self)
 
     def __eq__(self, other: object) -> bool:
@@ -153,7 +159,7 @@ export.register_pytree_node_serialization(
 
 
 def pack_padded_sequence(
-    input: Any, lengths: Any, batch_first: bool = False, enforce_sorted: bool = True
+    input: TensorLike, lengths: Whole, batch_first: bool = False, enforce_sorted: bool = True
 ) -> PackedSequence:
     """A padded batch without its padding.
 
@@ -255,7 +261,7 @@ def pad_packed_sequence(
     return _padded(packed.data, rows, used, padding_value), lengths
 
 
-def unwrapped(who: str, name: str, given: Any) -> PackedSequence:
+def unwrapped(who: str, name: str, given: object) -> PackedSequence:
     """A packed sequence, ours or torch's, as ours."""
     if isinstance(given, PackedSequence):
         return given
@@ -265,7 +271,7 @@ def unwrapped(who: str, name: str, given: Any) -> PackedSequence:
     raise TypeError(f"{who}: {name} must be a PackedSequence; got {got}; make one with pack_sequence")
 
 
-def take(data: Any, rows: Any) -> Any:
+def take(data: Weight, rows: Weight) -> Weight:
     """Rows of data, by NumPy for NumPy's arrays: JAX would compile anew for every other set of lengths."""
     if isinstance(data, np.ndarray):
         return data[rows]
@@ -274,20 +280,20 @@ def take(data: Any, rows: Any) -> Any:
 
 
 @jax.jit
-def _padded(data: Array, rows: Array, used: Array, value: Any) -> Array:
+def _padded(data: Array, rows: Array, used: Array, value: float) -> Array:
     found = take(data, rows)
     used = jnp.broadcast_to(used.reshape(*used.shape, *[1] * (found.ndim - 2)), found.shape)
     return jnp.where(used, found, jnp.full_like(found, value))
 
 
-def _whole(name: str, given: Any) -> np.ndarray:
+def _whole(name: str, given: object) -> np.ndarray:
     found = tensors.whole("PackedSequence", name, given)
     if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer):
         raise TypeError(f"PackedSequence: {name} must be whole numbers in one row; got {checks.described(found)}")
     return found.astype(np.int64)
 
 
-def _permutation(name: str, given: Any, size: int) -> np.ndarray | None:
+def _permutation(name: str, given: object, size: int) -> np.ndarray | None:
     if given is None:
         return None
     found = _whole(name, given)

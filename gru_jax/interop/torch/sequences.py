@@ -1,19 +1,20 @@
 """Lists of sequences of different lengths: padded, packed, and back."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from gru_jax import checks
+from gru_jax.interop.arrays import Weight
 from gru_jax.interop.torch import packed, tensors
 from gru_jax.interop.torch.packed import PackedSequence
+from gru_jax.interop.torch.tensors import TensorLike, Whole
 from gru_jax.types import Array
 
 
 def pad_sequence(
-    sequences: Iterable[Any], batch_first: bool = False, padding_value: float = 0.0, padding_side: str = "right"
+    sequences: Iterable[TensorLike], batch_first: bool = False, padding_value: float = 0.0, padding_side: str = "right"
 ) -> Array:
     """Sequences of different lengths as one padded batch.
 
@@ -44,9 +45,9 @@ def pad_sequence(
     longest = max(len(x) for x in found)
 
     # By NumPy for NumPy's arrays: JAX would compile anew for every other length.
-    xp: Any = np if all(isinstance(x, np.ndarray) for x in found) else jnp
+    xp = np if all(isinstance(x, np.ndarray) for x in found) else jnp
 
-    def padded(x: Any) -> Any:
+    def padded(x: Weight) -> Weight:
         missing = xp.full((longest - len(x), *x.shape[1:]), padding_value, x.dtype)
         return xp.concatenate([x, missing] if padding_side == "right" else [missing, x])
 
@@ -54,7 +55,7 @@ def pad_sequence(
     return tensors.on_device("pad_sequence", "sequences", batch)
 
 
-def unpad_sequence(padded_sequences: Any, lengths: Any, batch_first: bool = False) -> list[Array]:
+def unpad_sequence(padded_sequences: TensorLike, lengths: Whole, batch_first: bool = False) -> list[Array]:
     """The sequences of a padded batch, as a list: the inverse of `pad_sequence`.
 
     Args:
@@ -88,7 +89,7 @@ def unpad_sequence(padded_sequences: Any, lengths: Any, batch_first: bool = Fals
     return [tensors.on_device(who, "padded_sequences", one) for one in each]
 
 
-def pack_sequence(sequences: Iterable[Any], enforce_sorted: bool = True) -> PackedSequence:
+def pack_sequence(sequences: Iterable[TensorLike], enforce_sorted: bool = True) -> PackedSequence:
     """Sequences of different lengths as a packed sequence.
 
     Args:
@@ -140,7 +141,7 @@ def unpack_sequence(packed_sequences: PackedSequence) -> list[Array]:
     return unpad_sequence(*packed.pad_packed_sequence(whole, batch_first=True), batch_first=True)
 
 
-def invert_permutation(permutation: Any) -> np.ndarray | None:
+def invert_permutation(permutation: Whole | None) -> np.ndarray | None:
     """The inverse of a permutation, such as that between sorted and unsorted indices; None for None.
 
     Args:
@@ -169,10 +170,10 @@ def invert_permutation(permutation: Any) -> np.ndarray | None:
     return np.argsort(found)
 
 
-def _alike(who: str, sequences: Any) -> list[Any]:
+def _alike(who: str, sequences: object) -> list[np.ndarray | Array]:
     if not isinstance(sequences, Iterable):
         raise TypeError(f"{who}: sequences must be a list of arrays; got {checks.described(sequences)}")
-    found: list[Any] = []
+    found: list[np.ndarray | Array] = []
     for index, one in enumerate(sequences):
         name = f"sequence {index}"
         x = tensors.array(who, name, one)

@@ -1,6 +1,7 @@
 """Arguments of torch's kind, such as tensors and dtypes, as JAX's, without importing torch."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,17 @@ from gru_jax import checks
 from gru_jax.interop import arrays
 from gru_jax.types import Array, DType
 
+if TYPE_CHECKING:
+    import torch
 
-def array(who: str, name: str, given: Any) -> np.ndarray | Array:
+TensorLike: TypeAlias = Union[Array, np.ndarray, nnx.Variable[Array], "torch.Tensor"]
+"""What is taken for a tensor."""
+
+Whole: TypeAlias = Sequence[int] | TensorLike
+"""What is taken for whole numbers in one row."""
+
+
+def array(who: str, name: str, given: object) -> np.ndarray | Array:
     """A JAX, NumPy or torch array of any dtype as JAX's or NumPy's; raises TypeError for anything else."""
     if isinstance(given, nnx.Variable):
         given = given[...]
@@ -30,7 +40,7 @@ def array(who: str, name: str, given: Any) -> np.ndarray | Array:
     raise TypeError(f"{who}: {name} must be a JAX, NumPy or torch array; got {checks.described(given)}{fix}")
 
 
-def floating(who: str, name: str, given: Any, dtype: Any) -> Array:
+def floating(who: str, name: str, given: object, dtype: DType) -> Array:
     """A floating-point array of the weights' dtype; raises TypeError, naming both fixes, for another dtype."""
     found = array(who, name, given)
     if not jnp.issubdtype(found.dtype, jnp.floating):
@@ -44,19 +54,19 @@ def floating(who: str, name: str, given: Any, dtype: Any) -> Array:
     return on_device(who, name, found)
 
 
-def on_device(who: str, name: str, found: Any) -> Array:
+def on_device(who: str, name: str, found: np.ndarray | Array) -> Array:
     """The array as JAX's; float64 is refused rather than cut down where JAX runs without it."""
     return found if isinstance(found, jax.Array) else arrays.to_jax(who, name, found)
 
 
-def place(who: str, given: Any) -> None:
+def place(who: str, given: object) -> None:
     """Raises ValueError when what should be a dtype is a device."""
     named = isinstance(given, str) and given.partition(":")[0] in ("cpu", "cuda", "gpu", "mps", "tpu", "xpu")
     if named or type(given).__name__ in ("device", "Device"):
         device(who, given)
 
 
-def dtype(who: str, given: Any, *, floating: bool = True) -> DType:
+def dtype(who: str, given: DType, *, floating: bool = True) -> DType:
     """A torch, NumPy or JAX dtype, of floating-point numbers unless told otherwise, as NumPy's; float32 for None."""
     if given is None:
         return jnp.dtype(jnp.float32)
@@ -75,7 +85,7 @@ def dtype(who: str, given: Any, *, floating: bool = True) -> DType:
     return found
 
 
-def device(who: str, given: Any) -> None:
+def device(who: str, given: object) -> None:
     """Raises ValueError unless `given` is None: where arrays live is JAX's affair."""
     if given is not None:
         raise ValueError(
@@ -84,7 +94,7 @@ def device(who: str, given: Any) -> None:
         )
 
 
-def lengths(who: str, given: Any, batch: int, other: int, steps: int, *, least: int = 1) -> np.ndarray:
+def lengths(who: str, given: object, batch: int, other: int, steps: int, *, least: int = 1) -> np.ndarray:
     """Whole numbers in [least, steps], one for each sequence, as NumPy's int64.
 
     Args:
@@ -122,7 +132,7 @@ def lengths(who: str, given: Any, batch: int, other: int, steps: int, *, least: 
     return found.astype(np.int64)
 
 
-def whole(who: str, name: str, given: Any) -> np.ndarray:
+def whole(who: str, name: str, given: object) -> np.ndarray:
     """Numbers that are known while JAX traces as a NumPy array; whether they are whole is left to the caller."""
     if isinstance(given, jax.core.Tracer):
         raise TypeError(f"{who}: {name} must be known while JAX traces; got a traced array; pass NumPy's")
@@ -134,7 +144,7 @@ def whole(who: str, name: str, given: Any) -> np.ndarray:
         raise TypeError(f"{who}: {name} must be whole numbers in one row; got {checks.described(given)}") from error
 
 
-def number(who: str, name: str, given: Any) -> None:
+def number(who: str, name: str, given: object) -> None:
     """Raises TypeError unless `given` is a single number."""
     if not isinstance(given, int | float | np.number | np.bool) and getattr(given, "shape", None) != ():
         raise TypeError(f"{who}: {name} must be a number; got {checks.described(given)}")

@@ -3,7 +3,7 @@
 import os
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -11,9 +11,19 @@ from gru_jax.cells import GRU, GRUParams
 from gru_jax.interop import neutral
 from gru_jax.interop.torch import files, names
 from gru_jax.layers import nnx
+from gru_jax.types import Params
 
 
-def load(source: Any, *, prefix: str = "", **options: Any) -> nnx.GRU:
+class HasStateDict(Protocol):
+    """A module of torch, or what gives its weights as one does."""
+
+    def state_dict(self) -> Mapping[str, object]:
+        """Arrays by their names."""
+
+
+def load(
+    source: str | os.PathLike[str] | Mapping[str, object] | HasStateDict, *, prefix: str = "", **options: Any
+) -> nnx.GRU:
     """A `gj.nnx.GRU` with the weights of a torch.nn.GRU or torch.nn.GRUCell.
 
     Sizes, layers, directions and biases follow from the weights. The layer reads `[*batch, T, I]`, unlike torch's
@@ -59,17 +69,16 @@ def load(source: Any, *, prefix: str = "", **options: Any) -> nnx.GRU:
         raise ValueError(f"{who}: all weights must have one dtype; got {got}; convert them to one")
 
     def params(end: str) -> GRUParams:
-        tensors: list[Any] = [found.arrays[kind + end] for kind in layout.kinds()]
-        w_x, w_h, *biases = tensors
-        return GRUParams(w_x.T, w_h.T, *(biases or (None, None)))
+        w_x, w_h, *biases = (found.arrays[kind + end] for kind in layout.kinds())
+        return neutral.gru_params(w_x.T, w_h.T, *(biases or (None, None)))
 
     cell = GRU(layout.hidden_size, bias="full" if layout.bias else "none")
     pairs = layout.bidirectional
-    each: Any = [tuple(map(params, ends)) if pairs else params(ends[0]) for ends in layout.suffixes()]
+    each: list[Params] = [tuple(map(params, ends)) if pairs else params(ends[0]) for ends in layout.suffixes()]
     return neutral.module("torch.load", neutral.Weights(cell, tuple(each)), options)
 
 
-def export(layer: Any) -> OrderedDict[str, np.ndarray]:
+def export(layer: neutral.Layer) -> OrderedDict[str, np.ndarray]:
     """The weights of a layer as a state dict of torch.nn.GRU.
 
     What `load` took comes back bit by bit. Of a layer with bias="minimal" torch's redundant recurrent biases of r and
@@ -116,7 +125,7 @@ def export(layer: Any) -> OrderedDict[str, np.ndarray]:
     return found
 
 
-def save(layer: Any, path: str | os.PathLike[str]) -> None:
+def save(layer: neutral.Layer, path: str | os.PathLike[str]) -> None:
     """Writes a layer's weights, under torch's names, to a .safetensors file, whole or not at all.
 
     torch reads it with `module.load_state_dict(safetensors.torch.load_file(path))`, this library with `load(path)`.
