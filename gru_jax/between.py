@@ -1,7 +1,8 @@
 """What stands between the layers of a stack: normalisation, dropout, and what padding holds after both."""
 
 import functools
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +10,26 @@ import jax.numpy as jnp
 from gru_jax import checks
 from gru_jax.cells.base import Cell, accumulator
 from gru_jax.scans.masking import each_key
-from gru_jax.types import Array, BoolArray, DType, Key, exportable
+from gru_jax.types import Array, BoolArray, DType, Key, Options, Params, Tree, exportable
 
 NORMS = ("layer", "rms", None)
 EPSILON = 1e-6
 """What a normalisation adds to the mean of squares."""
+
+
+class Network(Protocol):
+    """A pair of pure functions, such as a `gru_jax.Layer`, or of somebody's own.
+
+    Attributes:
+        init: `(key, input_size, dtype=float32) -> params`.
+        apply: `(params, x, h0=None, ...) -> (y, h, ...)`, over whole sequences.
+    """
+
+    @property
+    def init(self) -> Callable[..., Params]: ...
+
+    @property
+    def apply(self) -> Callable[..., Tree]: ...
 
 
 class Recurrent(NamedTuple):
@@ -99,7 +115,7 @@ def only(keep: BoolArray, rate: float, y: Array) -> Array:
     return jnp.where(keep, y / jnp.asarray(rate, y.dtype), jnp.zeros_like(y))
 
 
-def padded(a: Array, options: dict[str, Any]) -> Array:
+def padded(a: Array, options: Options) -> Array:
     """`a` `[*batch, T, F]` with what the `padding` of a call asks for at masked steps.
 
     Args:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gru_jax.types import Array
+from gru_jax.types import Array, DType, Tree
 
 _T = TypeVar("_T")
 
@@ -159,7 +159,7 @@ def random_key(who: str, key: object, or_keys: str = "") -> None:
     raise TypeError(f"{who}: key must be one random key{or_keys}; got {got}; {fix}")
 
 
-def floating_dtype(who: str, got: Any, name: str = "dtype") -> None:
+def floating_dtype(who: str, got: DType, name: str = "dtype") -> None:
     """Raises TypeError unless `got` is a floating-point dtype."""
     try:
         good = jnp.issubdtype(jnp.dtype(got), jnp.floating)
@@ -180,7 +180,7 @@ def as_array(who: str, name: str, got: object) -> Array:
         ) from error
 
 
-def concrete(got: Any) -> np.ndarray | None:
+def concrete(got: Tree) -> np.ndarray | None:
     """The numbers of an array as NumPy's; None where they are traced, or lie with another process.
 
     What checks values computes with these: inside `jit` every operation of JAX is traced, that on a concrete array too.
@@ -218,7 +218,7 @@ def boolean(who: str, name: str, got: object) -> Array:
     return array
 
 
-def same_dtype(who: str, name: str, got: Array, dtype: Any, owner: str) -> None:
+def same_dtype(who: str, name: str, got: Array, dtype: DType, owner: str) -> None:
     """Raises TypeError when `got` has another dtype than `owner`; nothing is converted silently."""
     if got.dtype != dtype:
         raise TypeError(

@@ -7,7 +7,7 @@
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -20,9 +20,9 @@ from gru_jax.checks import described
 from gru_jax.scans import Method, scan
 from gru_jax.scans.episodes import other_way
 from gru_jax.scans.mesh_axes import split_with_x
-from gru_jax.types import Array, DType, Key, Params, State, exportable
+from gru_jax.types import Array, DType, Key, Options, Params, State, Tree, exportable
 
-MERGES: dict[str | None, Callable[[Array, Array], Any]] = {
+MERGES: dict[str | None, Callable[[Array, Array], Array | tuple[Array, Array]]] = {
     "concat": lambda forward, backward: jnp.concatenate([forward, backward], -1),
     "sum": jnp.add,
     "mul": jnp.multiply,
@@ -46,7 +46,7 @@ class Layer(NamedTuple):
     """
 
     init: Callable[..., Params]
-    apply: Callable[..., Any]
+    apply: Callable[..., Tree]
 
 
 class Made(Layer):
@@ -130,9 +130,9 @@ def recurrent(
         key: Key | None = None,
         deterministic: bool = False,
         **options: Any,
-    ) -> Any:
+    ) -> Tree:
         checks.flag("recurrent", "deterministic", deterministic)
-        drop: dict[str, Any] = {} if deterministic else rates
+        drop: Options = {} if deterministic else rates
         _need_key("recurrent", drop, key)
         return scan(cell, params, x, h0, method=method, key=key, state_dtype=state_dtype, **drop, **options)
 
@@ -168,13 +168,13 @@ def bidirectional(forward: Layer, backward: Layer | None = None, *, merge: str |
     checks.choice("bidirectional", "merge", merge, MERGES)
     pair = (_layer("bidirectional", forward), _layer("bidirectional", backward if backward is not None else forward))
 
-    def init(key: Key, input_size: int, dtype: Any = jnp.float32) -> Params:
+    def init(key: Key, input_size: int, dtype: DType = jnp.float32) -> Params:
         checks.random_key("bidirectional", key)
         return tuple(fresh(one.init, k, input_size, dtype) for one, k in zip(pair, jax.random.split(key), strict=True))
 
     def apply(
         params: Params, x: Array, h0: State = None, *, key: Key | None = None, reverse: bool = False, **options: Any
-    ) -> Any:
+    ) -> Tree:
         checks.flag("bidirectional", "reverse", reverse)
         each = "a pair (forward, backward)"
         weights, starts = (_parts("bidirectional", *given, 2, each) for given in (("params", params), ("h0", h0)))
@@ -246,7 +246,7 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
             stacklevel=3,  # the frame of checks.suggesting stands between
         )
 
-    def init(key: Key, input_size: int, dtype: Any = jnp.float32) -> StackParams:
+    def init(key: Key, input_size: int, dtype: DType = jnp.float32) -> StackParams:
         checks.random_key("stack", key)
         made, norms, size = [], [], input_size
         for layer, k in zip(layers, jax.random.split(key, len(layers)), strict=True):
@@ -266,7 +266,7 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
         key: Key | None = None,
         deterministic: bool = False,
         **options: Any,
-    ) -> Any:
+    ) -> Tree:
         checks.flag("stack", "deterministic", deterministic)
         drops = dropout if len(layers) > 1 and not deterministic else 0.0
         _need_key("stack", {"dropout": drops}, key)
@@ -311,7 +311,7 @@ def stack(*layers: Layer, dropout: float = 0.0, residual: bool = False, norm: st
     )  # fmt: skip
 
 
-def _output_size(layer: Layer, params: Params, input_size: int, dtype: Any) -> int:
+def _output_size(layer: Layer, params: Params, input_size: int, dtype: DType) -> int:
     """How many features a layer puts out, asked of the layer itself without computing anything."""
     x = jax.ShapeDtypeStruct((1, 1, input_size), dtype)
     y = jax.eval_shape(functools.partial(layer.apply, deterministic=True), params, x)[0]
@@ -331,7 +331,7 @@ def _layer(who: str, layer: Any) -> Layer:
     return layer
 
 
-def _parts(who: str, name: str, value: Any, count: int, what: str) -> tuple[Any, ...]:
+def _parts(who: str, name: str, value: Tree, count: int, what: str) -> tuple[Tree, ...]:
     if value is None:
         return (None,) * count
     if not isinstance(value, tuple | list) or len(value) != count:
@@ -339,12 +339,12 @@ def _parts(who: str, name: str, value: Any, count: int, what: str) -> tuple[Any,
     return tuple(value)
 
 
-def _reset_to(who: str, options: dict[str, Any], count: int, what: str) -> list[dict[str, State]]:
+def _reset_to(who: str, options: Options, count: int, what: str) -> list[dict[str, State]]:
     """What each part takes of the option; nothing where there is none, which a part of somebody's own need not know."""
     parts = _parts(who, "reset_to", options.pop("reset_to", None), count, what)
     return [{} if part is None else {"reset_to": part} for part in parts]
 
 
-def _need_key(who: str, rates: dict[str, Any], key: Key | None) -> None:
+def _need_key(who: str, rates: Mapping[str, float], key: Key | None) -> None:
     names = [name for name, rate in rates.items() if rate]
     checks.key_for_dropout(who, names, key, off="deterministic=True to turn dropout off")

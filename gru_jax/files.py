@@ -3,7 +3,7 @@
 import os
 import secrets
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 try:
     import fcntl
@@ -32,7 +32,7 @@ def replace(path: Path, data: bytes, temporary: Path | None = None) -> None:
         raise
 
 
-def lock(file: IO[Any], *, wait: bool) -> None:
+def lock(file: IO[str] | IO[bytes], *, wait: bool) -> None:
     """Keeps other processes from an open file; the system lets them in when it is closed, however that comes about.
 
     Args:

@@ -1,13 +1,18 @@
 """Series with holes and uneven steps, as arrays without any: values, which of them were seen, and the time since."""
 
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from gru_jax import checks
 from gru_jax.types import Array, BoolArray, exportable
+
+NumPyOrJAX: TypeAlias = Any
+"""An array of NumPy's, or of JAX's where the series was one."""
 
 
 @exportable("Observed")
@@ -22,13 +27,13 @@ class Observed(NamedTuple):
       time: of the step, `[*batch, T]`.
     """
 
-    value: Any
-    mask: Any
-    since: Any
-    time: Any
+    value: NumPyOrJAX
+    mask: NumPyOrJAX
+    since: NumPyOrJAX
+    time: NumPyOrJAX
 
     @property
-    def x(self) -> Any:
+    def x(self) -> NumPyOrJAX:
         """Values, masks and times since side by side, `[*batch, T, 3D]`: the input of a `GRUD`, or of any cell."""
         of = jnp if isinstance(self.value, jax.Array) else np
         return of.concatenate([self.value, self.mask, self.since], -1)
@@ -39,7 +44,7 @@ def observed(
     series: np.ndarray | Array,
     times: np.ndarray | Array | None = None,
     *,
-    mean: Any = 0.0,
+    mean: ArrayLike = 0.0,
     resets: np.ndarray | BoolArray | None = None,
     before: Observed | None = None,
 ) -> Observed:
@@ -77,7 +82,7 @@ def observed(
 
     Source: Che et al. 2018, arXiv:1606.01865, section 2.1; what stands before the first observation is this library's.
     """
-    of: Any = jnp if isinstance(series, jax.Array) else np
+    of = jnp if isinstance(series, jax.Array) else np
     series = of.asarray(series)
     if not jnp.issubdtype(series.dtype, jnp.floating):
         raise TypeError(f"observed: series must be floating point, NaN where a value is missing; got {series.dtype}")
@@ -112,7 +117,7 @@ def observed(
     return Observed(found, seen.astype(series.dtype), since.astype(series.dtype), time)
 
 
-def _times(of: Any, times: Any, shape: tuple[int, ...]) -> Any:
+def _times(of: ModuleType, times: NumPyOrJAX | None, shape: tuple[int, ...]) -> NumPyOrJAX:
     """Times as floating point of that shape; raises for others, and where they fall."""
     T = shape[-1]
     time = of.arange(T, dtype=float) if times is None else of.asarray(times)
@@ -131,5 +136,5 @@ def _times(of: Any, times: Any, shape: tuple[int, ...]) -> Any:
     return of.broadcast_to(time, shape)
 
 
-def _running_maximum(of: Any, a: Any) -> Any:
+def _running_maximum(of: ModuleType, a: NumPyOrJAX) -> NumPyOrJAX:
     return np.maximum.accumulate(a, -2) if of is np else jax.lax.cummax(a, a.ndim - 2)

@@ -39,7 +39,7 @@ State: TypeAlias = Any
 """What a cell carries from step to step: an array `[*batch, H]`, or a pytree of such arrays."""
 
 Projected: TypeAlias = Any
-"""What a cell's `project` makes of its input and `step` takes: an array `[*batch, size]`, or a pytree of such arrays."""
+"""What a cell's `project` makes of its input and `step` takes: an array `[*batch, size]`, or a pytree of such."""
 
 Tree: TypeAlias = Any
 """A pytree of arrays of any kind, and whatever JAX takes for one."""

@@ -5,7 +5,7 @@ import functools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from gru_jax import __version__
 from gru_jax.checks import did_you_mean
@@ -30,7 +30,7 @@ PLATFORMS = ("cuda", "rocm", "tpu")
 class _Parser(argparse.ArgumentParser):
     """argparse that suggests the nearest verb, option or choice."""
 
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
+    def _check_value(self, action: argparse.Action, value: object) -> None:
         # The one place where argparse compares a word with choices, the verbs among them.
         try:
             super()._check_value(action, value)

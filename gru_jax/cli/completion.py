@@ -5,7 +5,8 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+from gru_jax.types import Plain
 
 Completer = Callable[..., Iterable[str]]
 
@@ -39,7 +40,7 @@ def answer_the_shell(parser: argparse.ArgumentParser, verbs: Mapping[str, argpar
     argcomplete.autocomplete(parser)
 
 
-def overrides(prefix: str, parsed_args: argparse.Namespace | None = None, **_: Any) -> list[str]:
+def overrides(prefix: str, parsed_args: argparse.Namespace | None = None, **_: object) -> list[str]:
     """`key.sub=` of every key, or `key.sub=value` of every value where a key has a choice of them.
 
     Of a section that has kinds, the keys are those of the kind in the words before, or else in the config.
@@ -89,7 +90,7 @@ def _kinds(parsed_args: argparse.Namespace | None) -> Callable[[tuple[str, ...]]
     def kind_of(path: tuple[str, ...]) -> str | None:
         if path in told or values is None:
             return told.get(path)
-        found: Any = values
+        found: Plain = values
         for key in path:
             found = found.get(key) if isinstance(found, dict) else None
         found = found.get("kind") if isinstance(found, dict) else found
@@ -98,7 +99,7 @@ def _kinds(parsed_args: argparse.Namespace | None) -> Callable[[tuple[str, ...]]
     return kind_of
 
 
-def _values(file: object) -> dict[str, Any] | None:
+def _values(file: object) -> dict[str, Plain] | None:
     """What a config and its base say; None where they cannot be read."""
     from gru_jax.config import yaml_document
     from gru_jax.config.base_file import lay_over, read_base
@@ -114,14 +115,14 @@ def _values(file: object) -> dict[str, Any] | None:
     return lay_over(base, document.value, Config) if base is not None and under else document.value
 
 
-def task_kinds(**_: Any) -> list[str]:
+def task_kinds(**_: object) -> list[str]:
     """The kinds of all tasks."""
     from gru_jax.cli.data_files import kinds
 
     return kinds()
 
 
-def table_names(**_: Any) -> list[str]:
+def table_names(**_: object) -> list[str]:
     """The tables here, and files that may be one."""
     from gru_jax.tables.spec import known
 

@@ -4,13 +4,13 @@ import contextlib
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any
 
 from gru_jax.config import error_messages, yaml_document
 from gru_jax.config.sections.base import Section, of_kind_alone
 from gru_jax.config.sections.in_words import show
 from gru_jax.config.sections.sweep import is_draws
 from gru_jax.config.yaml_document import Complaint, Document, KeyPath
+from gru_jax.types import Plain
 
 
 @dataclasses.dataclass
@@ -28,7 +28,7 @@ class Base:
     kept: dict[KeyPath, list[str]] = dataclasses.field(default_factory=dict)
 
 
-def read_base(path: Path, document: Document, values: dict[str, Any]) -> Base | None:
+def read_base(path: Path, document: Document, values: dict[str, Plain]) -> Base | None:
     """Reads the file that a config names, and takes the key out of its values.
 
     Args:
@@ -74,7 +74,7 @@ def _unusable(base: Base, config: Path) -> str:
     return ": is empty" if found.value is None and not found.complaints else ""
 
 
-def lay_over(base: Base, values: dict[str, Any], root: type[Section]) -> dict[str, Any]:
+def lay_over(base: Base, values: dict[str, Plain], root: type[Section]) -> dict[str, Plain]:
     """The base's values with the config's laid over them.
 
     A new `kind` drops those values of the base that the kind does not have. Lists, draws and single values are
@@ -85,7 +85,7 @@ def lay_over(base: Base, values: dict[str, Any], root: type[Section]) -> dict[st
         values: of the config.
         root: what the whole is: tells which keys a kind has.
     """
-    result: dict[str, Any] = base.document.value
+    result: dict[str, Plain] = base.document.value
     gone: set[KeyPath] = set()
     _lay(result, values, (), root, gone, base.kept)
     for marks in (base.document.marks, base.document.key_marks):
@@ -95,8 +95,8 @@ def lay_over(base: Base, values: dict[str, Any], root: type[Section]) -> dict[st
 
 
 def _lay(
-    under: dict[str, Any],
-    over: dict[str, Any],
+    under: dict[str, Plain],
+    over: dict[str, Plain],
     at: KeyPath,
     root: type[Section],
     gone: set[KeyPath],
@@ -111,7 +111,7 @@ def _lay(
             kept[at] = [key for key in under if key not in over]
     for key, value in over.items():
         below = (*at, key)
-        section: Any = under.get(key)
+        section: Plain = under.get(key)
         if error_messages.kind_alone(root, below):
             section = of_kind_alone(section)
         if section is None and isinstance(value, dict):
@@ -126,5 +126,5 @@ def _lay(
             gone.add(below)
 
 
-def _is_section(value: Any, path: KeyPath) -> bool:
+def _is_section(value: Plain, path: KeyPath) -> bool:
     return isinstance(value, dict) and not (path[0] == "sweep" and is_draws(value))

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -30,6 +30,7 @@ from gru_jax.config.sections.python_file import PythonFile
 from gru_jax.config.sections.sweep import SweepConfig
 from gru_jax.config.sections.tasks import AnyTask
 from gru_jax.data.dataset import BETTER_HIGHER, TARGET_METRICS, TaskShape, has_scores
+from gru_jax.types import Plain
 
 
 class EarlyStopConfig(Section):
@@ -122,7 +123,7 @@ class Config(Section):
         """The sections, by their keys, that name a Python file of one's own."""
         return {each.place: each for each in (self.task, self.model) if isinstance(each, PythonFile)}
 
-    def resolved(self) -> dict[str, Any]:
+    def resolved(self) -> dict[str, Plain]:
         """Every key with its value, defaults included, as plain nested mappings."""
         return self.model_dump(mode="json", by_alias=True)
 
@@ -267,7 +268,7 @@ _LATER_KEYS: dict[str, object] = {
 }
 
 
-def _forget(values: dict[str, Any], path: list[str], default: object) -> None:
+def _forget(values: dict[str, Plain], path: list[str], default: object) -> None:
     inner = values.get(path[0])
     if len(path) > 1 and isinstance(inner, dict):
         _forget(inner, path[1:], default)
@@ -294,14 +295,14 @@ def config_hash(config: Config) -> str:
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flat(values: dict[str, Plain], prefix: str = "") -> dict[str, Plain]:
+    flat: dict[str, Plain] = {}
     for key, value in values.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
 
 
-def compared(config: Config) -> dict[str, Any]:
+def compared(config: Config) -> dict[str, Plain]:
     """Every key, dotted, with its value; a Python file stands for what it says, not for where it lies."""
     flat = _flat(config.resolved())
     for key, section in config.own_files.items():
@@ -312,12 +313,12 @@ def compared(config: Config) -> dict[str, Any]:
     return flat
 
 
-def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+def changes(old: Config, new: Config) -> dict[str, tuple[Plain, Plain]]:
     """Keys that differ, with the old and the new value (None where a key is absent); a sweep is of no run."""
     return differences(compared(old), compared(new))
 
 
-def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def differences(before: dict[str, Plain], after: dict[str, Plain]) -> dict[str, tuple[Plain, Plain]]:
     """`changes` of what is compared of two configs."""
     return {
         key: (before.get(key), after.get(key))

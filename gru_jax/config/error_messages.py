@@ -3,11 +3,11 @@
 import types
 import typing
 from collections.abc import Iterable
-from typing import Any
 
 import annotated_types
 from pydantic import BeforeValidator, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from gru_jax.checks import did_you_mean, listed
 from gru_jax.config.sections.base import AloneInFiles, Expected, Section, of_kind_alone
@@ -41,14 +41,14 @@ def suggestion(got: object, options: Iterable[str]) -> str:
     return did_you_mean(got, options, f"choose one of {listed(options, repr)}")
 
 
-def _problems(detail: Any, root: type[Section]) -> list[Problem]:
+def _problems(detail: ErrorDetails, root: type[Section]) -> list[Problem]:
     if detail["type"] != "rules":
         return [_problem(detail, root)]
     path, _ = _locate(detail["loc"], root)
     return [Problem((*path, key), fact) for key, fact in detail["ctx"]["found"]]
 
 
-def _problem(detail: Any, root: type[Section]) -> Problem:
+def _problem(detail: ErrorDetails, root: type[Section]) -> Problem:
     path, section = _locate(detail["loc"], root)
     kind = detail["type"]
     if kind == "extra_forbidden":
@@ -116,7 +116,7 @@ def _field(section: type[Section], key: object) -> FieldInfo | None:
     return None
 
 
-def _sections(annotation: Any) -> list[type[Section]]:
+def _sections(annotation: object) -> list[type[Section]]:
     """The section classes an annotation admits: none for a plain value, several for a union."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
@@ -215,13 +215,13 @@ def _literals(section: type[Section], key: object) -> list[str]:
     return [] if field is None else [str(option) for option in _options(field.annotation)]
 
 
-def _options(annotation: Any) -> list[object]:
+def _options(annotation: object) -> list[object]:
     if typing.get_origin(annotation) is typing.Literal:
         return list(typing.get_args(annotation))
     return [option for part in typing.get_args(annotation) for option in _options(part)]
 
 
-def _expected(annotation: Any, metadata: Iterable[Any]) -> str:
+def _expected(annotation: object, metadata: Iterable[object]) -> str:
     """'a number > 0', 'one of 'a', 'b'', ... from a field's type and bounds."""
     metadata = list(metadata)
     for item in metadata:
@@ -238,15 +238,15 @@ def _expected(annotation: Any, metadata: Iterable[Any]) -> str:
         return "one of " + ", ".join(repr(option) for option in args)
     if _sections(annotation):
         return "a section (a mapping of keys to values)"
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    names: dict[object, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     return names.get(annotation, "another value") + _bounds(metadata)
 
 
-def _flat_metadata(items: Iterable[Any]) -> list[Any]:
+def _flat_metadata(items: Iterable[object]) -> list[object]:
     return [part for item in items for part in (item.metadata if isinstance(item, FieldInfo) else [item])]
 
 
-def _bounds(metadata: Iterable[Any]) -> str:
+def _bounds(metadata: Iterable[object]) -> str:
     said = []
     for item in metadata:
         for symbol, kind, name in (

@@ -16,6 +16,7 @@ from gru_jax.config.sections.base import Section
 from gru_jax.config.sections.in_words import short, show
 from gru_jax.config.sections.tasks.task import Task
 from gru_jax.config.yaml_document import Document, KeyPath
+from gru_jax.types import Plain
 
 AnySection = TypeVar("AnySection", bound=Section)
 
@@ -133,7 +134,7 @@ def _sources(file: str, document: Document, base: Base | None) -> Sources:
     return [(file, document)] + ([] if base is None else [(base.file, base.document)])
 
 
-def _beside(values: dict[str, Any] | None, sources: Sources, laid: Overrides) -> None:
+def _beside(values: dict[str, Plain] | None, sources: Sources, laid: Overrides) -> None:
     """A Python file is looked for beside the file that names it first, then from the current directory."""
     for key in PYTHON_FILES:
         section = (values or {}).get(key)
@@ -145,13 +146,13 @@ def _beside(values: dict[str, Any] | None, sources: Sources, laid: Overrides) ->
             section["file"] = str(folder / file)
 
 
-def _data_files(path: Path, values: dict[str, Any] | None) -> dict[str, str | None]:
+def _data_files(path: Path, values: dict[str, Plain] | None) -> dict[str, str | None]:
     """Where a task looks for its file: beside the config, then below the folder of data files."""
     data_root = (values or {}).get("data_root")
     return {"beside": str(path.parent.absolute()), "data_root": data_root if isinstance(data_root, str) else None}
 
 
-def _kept(path: Path, values: dict[str, Any] | None, laid: Overrides) -> dict[str, Path]:
+def _kept(path: Path, values: dict[str, Plain] | None, laid: Overrides) -> dict[str, Path]:
     """Where the config of a run is read again: for each section the folder with its Python file as it was then."""
     # Whatever else is called so has no environment of a run beside it.
     if path.name != "config.yaml" or not (path.parent / "env.json").is_file():
@@ -193,7 +194,7 @@ def error_at(file: str | Path, document: Document, found: Iterable[tuple[KeyPath
     return ConfigError(_lines([(str(file), document)], Overrides(), [Problem(path, fact) for path, fact in found]))
 
 
-def _read(path: Path, needs: str) -> tuple[Document, dict[str, Any] | None]:
+def _read(path: Path, needs: str) -> tuple[Document, dict[str, Plain] | None]:
     """The document and its values; None where there are none to validate: the file is what is wrong."""
     document = yaml_document.read_file(path)
     if document.value is None:
@@ -208,7 +209,7 @@ def _read(path: Path, needs: str) -> tuple[Document, dict[str, Any] | None]:
 
 
 def _validate(
-    values: dict[str, Any] | None, root: type[AnySection], context: Mapping[str, Any] | None = None
+    values: dict[str, Plain] | None, root: type[AnySection], context: Mapping[str, Any] | None = None
 ) -> tuple[AnySection | None, list[Problem]]:
     if values is None:
         return None, []
@@ -256,7 +257,7 @@ def named_override(argument: str) -> str:
     return f"override {short(argument)!r}: "
 
 
-def _short(value: Any) -> str:
+def _short(value: Plain) -> str:
     """A value of a resolved config in one word: a section by its kind."""
     return str(value["kind"] if isinstance(value, dict) and "kind" in value else value)
 

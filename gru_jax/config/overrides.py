@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from gru_jax.config import yaml_document
 from gru_jax.config.sections.base import of_kind_alone
 from gru_jax.config.yaml_document import Complaint, KeyPath
+from gru_jax.types import Plain
 
 KeysOfKind = Callable[[KeyPath, object], frozenset[str] | None]
 """(path of a section, its `kind`) -> the keys of that kind, or None if there is no such kind."""
@@ -34,7 +34,7 @@ class Overrides:
 
 
 def apply(
-    values: dict[str, Any],
+    values: dict[str, Plain],
     arguments: Sequence[str],
     keys_of_kind: KeysOfKind,
     default_kind: DefaultKind,
@@ -59,7 +59,7 @@ def apply(
     return result
 
 
-def _read(argument: str) -> tuple[KeyPath, Any, str]:
+def _read(argument: str) -> tuple[KeyPath, Plain, str]:
     """(path, value, what is wrong with the argument or "")."""
     key, equals, text = argument.partition("=")
     fact = _other_notation(key, equals, text)
@@ -101,9 +101,9 @@ def _other_notation(key: str, equals: str, text: str) -> str:
 
 
 def _put(
-    values: dict[str, Any],
+    values: dict[str, Plain],
     path: KeyPath,
-    value: Any,
+    value: Plain,
     argument: str,
     result: Overrides,
     keys_of_kind: KeysOfKind,

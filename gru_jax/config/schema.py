@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
@@ -10,6 +9,7 @@ from pydantic_core import core_schema
 from gru_jax.config.config import Config
 from gru_jax.config.sections.base import of_kind_alone
 from gru_jax.config.sections.sweep import DRAWS, MOST_VALUES, OUTSIDE, SPAN
+from gru_jax.types import Plain
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 # Behind the name of a definition: what of it a file may say that is laid over a base.
@@ -79,11 +79,11 @@ class _ByKind(GenerateJsonSchema):
             return made
         return {"if": {"type": "string"}, "then": made["properties"]["kind"], "else": made}
 
-    def field_title_should_be_set(self, schema: Any) -> bool:
+    def field_title_should_be_set(self, schema: object) -> bool:
         return False
 
 
-def _alone(definition: dict[str, Any], definitions: dict[str, Any]) -> None:
+def _alone(definition: dict[str, Plain], definitions: dict[str, Plain]) -> None:
     """Where a kind's name alone is taken: only that of a kind that has to say nothing else."""
     for value in definition.get("properties", {}).values():
         if value.get("if") == {"type": "string"}:
@@ -93,14 +93,14 @@ def _alone(definition: dict[str, Any], definitions: dict[str, Any]) -> None:
             value["then"] = {"enum": [kind for kind, keys in needs.items() if set(keys) <= {"kind"}]}
 
 
-def _describe(definition: dict[str, Any]) -> None:
+def _describe(definition: dict[str, Plain]) -> None:
     """Gives every key of a section the section's docstring, which speaks of the keys that need it."""
     said = inspect.cleandoc(definition.get("description", ""))
     for value in definition.get("properties", {}).values():
         value.setdefault("description", said)
 
 
-def _sweep(definitions: dict[str, Any]) -> None:
+def _sweep(definitions: dict[str, Plain]) -> None:
     """Puts in what the section `sweep` takes: any key of the config, dotted or nested, with its values."""
     count = {"type": "integer", "minimum": 1, "maximum": MOST_VALUES}
     bounds = {"type": "array", "items": {"type": "number", "minimum": -1e38, "maximum": 1e38}}
@@ -134,7 +134,7 @@ def _sweep(definitions: dict[str, Any]) -> None:
     section |= keys
 
 
-def _part(value: Any) -> Any:
+def _part(value: Plain) -> Plain:
     """A definition for files that are laid over a base, where every key may be left out."""
     if isinstance(value, list):
         return [_part(each) for each in value]
@@ -155,5 +155,5 @@ def _part(value: Any) -> Any:
     return part
 
 
-def _when_kind(branch: dict[str, Any]) -> dict[str, Any]:
+def _when_kind(branch: dict[str, Plain]) -> dict[str, Plain]:
     return {"if": branch["if"], "then": _part(branch["then"])}

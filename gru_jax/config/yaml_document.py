@@ -11,9 +11,10 @@ import dataclasses
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import yaml
+
+from gru_jax.types import Plain
 
 KeyPath = tuple[str | int, ...]
 """Where a value sits in the document: the keys (and list positions) that lead to it."""
@@ -51,7 +52,7 @@ for _name, _pattern, _first in (
         _class.add_implicit_resolver(_TAG + _name, re.compile(f"^(?:{_pattern})$"), _first)
 
 
-def dump(value: Any) -> str:
+def dump(value: Plain) -> str:
     """A plain value as YAML, keys in their order."""
     return yaml.dump(value, Dumper=_Yaml12Dumper, sort_keys=False, default_flow_style=False)
 
@@ -71,7 +72,7 @@ class Document:
     """The values of a YAML text, the (line, column) of values and keys, and what was wrong."""
 
     text: str = ""
-    value: Any = None
+    value: Plain = None
     marks: dict[KeyPath, tuple[int, int]] = dataclasses.field(default_factory=dict)
     key_marks: dict[KeyPath, tuple[int, int]] = dataclasses.field(default_factory=dict)
     complaints: list[Complaint] = dataclasses.field(default_factory=list)
@@ -125,7 +126,7 @@ def parse(text: str) -> Document:
     return document
 
 
-def one_line(value: Any) -> str:
+def one_line(value: Plain) -> str:
     """A value as YAML on one line, text without quotes where it needs none.
 
     Example:
@@ -169,7 +170,7 @@ class _Builder:
     def _complain(self, fact: str, path: KeyPath, node: yaml.Node) -> None:
         self.document.complaints.append(Complaint(fact, path, *_position(node)))
 
-    def _value(self, node: yaml.Node, path: KeyPath) -> Any:
+    def _value(self, node: yaml.Node, path: KeyPath) -> Plain:
         self.count += 1
         if self.count > MAX_VALUES:
             raise _TooMuch(f"holds more than {MAX_VALUES} values (aliases counted): not a config")
@@ -184,8 +185,8 @@ class _Builder:
             return self._scalar(node, path)
         return self._refuse_tag(node, path)
 
-    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
-        result: dict[str, Any] = {}
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Plain]:
+        result: dict[str, Plain] = {}
         first_line: dict[str, int] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != _TAG + "str":
@@ -205,7 +206,7 @@ class _Builder:
             result[key] = self._value(value_node, (*path, key))
         return result
 
-    def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
+    def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Plain:
         text, kind = node.value, node.tag.removeprefix(_TAG)
         try:
             if kind == "null":

@@ -1,7 +1,6 @@
 """Which sequences a step sees: a pure function of (seed, step), so resuming needs no state. And padding them."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -38,7 +37,7 @@ def batch_indices(key: Key, step: IntArray, examples: int, size: int) -> IntArra
     return jax.lax.dynamic_slice_in_dim(order, (step % per_epoch) * size, size)
 
 
-def taken(split: Split, rows: Any) -> Split:
+def taken(split: Split, rows: IntArray | np.ndarray | slice) -> Split:
     """Some of a split's sequences, by their numbers `[n]`."""
     return jax.tree.map(lambda leaf: leaf[rows], split)
 
@@ -166,7 +165,7 @@ def padded(examples: Sequence[Example], time: int, shape: TaskShape) -> Split:
     return Split(x, y, np.array([len(example.x) for example in examples], np.int32))
 
 
-def _side_by_side(sequences: Sequence[np.ndarray], time: int, dtype: Any) -> np.ndarray:
+def _side_by_side(sequences: Sequence[np.ndarray], time: int, dtype: type[np.generic]) -> np.ndarray:
     made = np.zeros((len(sequences), time, *sequences[0].shape[1:]), dtype)
     for row, sequence in zip(made, sequences, strict=True):
         row[: len(sequence)] = sequence

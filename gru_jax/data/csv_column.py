@@ -4,7 +4,7 @@ import csv
 import hashlib
 import io
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -129,7 +129,7 @@ def load(
 
 
 def _windows(series: np.ndarray, starts: range, window: Window, missing: Missing) -> Split:
-    both: Any = np.lib.stride_tricks.sliding_window_view(series, window.steps + window.horizon)
+    both = np.lib.stride_tricks.sliding_window_view(series, window.steps + window.horizon)
     rows = both[starts.start - window.steps : starts.stop - window.steps : starts.step]
     x, y = rows[:, : window.steps, None], rows[:, window.steps :]
     told = ~np.isnan(y).any(-1)

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gru_jax.data.dataset import Dataset, Sequences, Split, TaskShape
+from gru_jax.data.dataset import Dataset, Generator, Sequences, Split, TaskShape
 
 _AGREE = "; make load() and shape() agree"
 _FILL_IN = "; fill it in, or leave the sequence out"
@@ -44,7 +44,7 @@ def misfit(dataset: Dataset, shape: TaskShape) -> str | None:
     return f"train{found}" if "train" in made and (found := _of_generator(made["train"], shape)) else None
 
 
-def _of_generator(generate: Any, shape: TaskShape) -> str | None:
+def _of_generator(generate: Generator, shape: TaskShape) -> str | None:
     try:
         # Numbers too, not shapes alone: what is wrong with all of them would else be told as divergence.
         split = jax.device_get(jax.jit(lambda: generate(jax.random.key(0), shape.valid))())
@@ -134,10 +134,12 @@ def _of_shapes(x: Any, y: Any, shape: TaskShape, batch: tuple[str, ...]) -> str 
     for name, part in (("x", x), ("y", y)):
         if not _is_array(part):
             return f".{name} must be an array, got {type(part).__name__}; convert it with np.asarray"
-    wanted: tuple[Any, ...] = (*batch, "T") if shape.tokens else (*batch, "T", shape.features)
+    wanted: tuple[int | str, ...] = (*batch, "T") if shape.tokens else (*batch, "T", shape.features)
     if not _is(x.shape, wanted):
         return f".x must be {_said(wanted)}, got {list(x.shape)}{_AGREE}"
-    told = {"class": (), "values": (shape.values,), "tags": ("T",), "notes": ("T", shape.outputs)}[shape.target]
+    each: dict[str, tuple[int | str, ...]]
+    each = {"class": (), "values": (shape.values,), "tags": ("T",), "notes": ("T", shape.outputs)}
+    told = each[shape.target]
     if not _is(y.shape, (*batch, *told)) or y.shape[: len(batch)] != x.shape[: len(batch)]:
         return f".y must be {_said((*batch, *told))} for target={shape.target!r}, got {list(y.shape)}{_AGREE}"
     steps = len(batch)
@@ -210,9 +212,9 @@ def _is_array(part: Any) -> bool:
     return hasattr(part, "shape")
 
 
-def _is(got: tuple[int, ...], wanted: tuple[Any, ...]) -> bool:
+def _is(got: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
     return len(got) == len(wanted) and all(isinstance(w, str) or g == w for g, w in zip(got, wanted, strict=True))
 
 
-def _said(wanted: tuple[Any, ...]) -> str:
+def _said(wanted: tuple[int | str, ...]) -> str:
     return "[" + ", ".join(map(str, wanted)) + "]"

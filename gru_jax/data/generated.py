@@ -2,14 +2,13 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gru_jax.data.dataset import Dataset, Generator, Split
-from gru_jax.types import BoolArray, IntArray, Key
+from gru_jax.types import BoolArray, IntArray, Key, Tree
 
 # Two words no seed stands for: `jax.random.key(seed)` has a first word of 0, and all that training folds into it
 # comes out of the hash. They are part of every published number: never change them.
@@ -68,7 +67,7 @@ def _made(generate: Generator, words: tuple[int, int], examples: int, parts: int
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *made)
 
 
-def fingerprint(splits: Sequence[Any]) -> str:
+def fingerprint(splits: Sequence[Tree]) -> str:
     """16 hex digits that change with any number in a pytree of arrays."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(splits):

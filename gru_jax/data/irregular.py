@@ -1,6 +1,6 @@
 """Irregular sampling: noisy values of processes at random times, many of them missing; tell where they all stand."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import numpy as np
 from gru_jax.data import generated
 from gru_jax.data.dataset import Dataset, Generator, Split, TaskShape
 from gru_jax.irregular import observed
-from gru_jax.types import Key
+from gru_jax.types import Array, Key
 
 Seen = Literal["gaps", "last", "zeros"]
 """What stands where a value is missing: nothing but a mask and the time since, the last value, or 0."""
@@ -80,7 +80,7 @@ def drawn(
     kept = jnp.exp(-gaps.T[..., None] / jnp.asarray(_constants(channels), jnp.float32)[None, None])
     moved = jax.random.normal(of_process, steps, jnp.float32) * jnp.sqrt(1 - kept**2)
 
-    def step(z: Any, now: Any) -> tuple[Any, Any]:
+    def step(z: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
         left, new = now
         z = left * z + new
         return z, z

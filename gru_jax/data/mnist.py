@@ -2,7 +2,7 @@
 
 import struct
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -85,7 +85,7 @@ def load(data_root: str | None, half: Half = "all", permuted: bool = False, perm
     return Dataset(splits[0], splits[1], splits[2], description, fingerprint(files, *decisions))
 
 
-def _split(x: Any, y: Any) -> Split:
+def _split(x: np.ndarray, y: np.ndarray) -> Split:
     return Split((x[..., None] / np.float32(255)).astype(np.float32), y.astype(np.int32))
 
 

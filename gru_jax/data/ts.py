@@ -1,6 +1,6 @@
 """Time series with a class each, in the `.ts` files of the UEA and UCR archives."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -106,9 +106,8 @@ def load(
     return Dataset(splits[0], splits[1], splits[2], description, marked, names, scale=scale)
 
 
-def _split(x: list[np.ndarray], y: Any, equal: bool) -> Split | Source:
-    stacked: Any = np.stack(x) if equal else None
-    return Split(stacked, y) if equal else Sequences(x, list(y))
+def _split(x: list[np.ndarray], y: np.ndarray, equal: bool) -> Split | Source:
+    return Split(np.stack(x), y) if equal else Sequences(x, list(y))
 
 
 def read_ts(file: DataFile, holes: bool = False) -> Series:

@@ -4,10 +4,11 @@
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 from flax import linen
+from jax.typing import ArrayLike
 
 from gru_jax import checks
 from gru_jax.cells import GRUParams, Initializers
@@ -15,7 +16,7 @@ from gru_jax.combinators import Layer
 from gru_jax.layers import options as taken
 from gru_jax.layers.spec import GRUSpec
 from gru_jax.scans import Method
-from gru_jax.types import Activation, Array, BoolArray, DType, IntArray, Params, State
+from gru_jax.types import Activation, Array, BoolArray, DType, Function, IntArray, Key, Options, Params, State, Tree
 
 __all__ = ["GRU", "GRUCell"]
 
@@ -71,7 +72,7 @@ class GRU(linen.Module):
     def spec(self) -> GRUSpec:
         """The options, validated."""
         names = [field.name for field in dataclasses.fields(GRUSpec) if field.name != "init"]
-        options: dict[str, Any] = {name: getattr(self, name) for name in names}
+        options: Options = {name: getattr(self, name) for name in names}
         return GRUSpec(init=self.param_init, **options)
 
     @checks.suggesting
@@ -88,7 +89,7 @@ class GRU(linen.Module):
         deterministic: bool | None = None,
         return_gates: bool = False,
         stats: bool = False,
-    ) -> Any:
+    ) -> Tree:
         """Runs the layer over time.
 
         Args:
@@ -144,7 +145,7 @@ class GRU(linen.Module):
     @linen.compact
     def step(
         self, x: Array, h: State = None, *, resets: BoolArray | None = None, reset_to: State = None
-    ) -> Any:
+    ) -> Tree:
         """One step, for decoding and acting: `layer.apply(variables, x, h, method="step")`.
 
         Args:
@@ -163,11 +164,11 @@ class GRU(linen.Module):
         named = self._named(self.spec, jnp.shape(x)[-1])
         return self.spec.run_step(named, x, h, resets, reset_to, **self._randomness(self.spec, None))
 
-    def functional(self, variables: Any) -> tuple[Layer, Params]:
+    def functional(self, variables: Mapping[str, Tree]) -> tuple[Layer, Params]:
         """The same layer as functions and plain arrays: `layer, params` with `layer.apply(params, x)`."""
         return self.spec.layer, self.spec.from_names(variables["params"])
 
-    def _named(self, spec: GRUSpec, input_size: int) -> dict[str, Any]:
+    def _named(self, spec: GRUSpec, input_size: int) -> dict[str, Tree]:
         if self.has_variable("params", "layer_0"):
             if self.has_variable("params", f"layer_{spec.num_layers}"):
                 raise ValueError(f"GRU: the parameters are those of more layers than num_layers={spec.num_layers}")
@@ -179,7 +180,7 @@ class GRU(linen.Module):
         drawn = spec.init_names(self.make_rng("params"), input_size)
         return {name: self.param(name, lambda _, leaves=leaves: leaves) for name, leaves in drawn.items()}
 
-    def _kept(self, spec: GRUSpec, x: Any) -> State:
+    def _kept(self, spec: GRUSpec, x: ArrayLike) -> State:
         """Where a stateful layer starts: made by `init`, so that the variables' tree is whole before the first call."""
         if self.has_variable("carry", "state"):
             return spec.kept(self.get_variable("carry", "state"), x, "start without the collection 'carry'")
@@ -187,7 +188,7 @@ class GRU(linen.Module):
             self.put_variable("carry", "state", spec.fresh_state(spec.batch or spec.batch_of(x)))
         return None
 
-    def _randomness(self, spec: GRUSpec, deterministic: bool | None) -> dict[str, Any]:
+    def _randomness(self, spec: GRUSpec, deterministic: bool | None) -> Options:
         off = self.deterministic if deterministic is None else deterministic
         checks.flag("GRU", "deterministic", off)
         if off or not spec.random or self.is_initializing():
@@ -228,7 +229,7 @@ class GRUCell(linen.RNNCellBase):
     dtype: DType = None
     param_dtype: DType = jnp.float32
     state_dtype: DType = None
-    carry_init: Any = None
+    carry_init: Function | None = None
 
     @property
     def spec(self) -> GRUSpec:
@@ -249,7 +250,7 @@ class GRUCell(linen.RNNCellBase):
         """
         spec = self.spec
         if self.has_variable("params", "w_x"):
-            named: dict[str, Any] = {name: self.get_variable("params", name) for name in GRUParams._fields}
+            named: dict[str, Tree] = {name: self.get_variable("params", name) for name in GRUParams._fields}
         else:
             drawn = spec.init_names(self.make_rng("params"), inputs.shape[-1])["layer_0"]
             named = {name: self.param(name, lambda _, leaf=leaf: leaf) for name, leaf in drawn.items()}
@@ -257,7 +258,7 @@ class GRUCell(linen.RNNCellBase):
         return spec.run_cell(named, inputs, carry)
 
     @linen.nowrap
-    def initialize_carry(self, rng: Any, input_shape: tuple[int, ...]) -> Array:
+    def initialize_carry(self, rng: Key, input_shape: tuple[int, ...]) -> Array:
         """Zeros, `[*batch, H]`, for inputs of shape `[*batch, I]`; of the key only where there is a `carry_init`."""
         made = self.carry_init or (lambda _, *like: jnp.zeros(*like))
         return made(rng, (*input_shape[:-1], self.hidden_features), self.spec.carry_dtype)

@@ -15,7 +15,7 @@ from gru_jax.combinators import Layer
 from gru_jax.layers import options as taken
 from gru_jax.layers.random_streams import checked_rngs, dropout_stream
 from gru_jax.layers.spec import GRUSpec
-from gru_jax.types import Array, BoolArray, IntArray, Key, Params, State
+from gru_jax.types import Array, BoolArray, Function, IntArray, Key, Options, Params, State, Tree
 
 __all__ = ["GRU", "Carry", "GRUCell"]
 
@@ -94,7 +94,7 @@ class GRU(nnx.Module):
         rngs: nnx.Rngs | nnx.RngStream | Key | None = None,
         return_gates: bool = False,
         stats: bool = False,
-    ) -> Any:
+    ) -> Tree:
         """Runs the layer over time.
 
         Args:
@@ -150,7 +150,7 @@ class GRU(nnx.Module):
         resets: BoolArray | None = None,
         reset_to: State = None,
         rngs: nnx.Rngs | nnx.RngStream | Key | None = None,
-    ) -> Any:
+    ) -> Tree:
         """One step, for decoding and acting: `[*batch, I]` and the states to `(y [*batch, H], states)`.
 
         Args:
@@ -198,10 +198,10 @@ class GRU(nnx.Module):
         """The same layer as functions and plain arrays: `layer, params` with `layer.apply(params, x)`."""
         return self.spec.layer, self.spec.from_names(self._named())
 
-    def _named(self) -> dict[str, Any]:
+    def _named(self) -> dict[str, Tree]:
         return {name: _values(getattr(self, name)) for name in self.spec.names}
 
-    def _randomness(self, deterministic: bool | None, rngs: Any) -> dict[str, Any]:
+    def _randomness(self, deterministic: bool | None, rngs: nnx.Rngs | nnx.RngStream | Key | None) -> Options:
         off = self.deterministic if deterministic is None else deterministic
         checks.flag("GRU", "deterministic", off)
         if off or not self.spec.random:
@@ -261,7 +261,10 @@ class GRUCell(nnx.RNNCellBase):
         return self.spec.cell, self.spec.from_names({"layer_0": self._named()})
 
     def initialize_carry(
-        self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = None
+        self,
+        input_shape: tuple[int, ...],
+        rngs: nnx.Rngs | nnx.RngStream | None = None,
+        carry_init: Function | None = None,
     ) -> Array:
         """Zeros, `[*batch, H]`, for inputs of shape `[*batch, I]`; `carry_init(key, shape, dtype)` when given."""
         carry_init = self.carry_init if carry_init is None else carry_init
@@ -285,13 +288,13 @@ class GRUCell(nnx.RNNCellBase):
 def _unwrapped(state: State) -> State:
     """States that may be an `nnx.Param`, learned ones, as plain arrays."""
 
-    def is_variable(h: Any) -> bool:
+    def is_variable(h: object) -> bool:
         return isinstance(h, nnx.Variable)
 
     return jax.tree.map(lambda h: h[...] if is_variable(h) else h, state, is_leaf=is_variable)
 
 
-def _values(params: Any) -> Any:
+def _values(params: Tree) -> Tree:
     """Plain arrays from a dict (or a single one) of `nnx.Param`."""
     if isinstance(params, nnx.Variable):
         return params[...]

@@ -12,7 +12,7 @@ from jax.nn.initializers import zeros
 from gru_jax import checks
 from gru_jax.cells import Initializers, activations, initializers, per_gate
 from gru_jax.layers.spec import GRUSpec
-from gru_jax.types import Array, DType, Key
+from gru_jax.types import Array, DType, Key, Options
 
 ALL = tuple(field.name for field in dataclasses.fields(GRUSpec) if field.name != "hidden_features")
 OF_A_CELL = ("reset", "activation", "gate_activation", "bias", "heads", "init", "dtype", "param_dtype", "state_dtype")
@@ -35,7 +35,7 @@ class OfCandidate:
         return made.at[-self.units :].set(self.base(key, (self.units,), dtype))
 
 
-def translated(who: str, options: dict[str, Any], known: Iterable[str], *, linen: bool) -> dict[str, Any]:
+def translated(who: str, options: Options, known: Iterable[str], *, linen: bool) -> Options:
     """Options by our names, those that flax's `GRUCell` has under other names among them.
 
     Args:
@@ -99,7 +99,7 @@ class Signature:
     def __set_name__(self, owner: type, name: str) -> None:
         self.init = owner.__init__  # type: ignore[misc]
 
-    def __get__(self, instance: Any, owner: type) -> inspect.Signature:
+    def __get__(self, instance: object, owner: type) -> inspect.Signature:
         if instance is not None:
             raise AttributeError("__signature__")
         whole = inspect.signature(owner.__init__)  # type: ignore[misc]
@@ -121,7 +121,7 @@ def taking_flax_names(who: str, init: Callable[..., None]) -> Callable[..., None
     known = tuple(inspect.signature(init).parameters)[1:]
 
     @functools.wraps(init)
-    def taking(self: Any, *args: Any, **options: Any) -> None:
+    def taking(self: object, *args: Any, **options: Any) -> None:
         named = dict(zip(known, args, strict=False))
         found = translated(who, named | options, known, linen=True)
         # Not where flax makes the same module once more, which then has a parent.

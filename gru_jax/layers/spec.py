@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from gru_jax import checks
 from gru_jax.between import NORMS, Norm
@@ -14,7 +15,7 @@ from gru_jax.cells import GRU, GRUParams, Initializers
 from gru_jax.cells.base import accumulator
 from gru_jax.combinators import MERGES, Layer, StackParams, bidirectional, recurrent, stack
 from gru_jax.scans import Method
-from gru_jax.types import Activation, Array, DType, Key, Params, State
+from gru_jax.types import Activation, Array, BoolArray, DType, Key, Params, State, Tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,11 +143,11 @@ class GRUSpec:
         kinds = ("layer",) if self.norm is None else ("layer", "norm")
         return tuple(f"{kind}_{index}" for kind in kinds for index in range(self.num_layers))
 
-    def init_names(self, key: Key, input_size: int) -> dict[str, Any]:
+    def init_names(self, key: Key, input_size: int) -> dict[str, Tree]:
         """Fresh parameters under their names, see `to_names`."""
         return self.to_names(self.layer.init(key, input_size, self.param_dtype))
 
-    def given_names(self, params: Params, input_size: int) -> dict[str, Any]:
+    def given_names(self, params: Params, input_size: int) -> dict[str, Tree]:
         """Given parameters under their names; raises TypeError or ValueError when they do not fit the options."""
         for leaf in jax.tree.leaves(params):
             if not hasattr(leaf, "dtype"):
@@ -160,10 +161,10 @@ class GRUSpec:
         jax.eval_shape(functools.partial(self.layer.apply, deterministic=True), params, x)
         return self.to_names(jax.tree.map(jnp.asarray, params))
 
-    def to_names(self, params: Params) -> dict[str, Any]:
+    def to_names(self, params: Params) -> dict[str, Tree]:
         """Parameters as nested dicts: `layer_0/w_x`, or `layer_0/forward/w_x`, and `norm_0/scale`."""
-        layers: Any = (params,)
-        norms: Any = ()
+        layers: Tree = (params,)
+        norms: Tree = ()
         if not self._alone:
             layers, norms = params if isinstance(params, StackParams) else (params, ())
         named = {}
@@ -175,7 +176,7 @@ class GRUSpec:
             )
         return named | {f"norm_{index}": _present(norm) for index, norm in enumerate(norms)}
 
-    def from_names(self, named: Mapping[str, Any]) -> Params:
+    def from_names(self, named: Mapping[str, Tree]) -> Params:
         """The inverse of `to_names`: what `layer.apply` takes."""
 
         def gru(leaves: Mapping[str, Array]) -> GRUParams:
@@ -196,7 +197,7 @@ class GRUSpec:
 
     def run(
         self,
-        named: Mapping[str, Any],
+        named: Mapping[str, Tree],
         x: Array,
         h0: State,
         *,
@@ -204,7 +205,7 @@ class GRUSpec:
         deterministic: bool,
         reset_to: State = None,
         **options: Any,
-    ) -> Any:
+    ) -> Tree:
         """The call of both holders: the layer's `apply` on named parameters, all in one dtype."""
         x = checks.real("GRU", "x", x)
         params = self.from_names(named)
@@ -231,8 +232,8 @@ class GRUSpec:
         )
 
     def run_step(
-        self, named: Mapping[str, Any], x: Array, h: State, resets: Any, reset_to: State, **options: Any
-    ) -> Any:
+        self, named: Mapping[str, Tree], x: Array, h: State, resets: BoolArray | None, reset_to: State, **options: Any
+    ) -> Tree:
         """One step, `[*batch, I]`, for decoding: the call on a sequence of length 1."""
         if self.bidirectional or self.reverse:
             raise ValueError(
@@ -247,7 +248,7 @@ class GRUSpec:
         y, *rest = self.run(named, jnp.expand_dims(x, axis), h, reset_to=reset_to, **options)
         return y.squeeze(axis), *rest
 
-    def run_cell(self, named: Mapping[str, Any], x: Array, h: State) -> tuple[Array, Array]:
+    def run_cell(self, named: Mapping[str, Tree], x: Array, h: State) -> tuple[Array, Array]:
         """The state after one step of the cell alone, and what it puts out, in the dtype of the computation."""
         x, h = checks.real("GRUCell", "inputs", x), checks.real("GRUCell", "carry", h)
         params = self.from_names({"layer_0": named})
@@ -264,7 +265,7 @@ class GRUSpec:
         """Of the state that a cell alone begins with."""
         return self.state_dtype or self.dtype or self.param_dtype
 
-    def input_size(self, x: Any) -> int:
+    def input_size(self, x: object) -> int:
         """I, read from an input that may still be wrong."""
         x = checks.real("GRU", "x", x)
         if x.ndim < 2:
@@ -279,7 +280,7 @@ class GRUSpec:
         one = (zeros, zeros) if self.bidirectional else zeros
         return one if self._alone else (one,) * self.num_layers
 
-    def kept(self, state: State, x: Any, fix: str) -> State:
+    def kept(self, state: State, x: ArrayLike, fix: str) -> State:
         """The state that a stateful layer kept; raises ValueError when it is for another batch."""
         batch, had = self.batch_of(x), jax.tree.leaves(state)[0].shape[:-1]
         if had not in (batch, ()):
@@ -298,7 +299,7 @@ class GRUSpec:
         """Fixed as the shape is; float32 at least where calls may compute in it."""
         return self.state_dtype or self.dtype or accumulator(self.param_dtype)
 
-    def batch_of(self, x: Any) -> tuple[int, ...]:
+    def batch_of(self, x: ArrayLike) -> tuple[int, ...]:
         """The leading sizes of x that are not time."""
         return tuple(jnp.shape(x)[1:-1] if self.time_major else jnp.shape(x)[:-2])
 
@@ -325,7 +326,7 @@ def _layer(spec: GRUSpec) -> Layer:
     return stack(*[one] * spec.num_layers, dropout=dropout, residual=spec.residual, norm=spec.norm)
 
 
-def _present(leaves: Any) -> dict[str, Array]:
+def _present(leaves: GRUParams | Norm) -> dict[str, Array]:
     return {name: leaf for name, leaf in leaves._asdict().items() if leaf is not None}
 
 
@@ -333,6 +334,6 @@ def _for_all(state: Array, shape: tuple[int, ...]) -> Array:
     return jnp.broadcast_to(state, shape) if state.shape == shape[-1:] else state
 
 
-def _promoted(x: Array, params: Params) -> Any:
+def _promoted(x: Array, params: Params) -> DType:
     with jax.numpy_dtype_promotion("standard"):
         return jnp.result_type(x, *jax.tree.leaves(params))

@@ -15,7 +15,7 @@ from gru_jax.combinators import Layer, recurrent
 from gru_jax.models import output_layer
 from gru_jax.scans import Method
 from gru_jax.scans.mesh_axes import split_with_x
-from gru_jax.types import Array, BoolArray, DType, IntArray, Key, Params, State, exportable
+from gru_jax.types import Array, BoolArray, DType, IntArray, Key, Params, State, Tree, exportable
 
 CELLS: dict[str, Callable[[int, str], Cell]] = {
     "min_gru": lambda units, form: MinGRU(units, form=form),
@@ -206,7 +206,7 @@ def min_block(
         key: Key | None = None,
         deterministic: bool = False,
         **options: Any,
-    ) -> Any:
+    ) -> Tree:
         x = checks.floating(who, "x", x)
         if time_major or padding != "zero":
             raise ValueError(f"{who}: x is [*batch, T, I] and y is 0 at masked steps; leave time_major and padding out")

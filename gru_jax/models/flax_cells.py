@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from flax import linen
 
 from gru_jax import checks
 from gru_jax.cells.base import Dense, Equations, accumulator
-from gru_jax.types import Array, DType, Key, Params, exportable
+from gru_jax.types import Array, DType, Key, Params, Tree, exportable
 
 
 @exportable("LSTMState")
@@ -124,7 +124,7 @@ class LSTM:
         side_by_side = lambda what, of: jnp.concatenate([params[f"{of}{gate}"][what] for gate in "ifog"], -1)  # noqa: E731
         return Dense(side_by_side("kernel", "i"), side_by_side("kernel", "h"), side_by_side("bias", "h"), None)
 
-    def _module(self, dtype: DType = jnp.float32) -> Any:
+    def _module(self, dtype: DType = jnp.float32) -> linen.OptimizedLSTMCell:
         # Without a parent: the cell is none of the parts of a module in whose method it may run.
         return linen.OptimizedLSTMCell(self.hidden_size, param_dtype=dtype, parent=None)
 
@@ -194,7 +194,7 @@ class TanhRNN:
         """The parameters as that equation takes them."""
         return Dense(params["i"]["kernel"], params["h"]["kernel"], params["i"]["bias"], None)
 
-    def _module(self, dtype: DType = jnp.float32) -> Any:
+    def _module(self, dtype: DType = jnp.float32) -> linen.SimpleCell:
         return linen.SimpleCell(self.hidden_size, param_dtype=dtype, parent=None)
 
 
@@ -210,7 +210,7 @@ def _fresh(who: str, cell: "LSTM | TanhRNN", key: Key, input_size: int, dtype: D
     return jax.tree.map(lambda p: p.astype(dtype), drawn)
 
 
-def _as(h: Array, tree: Any) -> Any:
+def _as(h: Array, tree: Tree) -> Tree:
     """Arrays in the dtype of the state: Newton's method solves half precision in single, and flax converts nothing."""
     return jax.tree.map(lambda a: a.astype(h.dtype), tree)
 

@@ -9,7 +9,7 @@ from gru_jax.layers.nnx import GRU
 from gru_jax.layers.options import ALL, Signature
 from gru_jax.models import output_layer
 from gru_jax.scans.mesh_axes import left_to_xla
-from gru_jax.types import Array, State
+from gru_jax.types import Array, State, Tree
 
 
 class GRUReadout(nnx.Module):
@@ -68,7 +68,7 @@ class GRUReadout(nnx.Module):
         """
         self.gru.set_view(deterministic)
 
-    def __call__(self, x: Array, h0: State = None, *, return_state: bool = False, **options: Any) -> Any:
+    def __call__(self, x: Array, h0: State = None, *, return_state: bool = False, **options: Any) -> Tree:
         """The outputs for whole sequences.
 
         Args:

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from gru_jax import checks
-from gru_jax.between import Output
+from gru_jax.between import Network, Output
 from gru_jax.cells.base import accumulator, fresh
 from gru_jax.combinators import Made, StackParams
 from gru_jax.scans.mesh_axes import split_with_x
-from gru_jax.types import Array, BoolArray, DType, IntArray, Key, Params, State, exportable
+from gru_jax.types import Array, BoolArray, DType, IntArray, Key, Options, Params, State, Tree, exportable
 
 STEPS = ("last", "mean", "all")
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -49,7 +49,7 @@ class Readout(NamedTuple):
     """
 
     init: Callable[..., ReadoutParams]
-    apply: Callable[..., Any]
+    apply: Callable[..., Tree]
 
 
 class _Made(Readout):
@@ -60,7 +60,7 @@ class _Made(Readout):
 
 @checks.suggesting
 def readout(
-    net: Any, input_size: int, output_size: int, *, steps: str = "last", activation: str = "linear"
+    net: Network, input_size: int, output_size: int, *, steps: str = "last", activation: str = "linear"
 ) -> Readout:
     """An output layer on a recurrent network: `activation(features w + b)`.
 
@@ -110,7 +110,7 @@ def readout(
         return_gates: bool = False,
         stats: bool = False,
         **options: Any,
-    ) -> Any:
+    ) -> Tree:
         options |= extras(return_gates, stats)
         found, (h, *others) = features(net, params.net, x, h0, steps, options)
         product = found @ params.w
@@ -133,8 +133,8 @@ def extras(return_gates: bool, stats: bool) -> dict[str, bool]:
 
 
 def features(
-    net: Any, params: Params, x: Array, h0: State, steps: str, options: dict[str, Any]
-) -> tuple[Array, tuple[Any, ...]]:
+    net: Network, params: Params, x: Array, h0: State, steps: str, options: Options
+) -> tuple[Array, tuple[Tree, ...]]:
     """What the output layer sees, and whatever else the network gives: states, then gates, then stats."""
     y, h, *others = net.apply(params, x, h0, **options)
     valid = valid_steps(x, options.get("lengths"), options.get("mask"))
@@ -149,14 +149,14 @@ def features(
     return pooled(y, last, valid, steps), (h, *others)
 
 
-def feature_size(net: Any, params: Params, input_size: int, dtype: DType, steps: str) -> int:
+def feature_size(net: Network, params: Params, input_size: int, dtype: DType, steps: str) -> int:
     """How many features the output layer sees: layers, directions and merging decide it, which the network knows."""
     x = jax.ShapeDtypeStruct((1, input_size), dtype)
     found = jax.eval_shape(lambda p, x: features(net, p, x, None, steps, {"deterministic": True})[0], params, x)
     return int(found.shape[-1])
 
 
-def check_network(who: str, net: Any) -> None:
+def check_network(who: str, net: object) -> None:
     """Raises TypeError unless `net` is a pair of functions."""
     if not (callable(getattr(net, "init", None)) and callable(getattr(net, "apply", None))):
         raise TypeError(
@@ -196,7 +196,7 @@ def pooled(y: Array, last: State, valid: BoolArray | None, steps: str) -> Array:
     # The state of one direction may be a tuple too, an LSTM's is, but then it has names.
     if type(last) is not tuple:
         return last_of(y, valid)
-    ends: list[Any] = [getattr(state, "h", state) for state in last]
+    ends: list[State] = [getattr(state, "h", state) for state in last]
     if not all(isinstance(end, jax.Array) for end in ends):
         raise ValueError(
             "readout: steps='last' of two directions reads their final states, which here do not say what they put out;"

@@ -1,9 +1,9 @@
 """What every model is: the two functions that training relies on, and nothing more."""
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-from gru_jax.types import Params
+from gru_jax.types import Params, Tree
 
 
 @runtime_checkable
@@ -25,4 +25,4 @@ class Model(Protocol):
     def init(self) -> Callable[..., Params]: ...
 
     @property
-    def apply(self) -> Callable[..., Any]: ...
+    def apply(self) -> Callable[..., Tree]: ...

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from gru_jax import checks
-from gru_jax.between import OutputOfTokens
+from gru_jax.between import Network, OutputOfTokens
 from gru_jax.cells.base import accumulator, fresh
 from gru_jax.combinators import Made, StackParams
 from gru_jax.models import output_layer
 from gru_jax.scans.mesh_axes import split_with_x
-from gru_jax.types import Array, DType, IntArray, Key, Params, State, exportable
+from gru_jax.types import Array, BoolArray, DType, IntArray, Key, Params, State, Tree, exportable
 
 
 @exportable("SequenceParams")
@@ -54,8 +54,8 @@ class SequenceModel(NamedTuple):
     """
 
     init: Callable[..., SequenceParams]
-    apply: Callable[..., Any]
-    sample: Callable[..., Any]
+    apply: Callable[..., Tree]
+    sample: Callable[..., Tree]
 
 
 class _Made(SequenceModel):
@@ -66,7 +66,7 @@ class _Made(SequenceModel):
 
 @checks.suggesting
 def sequence_model(
-    net: Any,
+    net: Network,
     vocabulary: int,
     width: int | None = None,
     *,
@@ -140,7 +140,7 @@ def sequence_model(
         return_gates: bool = False,
         stats: bool = False,
         **options: Any,
-    ) -> Any:
+    ) -> Tree:
         tokens = _tokens("sequence_model", "tokens", tokens, vocabulary, options.get("lengths"), options.get("mask"))
         x = _embedded(params, tokens, vocabulary, options.get("lengths"), options.get("mask"))
         options |= output_layer.extras(return_gates, stats)
@@ -190,7 +190,7 @@ def sequence_model(
         h0: State = None,
         lengths: IntArray | None = None,
         return_state: bool = False,
-    ) -> Any:
+    ) -> Tree:
         who = "SequenceModel.sample"
         if steps != "all" or outputs != vocabulary:
             raise ValueError(
@@ -218,7 +218,7 @@ def sequence_model(
     return made
 
 
-def _check(net: Any, vocabulary: int, width: int | None, steps: str, tied: bool, outputs: int | None) -> int:
+def _check(net: object, vocabulary: int, width: int | None, steps: str, tied: bool, outputs: int | None) -> int:
     """How many outputs there are; raises unless these are options of a sequence model."""
     who = "sequence_model"
     output_layer.check_network(who, net)
@@ -237,7 +237,9 @@ def _check(net: Any, vocabulary: int, width: int | None, steps: str, tied: bool,
     return vocabulary if outputs is None else outputs
 
 
-def _tokens(who: str, name: str, got: Any, vocabulary: int, lengths: Any, mask: Any) -> IntArray:
+def _tokens(
+    who: str, name: str, got: object, vocabulary: int, lengths: IntArray | None, mask: BoolArray | None
+) -> IntArray:
     """`got` as int32; raises for what are no whole numbers, or, where values are known, none in [0, vocabulary)."""
     tokens = checks.as_array(who, name, got)
     if not jnp.issubdtype(tokens.dtype, jnp.integer):
@@ -258,7 +260,9 @@ def _tokens(who: str, name: str, got: Any, vocabulary: int, lengths: Any, mask: 
     return tokens.astype(jnp.int32)
 
 
-def _embedded(params: SequenceParams, tokens: IntArray, vocabulary: int, lengths: Any, mask: Any) -> Array:
+def _embedded(
+    params: SequenceParams, tokens: IntArray, vocabulary: int, lengths: IntArray | None, mask: BoolArray | None
+) -> Array:
     """`[*batch, T]` tokens to the network's input; 0 at masked steps, NaN where a token is none."""
     inside = (tokens >= 0) & (tokens < vocabulary)
     known = jnp.where(inside, tokens, jnp.zeros_like(tokens))

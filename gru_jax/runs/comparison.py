@@ -3,18 +3,19 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gru_jax.config import yaml_document
 from gru_jax.config.config import Config, compared
 from gru_jax.config.sections.in_words import short
 from gru_jax.runs.on_disk.run_directory import RunDirectory
+from gru_jax.types import Plain
 
 # What says how often something is told, or where it lies, makes no other run.
 _OUTSIDE = ("name", "seed", "data_root", "checkpoint", "log", "distributed", "sweep")
 _LONGEST = 60
 
-Values = Mapping[str, Any]
+Values = Mapping[str, Plain]
 """Of a config: dotted key -> value."""
 
 
@@ -54,7 +55,7 @@ def groups_of(runs: Iterable[RunDirectory]) -> list[Group]:
     ]
 
 
-def _deciding(config: Config) -> dict[str, Any]:
+def _deciding(config: Config) -> dict[str, Plain]:
     return {key: value for key, value in compared(config).items() if key.partition(".")[0] not in _OUTSIDE}
 
 

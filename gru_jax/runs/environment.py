@@ -7,9 +7,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
+
+from gru_jax.types import Plain
 
 _PACKAGES = (
     "gru-jax",
@@ -23,7 +24,7 @@ _PACKAGES = (
 )
 
 
-def environment(devices: Sequence[jax.Device]) -> dict[str, Any]:
+def environment(devices: Sequence[jax.Device]) -> dict[str, Plain]:
     """JSON values for `env.json`.
 
     Args:

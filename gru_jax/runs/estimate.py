@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.stages import Compiled
 
 from gru_jax.config.config import Config
 from gru_jax.config.loading import LoadedConfig
@@ -25,7 +26,8 @@ from gru_jax.data.dataset import Split
 from gru_jax.runs.plan import prepare
 from gru_jax.training.devices import Placement, place
 from gru_jax.training.experiment import Experiment, abstract_state, parameter_count
-from gru_jax.training.step import Batch, batch_of
+from gru_jax.training.step import Batch, TrainState, batch_of
+from gru_jax.types import Tree
 
 SECONDS = 40
 """How long the estimates may take."""
@@ -121,8 +123,8 @@ def estimates(loaded: LoadedConfig) -> Iterator[str]:
 class Step(NamedTuple):
     """The shapes and places of what a training step takes."""
 
-    state: Any
-    batch: Any
+    state: TrainState
+    batch: Batch
 
 
 def _abstract(experiment: Experiment, placement: Placement) -> Step:
@@ -158,13 +160,13 @@ def _batch_like(config: Config, size: int, time: int) -> Batch:
     return jax.eval_shape(lambda *parts: batch_of(Split(*parts), shape.target), x, y, lengths)
 
 
-def _zeros(tree: Any) -> Any:
+def _zeros(tree: Tree) -> Tree:
     return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype, device=getattr(a, "sharding", None)), tree)
 
 
-def _memory(compiled: Any, devices: int) -> tuple[int, str]:
+def _memory(compiled: Compiled, devices: int) -> tuple[int, str]:
     """Bytes on each device that a compiled step needs, and the same in words."""
-    found = compiled.memory_analysis()
+    found: Any = compiled.memory_analysis()
     # The state goes out where it came in.
     results = found.output_size_in_bytes - found.alias_size_in_bytes
     parts = {"arguments": found.argument_size_in_bytes, "temporaries": found.temp_size_in_bytes, "results": results}
@@ -173,7 +175,7 @@ def _memory(compiled: Any, devices: int) -> tuple[int, str]:
     return needed, f"{_size(needed)}{where}: {', '.join(f'{_size(size)} of {name}' for name, size in parts.items())}"
 
 
-def _seconds_a_step(compiled: Any, step: Step) -> float:
+def _seconds_a_step(compiled: Compiled, step: Step) -> float:
     """The median of a few steps on zeros."""
     state, batch = _zeros(step.state), _zeros(step.batch)
     state = jax.block_until_ready(compiled(state, batch))
@@ -204,7 +206,7 @@ def _free(device: jax.Device) -> int | None:
     return min(found, default=None)
 
 
-def _bytes(tree: Any) -> int:
+def _bytes(tree: Tree) -> int:
     return sum(int(np.prod(leaf.shape, dtype=object)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 

@@ -2,19 +2,18 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from gru_jax.data.dataset import Dataset
 from gru_jax.training.devices import Placement
 from gru_jax.training.experiment import Experiment, eval_batches
 from gru_jax.training.losses import Sums, add_up, metrics_of
 from gru_jax.training.newton_sums import NewtonSums, joined, newton_metrics
-from gru_jax.types import Params
+from gru_jax.types import Params, Tree
 
-Call = Callable[..., Any]
+Call = Callable[..., Tree]
 
 
-def _call(name: object, function: Call, *arguments: Any) -> Any:
+def _call(name: object, function: Call, *arguments: Tree) -> Tree:
     return function(*arguments)
 
 

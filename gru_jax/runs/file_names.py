@@ -1,10 +1,11 @@
 """Names of files without their folders, for what is sent elsewhere."""
 
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import Any
+
+from gru_jax.types import Plain
 
 
-def without_folders(said: Any) -> Any:
+def without_folders(said: Plain) -> Plain:
     r"""What a file of JSON or YAML says, every absolute path in it as its last part.
 
     Args:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 
@@ -16,8 +15,9 @@ from gru_jax.runs.record import Record
 from gru_jax.runs.scores import answered, scores
 from gru_jax.training.devices import Placement
 from gru_jax.training.experiment import abstract_state, parameter_count
+from gru_jax.types import Plain
 
-Result = dict[str, Any]
+Result = dict[str, Plain]
 """What result.json says."""
 
 
@@ -99,7 +99,7 @@ def with_test_values(result: Result, metrics: Mapping[str, float]) -> Result:
     return said
 
 
-def stopped_early(config: Config, result: Mapping[str, Any]) -> str:
+def stopped_early(config: Config, result: Mapping[str, Plain]) -> str:
     """Why a run ended before its last epoch."""
     early, best_by = config.train.early_stop, config.train.best_by
     best, sign = result.get(best_by), 1 if best_by.endswith(BETTER_HIGHER) else -1

@@ -2,16 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from gru_jax.config.config import Config
 from gru_jax.config.sections.tasks import READ_FROM_FILES
 from gru_jax.data.dataset import DataMissing
 from gru_jax.runs.on_disk.run_directory import require_same_data
+from gru_jax.types import Plain
 
 
 def require_data_of(
-    config: Config, results: Mapping[Path, Mapping[str, Any]], note: Callable[[str], object], fix: str
+    config: Config, results: Mapping[Path, Mapping[str, Plain]], note: Callable[[str], object], fix: str
 ) -> None:
     """Looks whether the data of finished runs are those that are here now; what a config generates does not change.
 

@@ -12,9 +12,10 @@ import socket
 import sys
 import threading
 import time
-from typing import IO, Any
+from typing import IO
 
 from gru_jax.runs.exit_codes import DIVERGED, DONE, STOPPED
+from gru_jax.types import Plain
 
 _CONNECT_S = 15.0
 _SAYS_IT_ITSELF_S = 5.0
@@ -39,14 +40,14 @@ class Lifelines:
         self._gone: set[int] = set()
         self._changing = threading.Lock()
         self._server: socket.socket | None = None
-        self.address: list[Any] = []
+        self.address: list[Plain] = []
         if index == 0:
             here = host if host in ("127.0.0.1", "localhost") else ""
             self._server = socket.create_server((here, 0), backlog=count)
             self._token = secrets.token_hex(16)
             self.address = [host, self._server.getsockname()[1], self._token]
 
-    def connect(self, address: list[Any]) -> None:
+    def connect(self, address: list[Plain]) -> None:
         """Connects; where that is not possible, only jax's own, slower watch tells of a death.
 
         Args:

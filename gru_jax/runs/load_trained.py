@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from gru_jax.runs.predictions import class_names
 from gru_jax.runs.scores import answered, confusion, scores
 from gru_jax.training.devices import place
 from gru_jax.training.experiment import Experiment, abstract_state, build, whole
-from gru_jax.types import Params
+from gru_jax.types import Params, Plain
 
 
 class Trained(NamedTuple):
@@ -110,10 +110,10 @@ class Evaluated(NamedTuple):
     dataset: Dataset
     metrics: dict[str, float]
     answers: Answers | None
-    beside: dict[str, Any]
+    beside: dict[str, Plain]
     verdict: str
 
-    def in_json(self) -> dict[str, Any]:
+    def in_json(self) -> dict[str, Plain]:
         """The metrics, null where one is not finite; of classes and tags the confusion matrix and their names."""
         metrics = {name: value if math.isfinite(value) else None for name, value in self.metrics.items()}
         if self.answers is None or self.config.shape.target not in ("class", "tags"):

@@ -4,7 +4,7 @@ Metrics are fetched late: only when the next step is on its way, so that the dev
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +22,7 @@ from gru_jax.training.losses import Sums, add_up, metrics_of, no_sums
 from gru_jax.training.newton_sums import newton_metrics, why_slow
 from gru_jax.training.optimizer import plateau_factor
 from gru_jax.training.step import Batch, TrainState
-from gru_jax.types import Array
+from gru_jax.types import Array, Plain
 
 
 class Trainees:
@@ -243,7 +243,7 @@ class Loop:
     def _write(self, record: Record, step: int, metrics: dict[str, float]) -> None:
         if record is self.open()[0]:
             self.reporter.metrics(metrics)
-        line: dict[str, Any] = {"step": step, "epoch": round(step / self.config.steps_per_epoch, 4)}
+        line: dict[str, Plain] = {"step": step, "epoch": round(step / self.config.steps_per_epoch, 4)}
         line |= {"time_s": round(self._time(record).history.train_s, 3), "examples": step * self.config.task.batch}
         record.write(line | metrics)
 

@@ -9,8 +9,9 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from io import BufferedRandom
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, NamedTuple
 
 import jax
 
@@ -22,6 +23,7 @@ from gru_jax.runs.on_disk.checkpoint import CheckpointError
 from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
 from gru_jax.runs.stop_request import StopRequest
 from gru_jax.runs.watching.progress import Reporter
+from gru_jax.types import Plain
 
 _PATIENCE = 1.0  # seconds between two looks at a run that another command is making
 
@@ -59,7 +61,7 @@ class Quiet(Reporter):
     def note(self, text: str) -> None:
         pass
 
-    def result(self, values: Mapping[str, Any]) -> None:
+    def result(self, values: Mapping[str, Plain]) -> None:
         pass
 
     def warn(self, text: str) -> None:
@@ -74,7 +76,7 @@ class Quiet(Reporter):
             signal.raise_signal(signal.SIGTERM)
 
 
-def finished(task: Task) -> dict[str, Any] | None:
+def finished(task: Task) -> dict[str, Plain] | None:
     """The result of a run that has come to its end, None of any other.
 
     The directory's name holds the hash of all that decides the numbers, so there is nothing else to compare.
@@ -165,7 +167,7 @@ def _in_processes(tasks: Sequence[Task], stop: StopRequest, jobs: int) -> Iterat
     ends by themselves, and the table finds them finished.
     """
     waiting, passed_on = deque(tasks), False
-    live: dict[subprocess.Popen[bytes], tuple[Task, Any]] = {}
+    live: dict[subprocess.Popen[bytes], tuple[Task, BufferedRandom]] = {}
     environment = _environment(jobs)
     try:
         while live or (waiting and not stop.requested):
@@ -198,7 +200,7 @@ def _in_processes(tasks: Sequence[Task], stop: StopRequest, jobs: int) -> Iterat
             errors.close()
 
 
-def _start(task: Task, environment: Mapping[str, str], errors: Any) -> "subprocess.Popen[bytes]":
+def _start(task: Task, environment: Mapping[str, str], errors: IO[bytes]) -> "subprocess.Popen[bytes]":
     loaded = task.loaded
     return subprocess.Popen(
         [sys.executable, "-m", "gru_jax", "run", loaded.file, *loaded.arguments],
@@ -221,7 +223,7 @@ def _environment(jobs: int) -> dict[str, str]:
     return {**added, **os.environ, "XLA_FLAGS": flags.strip()}
 
 
-def _last_words(errors: Any, code: int) -> str:
+def _last_words(errors: IO[bytes], code: int) -> str:
     """What a process said on standard error: its error if it has one, else its last line."""
     errors.seek(0)
     lines = [line for line in errors.read().decode(errors="replace").splitlines() if line.strip()]

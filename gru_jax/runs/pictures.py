@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from gru_jax.cells import Gates
 from gru_jax.config.config import Config
 from gru_jax.data.batches import first_of
 from gru_jax.data.dataset import DataDamaged, DataMissing, Dataset
@@ -21,7 +21,7 @@ from gru_jax.runs.scores import answered, confusion
 from gru_jax.runs.watching import confusion_matrix, gate_maps, plots
 from gru_jax.runs.watching.style import FORMATS, Style
 from gru_jax.training.experiment import Experiment, build
-from gru_jax.types import Params
+from gru_jax.types import Params, Tree
 
 
 def draw(
@@ -74,7 +74,7 @@ def _curves(directory: RunDirectory, config: Config, style: Style, suffix: str) 
     return path
 
 
-def _named(layers: Any) -> list[tuple[str, Any]]:
+def _named(layers: Tree) -> list[tuple[str, Gates]]:
     """(name, gates) of every layer and direction; directions come as pairs."""
     named = []
     for number, layer in enumerate(jax.device_get(layers), start=1):

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -20,7 +19,7 @@ from gru_jax.runs.watching.progress import Mute, Reporter
 from gru_jax.training.class_weights import weighed
 from gru_jax.training.devices import time_mesh
 from gru_jax.training.experiment import Experiment, abstract_state, build, whole
-from gru_jax.types import Params
+from gru_jax.types import Options, Params, Plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Run:
     reporter: Reporter
     group: Group = ALONE
     source: RunDirectory | None = None
-    result: dict[str, Any] | None = None
+    result: dict[str, Plain] | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -74,7 +73,7 @@ def plan(loaded: LoadedConfig, out: Path | None, *, fresh: bool, fork: bool, rep
     loaded = _by_group(loaded, group)
     _require_same_config(loaded.config, group)
     experiment = prepare(loaded)
-    where: list[Any] | None = None
+    where: list[Plain] | None = None
     notes: list[str] = []
     if group.first:
         directory = RunDirectory(out or run_directory.default_path(loaded.config))
@@ -174,7 +173,7 @@ def _by_group(loaded: LoadedConfig, group: Group) -> LoadedConfig:
     if group is ALONE:
         require_alone(loaded)
     config = loaded.config
-    update: dict[str, Any] = {"distributed": DistributedConfig()}
+    update: Options = {"distributed": DistributedConfig()}
     if group.count > 1 and "strategy" not in config.parallel.model_fields_set:
         update["parallel"] = config.parallel.model_copy(update={"strategy": "data"})
     return loaded._replace(config=config.model_copy(update=update))
@@ -208,7 +207,7 @@ def _where(
     return RunDirectory(run_directory.numbered(directory.path)) if fresh or fork else directory, source
 
 
-def _found(directory: RunDirectory, config: Config) -> tuple[dict[str, Any] | None, list[str]]:
+def _found(directory: RunDirectory, config: Config) -> tuple[dict[str, Plain] | None, list[str]]:
     """The result of a run that is there and has come to its end, and notes on what this config changes about it."""
     if not directory.is_run():
         return None, []
@@ -220,7 +219,7 @@ def _found(directory: RunDirectory, config: Config) -> tuple[dict[str, Any] | No
     return result, [] if result is not None else [f"continuing with {note}" for note in notes]
 
 
-def _end_of(directory: RunDirectory, config: Config) -> dict[str, Any] | None:
+def _end_of(directory: RunDirectory, config: Config) -> dict[str, Plain] | None:
     status, result = directory.status(), directory.result()
     if result is None or status not in ("done", "diverged"):
         return None

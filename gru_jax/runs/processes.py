@@ -15,7 +15,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -25,6 +24,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from gru_jax.config.sections.devices import DistributedConfig
 from gru_jax.runs.lifelines import ORDERLY, Lifelines
 from gru_jax.runs.on_disk.run_directory import RunError
+from gru_jax.types import Options, Plain
 
 # jax's own watch, for a machine that is cut off; the end of a process is heard of at once.
 _HEARTBEAT_S = 20
@@ -48,14 +48,14 @@ class Group:
     def __init__(self, index: int = 0, count: int = 1, lifelines: Lifelines | None = None) -> None:
         self.index, self.count, self._lifelines = index, count, lifelines
         self._asked: deque[jax.Array] = deque()
-        self._any: Any = None
+        self._any: Callable[[jax.Array], jax.Array] | None = None
 
     @property
     def first(self) -> bool:
         """Whether this is the process that writes and speaks."""
         return self.index == 0
 
-    def from_first(self, value: Any = None) -> Any:
+    def from_first(self, value: Plain = None) -> Plain:
         """The value, of JSON, that the first process has given; all have to ask for it."""
         if self.count == 1:
             return value
@@ -151,7 +151,7 @@ def join(section: DistributedConfig, say: Callable[[str], None]) -> Group:
     """
     if section.mode == "off":
         return ALONE
-    known: dict[str, Any] = {}
+    known: Options = {}
     if section.mode == "manual":
         known = {
             "coordinator_address": section.coordinator,

@@ -1,6 +1,5 @@
 """What the training loop has of each run: its files, who watches it, what it remembers, how it ended."""
 
-from typing import Any
 
 import jax
 import numpy as np
@@ -15,7 +14,7 @@ from gru_jax.runs.watching.watchers import Watchers
 from gru_jax.training.experiment import to_checkpoint
 from gru_jax.training.newton_sums import NewtonSums, to_meta, why_not_finite
 from gru_jax.training.step import TrainState
-from gru_jax.types import Params
+from gru_jax.types import Params, Plain, Tree
 
 
 class Record:
@@ -43,7 +42,7 @@ class Record:
         self.log: MetricsLog = Unwritten()
         self.watchers: Watchers | None = None
 
-    def of(self, tree: Any) -> Any:
+    def of(self, tree: Tree) -> Tree:
         """Its part of what is stacked: a copy, which does not hold the rest in memory; of a run alone, all of it."""
         return tree if self.place is None else jax.tree.map(lambda leaf: np.copy(leaf[self.place]), tree)
 
@@ -54,7 +53,7 @@ class Record:
             self.watchers = Watchers(run.config, run.directory, step, run.reporter)
             self.log = MetricsLog(run.directory.metrics, resume_step=step)
 
-    def write(self, line: dict[str, Any]) -> None:
+    def write(self, line: dict[str, Plain]) -> None:
         """A line of metrics."""
         self.log.write(line)
         if self.watchers is not None:
@@ -94,7 +93,7 @@ class Record:
         """Writes a checkpoint into its directory, in the process that writes."""
         self.log.sync()
         run, best = self.run, state.evaluated if self.best_params is None else self.best_params
-        meta: dict[str, Any] = {"fingerprint": self.dataset.fingerprint, "config_hash": run.hash}
+        meta: dict[str, Plain] = {"fingerprint": self.dataset.fingerprint, "config_hash": run.hash}
         meta |= {"history": self.history.to_meta(), "metrics_lines": self.log.lines}
         if state.sums.newton is not None:
             meta["newton"] = to_meta(state.sums.newton)

@@ -1,6 +1,6 @@
 """What a run begins with: its newest checkpoint, the parameters of another run, or neither."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
@@ -12,6 +12,7 @@ from gru_jax.runs.on_disk.run_directory import RunError, require_same_data
 from gru_jax.runs.plan import Run, fork_params
 from gru_jax.runs.record import Record
 from gru_jax.training.experiment import abstract_state, first_state, from_checkpoint
+from gru_jax.training.step import TrainState
 
 ANEW = "--fresh starts a new directory"
 
@@ -20,7 +21,7 @@ class Start(NamedTuple):
     """What a run begins with; the state is on the host, `saved_at` is the newest checkpoint's step, or -1."""
 
     record: Record
-    state: Any
+    state: TrainState
     saved_at: int
 
 

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +27,7 @@ from gru_jax.runs.watching import watchers
 from gru_jax.runs.watching.progress import Reporter
 from gru_jax.training.devices import place
 from gru_jax.training.experiment import Experiment
+from gru_jax.types import Plain
 
 
 def run(
@@ -169,7 +169,7 @@ def _train(begun: Start) -> int:
     return code
 
 
-def _begin(begun: Start, here: dict[str, Any]) -> None:
+def _begin(begun: Start, here: dict[str, Plain]) -> None:
     """Writes what a run has before its first step."""
     run = begun.record.run
     if run.source is not None:

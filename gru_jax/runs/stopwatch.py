@@ -2,11 +2,14 @@
 
 import time
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import TypeVar
 
 import jax
 
 from gru_jax.runs.on_disk.history import History
+from gru_jax.types import Tree
+
+_T = TypeVar("_T")
 
 
 class Stopwatch:
@@ -30,7 +33,7 @@ class Stopwatch:
         """Books the time since the last mark nowhere."""
         self._since = time.perf_counter()
 
-    def call(self, name: Hashable, function: Callable[..., Any], *args: Any) -> Any:
+    def call(self, name: Hashable, function: Callable[..., _T], *args: Tree) -> _T:
         """Calls a compiled function; its first call is waited for and booked as compilation."""
         if name in self._called:
             return function(*args)

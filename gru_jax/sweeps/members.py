@@ -3,13 +3,14 @@
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gru_jax.config import yaml_document
 from gru_jax.config.loading import ConfigError, LoadedConfig, load_config, named_override
 from gru_jax.config.yaml_document import KeyPath
 from gru_jax.runs.many_runs import Task
 from gru_jax.runs.on_disk.run_directory import default_path
+from gru_jax.types import Plain
 
 MOST_RUNS = 10_000
 
@@ -22,7 +23,7 @@ class Member(NamedTuple):
         task: the run.
     """
 
-    values: dict[str, Any]
+    values: dict[str, Plain]
     task: Task
 
 

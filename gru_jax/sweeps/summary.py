@@ -5,7 +5,7 @@ import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gru_jax.config import yaml_document
 from gru_jax.data.dataset import BETTER_HIGHER
@@ -15,6 +15,7 @@ from gru_jax.runs.on_disk.json_files import write_json, write_text
 from gru_jax.runs.on_disk.run_directory import RunDirectory
 from gru_jax.runs.watching import plots
 from gru_jax.sweeps.members import Member, Sweep
+from gru_jax.types import Plain
 
 MOST_CURVES = 10
 
@@ -31,9 +32,9 @@ class Line(NamedTuple):
         test: the same of every test metric: name -> (mean, sd).
     """
 
-    values: dict[str, Any]
+    values: dict[str, Plain]
     members: list[Member]
-    results: list[dict[str, Any]]
+    results: list[dict[str, Plain]]
     pick: float | None
     sd: float | None
     test: dict[str, tuple[float, float | None]]
@@ -64,7 +65,7 @@ def lines_of(sweep: Sweep) -> list[Line]:
     return [_line(members, sweep.pick) for members in together.values()]
 
 
-def _without_seed(values: dict[str, Any]) -> dict[str, Any]:
+def _without_seed(values: dict[str, Plain]) -> dict[str, Plain]:
     return {key: value for key, value in values.items() if key != "seed"}
 
 

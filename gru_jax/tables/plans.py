@@ -5,7 +5,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gru_jax.config import yaml_document
 from gru_jax.config.config import Config, changes, config_hash
@@ -15,6 +15,7 @@ from gru_jax.config.yaml_document import KeyPath
 from gru_jax.data.dataset import TARGET_METRICS
 from gru_jax.runs.on_disk.run_directory import default_path
 from gru_jax.tables.spec import Row, ScaleName, Table
+from gru_jax.types import Plain
 
 
 class Run(NamedTuple):
@@ -124,7 +125,7 @@ def _unknown_metric(table: Table, index: int, config: Config) -> list[str]:
 def _arguments(table: Table, index: int, row: Row, scale: ScaleName) -> list[tuple[KeyPath, str]]:
     """`key=value` arguments with the places in the table that ask for them; the later wins."""
     found: list[tuple[KeyPath, str]] = []
-    whole: Iterable[tuple[KeyPath, Mapping[str, Any]]] = (
+    whole: Iterable[tuple[KeyPath, Mapping[str, Plain]]] = (
         (("rows", index, "set"), row.set),
         (("scales", scale, "set"), getattr(table.spec.scales, scale).set),
         (("rows", index, "scales", scale, "set"), getattr(row.scales, scale).set),

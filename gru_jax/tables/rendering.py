@@ -6,13 +6,14 @@ import math
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from gru_jax.tables.results import WITHOUT_RUNS, needed, shown
 from gru_jax.tables.spec import EXPERIMENTS, SCALES, ScaleName, Table
+from gru_jax.types import Plain
 
 Format = Literal["md", "tex", "csv"]
-Entry = Mapping[str, Any]
+Entry = Mapping[str, Plain]
 
 PAGE = "table.md"
 _SMOKE = "a small run that shows the path works; the published numbers belong to the full scale"
@@ -230,7 +231,7 @@ def _tex(table: Table, scale: ScaleName, entries: Sequence[Entry]) -> str:
 
 
 def _csv(table: Table, scales: Sequence[ScaleName]) -> str:
-    columns: dict[str, Callable[[Entry], Any]] = {
+    columns: dict[str, Callable[[Entry], Plain]] = {
         "scale": lambda entry: entry["scale"],
         "row": lambda entry: entry["label"],
         "metric": lambda entry: entry["metric"],

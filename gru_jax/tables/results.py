@@ -6,13 +6,14 @@ import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gru_jax import files
 from gru_jax.runs.on_disk.json_files import write_text
 from gru_jax.tables import plans
 from gru_jax.tables.plans import RowPlan
 from gru_jax.tables.spec import SCALES, Row, ScaleName, Table
+from gru_jax.types import Plain
 
 FILE = "results.json"
 NO_DATA = "no data"
@@ -58,7 +59,7 @@ def status(scale: str, published: float | None, tolerance: float | None, ours: f
     return "reproduced" if near and not diverged else "differs"
 
 
-def row_result(table: Table, plan: RowPlan, ended: Sequence[Ended]) -> dict[str, Any]:
+def row_result(table: Table, plan: RowPlan, ended: Sequence[Ended]) -> dict[str, Plain]:
     """The entry of a row whose runs have all ended.
 
     Args:
@@ -85,22 +86,22 @@ def row_result(table: Table, plan: RowPlan, ended: Sequence[Ended]) -> dict[str,
     }
 
 
-def row_without_data(table: Table, plan: RowPlan) -> dict[str, Any]:
+def row_without_data(table: Table, plan: RowPlan) -> dict[str, Plain]:
     """The entry of a row whose data are not on this machine."""
-    nothing: dict[str, Any] = {"mean": None, "sd": None, "best": None, "seeds": [], "values": [], "status": NO_DATA}
+    nothing: dict[str, Plain] = {"mean": None, "sd": None, "best": None, "seeds": [], "values": [], "status": NO_DATA}
     return _entry(table, plan) | nothing | {"steps": None, "seconds": None, "hardware": None}
 
 
-def not_run(table: Table, index: int, scale: str, stale: bool = False) -> dict[str, Any]:
+def not_run(table: Table, index: int, scale: str, stale: bool = False) -> dict[str, Plain]:
     """What is shown of a row that has no entry, or that of another config: it is not kept."""
     row = table.spec.rows[index]
     said = PUBLISHED if row.config is None else STALE if stale else NOT_RUN
-    nothing: dict[str, Any] = {"mean": None, "sd": None, "best": None, "seeds": [], "values": [], "status": said}
+    nothing: dict[str, Plain] = {"mean": None, "sd": None, "best": None, "seeds": [], "values": [], "status": said}
     nothing |= {"steps": None, "seconds": None, "hardware": None, "command": None, "config_hash": None}
     return _of_row(table, row, scale) | nothing
 
 
-def _of_row(table: Table, row: Any, scale: str) -> dict[str, Any]:
+def _of_row(table: Table, row: Row, scale: str) -> dict[str, Plain]:
     said = {
         "label": row.label,
         "scale": scale,
@@ -114,7 +115,7 @@ def _of_row(table: Table, row: Any, scale: str) -> dict[str, Any]:
     return said if row.published_sd is None else said | {"published_sd": row.published_sd}
 
 
-def _entry(table: Table, plan: RowPlan) -> dict[str, Any]:
+def _entry(table: Table, plan: RowPlan) -> dict[str, Plain]:
     return _of_row(table, plan.row, plan.scale) | {"command": plan.command, "config_hash": plan.config_hash}
 
 
@@ -123,7 +124,7 @@ def _six(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.6g}")
 
 
-def read(table: Table) -> list[dict[str, Any]]:
+def read(table: Table) -> list[dict[str, Plain]]:
     """The entries of the rows that the table still asks for; of a missing or damaged file, none.
 
     A damaged file costs nothing: the runs are finished, and the same command writes it again.
@@ -141,13 +142,13 @@ def read(table: Table) -> list[dict[str, Any]]:
 
 
 _NUMBER = (int, float, type(None))  # finite ones, see _whole
-_TYPES: Mapping[str, Any] = {
+_TYPES: Mapping[str, type | tuple[type, ...]] = {
     "mean": _NUMBER, "sd": _NUMBER, "best": _NUMBER, "steps": _NUMBER, "seconds": _NUMBER, "seeds": list,
     "values": list, "status": str, "hardware": (str, type(None)), "command": str, "config_hash": str,
 }  # fmt: skip
 
 
-def _whole(entry: Mapping[str, Any]) -> bool:
+def _whole(entry: Mapping[str, Plain]) -> bool:
     if not all(key in entry and isinstance(entry[key], kind) for key, kind in _TYPES.items()):
         return False
     numbers = [entry[key] for key, kind in _TYPES.items() if kind is _NUMBER] + entry["values"]
@@ -166,7 +167,7 @@ def kept_seeds(table: Table, plan: RowPlan) -> list[int]:
     return []
 
 
-def keep(table: Table, new: Mapping[str, Any]) -> None:
+def keep(table: Table, new: Mapping[str, Plain]) -> None:
     """Puts the entry of one row into results.json, beside those of the other rows and scales.
 
     Raises:
@@ -184,7 +185,7 @@ def alone(table: Table) -> Iterator[None]:
         yield
 
 
-def _keep(table: Table, new: Mapping[str, Any]) -> None:
+def _keep(table: Table, new: Mapping[str, Plain]) -> None:
     entries = {(entry["scale"], entry["label"]): entry for entry in read(table)}
     old = entries.get((new["scale"], new["label"]))
     # Runs that were made elsewhere are not undone by data that are missing here.
@@ -199,7 +200,7 @@ def _keep(table: Table, new: Mapping[str, Any]) -> None:
     write_if_changed(table.folder / FILE, json.dumps({"table": table.name, "rows": ordered}, indent=2) + "\n")
 
 
-def up_to_date(table: Table, index: int, entry: Mapping[str, Any]) -> dict[str, Any]:
+def up_to_date(table: Table, index: int, entry: Mapping[str, Plain]) -> dict[str, Plain]:
     """An entry with what the table now says of its row: a note or a source may be added after the runs."""
     row, scale = table.spec.rows[index], entry["scale"]
     diverged = sum(value is None for value in entry["values"])
@@ -209,7 +210,7 @@ def up_to_date(table: Table, index: int, entry: Mapping[str, Any]) -> dict[str, 
     return _of_row(table, row, scale) | {key: entry[key] for key in _TYPES} | {"status": said}
 
 
-def shown(table: Table, scale: ScaleName) -> list[dict[str, Any]]:
+def shown(table: Table, scale: ScaleName) -> list[dict[str, Plain]]:
     """Every row of a scale in the table's order: its entry, or that it was not run, with the config that it has now.
 
     A row that needs what is not here, and was not run, is none of them: see `needed`.
@@ -232,7 +233,7 @@ def shown(table: Table, scale: ScaleName) -> list[dict[str, Any]]:
     return rows
 
 
-def needed(table: Table, scale: ScaleName, entries: Sequence[Mapping[str, Any]]) -> list[Row]:
+def needed(table: Table, scale: ScaleName, entries: Sequence[Mapping[str, Plain]]) -> list[Row]:
     """The rows that were not run for want of something: those that `shown` leaves out."""
     there = {entry["label"] for entry in entries}
     return [

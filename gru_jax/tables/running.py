@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gru_jax.runs import many_runs
 from gru_jax.runs.exit_codes import DIVERGED, DONE, FAILED, MISSING, STOPPED
@@ -15,6 +15,7 @@ from gru_jax.tables import results
 from gru_jax.tables.plans import RowPlan, Run
 from gru_jax.tables.results import Ended
 from gru_jax.tables.spec import Table
+from gru_jax.types import Plain
 
 Say = Callable[[str], None]
 
@@ -46,7 +47,7 @@ def _seconds(value: object) -> float:
     return float(value) if isinstance(value, int | float) and results.is_finite(value) else 0.0
 
 
-def _hardware(path: Path, result: Mapping[str, Any]) -> str:
+def _hardware(path: Path, result: Mapping[str, Plain]) -> str:
     try:
         env = json.loads((path / "env.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -1,7 +1,7 @@
 """`experiments/<name>/table.yaml`: the rows of a table, and what was published of them."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -9,6 +9,7 @@ from gru_jax.config.error_messages import suggestion
 from gru_jax.config.loading import ConfigError, error_at, load_section
 from gru_jax.config.sections.base import Expected, NonNegative, Positive, Section, broken_rule
 from gru_jax.config.yaml_document import Document, KeyPath
+from gru_jax.types import Plain
 
 EXPERIMENTS = Path("experiments")
 FILE = "table.yaml"
@@ -17,7 +18,7 @@ SCALES: tuple[ScaleName, ...] = ("full", "smoke")
 MOST_SEEDS = 1000
 
 
-def _check_seeds(seeds: Any) -> Any:
+def _check_seeds(seeds: Plain) -> list[int]:
     whole = isinstance(seeds, list) and all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)
     if not whole or not seeds or len(set(seeds)) < len(seeds) or len(seeds) > MOST_SEEDS:
         raise ValueError(seeds)
@@ -25,7 +26,7 @@ def _check_seeds(seeds: Any) -> Any:
 
 
 Seeds = Annotated[list[int], BeforeValidator(_check_seeds), Expected("different whole numbers >= 0, such as [0, 1, 2]")]
-Values = Annotated[dict[str, Any], Expected("values laid over the config's, such as {optim.lr: 1e-3}")]
+Values = Annotated[dict[str, Plain], Expected("values laid over the config's, such as {optim.lr: 1e-3}")]
 Text = Annotated[str, Field(min_length=1), Expected("text")]
 Label = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]+$"), Expected("text on one line")]
 

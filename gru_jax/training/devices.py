@@ -5,7 +5,7 @@ All of them compute the same numbers up to the order of summation.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gru_jax.training.losses import Sums
 from gru_jax.training.step import Batch, TrainState
-from gru_jax.types import Array, Params
+from gru_jax.types import Array, Params, Tree
 
 
 class Placement(NamedTuple):
@@ -34,9 +34,9 @@ class Placement(NamedTuple):
 
     train_step: Callable[[TrainState, Batch], TrainState]
     eval_step: Callable[[Params, Batch], Sums]
-    put_state: Callable[[Any], Any]
-    put_batch: Callable[[Any], Any]
-    get: Callable[[Any], Any]
+    put_state: Callable[[Tree], Tree]
+    put_batch: Callable[[Batch], Batch]
+    get: Callable[[Tree], Tree]
     rows: Callable[[int], slice]
     devices: int
 
@@ -77,7 +77,7 @@ def place(
     raise ValueError(f"place: strategy must be 'single', 'data', 'pmap' or 'time', got {strategy!r}")
 
 
-def _on_mesh(train_step: Any, eval_step: Any, mesh: Mesh) -> Placement:
+def _on_mesh(train_step: Callable[..., TrainState], eval_step: Callable[..., Sums], mesh: Mesh) -> Placement:
     everywhere = NamedSharding(mesh, PartitionSpec())
     rows = NamedSharding(mesh, PartitionSpec("data"))
     steps = NamedSharding(mesh, PartitionSpec("data", "time")) if "time" in mesh.axis_names else rows
@@ -98,7 +98,7 @@ def _on_mesh(train_step: Any, eval_step: Any, mesh: Mesh) -> Placement:
             shardings,
         )
 
-    def put_state(tree: Any) -> Any:
+    def put_state(tree: Tree) -> Tree:
         if mesh.is_multi_process:
             whole = jax.tree.map(np.asarray, tree)
             return jax.tree.map(lambda a: jax.make_array_from_callback(a.shape, everywhere, a.__getitem__), whole)
@@ -146,18 +146,20 @@ def batch_in_parts(batch: Batch, parts: int) -> Batch:
     return batch._replace(x=longer(batch.x), y=y, weight=weight, lengths=lengths)
 
 
-def _pmap(train_step: Any, eval_step: Any, devices: Sequence[jax.Device]) -> Placement:
+def _pmap(
+    train_step: Callable[..., TrainState], eval_step: Callable[..., Sums], devices: Sequence[jax.Device]
+) -> Placement:
     count = len(devices)
     mesh = Mesh(np.array(devices), ("data",))
     by_device = NamedSharding(mesh, PartitionSpec("data"))
     over = functools.partial(jax.pmap, axis_name="data", devices=devices)
 
-    def put_state(tree: Any) -> Any:
+    def put_state(tree: Tree) -> Tree:
         copies = jax.tree.map(lambda a: np.broadcast_to(a, (count, *np.shape(a))), jax.device_get(tree))
         return jax.device_put(copies, by_device)
 
-    def put_batch(tree: Any) -> Any:
-        parts = jax.tree.map(lambda a: a.reshape(count, a.shape[0] // count, *a.shape[1:]), tree)
+    def put_batch(batch: Batch) -> Batch:
+        parts = jax.tree.map(lambda a: a.reshape(count, a.shape[0] // count, *a.shape[1:]), batch)
         return jax.device_put(parts, by_device)
 
     return Placement(

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from gru_jax.training.newton_sums import from_meta
 from gru_jax.training.optimizer import average_of, optimizer_of
 from gru_jax.training.precision import in_precision
 from gru_jax.training.step import Batch, TrainState, batch_of, data_key, eval_step, init_state, train_step
-from gru_jax.types import Array, IntArray, Params
+from gru_jax.types import Array, IntArray, Options, Params, Plain
 
 
 class Experiment(NamedTuple):
@@ -53,7 +53,7 @@ def build(config: Config, mesh: Mesh | None = None) -> Experiment:
     average = average_of(config.optim)
     schedule = config.optim.schedule.build(config.total_steps, config.steps_per_epoch)
     shape, newton = config.shape, config.newton is not None
-    options: dict[str, Any] = {
+    options: Options = {
         "model": model, "target": shape.target, "quantiles": shape.quantiles, "newton": newton,
     }  # fmt: skip
     return Experiment(
@@ -103,7 +103,7 @@ def to_checkpoint(state: TrainState) -> TrainState:
     return state._replace(sums=state.sums._replace(newton=None))
 
 
-def from_checkpoint(experiment: Experiment, state: TrainState, meta: dict[str, Any]) -> TrainState:
+def from_checkpoint(experiment: Experiment, state: TrainState, meta: dict[str, Plain]) -> TrainState:
     """The state of a checkpoint, for the method of this experiment."""
     if experiment.config.newton is None:
         return state

@@ -1,7 +1,7 @@
 """Loss and accuracy as sums over what was asked, so that batches, devices and log windows add up."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +50,7 @@ def add_up(parts: Iterable[Sums]) -> dict[str, float]:
 
 def no_sums(newton: bool = False) -> Sums:
     """All totals 0."""
-    zeros: dict[str, Any] = {name: jnp.zeros((), jnp.float32) for name in _NAMES}
+    zeros = {name: jnp.zeros((), jnp.float32) for name in _NAMES}
     return Sums(**zeros, newton=no_newton_sums() if newton else None)
 
 

@@ -3,7 +3,7 @@
 A solve is one sequence in one layer and direction.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import numpy as np
 
 from gru_jax.config.sections.methods import NewtonMethod
 from gru_jax.scans import Stats
-from gru_jax.types import Array
+from gru_jax.types import Array, Options, Tree
 
 
 class NewtonSums(NamedTuple):
@@ -40,7 +40,7 @@ def no_newton_sums() -> NewtonSums:
     return NewtonSums(*(jnp.zeros((), jnp.float32) for _ in NewtonSums._fields))
 
 
-def newton_sums(stats: Any, weight: Array, axis: str | None = None) -> NewtonSums:
+def newton_sums(stats: Tree, weight: Array, axis: str | None = None) -> NewtonSums:
     """The totals of one batch.
 
     Args:
@@ -96,7 +96,7 @@ def to_meta(sums: NewtonSums | None) -> dict[str, float] | None:
 def from_meta(meta: dict[str, float] | None) -> NewtonSums:
     """The inverse of `to_meta`; all 0 for None."""
     values = meta or dict.fromkeys(NewtonSums._fields, 0.0)
-    fields: dict[str, Any] = {name: np.float32(values[name]) for name in NewtonSums._fields}
+    fields: Options = {name: np.float32(values[name]) for name in NewtonSums._fields}
     return NewtonSums(**fields)
 
 

@@ -11,7 +11,7 @@ from optax import contrib
 
 from gru_jax.config.sections.optim import Optimizer, Plain, ScheduleFree, dotted, fits
 from gru_jax.config.sections.schedules import PlateauSchedule, mixed_dtypes_allowed
-from gru_jax.types import Array, IntArray, Params
+from gru_jax.types import Array, IntArray, Params, Tree
 
 OfRate = Callable[[Array], optax.GradientTransformationExtraArgs]
 """Learning rate -> a transformation: gradient, and the loss as `value` -> what is added to the parameters."""
@@ -52,7 +52,7 @@ def optimizer_of(optim: Optimizer, steps_per_epoch: int) -> OfRate:
     return of_rate
 
 
-def factors(rates: Mapping[str, float], tree: Params) -> Any:
+def factors(rates: Mapping[str, float], tree: Params) -> Params:
     """The factor on the rate of every parameter: the product of those whose names fit its own.
 
     Example:
@@ -68,7 +68,9 @@ def factors(rates: Mapping[str, float], tree: Params) -> Any:
 def _plain(optim: Plain, rate: Array) -> optax.GradientTransformationExtraArgs:
     chain = optim.chained(optim.direction())
 
-    def update(gradient: Any, state: Any, params: Params = None, **values: Any) -> tuple[Any, Any]:
+    def update(
+        gradient: Params, state: optax.OptState, params: Params = None, **values: Tree
+    ) -> tuple[Params, optax.OptState]:
         direction, state = chain.update(gradient, state, params, **values)
         if not optim.rates:
             return jax.tree.map(lambda d: -(rate.astype(d.dtype) * d), direction), state
@@ -88,7 +90,9 @@ def _of_optax(optim: Any, rate: Array) -> optax.GradientTransformationExtraArgs:
         made = {str(factor): optim.made(rate * factor) for factor in set(jax.tree.leaves(rates))}
         return optim.chained(optax.partition(made, jax.tree.map(str, rates)))
 
-    def update(gradient: Any, state: Any, params: Params = None, **values: Any) -> tuple[Any, Any]:
+    def update(
+        gradient: Params, state: optax.OptState, params: Params = None, **values: Tree
+    ) -> tuple[Params, optax.OptState]:
         return parts(gradient).update(gradient, state, params, **values)
 
     return optax.GradientTransformationExtraArgs(lambda params: parts(params).init(params), update)
@@ -115,7 +119,7 @@ def _on_plateau(of_rate: OfRate, plateau: optax.GradientTransformationExtraArgs)
             most = jnp.full((), jnp.finfo(jnp.float32).max, jnp.float32)
             return Watched(of_rate(rate).init(params), plateau.init(one)._replace(best_value=most))
 
-        def update(gradient: Any, state: Watched, params: Params = None, *, value: Array) -> tuple[Any, Watched]:
+        def update(gradient: Params, state: Watched, params: Params = None, *, value: Array) -> tuple[Params, Watched]:
             seen = mixed_dtypes_allowed(plateau.update)(one, state.plateau, value=value)[1]
             updates, inner = of_rate(rate * seen.scale).update(gradient, state.inner, params, value=value)
             return updates, Watched(inner, seen)
@@ -147,7 +151,7 @@ def _moving_average(decay: float) -> Average:
 
 
 def _schedule_free(averaged: Params, params: Params, opt_state: optax.OptState, step: IntArray) -> Params:
-    def is_state(node: Any) -> bool:
+    def is_state(node: object) -> bool:
         return isinstance(node, contrib.ScheduleFreeState)
 
     for state in filter(is_state, jax.tree.leaves(opt_state, is_leaf=is_state)):

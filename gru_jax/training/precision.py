@@ -1,6 +1,5 @@
 """Mixed precision: a model that computes in another dtype than its parameters are held in, and rounding to bfloat16."""
 
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 from gru_jax.cells.base import accumulator
 from gru_jax.config.sections.devices import PrecisionConfig
 from gru_jax.models import Model
-from gru_jax.types import Array, DType, IntArray, Key, Params
+from gru_jax.types import Array, DType, Function, IntArray, Key, Options, Params, Tree
 
 
 def in_precision(model: Model, precision: PrecisionConfig) -> Model:
@@ -38,34 +37,34 @@ def in_precision(model: Model, precision: PrecisionConfig) -> Model:
     def init(key: Key) -> Params:
         return in_dtype(model.init(key), held)
 
-    functions: dict[str, Any] = {"init": init}
+    functions: Options = {"init": init}
     for name in ("apply", "sample"):
         if hasattr(model, name):
             functions[name] = _computed_in(getattr(model, name), computed)
     return model._replace(**functions)  # type: ignore[attr-defined]  # a named tuple
 
 
-def _computed_in(function: Any, dtype: DType) -> Any:
-    def call(*arguments: Any, **options: Any) -> Any:
+def _computed_in(function: Function, dtype: DType) -> Function:
+    def call(*arguments: Tree, **options: Tree) -> Tree:
         return widened(function(*in_dtype(arguments, dtype), **in_dtype(options, dtype)))
 
     return call
 
 
-def in_dtype(tree: Any, dtype: DType) -> Any:
+def in_dtype(tree: Tree, dtype: DType) -> Tree:
     """A pytree with its floating-point arrays of this dtype; whole numbers, flags and what is no array stay."""
 
-    def cast(leaf: Any) -> Any:
+    def cast(leaf: Tree) -> Tree:
         floating = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
         return leaf.astype(dtype) if floating else leaf
 
     return jax.tree.map(cast, tree)
 
 
-def widened(tree: Any) -> Any:
+def widened(tree: Tree) -> Tree:
     """A pytree with its half-precision arrays in float32."""
 
-    def wide(leaf: Any) -> Any:
+    def wide(leaf: Tree) -> Tree:
         half = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
         return leaf.astype(accumulator(leaf.dtype)) if half else leaf
 

@@ -6,7 +6,7 @@ state: a run continues from its state alone, and runs that differ in seed and ra
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from gru_jax.training.losses import Sums, losses_and_hits, no_sums, plus
 from gru_jax.training.newton_sums import newton_sums
 from gru_jax.training.optimizer import Average, OfRate
 from gru_jax.training.precision import narrowed, widened
-from gru_jax.types import Array, IntArray, Key, Params
+from gru_jax.types import Array, IntArray, Key, Params, Tree
 
 _INIT, _DATA, _DROPOUT, _NOISE, _ROUNDING = 0, 1, 2, 3, 4
 
@@ -157,7 +157,7 @@ def train_step(
     """
     step_key = _step_key(state, _DROPOUT)
 
-    def over_devices(total: Any) -> Any:
+    def over_devices(total: Tree) -> Tree:
         return total if axis is None else jax.lax.psum(total, axis)
 
     # At least 1: a batch in which nothing is asked has the gradient 0.
@@ -167,7 +167,7 @@ def train_step(
         counted = over_devices(_total(jnp.asarray(class_weights)[_counted(batch)], batch.weight))
     share = 1 / jnp.maximum(counted, 1)
 
-    def mean_loss(params: Params, part: Batch) -> tuple[Array, tuple[Array, Array, Any]]:
+    def mean_loss(params: Params, part: Batch) -> tuple[Array, tuple[Array, Array, Tree]]:
         # A key for each example, not jax.vmap over them, under which Newton's fallback would always be computed.
         keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(part.position) if stochastic else None
         answers = model.apply(
@@ -178,7 +178,7 @@ def train_step(
         loss = _total(losses, part.weight)
         return loss * share, (loss, _total(hits, part.weight), stats)
 
-    def of_part(part: Batch) -> tuple[tuple[Params, Array, Array], Any]:
+    def of_part(part: Batch) -> tuple[tuple[Params, Array, Array], Tree]:
         (_, (loss, hits, stats)), gradient = jax.value_and_grad(mean_loss, has_aux=True)(params, part)
         return (widened(gradient), loss, hits), stats
 
@@ -205,11 +205,13 @@ def train_step(
     return TrainState(state.step + 1, state.seed, state.rate, params, opt_state, sums, averaged)
 
 
-def _in_turn(of_part: Callable[[Batch], tuple[Any, Any]], nothing: Any, batch: Batch, parts: int) -> tuple[Any, Any]:
+def _in_turn(
+    of_part: Callable[[Batch], tuple[Tree, Tree]], nothing: Tree, batch: Batch, parts: int
+) -> tuple[Tree, Tree]:
     """The totals of the parts of a batch, added up from `nothing`, and their statistics, `[parts, B / parts]`."""
     cut = jax.tree.map(lambda a: _cut(a, parts), batch)
 
-    def add(totals: Any, index: IntArray) -> tuple[Any, Any]:
+    def add(totals: Tree, index: IntArray) -> tuple[Tree, Tree]:
         part = jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, index, 1, keepdims=False), cut)
         more, stats = of_part(part)
         return jax.tree.map(jnp.add, totals, more), stats

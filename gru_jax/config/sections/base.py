@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import typing
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
+
+from gru_jax.types import Plain
 
 
 class Section(BaseModel):
@@ -41,7 +43,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
-def of_kind_alone(value: Any) -> Any:
+def of_kind_alone(value: Plain) -> Plain:
     """`{kind: name}` for a name, anything else as it is."""
     return {"kind": value} if isinstance(value, str) else value
 
@@ -57,7 +59,7 @@ class AloneInFiles(BeforeValidator):
 ALONE_IN_FILES = AloneInFiles(of_kind_alone)
 
 
-def members(union: Any) -> tuple[type[Section], ...]:
+def members(union: object) -> tuple[type[Section], ...]:
     """The sections of an annotated union of them."""
     return typing.get_args(typing.get_args(union)[0])
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import create_model
 
 from gru_jax.config.sections.base import Count, Section
+from gru_jax.types import Function, Options
 
 _T = TypeVar("_T")
 
@@ -14,7 +15,7 @@ _T = TypeVar("_T")
 class OfSizes(Section):
     """A section that stands for a NamedTuple of sizes."""
 
-    of: ClassVar[Callable[..., Any]]
+    of: ClassVar[Function]
 
 
 def section_of(sizes: type[tuple[int, ...]]) -> Any:
@@ -26,7 +27,7 @@ def section_of(sizes: type[tuple[int, ...]]) -> Any:
         >>> list(Sizes.model_fields)
         ['characters', 'vocabulary']
     """
-    fields: dict[str, Any] = {name: (Count, ...) for name in sizes._fields}  # type: ignore[attr-defined]
+    fields: Options = {name: (Count, ...) for name in sizes._fields}  # type: ignore[attr-defined]
     made = create_model(sizes.__name__, __base__=OfSizes, **fields)
     made.of = sizes
     return made

@@ -2,18 +2,19 @@
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from gru_jax.config.sections.base import Expected
 from gru_jax.data.dataset import TaskShape
+from gru_jax.types import Plain
 
 _EXPECTED = "'balanced', or a list with a number above 0 for each class"
 
 
-def _checked(got: Any) -> Any:
+def _checked(got: Plain) -> str | tuple[float, ...] | None:
     if got is None or got == "balanced":
         return got
     numbers = isinstance(got, list | tuple) and all(type(each) in (int, float) for each in got)

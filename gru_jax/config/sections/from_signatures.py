@@ -4,24 +4,28 @@ import collections.abc
 import inspect
 import types
 import typing
-from collections.abc import Callable, Collection, Iterator
-from typing import Annotated, Any, Literal
+from collections.abc import Collection, Iterator
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, create_model
 from pydantic_core import PydanticCustomError
 
 from gru_jax.config.sections.base import Expected, Fraction, NonNegative, Section
+from gru_jax.types import Function, Options, Plain
 
 # What is no value of YAML, by its name: which parameters are meant, in what dtype, with which random key.
 _NO_VALUES = ("mask", "dtype", "key")
 # optax takes any number; beyond these, nothing that it is named after would be left of the algorithm.
 _BELOW_ONE = {"b1", "b2", "b3", "beta", "beta3", "betas", "rho", "decay", "momentum", "adam_b1", "adam_b2"}
 _AT_LEAST_ZERO = ("eps", "adam_eps", "weight_decay", "adam_weight_decay")
+Annotation: TypeAlias = Any
+"""What a field of a section is annotated with: a class, a union of such, or one of them with bounds."""
+
 _Whole = Annotated[int, Field(ge=0, le=10**9)]
 
 
 def section_for(
-    kind: str, function: Callable[..., Any], base: type[Section], besides: Collection[str], **fields: Any
+    kind: str, function: Function, base: type[Section], besides: Collection[str], **fields: Any
 ) -> type[Section]:
     """A section whose keys are the arguments of a function, and those of a base.
 
@@ -41,7 +45,7 @@ def section_for(
         >>> made(kind="lion", b1=0.5)
         lion(b1=0.5, b2=0.99, weight_decay=0.001, kind='lion')
     """
-    found: dict[str, Any] = {}
+    found: Options = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if name in besides or name in fields:
             continue
@@ -55,7 +59,7 @@ def section_for(
     return create_model(kind, __base__=base, __doc__=summary, **keys)
 
 
-def _type_of(name: str, parameter: inspect.Parameter) -> Any:
+def _type_of(name: str, parameter: inspect.Parameter) -> Annotation:
     """What a key takes; None where YAML cannot write it."""
     default, hint = parameter.default, parameter.annotation
     if any(part in name for part in _NO_VALUES):
@@ -78,19 +82,19 @@ def _type_of(name: str, parameter: inspect.Parameter) -> Any:
     return None
 
 
-def _number(name: str, default: float = 0.0) -> Any:
+def _number(name: str, default: float = 0.0) -> Annotation:
     if name in _BELOW_ONE and default < 1:
         return Fraction
     return NonNegative if name.startswith(_AT_LEAST_ZERO) else float
 
 
-def _numbers(name: str, default: tuple[float, ...]) -> Any:
+def _numbers(name: str, default: tuple[float, ...]) -> Annotation:
     """A list of as many numbers as the default has."""
     low, high = (0.0, 1.0) if name in _BELOW_ONE else (float("-inf"), float("inf"))
     within = " >= 0 and < 1" if name in _BELOW_ONE else ""
     expected = f"{len(default)} numbers{within}, such as {list(default)}"
 
-    def check(got: Any) -> Any:
+    def check(got: Plain) -> tuple[float, ...]:
         numbers = isinstance(got, list | tuple) and all(type(part) in (int, float) for part in got)
         if not numbers or len(got) != len(default) or not all(low <= part < high for part in got):
             raise PydanticCustomError("expected", "{expected}", {"expected": expected})
@@ -102,7 +106,7 @@ def _numbers(name: str, default: tuple[float, ...]) -> Any:
     return Annotated[tuple[float, ...], BeforeValidator(check), Expected(expected), WithJsonSchema(schema)]
 
 
-def _admitted(hint: Any) -> Iterator[Any]:
+def _admitted(hint: Annotation) -> Iterator[Annotation]:
     """The types of an annotation, those of unions one by one, generic ones without their arguments."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         for part in typing.get_args(hint):

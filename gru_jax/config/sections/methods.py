@@ -1,15 +1,16 @@
 """The section `model.method`: how the steps run over time, by `kind`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from gru_jax.config.sections.base import KIND_ALONE, Count, Expected, NonNegative, Positive, Section, members
 from gru_jax.config.sections.by_name import given
 from gru_jax.scans import Method, Newton, Sequential
+from gru_jax.types import Plain
 
 
-def _auto_or_few(value: Any) -> Any:
+def _auto_or_few(value: Plain) -> int | str:
     if value == "auto" or (type(value) is int and 1 <= value <= 1024):
         return value
     raise ValueError(value)
@@ -23,7 +24,7 @@ AutoOrFew = Annotated[
 ]
 
 
-def _no_number(value: Any) -> Any:
+def _no_number(value: Plain) -> Plain:
     # To Python, and so to pydantic, 1 is True.
     if isinstance(value, int) and not isinstance(value, bool):
         raise ValueError(value)

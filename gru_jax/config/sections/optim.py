@@ -25,11 +25,15 @@ from gru_jax.config.sections.base import (
 from gru_jax.config.sections.by_name import given
 from gru_jax.config.sections.from_signatures import section_for
 from gru_jax.config.sections.schedules import SCHEDULES, AnySchedule, ConstantSchedule
+from gru_jax.types import Function, Options
+
+if TYPE_CHECKING:
+    from jax.typing import ArrayLike
 
 __all__ = ["OPTIMIZERS", "SCHEDULES", "AnyOptimizer", "Optimizer"]
 
 
-def _check_rates(got: Any) -> Any:
+def _check_rates(got: Any) -> dict[str, float]:
     named = isinstance(got, dict) and all(isinstance(name, str) and name for name in got)
     if not named or not all(type(factor) in (int, float) and 0 <= factor < float("inf") for factor in got.values()):
         expected = "names of parameters with factors >= 0, such as {embedding: 0.1, 'net.layers.0.*': 0}"
@@ -149,7 +153,7 @@ class OfOptax(Optimizer):
 
     make: ClassVar[Callable[..., optax.GradientTransformation]]
 
-    def made(self, rate: Any) -> optax.GradientTransformation:
+    def made(self, rate: "ArrayLike") -> optax.GradientTransformation:
         """Gradient -> what is added to the parameters, at this rate: a number, or a scalar array."""
         return given(self.make, self, learning_rate=rate, max_learning_rate=rate)
 
@@ -177,7 +181,7 @@ class ScheduleFree(OfOptax):
 _MORE_THAN_A_GRADIENT = ("lbfgs", "sophia", "dpsgd", "noisy_sgd")
 _DEPRECATED = ("optimistic_adam",)  # by optax, for optimistic_adam_v2
 # What a signature does not say of its arguments.
-_SAID: dict[str, dict[str, tuple[Any, Any]]] = {
+_SAID: dict[str, dict[str, tuple[object, object]]] = {
     "polyak_sgd": {"variant": (Literal["sps", "sps+"], "sps")},
 }
 _RATE = ("learning_rate", "max_learning_rate")
@@ -197,9 +201,9 @@ def _of_optax() -> list[type[Optimizer]]:
     return found
 
 
-def _section_of(kind: str, function: Callable[..., Any], rate: object) -> type[Optimizer]:
+def _section_of(kind: str, function: Function, rate: object) -> type[Optimizer]:
     averages = kind.startswith("schedule_free")
-    own: dict[str, Any] = dict(_SAID.get(kind, {}))
+    own: Options = dict(_SAID.get(kind, {}))
     if isinstance(rate, float):
         own["lr"] = (Positive, rate)
     if averages:
@@ -211,7 +215,7 @@ def _section_of(kind: str, function: Callable[..., Any], rate: object) -> type[O
     return made
 
 
-def _first_parameter(function: Callable[..., Any]) -> inspect.Parameter | None:
+def _first_parameter(function: Function) -> inspect.Parameter | None:
     try:
         return next(iter(inspect.signature(function).parameters.values()), None)
     except (TypeError, ValueError):  # an alias of types

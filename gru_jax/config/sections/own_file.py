@@ -9,8 +9,9 @@ import importlib.util
 import sys
 import types
 from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
 class NameTaken(ValueError):
@@ -127,7 +128,7 @@ class _Finder(importlib.abc.MetaPathFinder):
     own: OwnFile | None = None
     loaded: dict[OwnFile, dict[str, types.ModuleType]] = {}
 
-    def find_spec(self, name: str, path: Sequence[str] | None, target: object = None) -> Any:
+    def find_spec(self, name: str, path: Sequence[str] | None, target: object = None) -> ModuleSpec | None:
         if self.own is None:
             return None
         folder, place = self.own.path.parent, name.replace(".", "/")
@@ -136,7 +137,7 @@ class _Finder(importlib.abc.MetaPathFinder):
             if file in texts:
                 return importlib.util.spec_from_file_location(name, folder / file, loader=_Loader(self.own, file))
         if any(text.startswith(f"{place}/") for text in texts):
-            spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
+            spec = ModuleSpec(name, None, is_package=True)
             spec.submodule_search_locations = [str(folder / place)]
             return spec
         return None
@@ -158,7 +159,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 _FINDER = _Finder()
 
 
-def function(own: OwnFile, said: str, name: str) -> Any:
+def function(own: OwnFile, said: str, name: str) -> object:
     """What the file defines under a name, None where it does not; imports that it makes from now on are its own.
 
     Args:

@@ -2,9 +2,8 @@
 
 import inspect
 import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, ClassVar
 
 from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic_core import PydanticCustomError
@@ -12,9 +11,10 @@ from pydantic_core import PydanticCustomError
 from gru_jax.config.sections import own_file
 from gru_jax.config.sections.base import Expected, Section, broken_rule
 from gru_jax.config.sections.own_file import OwnFile
+from gru_jax.types import Function, Plain
 
 
-def _one_value(got: Any, of_a_kind: ValidatorFunctionWrapHandler) -> Any:
+def _one_value(got: Plain, of_a_kind: ValidatorFunctionWrapHandler) -> Plain:
     """One error instead of one for each kind that an option may be of."""
     try:
         return of_a_kind(got)
@@ -59,7 +59,7 @@ class PythonFile(Section):
         except (OSError, RuntimeError, ValueError):
             return True
 
-    def defined(self, name: str, missing: PydanticCustomError) -> Callable[..., Any]:
+    def defined(self, name: str, missing: PydanticCustomError) -> Function:
         """What the file defines under a name; `missing` is raised where that is nothing that can be called."""
         try:
             found = own_file.function(self._own, self.file, name)
@@ -67,9 +67,9 @@ class PythonFile(Section):
             raise broken_rule("file", f"{self.file} cannot be imported: {said(error, self.file)}") from error
         if not callable(found):
             raise missing
-        return cast(Callable[..., Any], found)
+        return found
 
-    def require_options(self, function: Callable[..., Any], name: str, fix: str, **more: Any) -> None:
+    def require_options(self, function: Function, name: str, fix: str, **more: object) -> None:
         """Raises the error of the key `options` unless a function takes them, and more arguments."""
         try:
             inspect.signature(function).bind(**self.options, **more)

@@ -18,9 +18,10 @@ from gru_jax.config.sections.base import (
     is_interval,
 )
 from gru_jax.config.sections.from_signatures import section_for
+from gru_jax.types import Function, Plain
 
 
-def mixed_dtypes_allowed(function: Callable[..., Any]) -> Callable[..., Any]:
+def mixed_dtypes_allowed(function: Function) -> Function:
     """The function, where optax may multiply a float32 by its int32 counter and a matrix by a vector.
 
     It does; without this, training would fail for whoever sets jax to strict promotion.
@@ -101,7 +102,7 @@ class WSDSchedule(Schedule):
         return optax.join_schedules(pieces, [max(total - decay, warmup)])
 
 
-def _check_intervals(got: Any) -> Any:
+def _check_intervals(got: object) -> list[str]:
     if isinstance(got, list) and 1 <= len(got) <= 1000 and all(map(is_interval, got)):
         return got
     raise PydanticCustomError("expected", "a list of intervals, such as [10 epochs, 20 epochs]")
@@ -129,7 +130,7 @@ class SGDRSchedule(Schedule):
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     def curve(self, total: int, steps: Callable[[str], int]) -> optax.Schedule:
-        cycle: dict[str, Any] = {"init_value": 1.0, "peak_value": 1.0, "warmup_steps": 0, "end_value": self.final}
+        cycle = {"init_value": 1.0, "peak_value": 1.0, "warmup_steps": 0, "end_value": self.final}
         return optax.sgdr_schedule([cycle | {"decay_steps": steps(each)} for each in self.cycles])
 
 
@@ -159,7 +160,7 @@ class PlateauSchedule(Schedule):
         )  # fmt: skip
 
 
-def _check_boundaries(got: Any) -> Any:
+def _check_boundaries(got: Plain) -> dict[str, float]:
     numbers = isinstance(got, dict) and all(type(factor) in (int, float) and factor >= 0 for factor in got.values())
     if not numbers or not got or not all(map(is_interval, got)):
         expected = "intervals since the start with factors >= 0, such as {20 epochs: 0.1}"
@@ -189,10 +190,10 @@ class OfOptax(Schedule):
     def curve(self, total: int, steps: Callable[[str], int]) -> optax.Schedule:
         return self.function(**dict(self._arguments(total, steps)))
 
-    def _arguments(self, total: int, steps: Callable[[str], int]) -> Iterator[tuple[str, Any]]:
+    def _arguments(self, total: int, steps: Callable[[str], int]) -> Iterator[tuple[str, Plain]]:
         names = inspect.signature(self.function).parameters
         for name in names:
-            value: Any = getattr(self, name, None)
+            value: Plain = getattr(self, name, None)
             if name == "peak_value" or (name == "init_value" and "peak_value" not in names):
                 yield name, 1.0
             elif name.endswith("_steps"):
@@ -206,7 +207,7 @@ class OfOptax(Schedule):
 
 
 _Share = Annotated[float, Field(ge=0)]
-_KEYS: dict[str, tuple[Any, Any]] = {
+_KEYS: dict[str, tuple[object, object]] = {
     "decay_steps": (Interval | None, None),
     "transition_steps": (Interval | None, None),
     "transition_begin": (Interval | None, None),

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, model_validator
 from gru_jax.checks import did_you_mean
 from gru_jax.config.sections.base import Expected, Section, broken_rule
 from gru_jax.config.sections.in_words import show
+from gru_jax.types import Plain
 
 MOST_VALUES = 1000
 SPAN = re.compile(r"([0-9]{1,10})-([0-9]{1,10})")
@@ -20,7 +21,7 @@ DRAWS = ("uniform", "log_uniform")
 OUTSIDE = ("sweep", "schema", "name", "data_root", "checkpoint", "log", "parallel", "distributed")
 
 
-def _check_vmap(value: Any) -> Any:
+def _check_vmap(value: Plain) -> int:
     if isinstance(value, bool) or (_is_whole(value) and 1 <= value <= MOST_VALUES):
         return value
     raise ValueError(value)
@@ -46,12 +47,12 @@ class SweepConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _gather(cls, given: Any) -> Any:
+    def _gather(cls, given: Plain) -> Plain:
         """The keys of the config, which may be anything, under `over`."""
         if not isinstance(given, Mapping):
             return given
         own = {key: value for key, value in given.items() if key in ("pick", "vmap")}
-        leaves: dict[str, Any] = {}
+        leaves: dict[str, Plain] = {}
         # In their order: what is laid over the file comes after it, in whichever form either is written.
         for key, value in given.items():
             if key == "over" and not isinstance(value, Mapping):
@@ -61,21 +62,21 @@ class SweepConfig(Section):
         return own | {"over": {key: values_of(key, value) for key, value in leaves.items()}}
 
 
-def is_draws(value: Any) -> bool:
+def is_draws(value: Plain) -> bool:
     """Whether a mapping says how values are drawn; any other one holds keys with values."""
     return isinstance(value, Mapping) and any(each in value for each in (*DRAWS, "n"))
 
 
-def _leaves(values: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+def _leaves(values: Mapping[str, Plain], prefix: str = "") -> dict[str, Plain]:
     """`{a: {b: x}}` as `{"a.b": x}`; draws are leaves, and so is a list of them."""
-    found: dict[str, Any] = {}
+    found: dict[str, Plain] = {}
     for key, value in values.items():
         inner = isinstance(value, Mapping) and not is_draws(value)
         found |= _leaves(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
     return found
 
 
-def values_of(key: str, given: Any) -> list[Any]:
+def values_of(key: str, given: Plain) -> list[Plain]:
     """The values that a key takes.
 
     Example:
@@ -105,15 +106,15 @@ def values_of(key: str, given: Any) -> list[Any]:
     return values
 
 
-def _drawn(key: str, given: Mapping[Any, Any]) -> list[Any]:
+def _drawn(key: str, given: Mapping[str, Plain]) -> list[float]:
     kinds = [kind for kind in DRAWS if kind in given]
     unknown = [str(each) for each in given if each not in (*DRAWS, "n", "seed")]
     if len(kinds) != 1 or unknown:
         got = f", got a key {unknown[0]!r}" if unknown else ""
         raise broken_rule(key, "expected draws such as {log_uniform: [1e-4, 1e-2], n: 10, seed: 0}" + got)
-    bounds: Any = given[kinds[0]]
+    bounds: Plain = given[kinds[0]]
     count: Any = given.get("n")
-    seed: Any = given.get("seed", 0)
+    seed: Plain = given.get("seed", 0)
     if not _are_bounds(bounds, positive=kinds[0] == "log_uniform"):
         least = " above 0" if kinds[0] == "log_uniform" else ""
         raise broken_rule(key, f"{kinds[0]}: expected two numbers{least}, the lower one first, got {_listed(bounds)}")
@@ -127,11 +128,11 @@ def _drawn(key: str, given: Mapping[Any, Any]) -> list[Any]:
     return list(dict.fromkeys(float(f"{value:.6g}") for value in values.tolist()))
 
 
-def _listed(bounds: Any) -> str:
+def _listed(bounds: object) -> str:
     return f"[{', '.join(map(show, bounds[:3]))}]" if isinstance(bounds, list) and len(bounds) <= 3 else show(bounds)
 
 
-def _is_finite(value: Any) -> bool:
+def _is_finite(value: Plain) -> bool:
     if isinstance(value, list | Mapping):
         return all(map(_is_finite, value.values() if isinstance(value, Mapping) else value))
     return not isinstance(value, float) or math.isfinite(value)
@@ -141,7 +142,7 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _are_bounds(bounds: Any, positive: bool) -> bool:
+def _are_bounds(bounds: object, positive: bool) -> bool:
     if not isinstance(bounds, list) or len(bounds) != 2:
         return False
     if not all(isinstance(each, int | float) and not isinstance(each, bool) for each in bounds):

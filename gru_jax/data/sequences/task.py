@@ -4,7 +4,7 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -246,5 +246,4 @@ def _described(place: Path, found: Labelled, reading: Reading, sizes: Sizes) -> 
 
 
 def _part(x: list[np.ndarray], y: list[np.ndarray], equal: bool) -> Split | Source:
-    stacked: Any = np.stack(x) if equal else None
-    return Split(stacked, np.stack(y)) if equal else Sequences(x, y)
+    return Split(np.stack(x), np.stack(y)) if equal else Sequences(x, y)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -255,7 +255,7 @@ def windows(shown: np.ndarray, facts: SeriesFacts, starts: np.ndarray, steps: in
     """The rows before each of the rows `starts`, less their level and without holes: `[M, T, features]` float32."""
     level = np.zeros((len(starts), shown.shape[1]))
     level[:, : len(facts.names)] = (facts.level(starts) - facts.mean) / facts.deviation
-    views: Any = np.lib.stride_tricks.sliding_window_view(shown, steps, axis=0)
+    views = np.lib.stride_tricks.sliding_window_view(shown, steps, axis=0)
     x = np.empty((len(starts), steps, features(shown.shape[1], missing)), np.float32)
     for first in range(0, len(starts), _AT_ONCE):
         rows = starts[first : first + _AT_ONCE]

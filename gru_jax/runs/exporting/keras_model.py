@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -16,8 +16,15 @@ from gru_jax.between import EPSILON
 from gru_jax.runs.exit_codes import MISSING
 from gru_jax.runs.exporting.network import ExportError, NetworkLayer, Recurrence, check_directions, refuse
 from gru_jax.runs.exporting.request import Request
+from gru_jax.types import Activation, Options
 
-LAYERS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
+KerasModel: TypeAlias = Any
+"""A model or a layer of Keras, which ships no types."""
+
+KerasTensor: TypeAlias = Any
+"""A symbolic tensor of Keras."""
+
+LAYERS: dict[str, tuple[str, tuple[int, ...], Options]] = {
     "gru": ("GRU", (1, 0, 2), {"reset_after": True}),
     "gru, reset before": ("GRU", (1, 0, 2), {"reset_after": False}),
     "lstm": ("LSTM", (0, 1, 3, 2), {}),
@@ -67,7 +74,7 @@ def _keras() -> Iterator[ModuleType]:
         yield keras
 
 
-def _model(keras: ModuleType, request: Request) -> Any:
+def _model(keras: ModuleType, request: Request) -> KerasModel:
     network, layers = request.network, keras.layers
     numbers = network.vocabulary is None
     shape, dtype = ((None, network.features), "float32") if numbers else ((None,), "int32")
@@ -99,7 +106,7 @@ def _model(keras: ModuleType, request: Request) -> Any:
     return keras.Model(x if mask is None else [x, mask], y, name="gru_jax")
 
 
-def _layer(keras: ModuleType, index: int, layer: NetworkLayer, whole: bool) -> Any:
+def _layer(keras: ModuleType, index: int, layer: NetworkLayer, whole: bool) -> KerasModel:
     """The layer of Keras without its weights; `whole`: it puts out all steps."""
     check_directions("keras", layer)
     one = layer.directions[0]
@@ -115,7 +122,7 @@ def _layer(keras: ModuleType, index: int, layer: NetworkLayer, whole: bool) -> A
     return keras.layers.Bidirectional(rnn, merge_mode=merge, name=f"both_{index}")
 
 
-def _followed(keras: ModuleType, index: int, layer: NetworkLayer, y: Any, x: Any) -> Any:
+def _followed(keras: ModuleType, index: int, layer: NetworkLayer, y: KerasTensor, x: KerasTensor) -> KerasTensor:
     """What follows a layer, `norm(y) + x`, the parts that there are."""
     if layer.norm is not None and layer.scale is not None:
         name = {"layer": "LayerNormalization", "rms": "RMSNormalization"}[layer.norm]
@@ -125,7 +132,7 @@ def _followed(keras: ModuleType, index: int, layer: NetworkLayer, y: Any, x: Any
     return keras.layers.Add(name=f"sum_{index}")([y, x]) if layer.residual else y
 
 
-def _at_the_end(keras: ModuleType, y: Any, mask: Any) -> Any:
+def _at_the_end(keras: ModuleType, y: KerasTensor, mask: KerasTensor | None) -> KerasTensor:
     """y `[B, T, F]` at each sequence's last step, `[B, F]`."""
     if mask is None:
         return y[:, -1]
@@ -133,7 +140,7 @@ def _at_the_end(keras: ModuleType, y: Any, mask: Any) -> Any:
     return keras.ops.squeeze(keras.ops.take_along_axis(y, last[:, None, None], axis=1), axis=1)
 
 
-def _named(activation: Any) -> str:
+def _named(activation: Activation) -> str:
     if not isinstance(activation, str):
         raise refuse("keras", f"name for the activation {activation!r}", "no other")
     return activation

@@ -10,7 +10,7 @@ from gru_jax.cells import MGU, MinGRU, MinParams
 from gru_jax.cells.base import gifts
 from gru_jax.models import BlockParams, Model
 from gru_jax.runs.on_disk.run_directory import RunError
-from gru_jax.types import Activation, Params
+from gru_jax.types import Activation, Array, Params
 
 PEEPHOLES = "lstm with peepholes"
 KINDS = ("gru", "gru, reset before", "lstm", PEEPHOLES, "tanh rnn")
@@ -153,7 +153,7 @@ def taken_apart(model: Model, params: Params) -> Network:
     return Network(made_of.vocabulary, params.embedding, layers, made_of.steps, w, params.b, tied)
 
 
-def _layers(layer: Any, params: Params) -> list[NetworkLayer]:
+def _layers(layer: object, params: Params) -> list[NetworkLayer]:
     made_of = getattr(layer, "made_of", None)
     match made_of:
         case Recurrent():
@@ -208,7 +208,7 @@ def _of_min_gru(params: MinParams) -> Recurrence:
     return Recurrence("gru", "sigmoid", "linear", signed[0], w_h, signed[1], b_h, None, bound)
 
 
-def _full(bias: Any, size: int) -> np.ndarray:
+def _full(bias: np.ndarray | Array | None, size: int) -> np.ndarray:
     """A bias of all products: 0 where there is none; the candidate's alone stands last."""
     zeros = np.zeros(size, np.float32)
     if bias is not None:

@@ -26,7 +26,7 @@ from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
 from gru_jax.runs.plan import devices_here
 from gru_jax.training.experiment import build
 from gru_jax.training.precision import widened
-from gru_jax.types import Params
+from gru_jax.types import Options, Params
 
 SEQUENCES = 32
 """How many of the test split are compared."""
@@ -106,7 +106,7 @@ def export_run(
         if dataset.scale is not None or dataset.series is not None:
             about["x"] = SCALED if scaling is None else RAW
             note(f"x is {about['x']}")
-    given: dict[str, Any] = {"lengths": lengths, "about": about, "platforms": platforms, "trial": trial}
+    given: Options = {"lengths": lengths, "about": about, "platforms": platforms, "trial": trial}
     given["scale"] = scaling
     return export((plain(config), widened(params)), path, to, **given)
 

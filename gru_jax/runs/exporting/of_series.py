@@ -1,13 +1,13 @@
 """What a forecasting model is given and tells, in its order, for those who feed it elsewhere."""
 
-from typing import Any
 
 from gru_jax.data.missing import Missing
 from gru_jax.data.series.facts import SeriesFacts
 from gru_jax.data.series.table import Reading
+from gru_jax.types import Plain
 
 
-def about_series(facts: SeriesFacts, reading: Reading, missing: Missing) -> dict[str, Any]:
+def about_series(facts: SeriesFacts, reading: Reading, missing: Missing) -> dict[str, Plain]:
     """Inputs and outputs of a task of series.
 
     Args:
@@ -28,7 +28,7 @@ def about_series(facts: SeriesFacts, reading: Reading, missing: Missing) -> dict
         >>> about_series(facts, Reading(("load",)), "refuse")["inputs"]
         [{'column': 'load', 'what': 'value', 'ahead': 0, 'mean': 3.0, 'deviation': 2.0}]
     """
-    inputs: list[dict[str, Any]] = []
+    inputs: list[dict[str, Plain]] = []
     for column in reading.columns:
         ahead = 0 if column in facts.names else facts.horizon
         mean, deviation = facts.scale[column]

@@ -1,7 +1,6 @@
 """A whole network as an ONNX model: x, and lengths, to y, with any batch and any number of steps."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import numpy as np
@@ -14,10 +13,11 @@ from gru_jax.interop.onnx.package import onnx
 from gru_jax.interop.onnx.ragged import Ragged
 from gru_jax.runs.exporting.network import PEEPHOLES, ExportError, Network, NetworkLayer, Recurrence
 from gru_jax.runs.exporting.request import Request
+from gru_jax.types import Options
 
 WHO = "export"
 OPSET = 17
-OPERATORS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
+OPERATORS: dict[str, tuple[str, tuple[int, ...], Options]] = {
     "gru": ("GRU", (1, 0, 2), {"linear_before_reset": 1}),
     "gru, reset before": ("GRU", (1, 0, 2), {"linear_before_reset": 0}),
     "lstm": ("LSTM", (0, 2, 1, 3), {}),

@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ from gru_jax import checks
 from gru_jax.models import Model
 from gru_jax.runs.exporting.network import ExportError
 from gru_jax.runs.exporting.request import Request
-from gru_jax.types import Params
+from gru_jax.types import Array, Params
 
 
 def files(request: Request) -> Mapping[str, bytes]:
@@ -80,7 +79,7 @@ def _model(path: str | os.PathLike[str], about: Mapping[str, str]) -> Model:
         raise ExportError(f"the config in {path} is none of this version: {error}; pass the model") from error
 
 
-def _named(params: Params) -> dict[str, Any]:
+def _named(params: Params) -> dict[str, Array]:
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 

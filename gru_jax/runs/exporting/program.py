@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from jax import export
 
 from gru_jax.runs.exporting.network import ExportError, takes
 from gru_jax.runs.exporting.request import Request, on_cpu
+from gru_jax.types import Array, IntArray
 
 
 def files(request: Request) -> Mapping[str, bytes]:
@@ -22,13 +22,13 @@ def files(request: Request) -> Mapping[str, bytes]:
     platforms = tuple(dict.fromkeys(("cpu", *request.platforms)))
     scope = export.SymbolicScope()
     shape = export.symbolic_shape("b, t" if tokens else f"b, t, {features}", scope=scope)
-    given: list[Any] = [jax.ShapeDtypeStruct(shape, jnp.int32 if tokens else jnp.float32)]
+    given = [jax.ShapeDtypeStruct(shape, jnp.int32 if tokens else jnp.float32)]
     if request.lengths:
         given.append(jax.ShapeDtypeStruct(shape[:1], jnp.int32))
 
     scaling = request.scaling
 
-    def program(x: Any, lengths: Any = None) -> Any:
+    def program(x: Array, lengths: IntArray | None = None) -> Array:
         x = x if scaling is None else (x - scaling.mean.reshape(1, 1, -1)) / scaling.deviation.reshape(1, 1, -1)
         return request.model.apply(request.params, x, lengths=lengths, deterministic=True)
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -18,6 +17,7 @@ from gru_jax.runs.load_trained import newest
 from gru_jax.runs.on_disk.run_directory import RunDirectory, RunError
 from gru_jax.runs.plan import prepare
 from gru_jax.training.experiment import whole
+from gru_jax.types import Plain
 
 
 def coming(
@@ -69,7 +69,7 @@ def coming(
     return config.name, Forecasts("next", window.series, starts, truth, told, others, window.x.shape[1])
 
 
-def _window(config: Config, file: str | None, result: Mapping[str, Any]) -> data.Coming:
+def _window(config: Config, file: str | None, result: Mapping[str, Plain]) -> data.Coming:
     task = config.task
     assert task.kind == "series"
     if file is None:

@@ -1,7 +1,7 @@
 """What forecasts of series are worth, in the data's own units, beside what they have to be better than."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from gru_jax.data.dataset import Dataset, TaskShape
 from gru_jax.data.series.facts import SeriesFacts
 from gru_jax.runs.answers import Answers
 from gru_jax.runs.forecasting.baselines import NAMES, baselines, windows_of
+from gru_jax.types import Plain
 
 _SPLITS = ("train", "valid", "test")
 
@@ -145,7 +146,7 @@ def scores(made: Forecasts) -> dict[str, float]:
     return {f"{made.split}/{name}": value for name, value in found.items() if not isinstance(value, list)}
 
 
-def beside(made: Forecasts) -> dict[str, Any]:
+def beside(made: Forecasts) -> dict[str, Plain]:
     """What result.json has beside the test scores: errors by steps ahead, baselines, columns, scale of the data."""
     names = made.series.names
     others = {name: _said(errors(each, made.truth, made.series)._asdict()) for name, each in made.others.items()}
@@ -173,21 +174,21 @@ def _measures(made: Forecasts) -> dict[str, np.ndarray]:
     return found
 
 
-def _said(measures: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _said(measures: Mapping[str, np.ndarray]) -> dict[str, Plain]:
     """Measures as result.json has them: means over the columns; without those that nothing is known of."""
     found = {name: _number(_mean(value, value.ndim - 1)) for name, value in measures.items()}
     found["mae_by_horizon"] = found.pop("by_horizon")
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _number(value: np.ndarray) -> Any:
+def _number(value: np.ndarray) -> Plain:
     """A float, or a list of them; None for what is not known."""
     if value.ndim:
         return [_number(each) for each in value]
     return float(value) if np.isfinite(value) else None
 
 
-def verdict(result: Mapping[str, Any], split: str = "test") -> str:
+def verdict(result: Mapping[str, Plain], split: str = "test") -> str:
     """Whether a run is better than each baseline, the seasonal-naive one first; "" of a result that has none.
 
     Example:

@@ -12,13 +12,17 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
 
 from gru_jax.runs.on_disk.json_files import write_json
-from gru_jax.types import Params
+from gru_jax.types import Params, Plain, Tree
+
+if TYPE_CHECKING:
+    from orbax.checkpoint import Checkpointer
 
 _WRITING, _REMOVED = ".writing", ".removed"
 _MANIFEST = "sha256.json"
@@ -43,9 +47,9 @@ class Checkpoint(NamedTuple):
     """
 
     step: int
-    state: Any
+    state: Tree
     best_params: Params
-    meta: dict[str, Any]
+    meta: dict[str, Plain]
 
 
 def require() -> None:
@@ -91,7 +95,7 @@ def save(directory: Path, checkpoint: Checkpoint, keep: int) -> None:
         _remove(directory / str(step))
 
 
-def require_finite(step: int, tree: Any) -> None:
+def require_finite(step: int, tree: Tree) -> None:
     """Raises NotFinite for a state, on the host, that must not be saved."""
     for leaf in jax.tree.leaves(tree):
         if not np.all(np.isfinite(leaf)):
@@ -99,7 +103,7 @@ def require_finite(step: int, tree: Any) -> None:
 
 
 def restore(
-    directory: Path, like: Any, best_like: Params, step: int | None = None
+    directory: Path, like: Tree, best_like: Params, step: int | None = None
 ) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that is whole.
 
@@ -161,14 +165,14 @@ def silence_orphans() -> None:
     """
     hook = sys.unraisablehook
 
-    def filtered(unraisable: Any) -> None:
+    def filtered(unraisable: "sys.UnraisableHookArgs") -> None:
         if str(unraisable.exc_value) != "Event loop is closed":
             hook(unraisable)
 
     sys.unraisablehook = filtered
 
 
-def _load(path: Path, like: Any, best_like: Params) -> Checkpoint:
+def _load(path: Path, like: Tree, best_like: Params) -> Checkpoint:
     # Looked at before orbax does: its parallel reads of a torn checkpoint fail noisily, not at once.
     if json.loads((path / _MANIFEST).read_text()) != _hashes(path):
         raise ValueError("its files are not those that were written")
@@ -193,7 +197,7 @@ def _remove_leftovers(directory: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _orbax() -> Any:
+def _orbax() -> ModuleType:
     # Half a second to import: not for a command that ends before it has anything to save.
     import orbax.checkpoint as ocp
 
@@ -202,7 +206,7 @@ def _orbax() -> Any:
     return ocp
 
 
-def _checkpointer(ocp: Any) -> Any:
+def _checkpointer(ocp: ModuleType) -> "Checkpointer":
     # Of several processes each saves and reads for itself, or not at all: orbax must not wait for the others.
     here = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
@@ -214,7 +218,7 @@ def _checkpointer(ocp: Any) -> Any:
     return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
-def _as_dict(tree: Any) -> dict[str, np.ndarray]:
+def _as_dict(tree: Tree) -> dict[str, np.ndarray]:
     """The leaves by name: orbax need not know our tuples, nor that some of them are empty."""
     named = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):

@@ -1,9 +1,9 @@
 """What a run remembers besides its arrays; a part of every checkpoint."""
 
 import dataclasses
-from typing import Any
 
 from gru_jax.data.dataset import BETTER_HIGHER
+from gru_jax.types import Plain
 
 
 @dataclasses.dataclass
@@ -28,12 +28,12 @@ class History:
     train_s: float = 0.0
     compile_s: float = 0.0
 
-    def to_meta(self) -> dict[str, Any]:
+    def to_meta(self) -> dict[str, Plain]:
         """As JSON values."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_meta(cls, meta: dict[str, Any]) -> "History":
+    def from_meta(cls, meta: dict[str, Plain]) -> "History":
         """The inverse of `to_meta`."""
         return cls(**meta)
 

@@ -2,9 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from gru_jax import files
+from gru_jax.types import Plain
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -21,6 +21,6 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Plain) -> None:
     """`write_text` of a value as indented JSON."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -3,9 +3,9 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from gru_jax.runs.on_disk.json_files import write_text
+from gru_jax.types import Plain
 
 
 class MetricsLog:
@@ -30,7 +30,7 @@ class MetricsLog:
             self.lines = len(kept)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - lives as long as the run
 
-    def write(self, line: dict[str, Any]) -> None:
+    def write(self, line: dict[str, Plain]) -> None:
         """Appends one line and hands it to the operating system."""
         try:
             self._file.write(json.dumps(line, allow_nan=False) + "\n")
@@ -55,7 +55,7 @@ class Unwritten(MetricsLog):
     def __init__(self) -> None:
         self.lines = 0
 
-    def write(self, line: dict[str, Any]) -> None:
+    def write(self, line: dict[str, Plain]) -> None:
         """Nothing."""
 
     def sync(self) -> None:
@@ -72,7 +72,7 @@ def _until(line: str, step: int) -> bool:
         return False
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[dict[str, Plain]]:
     """The lines of a metrics file; one cut short or without a step is left out.
 
     Raises:

@@ -22,6 +22,7 @@ from gru_jax.config import loading, yaml_document
 from gru_jax.config.config import Config, changes, config_hash, is_free
 from gru_jax.runs.on_disk.json_files import write_json, write_text
 from gru_jax.runs.on_disk.metrics_log import read_metrics
+from gru_jax.types import Plain
 
 _FILES = ("config.yaml", "source.yaml", "env.json", "metrics.jsonl", "result.json", "STATUS")
 _STATUSES = ("running", "done", "preempted", "diverged")
@@ -112,7 +113,7 @@ class RunDirectory:
         """Replaces STATUS."""
         write_text(self.path / "STATUS", status + "\n")
 
-    def result(self) -> dict[str, Any] | None:
+    def result(self) -> dict[str, Plain] | None:
         """The content of result.json; None when there is none, or a damaged one.
 
         A result can be computed again from the last checkpoint, so a damaged one is as good as none.
@@ -125,7 +126,7 @@ class RunDirectory:
             return None
         return values if all(type(values.get(key)) is kind for key, kind in _RESULT_TYPES.items()) else None
 
-    def metrics_lines(self) -> list[dict[str, Any]]:
+    def metrics_lines(self) -> list[dict[str, Plain]]:
         """The lines of metrics.jsonl, [] when there is none.
 
         Raises:
@@ -142,7 +143,7 @@ class RunDirectory:
                 f"{self.metrics} is damaged: byte {error.start} is not UTF-8; mend it, or move it away", exit_code=1
             ) from error
 
-    def set_result(self, result: dict[str, Any]) -> None:
+    def set_result(self, result: dict[str, Plain]) -> None:
         """Writes result.json."""
         write_json(self.path / "result.json", result)
 
@@ -188,7 +189,7 @@ class RunDirectory:
             self._lock.close()
             self._lock = None
 
-    def write_inputs(self, loaded: loading.LoadedConfig, environment: dict[str, Any]) -> None:
+    def write_inputs(self, loaded: loading.LoadedConfig, environment: dict[str, Plain]) -> None:
         """Writes config.yaml, source.yaml, env.json and the Python files of a task and a cell of one's own."""
         values, own_files = loaded.config.resolved(), loaded.config.own_files
         for key, section in own_files.items():

@@ -6,7 +6,7 @@ import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gru_jax.config import yaml_document
 from gru_jax.config.sections.in_words import short
@@ -34,6 +34,7 @@ from gru_jax.runs.report.html import (
     text,
 )
 from gru_jax.runs.watching import plots
+from gru_jax.types import Plain
 
 MOST_RUNS_IN_FULL = 24
 """Of more runs, only those of the best config are shown one by one."""
@@ -287,7 +288,7 @@ def _beside_baselines(run: RunDirectory, level: int = 3) -> list[Markup]:
     if not isinstance(others, Mapping) or not others:
         return []
     own = {name.removeprefix("test/"): value for name, value in result.items()}
-    errors: dict[str, Mapping[str, Any]] = {"this run": own}
+    errors: dict[str, Mapping[str, Plain]] = {"this run": own}
     errors |= {str(NAMES.get(name, name)): each for name, each in others.items()}
     measures = [name for name in next(iter(others.values())) if name in own and name != "mae_by_horizon"]
     rows: list[list[Cell]] = [[name, *(_to_four(each.get(it)) for it in measures)] for name, each in errors.items()]
@@ -317,7 +318,7 @@ def _environment(run: RunDirectory) -> Markup:
     return facts(_flat(without_folders(said)))
 
 
-def _flat(values: Mapping[str, Any]) -> dict[str, str]:
+def _flat(values: Mapping[str, Plain]) -> dict[str, str]:
     """What a file of JSON says: key -> value, a mapping's own below its key."""
     flat: dict[str, str] = {}
     for key, value in values.items():
@@ -328,7 +329,7 @@ def _flat(values: Mapping[str, Any]) -> dict[str, str]:
     return flat
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Plain) -> str:
     if isinstance(value, list):
         # Many numbers are read for their course.
         return ", ".join(f"{each:.4g}" if isinstance(each, float) else _shown(each) for each in value)

@@ -7,7 +7,7 @@ import string
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple, NewType
+from typing import NamedTuple, NewType
 
 Markup = NewType("Markup", str)
 """HTML in which every text is escaped."""
@@ -117,5 +117,5 @@ def folded(summary: str, *inner: Markup) -> Markup:
 
 def page(title: str, *body: Markup) -> str:
     """A whole file."""
-    template: Any = string.Template(resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
+    template = string.Template(resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
     return template.substitute(title=text(title), body="\n".join(body))

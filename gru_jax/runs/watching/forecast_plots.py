@@ -1,13 +1,17 @@
 """Pictures of forecasts: some windows with what came, and the error of each step ahead."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from gru_jax.runs.watching.style import COLOURS, Style, legend_below, line, look, new_figure, save
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
 
 _OWN, _SEASON = COLOURS[0], COLOURS[1]
 _BEFORE, _CAME = "0.55", "black"
@@ -57,7 +61,7 @@ def windows(
     """
     with look(style):
         figure, axes = new_figure(len(panels), len(panels[0]), style)
-        handles: dict[str, Any] = {}
+        handles: dict[str, Artist] = {}
         for number, (row, name, shown) in enumerate(zip(axes, names, panels, strict=True)):
             for axis in row[1:]:
                 # Before anything is drawn: the range is then that of all.
@@ -73,9 +77,9 @@ def windows(
         save(figure, path)
 
 
-def _draw(axis: Any, shown: Shown, before: str, band: str) -> dict[str, Any]:
+def _draw(axis: "Axes", shown: Shown, before: str, band: str) -> dict[str, "Artist"]:
     """Draws one window: label -> what was drawn."""
-    found: dict[str, Any] = {}
+    found: dict[str, Artist] = {}
     (found[before],) = axis.plot(*shown.before, color=_BEFORE, zorder=2)
     # From the last value that was seen on, or what came would begin with a gap.
     since = np.concatenate([shown.before[0][-1:], shown.ahead])
@@ -99,7 +103,7 @@ def _draw(axis: Any, shown: Shown, before: str, band: str) -> dict[str, Any]:
         class Dates(Formatter):
             """Each tick with its day; matplotlib's own says "Jan" for the first of January."""
 
-            def format_ticks(self, values: Any) -> list[str]:
+            def format_ticks(self, values: Iterable[float]) -> list[str]:
                 return dates([num2date(value) for value in values])
 
         # So many that it finds an interval for every stretch: it warns where it does not.
@@ -148,7 +152,7 @@ def by_horizon(
     """
     with look(style):
         figure, axes = new_figure(1, len(panels), style)
-        handles: dict[str, Any] = {}
+        handles: dict[str, Artist] = {}
         for axis, (name, errors) in zip(axes[0], panels.items(), strict=True):
             for number, (label, error) in enumerate(errors.items()):
                 steps = np.arange(1, len(error) + 1)

@@ -2,17 +2,21 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gru_jax.cells import Gates
 from gru_jax.runs.watching.style import COLOURS, Style, log_scale, look, new_figure, save
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MOST_ROWS = 2
 """Of one picture: what a slide has room for, the two directions of a layer."""
 
 
-def draw(layers: Sequence[Any], path: Path, title: str, style: Style = "talk") -> list[Path]:
+def draw(layers: Sequence[tuple[str, Gates]], path: Path, title: str, style: Style = "talk") -> list[Path]:
     """Reset and update gates over one sequence as heat maps, and beside them how long each unit remembers.
 
     A unit has the same row in all three: they are sorted by how long they remember.
@@ -33,7 +37,7 @@ def draw(layers: Sequence[Any], path: Path, title: str, style: Style = "talk") -
     return paths
 
 
-def _draw(layers: Sequence[Any], path: Path, title: str, style: Style) -> None:
+def _draw(layers: Sequence[tuple[str, Gates]], path: Path, title: str, style: Style) -> None:
     with look(style):
         figure, axes = new_figure(len(layers), 3, style, height=1.0 if len(layers) == 1 else 0.65)
         for row, (name, layer) in zip(axes, layers, strict=True):
@@ -66,7 +70,7 @@ _SAID = (
 )
 
 
-def _draw_memories(axis: Any, steps: np.ndarray) -> None:
+def _draw_memories(axis: "Axes", steps: np.ndarray) -> None:
     """A dot a unit, in the row of the maps."""
     axis.plot(steps, np.arange(len(steps)), "o", color=COLOURS[0], clip_on=False)
     if steps.max() > 5 * steps.min():

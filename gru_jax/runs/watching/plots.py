@@ -2,15 +2,23 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
 from gru_jax.config.config import Config
 from gru_jax.data.dataset import BETTER_HIGHER
 from gru_jax.runs.watching.style import COLOURS, Style, legend_below, line, log_scale, look, new_figure, save
+from gru_jax.types import Options, Plain
 
-_SPLITS: dict[str, tuple[str, Any]] = {
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+
+Curve: TypeAlias = Any
+"""A `Line2D` of matplotlib, whose own types do not say that its data are numbers."""
+
+_SPLITS: dict[str, tuple[str, Literal[":", "-"]]] = {
     "train": ("training (mean around a point)", ":"),
     "valid": ("validation", "-"),
 }
@@ -18,7 +26,7 @@ _SPLITS: dict[str, tuple[str, Any]] = {
 AGAINST = {"step": ("step", "training step"), "epoch": ("epoch", "epoch"), "time": ("time_s", "training, seconds")}
 """What curves can be drawn against: name -> (key of a line, label)."""
 
-Lines = Sequence[Mapping[str, Any]]
+Lines = Sequence[Mapping[str, Plain]]
 """Those of one `metrics.jsonl`."""
 
 Lengths = tuple[np.ndarray, np.ndarray]
@@ -80,7 +88,7 @@ def curves(
     """
     keys = {key for seeds in runs.values() for lines in seeds for line in lines for key in line}
     panels = [metric for metric in metrics.labels if f"valid/{metric}" in keys] or ["loss"]
-    drawn: dict[str, dict[str, Any]] = {}
+    drawn: dict[str, dict[str, Curve]] = {}
     with look(style):
         figure, rows = new_figure(len(against), len(panels), style)
         for axes, x in zip(rows, against, strict=True):
@@ -98,7 +106,7 @@ def curves(
         save(figure, path)
 
 
-def _draw_curves(axis: Any, seeds: Sequence[Lines], metric: str, x: str, looks: Mapping[str, Any]) -> dict[str, Any]:
+def _draw_curves(axis: "Axes", seeds: Sequence[Lines], metric: str, x: str, looks: Options) -> dict[str, Curve]:
     """Draws those of one label in a panel: split -> the line."""
     found = {}
     for split, (_, dashes) in _SPLITS.items():
@@ -128,7 +136,7 @@ def _best(seeds: Sequence[Lines], best_by: str | None, x: str) -> tuple[float, f
 
 
 def _mark_best(
-    axis: Any, found: Mapping[str, Any], seeds: Sequence[Lines], best_by: str | None, x: str, with_value: bool
+    axis: "Axes", found: Mapping[str, Curve], seeds: Sequence[Lines], best_by: str | None, x: str, with_value: bool
 ) -> None:
     best = _best(seeds, best_by, x)
     if best is None or "valid" not in found:
@@ -140,13 +148,14 @@ def _mark_best(
         _say_beside(axis, best[0], value, curve)
 
 
-def _say_beside(axis: Any, place: float, value: float, curve: Any) -> None:
+def _say_beside(axis: "Axes", place: float, value: float, curve: Curve) -> None:
     """Says the value at a dot of a curve, above or below it, where less is drawn, and within the panel."""
     x = curve.get_xdata()
     along = (place - x[0]) / ((x[-1] - x[0]) or 1.0)
     # A text is a fifth of a panel wide.
     across = np.linspace(place - along * np.ptp(x) / 5, place + (1 - along) * np.ptp(x) / 5, 33)
-    others = [np.interp(across, line.get_xdata(), line.get_ydata(), np.nan, np.nan) for line in axis.lines]
+    lines: Sequence[Curve] = axis.lines
+    others = [np.interp(across, line.get_xdata(), line.get_ydata(), np.nan, np.nan) for line in lines]
     off = np.concatenate(others) - value
     below = np.sum(off < 0) < np.sum(off > 0)
     axis.annotate(
@@ -163,15 +172,15 @@ def _say_beside(axis: Any, place: float, value: float, curve: Any) -> None:
     axis.margins(y=0.2)
 
 
-def _log_where_wide(axis: Any) -> None:
+def _log_where_wide(axis: "Axes") -> None:
     values = np.concatenate([np.zeros(0), *(np.asarray(curve.get_ydata(), float) for curve in axis.lines)])
     if values.size and values.min() > 0 and values.max() > 100 * values.min():
         log_scale(axis, "y")
 
 
 def _legend(
-    runs: Mapping[str, Sequence[Lines]], drawn: Mapping[str, Mapping[str, Any]], best_by: str | None
-) -> dict[str, Any]:
+    runs: Mapping[str, Sequence[Lines]], drawn: Mapping[str, Mapping[str, Curve]], best_by: str | None
+) -> dict[str, "Artist"]:
     """What a legend says: label -> line."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -186,7 +195,7 @@ def _legend(
         handles = {said[label]: found.get("valid", found.get("train")) for label, found in shown.items()}
         for split in splits:
             few = all(found[split].get_marker() == "o" for found in shown.values() if split in found)
-            marks: dict[str, Any] = {"marker": "o"} if few else {}
+            marks: Options = {"marker": "o"} if few else {}
             if few and split == "train":
                 marks["markerfacecolor"] = "white"
             handles[_SPLITS[split][0]] = Line2D([], [], color="0.4", linestyle=_SPLITS[split][1], **marks)
@@ -249,7 +258,7 @@ def against_length(
     """
     with look(style):
         figure, axes = new_figure(1, len(panels), style)
-        handles: dict[str, Any] = {}
+        handles: dict[str, Artist] = {}
         for axis, (title, rows) in zip(axes[0], panels.items(), strict=True):
             handles["lengths of training"] = axis.axvspan(0, trained, color="0.9", zorder=0)
             for label, seeds in rows.items():
@@ -300,7 +309,7 @@ def against_values(
         save(figure, path)
 
 
-def _ticks_at(axis: Any, values: np.ndarray) -> None:
+def _ticks_at(axis: "Axes", values: np.ndarray) -> None:
     """Puts the ticks where the values are, when these are few and apart."""
     from matplotlib.ticker import NullLocator
 

@@ -1,12 +1,12 @@
 """A trace of some steps of a run by jax.profiler, and only of those."""
 
 from pathlib import Path
-from typing import Any
 
 import jax
 
 from gru_jax.config.sections.log import ProfileConfig
 from gru_jax.runs.watching.progress import Reporter
+from gru_jax.types import Tree
 
 
 class ProfileTrace:
@@ -25,7 +25,7 @@ class ProfileTrace:
         self._first, self._end = section.start_step, section.start_step + section.num_steps
         self._folder, self._reporter = folder, reporter
         self._waits, self._traced_from, self._now = True, -1, resume_step
-        self._marked: Any = None
+        self._marked: jax.profiler.StepTraceAnnotation | None = None
         if self._first < resume_step:
             self._waits = False
             reporter.note(f"no trace: the run goes on at step {resume_step}, past log.profile.start_step {self._first}")
@@ -33,7 +33,7 @@ class ProfileTrace:
             self._waits = False
             reporter.warn(f"no trace: log.profile.start_step {self._first} is not before the end, step {total}")
 
-    def step(self, step: int, state: Any) -> None:
+    def step(self, step: int, state: Tree) -> None:
         """Called before a step is begun, with the number of steps done and their state."""
         self._now = step
         if self._waits and step == self._first:

@@ -14,6 +14,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from gru_jax.types import Plain
+
 SECONDS_BETWEEN_LINES = 5.0
 IN_TABLE = (
     "status", "test/accuracy", "test/macro_f1", "test/auc", "test/mae", "test/rmse", "test/mase", "test/smape",
@@ -137,7 +139,7 @@ class Reporter:
     ) -> None:
         self.stop()
 
-    def result(self, values: Mapping[str, Any]) -> None:
+    def result(self, values: Mapping[str, Plain]) -> None:
         """The final table: those values of `result.json` that people look for first."""
         table = Table(title=f"{values['name']}, seed {values['seed']}", title_justify="left")
         table.add_column("result")

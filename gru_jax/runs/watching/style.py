@@ -14,9 +14,16 @@ import io
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from gru_jax.runs.on_disk.json_files import write_bytes
+from gru_jax.types import Options
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # The first import ever on a machine announces that it builds a font cache.
 logging.getLogger("matplotlib").setLevel(logging.ERROR)
@@ -54,7 +61,7 @@ _SIZES = {
 }
 
 
-def _settings(sizes: _Sizes) -> dict[str, Any]:
+def _settings(sizes: _Sizes) -> Options:
     return {
         "font.size": sizes.text,
         "axes.titlesize": sizes.text,
@@ -96,7 +103,7 @@ def look(style: Style = "talk") -> Iterator[None]:
         yield
 
 
-def new_figure(rows: int, columns: int, style: Style = "talk", height: float = 1.0) -> tuple[Any, Any]:
+def new_figure(rows: int, columns: int, style: Style = "talk", height: float = 1.0) -> tuple["Figure", "np.ndarray"]:
     """A figure and its axes.
 
     Args:
@@ -118,13 +125,13 @@ def new_figure(rows: int, columns: int, style: Style = "talk", height: float = 1
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def line(number: int) -> Mapping[str, Any]:
+def line(number: int) -> Options:
     """How the curve of that number looks, from 0: its colour, and a mark where the colours have begun again."""
     mark = _MARKS[number // len(COLOURS) % len(_MARKS)]
     return {"color": COLOURS[number % len(COLOURS)], "marker": mark, "markevery": 0.1}
 
 
-def log_scale(axis: Any, which: Literal["x", "y"]) -> None:
+def log_scale(axis: "Axes", which: Literal["x", "y"]) -> None:
     """Gives an axis a logarithmic scale; matplotlib's own labels would be formulas, which a look does not know."""
     from matplotlib.ticker import FuncFormatter
 
@@ -140,7 +147,7 @@ def log_scale(axis: Any, which: Literal["x", "y"]) -> None:
     of.set_minor_formatter(FuncFormatter(between))
 
 
-def legend_below(figure: Any, handles: Mapping[str, Any]) -> None:
+def legend_below(figure: "Figure", handles: Mapping[str, "Artist"]) -> None:
     """A legend under the panels, for which the figure grows, in as many columns as there is room for.
 
     Args:
@@ -162,7 +169,7 @@ def legend_below(figure: Any, handles: Mapping[str, Any]) -> None:
     figure.legend(list(handles.values()), labels, loc="outside lower center", ncols=columns)
 
 
-def save(figure: Any, path: Path) -> None:
+def save(figure: "Figure", path: Path) -> None:
     """Writes a picture, whole or not at all; its suffix, one of `FORMATS`, says as what."""
     form = path.suffix[1:].lower()
     # Without the time, so that the same numbers give the same file.

@@ -3,13 +3,18 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+from gru_jax.types import Plain
+
+if TYPE_CHECKING:
+    from tensorboardX.proto.event_pb2 import Event
 
 
 class TensorBoardLog:
     """One more event file in a folder; whatever earlier ones have of later steps is purged for their readers."""
 
-    def __init__(self, folder: Path, past: Sequence[dict[str, Any]], resume_step: int) -> None:
+    def __init__(self, folder: Path, past: Sequence[dict[str, Plain]], resume_step: int) -> None:
         """Opens the file.
 
         Args:
@@ -38,15 +43,15 @@ class TensorBoardLog:
                 self._put(self._scalars(line))
         self._file.flush()
 
-    def write(self, line: dict[str, Any]) -> None:
+    def write(self, line: dict[str, Plain]) -> None:
         """Appends the numbers of one line, and hands them to whoever looks."""
         self._put(self._scalars(line))
         self._file.flush()
 
-    def _put(self, event: Any) -> None:
+    def _put(self, event: "Event") -> None:
         self._file.write_event(event)
 
-    def _scalars(self, line: dict[str, Any]) -> Any:
+    def _scalars(self, line: dict[str, Plain]) -> "Event":
         # Of one line one event: a kill leaves all of its values or none.
         values = [self._summary.Value(tag=key, simple_value=value) for key, value in line.items() if key != "step"]
         return self._event(wall_time=time.time(), step=line["step"], summary=self._summary(value=values))

@@ -3,12 +3,16 @@
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from gru_jax.config.config import Config
 from gru_jax.config.sections.log import WandbConfig
 from gru_jax.runs.on_disk.json_files import write_text
 from gru_jax.runs.watching.progress import Reporter
+from gru_jax.types import Plain
+
+if TYPE_CHECKING:
+    from wandb import Run
 
 # A job that is being stopped has not much time, and nothing is lost: metrics.jsonl has it all.
 _SECONDS_TO_FINISH = 60.0
@@ -23,7 +27,7 @@ class WandbLog:
     """
 
     def __init__(
-        self, config: Config, section: WandbConfig, path: Path, past: Sequence[dict[str, Any]], reporter: Reporter
+        self, config: Config, section: WandbConfig, path: Path, past: Sequence[dict[str, Plain]], reporter: Reporter
     ) -> None:
         """Starts or resumes the run there; offline where it cannot be reached.
 
@@ -50,11 +54,11 @@ class WandbLog:
             (folder / "superseded").mkdir(exist_ok=True)
             session.rename(folder / "superseded" / session.name)
         self._first = self._run.starting_step
-        self._row: dict[str, Any] = {}
+        self._row: dict[str, Plain] = {}
         for line in past:
             self.write(line)
 
-    def write(self, line: dict[str, Any]) -> None:
+    def write(self, line: dict[str, Plain]) -> None:
         """Takes one line; it is sent when the next step's comes, since a step may have several."""
         if self._row and self._row["step"] != line["step"]:
             self._send()
@@ -88,7 +92,7 @@ def _id(file: Path) -> str:
     return name
 
 
-def _begin(config: Config, section: WandbConfig, mode: Literal["online", "offline"], path: Path, name: str) -> Any:
+def _begin(config: Config, section: WandbConfig, mode: Literal["online", "offline"], path: Path, name: str) -> "Run":
     import wandb
 
     # Left to itself it would ask on the terminal, and the run would wait for an answer. Asked for the server too: once

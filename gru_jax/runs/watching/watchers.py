@@ -4,7 +4,7 @@ import contextlib
 import importlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from gru_jax.config.config import Config
 from gru_jax.runs.on_disk.run_directory import RunDirectory
@@ -12,12 +12,14 @@ from gru_jax.runs.watching.profile_trace import ProfileTrace
 from gru_jax.runs.watching.progress import Reporter
 from gru_jax.runs.watching.tensorboard import TensorBoardLog
 from gru_jax.runs.watching.wandb import WandbLog
+from gru_jax.training.step import TrainState
+from gru_jax.types import Plain
 
 
 class Log(Protocol):
     """What also gets the lines of metrics.jsonl."""
 
-    def write(self, line: dict[str, Any]) -> None:
+    def write(self, line: dict[str, Plain]) -> None:
         """One line."""
 
     def close(self) -> None:
@@ -64,7 +66,7 @@ class Watchers:
     def _begin(self, name: str, make: Callable[[], Log]) -> None:
         self._goes(name, lambda: self._logs.append((name, make())))
 
-    def step(self, step: int, state: Any) -> None:
+    def step(self, step: int, state: TrainState) -> None:
         """Called before a step is begun; cheap.
 
         Args:
@@ -75,7 +77,7 @@ class Watchers:
         if trace is not None and not self._goes("log.profile", partial(trace.step, step, state)):
             self._trace = None
 
-    def write(self, line: dict[str, Any]) -> None:
+    def write(self, line: dict[str, Plain]) -> None:
         """A line of metrics.jsonl."""
         for name, log in tuple(self._logs):
             if not self._goes(name, partial(log.write, line)):

@@ -1,11 +1,12 @@
 """The sections `model: {kind: lstm}` and `{kind: tanh}`: flax's own cells, to compare with."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from gru_jax.config.sections.models.recurrent import RecurrentModel
 from gru_jax.models import LSTM, TanhRNN
+from gru_jax.types import Plain
 
 
 class LSTMModel(RecurrentModel):
@@ -20,7 +21,7 @@ class LSTMModel(RecurrentModel):
     peepholes: bool = False
 
     @model_serializer(mode="wrap")
-    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Plain]:
         # Without them the key is left out, so that runs from before there were any keep their hash.
         written = write(self)
         if not self.peepholes:

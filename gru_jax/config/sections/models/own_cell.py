@@ -1,7 +1,8 @@
 """The section `model: {kind: python}`: layers of a cell of one's own, in a Python file that the config names."""
 
 import inspect
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Collection
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, model_validator
 
@@ -13,6 +14,7 @@ from gru_jax.config.sections.models.recurrent import RecurrentModel
 from gru_jax.config.sections.python_file import PythonFile, said
 from gru_jax.data.dataset import TaskShape
 from gru_jax.scans.masking import takes_dropout
+from gru_jax.types import Array, Function, Tree
 
 
 class PythonModel(PythonFile, RecurrentModel):
@@ -93,7 +95,7 @@ def _widths_of_step(cell: Cell, features: int) -> int:
     import jax
     import jax.numpy as jnp
 
-    def step() -> Any:
+    def step() -> Array:
         params = cell.init(jax.random.key(0), features)
         # As scans do it: all of time at once, and then step by step.
         u = cell.project(params, jnp.zeros((_TIME, _BATCH, features), jnp.float32))
@@ -116,7 +118,7 @@ def _widths_of_step(cell: Cell, features: int) -> int:
     return int(jax.eval_shape(step).shape[-1])
 
 
-def _shape(array: Any) -> str:
+def _shape(array: Tree) -> str:
     """Such as "[batch, 8] float32"."""
     if not hasattr(array, "shape"):
         return type(array).__name__
@@ -124,11 +126,11 @@ def _shape(array: Any) -> str:
     return f"[{', '.join(sizes)}] {array.dtype}"
 
 
-def _words(shapes: Any) -> str:
+def _words(shapes: Tree) -> str:
     return shapes if isinstance(shapes, str) else str(shapes).replace("'", "")
 
 
-def _parameters(make: Any) -> Any:
+def _parameters(make: Function) -> Collection[str]:
     try:
         return inspect.signature(make).parameters
     except (TypeError, ValueError):

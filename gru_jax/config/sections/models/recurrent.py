@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
+from gru_jax.between import Network
 from gru_jax.cells import Cell
 from gru_jax.combinators import bidirectional, recurrent, stack
 from gru_jax.config.sections.base import Fraction, Layers, Section, Width, broken_rule
@@ -57,7 +58,7 @@ class TokenModel(Section):
         """(key, fact) for every key that was set and changes nothing beside the others."""
         return []
 
-    def with_outputs(self, net: object, task: TaskShape, width: int | None) -> Model:
+    def with_outputs(self, net: Network, task: TaskShape, width: int | None) -> Model:
         """A network's functions, with what the task needs in front of it and behind.
 
         Args:

@@ -1,12 +1,13 @@
 """The section `task: {kind: digits}`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from gru_jax.config.sections.base import Count
 from gru_jax.config.sections.tasks.task import Task
 from gru_jax.data import digits
+from gru_jax.types import Plain
 
 
 class DigitsTask(Task, data=digits):
@@ -21,7 +22,7 @@ class DigitsTask(Task, data=digits):
     batch: Count = 32
 
     @model_serializer(mode="wrap")
-    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Plain]:
         # Without a permutation the key is left out, so that runs from before there was one keep their hash.
         written = write(self)
         if self.permutation_seed is None:

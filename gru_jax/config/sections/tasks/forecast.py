@@ -1,6 +1,6 @@
 """The section `task: {kind: forecast}`."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -10,6 +10,7 @@ from gru_jax.config.sections.tasks.task import Task
 from gru_jax.data import csv_column
 from gru_jax.data.csv_column import CO2_VALUES, Window
 from gru_jax.data.missing import Missing
+from gru_jax.types import Options, Plain
 
 # A training split of more numbers is no array to hold side by side.
 MOST_NUMBERS = 2**28
@@ -57,11 +58,11 @@ class ForecastTask(Task, data=csv_column):
     def _values(self) -> int:
         return CO2_VALUES if self.values is None else self.values
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> Options:
         return {"values": self._values, "window": Window(self.window, self.horizon, self.stride)}
 
     @model_serializer(mode="wrap")
-    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Plain]:
         # Without holes both keys are left out, so that runs from before there were any keep their hash.
         written = write(self)
         if self.missing == "refuse":

@@ -1,15 +1,16 @@
 """The section `task: {kind: formal}`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from gru_jax.config.sections.base import Count, Expected, broken_rule
 from gru_jax.config.sections.tasks.task import Task
 from gru_jax.data import formal
+from gru_jax.types import Plain
 
 
-def _range(value: Any) -> Any:
+def _range(value: Plain) -> list[int]:
     whole = isinstance(value, list) and len(value) == 2 and all(type(bound) is int for bound in value)
     if not whole or not 1 <= value[0] <= value[1] <= 10**5:
         raise ValueError(value)

@@ -1,6 +1,6 @@
 """The section `task: {kind: listops}`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -9,6 +9,7 @@ from gru_jax.config.sections.by_name import given
 from gru_jax.config.sections.tasks.task import Task
 from gru_jax.data import listops
 from gru_jax.data.dataset import DataDamaged, Dataset
+from gru_jax.types import Options
 
 
 class ListOpsTask(Task, data=listops):
@@ -38,5 +39,5 @@ class ListOpsTask(Task, data=listops):
             # The limits admit too few expressions, which only shows when they are drawn.
             raise DataDamaged(str(error)) from error
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> Options:
         return {"limits": given(listops.Limits, self)}

@@ -4,7 +4,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Collection
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import ValidationInfo, model_validator
 
@@ -12,6 +12,7 @@ from gru_jax.config.sections.base import Count, broken_rule
 from gru_jax.config.sections.python_file import PythonFile, said
 from gru_jax.data.dataset import DataDamaged, DataMissing, Dataset, Target, TaskShape
 from gru_jax.data.fitting import misfit
+from gru_jax.types import Function
 
 
 class PythonTask(PythonFile):
@@ -61,17 +62,17 @@ class PythonTask(PythonFile):
     def _data_root(self, data_root: str | None) -> dict[str, str | None]:
         return {"data_root": data_root} if "data_root" in _parameters(self._function("load")) else {}
 
-    def _function(self, name: str) -> Callable[..., Any]:
+    def _function(self, name: str) -> Function:
         fact = f"{self.file} has no function {name}(); a task has shape() and load()"
         return self.defined(name, broken_rule("file", fact))
 
-    def _bound(self, name: str, **more: Any) -> Callable[[], Any]:
+    def _bound(self, name: str, **more: object) -> Callable[[], object]:
         """The function with its arguments, the options."""
         function = self._function(name)
         self.require_options(function, f"{name}()", "shape() and load() both take the options", **more)
         return functools.partial(function, **self.options, **more)
 
-    def _call(self, name: str, **more: Any) -> Any:
+    def _call(self, name: str, **more: object) -> object:
         function = self._bound(name, **more)
         try:
             return function()
@@ -84,7 +85,7 @@ class PythonTask(PythonFile):
             raise DataDamaged(fact) from error
 
 
-def _parameters(function: Callable[..., Any]) -> Collection[str]:
+def _parameters(function: Function) -> Collection[str]:
     try:
         return inspect.signature(function).parameters
     except (TypeError, ValueError):

@@ -1,7 +1,7 @@
 """The section `task: {kind: sequences}`: labelled sequences in files of one's own."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, model_validator
 
@@ -15,6 +15,7 @@ from gru_jax.data.missing import Missing
 from gru_jax.data.sequences import task
 from gru_jax.data.sequences.rows import Reading
 from gru_jax.data.series.numbers import Decimal
+from gru_jax.types import Options
 
 Column = Annotated[str, Field(min_length=1)]
 
@@ -66,7 +67,7 @@ class SequencesTask(Task, data=task):
         sizes = SequenceSizes.model_construct(**found._asdict())
         return self.model_copy(update={"file": str(path) if is_beside else self.file, "sizes": sizes})
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> Options:
         label = self.label or ("tag" if self.tags else "label")
         features, holes = tuple(self.features), self.missing != "refuse"
         reading = Reading(self.id, label, self.time, features, self.tags, self.separator, self.decimal, holes)

@@ -16,16 +16,17 @@ from gru_jax.data.series import windows
 from gru_jax.data.series.numbers import Decimal
 from gru_jax.data.series.table import Reading
 from gru_jax.data.series.times import WORDS
+from gru_jax.types import Options, Plain
 
 _MOST_COLUMNS = 1000
 
 
-def _is_name(got: Any) -> bool:
+def _is_name(got: object) -> bool:
     return isinstance(got, str) and got != "" and got == got.strip()
 
 
 def _names(least: int, expected: str, most: int = _MOST_COLUMNS) -> BeforeValidator:
-    def check(got: Any) -> Any:
+    def check(got: Plain) -> list[str]:
         names = isinstance(got, list) and least <= len(got) <= most and all(map(_is_name, got))
         if not names or len(set(got)) < len(got):
             raise PydanticCustomError("expected", "{expected}", {"expected": expected})
@@ -34,7 +35,7 @@ def _names(least: int, expected: str, most: int = _MOST_COLUMNS) -> BeforeValida
     return BeforeValidator(check)
 
 
-def _columns(got: Any) -> Any:
+def _columns(got: Plain) -> Plain:
     # One column is as good as a list of it.
     return [got] if _is_name(got) else got
 
@@ -58,7 +59,7 @@ Columns = Annotated[
 _TIME = "null, the name of a column, or of two, days and clocks, such as [date, hour]"
 
 
-def _time(got: Any) -> Any:
+def _time(got: Plain) -> Plain:
     return [] if got is None else _columns(got)
 
 
@@ -80,7 +81,7 @@ Known = Annotated[
 ]
 
 
-def _numbers_within(got: Any, least: int, most: int) -> bool:
+def _numbers_within(got: object, least: int, most: int) -> bool:
     """Whether it is a list of numbers between 0 and 1, none of them at an end."""
     return isinstance(got, list) and least <= len(got) <= most and all(
         type(part) in (int, float) and 0 < part < 1 for part in got
@@ -90,7 +91,7 @@ def _numbers_within(got: Any, least: int, most: int) -> bool:
 _QUANTILES = "null, or numbers between 0 and 1 that rise and hold 0.5, such as [0.1, 0.5, 0.9]"
 
 
-def _quantiles(got: Any) -> Any:
+def _quantiles(got: Plain) -> list[float] | None:
     if got is None:
         return got
     if not _numbers_within(got, 1, 99) or 0.5 not in got or any(a >= b for a, b in zip(got, got[1:], strict=False)):
@@ -115,7 +116,7 @@ Quantiles = Annotated[
 _SPLIT = "three shares that add up to 1: training, validation and testing, such as [0.7, 0.1, 0.2]"
 
 
-def _split(got: Any) -> Any:
+def _split(got: Plain) -> list[float]:
     if not _numbers_within(got, 3, 3) or abs(sum(got) - 1) > 1e-6:
         raise PydanticCustomError("expected", "{expected}", {"expected": _SPLIT})
     return got
@@ -178,7 +179,7 @@ class SeriesForecastTask(Task, data=windows):
             raise broken_rule("stride", f"{shape.train} windows of {self.window} are too many; take a larger stride")
         return made
 
-    def _counted(self, context: dict[str, Any]) -> "SeriesForecastTask":
+    def _counted(self, context: dict[str, str | None]) -> "SeriesForecastTask":
         """The task with the sizes that its file has, and the place where that is."""
         beside, arguments = context.get("beside"), self.arguments()
         try:
@@ -193,7 +194,7 @@ class SeriesForecastTask(Task, data=windows):
         sizes = WindowSizes.model_construct(**found._asdict())
         return self.model_copy(update={"file": str(content.path) if is_beside else self.file, "sizes": sizes})
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> Options:
         known, target = tuple(self.known), tuple(self.target)
         return {
             "reading": Reading(target, known, tuple(self.time), self.separator, self.decimal),

@@ -10,6 +10,7 @@ from gru_jax.config.sections.base import Section, broken_rule, broken_rules
 from gru_jax.config.sections.by_name import given
 from gru_jax.data.dataset import DataDamaged, DataMissing, Dataset, TaskShape
 from gru_jax.data.series.header import WrongColumn, WrongColumns
+from gru_jax.types import Options
 
 
 class Task(Section):
@@ -21,7 +22,7 @@ class Task(Section):
         super().__init_subclass__(**options)
         cls.data = data
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> Options:
         """What the functions take and no key says as it is."""
         return {}
 

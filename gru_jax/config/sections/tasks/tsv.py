@@ -1,11 +1,12 @@
 """The section `task: {kind: tsv}`: tables of the Long Range Arena."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from gru_jax.config.sections.base import Count
 from gru_jax.config.sections.by_name import section_of
 from gru_jax.config.sections.tasks.task import Task
 from gru_jax.data import tsv
+from gru_jax.types import Options
 
 
 class TableSizes(section_of(tsv.Sizes)):  # type: ignore[misc]
@@ -29,6 +30,6 @@ class TableTask(Task, data=tsv):
     sizes: TableSizes
     batch: Count = 32
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> Options:
         files = (self.train, self.valid, self.test)
         return {"files": files, "reading": tsv.Reading(self.tokens, self.drop, self.cut)}

@@ -1,6 +1,6 @@
 """The section `task: {kind: uea}`: time series of the UEA and UCR archives."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -9,6 +9,7 @@ from gru_jax.config.sections.by_name import section_of
 from gru_jax.config.sections.tasks.task import Task
 from gru_jax.data import ts
 from gru_jax.data.missing import Missing
+from gru_jax.types import Plain
 
 
 class SeriesSizes(section_of(ts.Sizes)):  # type: ignore[misc]
@@ -31,7 +32,7 @@ class SeriesTask(Task, data=ts):
     batch: Count = 32
 
     @model_serializer(mode="wrap")
-    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Plain]:
         # Without holes the key is left out, so that runs from before there was one keep their hash.
         written = write(self)
         if self.missing == "refuse":
