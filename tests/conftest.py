@@ -4,6 +4,7 @@ import atexit
 import gc
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -12,11 +13,14 @@ from pathlib import Path
 
 # Inherited by the subprocesses that tests start; it has to stand before jax looks for devices.
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Tests compile far more than they compute: LLVM's slow passes cost more than they save here. The HLO stays the same.
+# Tests compile far more than they compute: LLVM's slow passes cost more than they save here. The HLO stays the same,
+# and so does the text of our kernels, which the slow tests compile as users do.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 )
+if "GRU_JAX_ONLY_QUICK" in os.environ:
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 if version("jaxlib").startswith("0.10."):
     # They take as long as the rest of the compiler. A later jaxlib ends the process at a flag that it does not know.
     # As does cutting a program into parts whose code is made side by side: these are smaller than that costs.
@@ -38,6 +42,8 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(caches / f"jaxlib-{versio
 os.environ.setdefault("GRU_JAX_CACHE", str(caches / "gru_jax"))
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+# Of the dozens of processes that tests start each would compile every module of ours anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Where in Python each operation of a program comes from: a sixth of the time of these tests, and nothing reads it.
 os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
 
@@ -45,6 +51,7 @@ import jax
 import pytest
 from hypothesis import settings
 
+sys.dont_write_bytecode = False  # the modules of the tests themselves, which are rewritten
 # The same examples in every run, so that a red one comes again; `make test-slow` draws new ones.
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("new", deadline=None)

@@ -6,6 +6,7 @@ import pytest
 from benchmarks import dreamer
 
 
+@pytest.mark.slow
 def test_a_row_and_its_table():
     # The plain form adds its biases plainly.
     with jax.numpy_rank_promotion("allow"):

@@ -11,6 +11,7 @@ from tests.interop.keras_oracle import QUIETLY, theirs
 
 
 @QUIETLY
+@pytest.mark.slow
 def test_rows_and_their_table(monkeypatch):
     keras_oracle.keras()
     monkeypatch.setattr(inside_keras, "cases", lambda keras: {"plain": {"reset_after": False}})

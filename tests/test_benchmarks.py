@@ -105,6 +105,7 @@ def test_quick_numbers_are_not_written(monkeypatch, capsys):
     assert ended.value.code == 2 and "measures nothing worth writing" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_fails_is_told_and_left_out(capsys):
     job = {"measure": "run", "cell": "GRU", "T": 5, "B": 1, "H": 4, "method": "newton full", "rounds": 1}
     assert parallel.alone(job) is None

@@ -98,6 +98,7 @@ def test_what_is_kept_counts_in_this_process_and_in_others(two_forms):
     assert chosen()[:3] == ODD[:3]
 
 
+@pytest.mark.slow
 def test_two_that_tune_at_a_time_keep_both(two_forms):
     threads = [
         threading.Thread(target=tune, kwargs={"shapes": [(5, 1, 2, H)], "seconds": 0.01}) for H in (2, 3)
@@ -190,6 +191,7 @@ def test_nothing_is_kept_where_nothing_is_to_be(monkeypatch, two_forms):
     assert lines[-1] == "not kept: GRU_JAX_CACHE=off"
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path, two_forms):
     done = gru_jax("tune", "--shapes", "9,2,3,4", "--cells", "mgu", "tanh", "--seconds", "0.1", cwd=tmp_path)
     assert done.returncode == 0 and "mgu, float32: T,B,I,H" in done.stdout

@@ -102,7 +102,8 @@ def naive(name):
 @pytest.mark.parametrize(
     ("name", "method"),
     [
-        ("joint", CHUNKED["kept chunks"]),
+        pytest.param("joint", CHUNKED["kept chunks"], marks=pytest.mark.slow),
+        ("layer", CHUNKED["one chunk"]),
         pytest.param("joint", gj.Newton("dense"), marks=pytest.mark.slow),
         pytest.param("two layers of parts, rms", CHUNKED["kept chunks"], marks=pytest.mark.slow),
         pytest.param("two layers of parts, rms", CHUNKED["chunks"], marks=pytest.mark.slow),
@@ -110,7 +111,6 @@ def naive(name):
         pytest.param("joint", gj.Sequential(keep="states"), marks=pytest.mark.slow),
         pytest.param("joint, rms, dense", CHUNKED["one chunk"], marks=pytest.mark.slow),
         pytest.param("layer", gj.Newton("diagonal"), marks=pytest.mark.slow),
-        pytest.param("layer", CHUNKED["one chunk"], marks=pytest.mark.slow),
         pytest.param("layer", "auto", marks=pytest.mark.slow),
         pytest.param("two layers of parts, rms", gj.Sequential(kernel="scan", keep="gates"), marks=pytest.mark.slow),
     ],

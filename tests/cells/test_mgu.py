@@ -40,7 +40,7 @@ def naive(reset_gate):
 @pytest.mark.parametrize(
     ("reset_gate", "method"),
     [
-        (True, gj.Sequential(keep="states")),
+        pytest.param(True, gj.Sequential(keep="states"), marks=pytest.mark.slow),
         (False, gj.Sequential(keep="states")),
         (True, CHUNKED["kept chunks"]),
         pytest.param(False, CHUNKED["chunks"], marks=pytest.mark.slow),

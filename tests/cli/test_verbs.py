@@ -62,10 +62,11 @@ def test_check_prints_what_a_run_would_be(folder: Path) -> None:
 
 LATE = [
     ("prepare", 1, "# parameters, memory and time: not estimated within 1 s\n"),
-    pytest.param("_abstract", 20, "# the rest of memory and time: not estimated within 20 s\n", marks=pytest.mark.slow),
+    ("_abstract", 20, "# the rest of memory and time: not estimated within 20 s\n"),
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("endless", "seconds", "said"), LATE)
 def test_check_ends_in_time(endless: str, seconds: int, said: str, folder: Path) -> None:
     """What is still being computed when the time is over neither keeps the process nor makes it fail."""

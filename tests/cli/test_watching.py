@@ -107,6 +107,7 @@ def test_a_missing_package_is_said_before_anything_is_written(
     assert snapshot(tmp_path) == before and not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_is_watched_run_by_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = CONFIG.replace("{every: 3}", "{every: 3, tensorboard: true}")
     folder_with(tmp_path, monkeypatch, "{optim.lr: [3e-3, 1e-2]}", config)

@@ -220,7 +220,8 @@ def test_stateful_over_fit_and_predict():
     close(run(ours.GRU), run(STOCK))
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision_is_as_near_to_full_as_keras_is(policy):
     def run(GRU, dtype):
         layer = GRU(8, dtype=dtype, return_sequences=True, seed=0)

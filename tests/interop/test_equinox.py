@@ -2,6 +2,7 @@
 
 import doctest
 import sys
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -81,6 +82,7 @@ def test_what_equinox_makes_itself_loads():
     draws.close(draws.run(equinox.load([theirs], method="naive"), x), run_equinox(theirs, x))
 
 
+@cache
 def wrong():
     rng = np.random.default_rng(0)
     cell = gru_cell(rng, 2, 3)

@@ -191,7 +191,8 @@ def expected():
 
 
 # The layer of nnx acts by its step and replays by its call, which is a scan.
-@pytest.mark.parametrize("run", (by_nnx, *(pytest.param(run, marks=pytest.mark.slow) for run in (by_scan, by_linen))))
+@pytest.mark.slow
+@pytest.mark.parametrize("run", (by_nnx, by_scan, by_linen))
 def test_the_weights_of_flax_after_three_updates(run):
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         wanted = expected()

@@ -14,7 +14,8 @@ from gru_jax.scans.methods import jacobians
 from .cases import I
 
 
-@pytest.mark.parametrize("name", ("float16", pytest.param("bfloat16", marks=pytest.mark.slow)))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ("float16", "bfloat16"))
 def test_half_precision_is_right_to_its_own_rounding(name):
     """Of the trajectory that the stored weights have, whatever their scale."""
     dtype = jnp.dtype(name)

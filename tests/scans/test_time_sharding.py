@@ -158,6 +158,7 @@ def test_layers_take_it_as_their_method():
     np.testing.assert_allclose(run(sharded)(placed(mesh, x, "data", "time")), run("auto")(x), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_time_major_and_no_batch():
     cell = CELLS["GRU"]
     params, x, h0 = arrays(cell)

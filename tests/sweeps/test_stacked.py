@@ -121,6 +121,7 @@ class _Context:
         pass
 
 
+@pytest.mark.slow
 def test_a_crash_between_two_checkpoints(
     uncut: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,7 +75,7 @@ def test_sequences_are_cut_into_more_parts_than_threads():
     assert select_plan(10, 64, 4, 512).parts == 2  # units are shared
 
 
-@pytest.mark.parametrize("keep", ["gates", "states"])
+@pytest.mark.parametrize("keep", ["gates", pytest.param("states", marks=pytest.mark.slow)])
 def test_parts_of_uneven_size_change_no_number(keep):
     cell = gj.GRU(5)
     params, x = cell.init(jax.random.key(0), 3), jax.random.normal(jax.random.key(1), (51, 7, 3))

@@ -85,8 +85,8 @@ def found(cell, params, x, h0, method, **options):
 
 SCAN = gj.Sequential(kernel="scan")
 QUICK = {
-    # "before" with all its biases, and the LSTM by its states: on vectors of other processors, below.
-    ("before, minimal", "a tail", "everything", True, "gates"), ("LSTM", "a tail", "everything", False, "gates"),
+    # "before" with all its biases, and the LSTM: in other sizes and on vectors of other processors, below.
+    ("before, minimal", "a tail", "everything", True, "gates"),
     ("MGU", "a tail", "everything", True, "states"), ("MGU, no reset", "whole", "plain", False, "gates"),
     ("tanh RNN", "a tail", "resets to another, and holes", True, "gates"),
     ("after, kept slopes", "whole", "everything", False, "gates"),

@@ -78,7 +78,7 @@ def test_only_the_kernel_reads_the_original():
         chex.assert_trees_all_equal(run(mixed, method), run(params, method))
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.bfloat16, marks=pytest.mark.slow)])
 def test_under_vmap_over_weights_and_in_other_dtypes(dtype):
     cell = gj.GRU(5)
     params = jax.vmap(lambda key: cell.init(key, 3, dtype))(jax.random.split(jax.random.key(0), 2))

@@ -30,7 +30,7 @@ def method(name, kernel):
     table(
         GRUS | LINEAR, (5, 20, 33), (np.inf, -np.inf, np.nan), ("x", "h0"),
         quick=lambda name, units, bad, place: units == 20 and (name, bad, place) in {
-            ("gates", np.inf, "x"), ("minLSTM log", np.inf, "x"),
+            ("gates", np.inf, "x"),
         },
     ),
 )  # fmt: skip

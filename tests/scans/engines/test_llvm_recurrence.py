@@ -112,10 +112,10 @@ def drawn(cell):
     table(
         (gj.MinGRU, gj.MinLSTM), ("linear", "log"), (5, 64, 150), (False, True), (False, True),
         ("plain", "lengths", "mask", "resets", "resets to another, and holes"), (False, True),
-        # Each cell in each form: forward with the batch first, or backward with time first past the caches.
-        quick=lambda make, form, H, major, reverse, options, past: major == reverse == past
+        # Each cell in one form: backward with time first past the caches.
+        quick=lambda make, form, H, major, reverse, options, past: major and reverse and past
         and (H, options) == ((150, "mask") if form == "log" else (64, "resets to another, and holes"))
-        and major == ((make is gj.MinGRU) == (form == "log")),
+        and (make is gj.MinGRU) == (form == "log"),
     ),
     indirect=["past_caches"],
 )  # fmt: skip
@@ -160,7 +160,7 @@ def test_minimal_cells_on_other_processors(make, lanes, monkeypatch, past_caches
 
 
 @pytest.mark.parametrize("make", [gj.MinGRU, gj.MinLSTM])
-@pytest.mark.parametrize("size", [30.0, 1e3, 1e30])
+@pytest.mark.parametrize("size", [30.0, pytest.param(1e3, marks=pytest.mark.slow), 1e30])
 def test_minimal_cells_with_saturated_gates(make, size):
     cell = make(6)
     params, x, h0 = drawn(cell)

@@ -119,7 +119,8 @@ def test_equals_a_scan(sizes, reverse, batch_leads):
     chex.assert_trees_all_close(*both(SIZES[sizes], reverse, batch_leads), rtol=1e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision(dtype):
     ours, theirs = both((9, 3, 5), True, True, jnp.dtype(dtype))
     assert {a.dtype for a in jax.tree.leaves(ours)} == {jnp.dtype(dtype)}

@@ -21,26 +21,30 @@ IDLE = 60
 
 LINKED = "; to be linked\n"
 """The first line of a program that is to stand in a file, and may come to lie anywhere."""
+QUICKLY = "; quickly\n"
+"""That of a program whose compilation costs more than its run."""
 
 
-def machine(linked: bool = False) -> binding.TargetMachine:
+def machine(linked: bool = False, quickly: bool = False) -> binding.TargetMachine:
     """This processor; each engine gets one of its own, and takes it along when it goes."""
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
     target = binding.Target.from_default_triple()
     features = binding.get_host_cpu_features().flatten()
     how = {"reloc": "pic", "codemodel": "small"} if linked else {"jit": True}
-    return target.create_target_machine(cpu=binding.get_host_cpu_name(), features=features, opt=3, **how)
+    name, opt = binding.get_host_cpu_name(), 0 if quickly else 3
+    return target.create_target_machine(cpu=name, features=features, opt=opt, **how)
 
 
 def compiled(program: str) -> bytes:
     """The object file of a program."""
-    made_for = machine(program.startswith(LINKED))
+    quickly = program.startswith(QUICKLY)
+    made_for = machine(program.startswith(LINKED), quickly)
     module = binding.parse_assembly(program)
     module.verify()
     module.triple, module.data_layout = made_for.triple, str(made_for.target_data)
     # Everything that is worth it is unrolled and put into vectors as it is written.
-    options = binding.create_pipeline_tuning_options(speed_level=1)
+    options = binding.create_pipeline_tuning_options(speed_level=0 if quickly else 1)
     options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
     builder = binding.create_pass_builder(made_for, options)
     builder.getModulePassManager().run(module, builder)

@@ -117,7 +117,7 @@ def ahead(source: Source) -> None:
     with _LOCK:
         if name in _ENGINES or name in _FAILED or name in _COMING or cache.kept(name, *_made_by()) is not None:
             return
-        _COMING[name] = Coming(str(source.write().module))
+        _COMING[name] = Coming(_text(source))
 
 
 def register(source: Source, suffix: str = "") -> str:
@@ -211,7 +211,7 @@ def _compiled(source: Source) -> bytes:
     coming = _COMING.pop(name, None)
     code = cache.kept(*key) if coming is None else None
     if code is None:
-        code = coming.code() if coming is not None else compilation.asked(str(source.write().module))
+        code = coming.code() if coming is not None else compilation.asked(_text(source))
         cache.keep(code, *key)
     return code
 
@@ -224,12 +224,21 @@ def _package() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
-@functools.cache
 def _made_by() -> tuple[str, ...]:
     """What code depends on besides its program: the compiler, how it is called, and the processor."""
     how = Path(compiler.__file__).read_text()
     processor = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
-    return how, llvmlite.__version__, str(binding.llvm_version_info), binding.get_default_triple(), *processor
+    compiler_of = llvmlite.__version__, str(binding.llvm_version_info), binding.get_default_triple()
+    return how, _in_a_hurry(), *compiler_of, *processor
+
+
+def _in_a_hurry() -> str:
+    """What stands before a program that is to be compiled quickly rather than well, as JAX's own option asks."""
+    return compiler.QUICKLY if jax.config.values.get("jax_disable_most_optimizations") else ""
+
+
+def _text(source: Source) -> str:
+    return _in_a_hurry() + str(source.write().module)
 
 
 def _capsule(address: int) -> object:
