@@ -27,6 +27,7 @@ def test_a_row(what):
     assert "of a copy's speed" in linear_scans.printed(row) and "associative_scan" in linear_scans.printed(row)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ("float32", "bfloat16"))
 def test_the_kernel_agrees_with_the_loop(dtype):
     given = linear_scans.problem((1, 6, 4), dtype)

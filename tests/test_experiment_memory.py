@@ -160,6 +160,7 @@ def test_chunks_replayed_from_their_carries_are_what_was_done(name: str):
 TINY = ppo.Options(envs=4, steps=6, updates=2, epochs=1, minibatches=2, hidden=8)
 
 
+@pytest.mark.slow
 def test_an_update_changes_all_parameters():
     env, memory = environments.memory_chain(2), ppo.recurrent(CELLS["gru"])
 

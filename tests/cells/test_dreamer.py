@@ -102,8 +102,8 @@ def naive(name):
 @pytest.mark.parametrize(
     ("name", "method"),
     [
-        pytest.param("joint", CHUNKED["kept chunks"], marks=pytest.mark.slow),
-        ("layer", CHUNKED["one chunk"]),
+        ("joint", CHUNKED["kept chunks"]),
+        pytest.param("layer", CHUNKED["one chunk"], marks=pytest.mark.slow),
         pytest.param("joint", gj.Newton("dense"), marks=pytest.mark.slow),
         pytest.param("two layers of parts, rms", CHUNKED["kept chunks"], marks=pytest.mark.slow),
         pytest.param("two layers of parts, rms", CHUNKED["chunks"], marks=pytest.mark.slow),

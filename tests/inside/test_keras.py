@@ -91,7 +91,7 @@ FITS = {
     "several steps": ({"compiled": {"steps_per_execution": 2}}, 1),
     "unrolled": ({"unroll": True}, 1),
 }
-QUICK_FITS = ("two masked", "recurrent dropout")
+QUICK_FITS = ("two masked",)
 
 
 @pytest.mark.parametrize(

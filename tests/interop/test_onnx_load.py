@@ -483,7 +483,7 @@ TORCH = [
     "number, exporter",
     table(
         range(len(TORCH)), ("torchscript", "torchscript, not folded", "torch.export"),
-        quick=lambda number, exporter: exporter == ("torchscript", "torch.export")[number % 2]
+        quick=lambda number, exporter: exporter == ("torchscript", "torch.export")[number % 2] and number != 1
         or (number, exporter) == (2, "torchscript, not folded"),
     ),
 )  # fmt: skip

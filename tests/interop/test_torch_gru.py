@@ -21,9 +21,9 @@ rnn_utils = torch.nn.utils.rnn
 B = 3
 CALLS = ("time first", "batch first", "one sequence", "packed")
 CASES = [
-    # A third layer is compiled to what the second is: two of its cases stand for all; each call with one layer or two.
+    # A third layer is compiled to what the second is: one of its cases stands for all; each call with one layer or two.
     pytest.param(
-        seed, *case, marks=() if seed in (16, 23) or (case[0] < 3 and seed % 2 == case[0] % 2) else pytest.mark.slow
+        seed, *case, marks=() if seed == 16 or (case[0] < 3 and seed % 2 == case[0] % 2) else pytest.mark.slow
     )
     for seed, case in enumerate(itertools.product((1, 2, 3), (False, True), CALLS))
 ]

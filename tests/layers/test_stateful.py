@@ -65,7 +65,7 @@ def over_chunks(layer, x):
     return layer, output(layer, x)
 
 
-QUICK = ("both directions, in bfloat16", "model", "keras, both directions")
+QUICK = ("model", "keras, both directions")
 
 
 @pytest.mark.parametrize("name", table(LAYERS, quick=lambda name: name in QUICK))

@@ -28,7 +28,7 @@ def by_engine(monkeypatch, keep):
     table(
         ("gates", "states", None), (True, False), (True, False), (True, False),
         quick=lambda keep, lengths, reverse, time_major: (keep, lengths, reverse, time_major) in {
-            ("gates", True, True, False), ("states", False, False, True), (None, True, True, True),
+            ("states", False, False, True), (None, True, True, True),
         },
     ),
 )  # fmt: skip

@@ -147,7 +147,7 @@ SIZES = [((), 4, False), ((0,), 4, True), ((1,), 1, True), ((2, 3), 0, False), (
     "method, size",
     table(
         ("auto", "chunks", "kept chunks"), SIZES,
-        quick=lambda m, size: size in (SIZES[1:4:2] if m == "auto" else SIZES[4:5]),
+        quick=lambda m, size: size in {"auto": SIZES[1:4:2], "kept chunks": SIZES[4:5]}.get(m, ()),
     ),
 )  # fmt: skip
 def test_any_batch_and_any_number_of_steps(method, size):

@@ -61,7 +61,7 @@ TRANSFORMS = {
 # What others compose of.
 SELDOM = {
     "none", "jit", "vmap", "vmap of vmap", "vmap over parameters", "vmap of grad", "grad", "grad of vmap", "jvp",
-    "scan", "pmap",
+    "scan", "pmap", "remat", "grad of scan",
 }  # fmt: skip
 
 

@@ -75,7 +75,7 @@ def _agree(ours, theirs) -> None:
     assert mean[0] == pytest.approx(mean[1], rel=1e-5)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_weight_is_a_sequence_so_many_times(accumulate: int) -> None:
     split = _split("class", 8)
     often = np.repeat(np.arange(8), WEIGHTS[split.y].astype(int))

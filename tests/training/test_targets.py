@@ -78,7 +78,7 @@ def test_losses_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", [pytest.param(one, marks=() if one in ("class", "notes") else pytest.mark.slow) for one in TARGETS]
+    "target", [pytest.param(one, marks=() if one == "class" else pytest.mark.slow) for one in TARGETS]
 )
 def test_padding_counts_nowhere(target: str) -> None:
     data = split(target)

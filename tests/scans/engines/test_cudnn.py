@@ -230,7 +230,7 @@ def test_debug_nans_sees_no_nan_in_what_is_kept():
 
 @pytest.mark.parametrize(
     "layers, bidirectional, batch_major",
-    table((1, 2, 3), (False, True), (False, True), quick=lambda *case: case in ((1, True, False), (2, True, True))),
+    table((1, 2, 3), (False, True), (False, True), quick=lambda *case: case == (2, True, True)),
 )
 def test_layers_and_directions(layers, bidirectional, batch_major, fake):
     net = library.Net("float32", I, H, layers, bidirectional, batch_major)

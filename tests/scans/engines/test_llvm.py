@@ -88,7 +88,7 @@ SIZES = {
 }
 
 QUICK = {
-    "one sequence": ("gates", 2), "several chunks": ("states", 3),
+    "one sequence": ("gates", 2),
 }  # fmt: skip
 
 
