@@ -1,14 +1,16 @@
 """What is kept on the disk between processes: found again whole, never trusted blindly, never needed."""
 
 import concurrent.futures
+import contextlib
 import os
 from pathlib import Path
 
+import jax
 import pytest
 
 from gru_jax.scans.engines import cache
-from gru_jax.scans.engines.llvm import compilation, host
-from gru_jax.scans.engines.llvm.code import POINTER, Program
+from gru_jax.scans.engines.llvm import compilation, compiler, host
+from gru_jax.scans.engines.llvm.code import I64, POINTER, Program
 
 
 @pytest.fixture(autouse=True)
@@ -122,3 +124,34 @@ def test_a_kernel_is_written_and_compiled_once(folder, monkeypatch):
     monkeypatch.setattr(host, "_package", lambda: "another version of this package")
     assert host._compiled(source) == b"of another processor"
     assert len(list(folder.iterdir())) == 4
+
+
+def test_what_was_compiled_in_a_hurry_is_kept_apart(folder, monkeypatch):
+    def write():
+        program = Program(host.host().lanes)
+        program.function("hurried", [POINTER], there_and_back, POINTER)
+        return program
+
+    source, asked = host.Source("hurried", 1, write), []
+    monkeypatch.setattr(compilation, "asked", lambda program: asked.append(program) or b"code")
+    for hurry in (False, True, False, True):
+        with hurried(hurry):
+            host._compiled(source)
+    well, quickly = asked
+    assert quickly == compiler.QUICKLY + well and len(list(folder.iterdir())) == 2
+    assert compiler.compiled(quickly) != compiler.compiled(well)
+
+
+def there_and_back(code, at):
+    """What nobody computes who takes the time to look."""
+    return code.builder.inttoptr(code.add(1, code.add(-1, code.builder.ptrtoint(at, I64))), POINTER)
+
+
+@contextlib.contextmanager
+def hurried(value):
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", value)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
