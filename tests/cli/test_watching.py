@@ -65,11 +65,11 @@ def test_killed_and_continued_every_reader_sees_every_step_once(killed: Path) ->
     done = gru_jax("plot", "out", "--out", "both.svg", cwd=killed)
     assert done.returncode == 0, done.stderr
     both = (killed / "both.svg").read_text()
-    assert ">step</text>" in both and ">training, seconds</text>" in both
+    assert ">training step</text>" in both and ">training, seconds</text>" in both
     done = gru_jax("plot", "out", "--out", "one.svg", "--x", "epoch", cwd=killed)
     assert done.returncode == 0, done.stderr
     one = (killed / "one.svg").read_text()
-    assert ">epoch</text>" in one and ">step</text>" not in one and "seconds" not in one
+    assert ">epoch</text>" in one and ">training step</text>" not in one and "seconds" not in one
 
 
 BAD_PLOTS = [
