@@ -312,3 +312,15 @@ def test_stats_of_the_other_methods(method):
 def test_what_is_refused(options, error, match):
     with pytest.raises(error, match=match):
         gj.Newton(**options)
+
+
+def test_what_is_returned_has_the_residual_that_was_asked_for():
+    """A tolerance at the rounding of the states: the last move may leave more than what was seen before it."""
+    cell, tol = gj.GRU(8, init="torch"), 1.5e-7
+    params = jax.tree.map(lambda p: 2 * p, cell.init(jax.random.key(0), 3))
+    x = jax.random.normal(jax.random.key(1), (64, 60, 3))
+    scan = jax.jit(lambda params, x: gj.scan(cell, params, x, method=gj.Newton("diagonal", tol=tol), stats=True))
+    stats = scan(params, x)[2]
+    assert 0 < stats.converged.sum() < 64
+    np.testing.assert_array_equal(stats.converged & (stats.residual > tol), False)
+    np.testing.assert_array_equal(stats.fell_back, ~stats.converged)
