@@ -107,7 +107,10 @@ def x64() -> Iterator[None]:
 
 
 # Examples in docstrings that take more than a few seconds: every form of a scan is compiled.
-SLOW_EXAMPLES = {"gru_jax/tuning/__init__.py::gru_jax.tuning.tune"}
+SLOW_EXAMPLES = {
+    "gru_jax/tuning/__init__.py::gru_jax.tuning.tune",
+    "gru_jax/scans/diagnosis.py::gru_jax.scans.diagnosis.diagnose",
+}
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -42,7 +42,6 @@ MODELS: list[dict[str, Any]] = [
     {"kind": "tanh", "method": NEWTON},
     {"kind": "min_blocks", "width": 8, "dropout": 0.1},
 ]
-QUICK = (7,)
 
 
 def of_model(model: dict[str, Any], precision: dict[str, str], **sections: Any) -> Config:
@@ -57,10 +56,8 @@ def dtypes(tree: Any) -> set[str]:
     return {str(leaf.dtype) for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)}
 
 
-@pytest.mark.parametrize(
-    "model",
-    [pytest.param(model, marks=[] if place in QUICK else pytest.mark.slow) for place, model in enumerate(MODELS)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
 def test_every_model_trains_near_its_losses_in_float32(model: dict[str, Any]) -> None:
     def losses(precision: dict[str, str]) -> Any:
         made = build(of_model(model, precision))

@@ -53,7 +53,7 @@ def test_seeds_and_rates_under_vmap(model: dict[str, object]) -> None:
         close(together.sums, alone.sums, rtol=1e-5)
 
 
-@pytest.mark.parametrize("model", [{}, DROPOUT])
+@pytest.mark.parametrize("model", [pytest.param({}, marks=pytest.mark.slow), DROPOUT])
 def test_state_alone_continues_bit_for_bit(model: dict[str, object]) -> None:
     exp, data = experiment(model=model), jax.device_put(some_data())
     whole = train(exp, state_of(exp), 6)
