@@ -228,16 +228,18 @@ def _made_by() -> tuple[str, ...]:
     """What code depends on besides its program: the compiler, how it is called, and the processor."""
     how = Path(compiler.__file__).read_text()
     processor = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
-    compiler_of = llvmlite.__version__, str(binding.llvm_version_info), binding.get_default_triple()
-    return how, _in_a_hurry(), *compiler_of, *processor
+    llvm = llvmlite.__version__, str(binding.llvm_version_info), binding.get_default_triple()
+    return how, _in_a_hurry(), *llvm, *processor
 
 
 def _in_a_hurry() -> str:
     """What stands before a program that is to be compiled quickly rather than well, as JAX's own option asks."""
+    # No attribute of `jax.config`, as other options are.
     return compiler.QUICKLY if jax.config.values.get("jax_disable_most_optimizations") else ""
 
 
 def _text(source: Source) -> str:
+    """A program as the compiler takes it."""
     return _in_a_hurry() + str(source.write().module)
 
 
